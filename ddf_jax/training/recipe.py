@@ -1,0 +1,86 @@
+"""A recipe: everything that decides a training run, as one frozen value.
+
+Durations are in epochs and learning rates per 256 examples, so that a recipe survives another batch size. A variant is
+`dataclasses.replace` of a base; the command line overrides any field (`--optimizer.learning-rate 0.2`).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+Option = int | float | str | bool | tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Which registered model, and what differs from it."""
+
+    name: str = "ddf_resnet50"
+    """A name that `ddf models` lists."""
+    options: Mapping[str, Option] = dataclasses.field(default_factory=dict)
+    """Fields of the model's own configuration to replace, such as `{"stem": "small"}`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where the images come from and how they become batches."""
+
+    dataset: str = "digits"
+    """A TFDS name, `builder[/config][:version]`. Prepared once, then reused."""
+    folder: Path | None = None
+    """A folder of images, one sub-folder per class (below `train/` and `test/`, or split by a fixed rule); replaces `dataset`."""
+    data_dir: Path | None = None
+    """Where prepared datasets live; default: TFDS's own folder."""
+    train_split: str = "train"
+    """TFDS split to train on."""
+    eval_split: str = "test"
+    """TFDS split to evaluate on."""
+    image_size: int = 224
+    """Side of the square images the model sees, in pixels."""
+    augment: Literal["none", "shift", "imagenet"] = "imagenet"
+    """Training augmentation: none, a random shift of an eighth of the side, or random resized crop and flip."""
+    workers: int = 0
+    """Grain worker processes that decode and augment; 0 works in the main process."""
+    max_corrupt_share: float = 0.01
+    """Share of unreadable image files in a folder above which the run refuses to start."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """SGD with momentum, linear warm-up and cosine decay."""
+
+    learning_rate: float = 0.1
+    """Peak learning rate per 256 examples of the global batch."""
+    end_learning_rate: float = 1e-5
+    """Learning rate at the end of the cosine, as it is (not scaled by the batch)."""
+    warmup_epochs: float = 5.0
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 1e-4
+    """L2 added to the gradient (as in the papers)."""
+    decay_norm_and_bias: bool = True
+    """Whether the weight decay also reaches norm scales and biases (the papers' recipes do)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One training run."""
+
+    name: str
+    """Names the run's folder, `runs/<name>/`."""
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    epochs: float = 120.0
+    batch_size: int = 256
+    """Examples per step over all devices."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Compute dtype; parameters and statistics are kept in float32."""
+    label_smoothing: float = 0.0
+    seed: int = 0
+    evaluate_every: float = 1.0
+    """Epochs between two evaluations."""
+    checkpoint_every: float = 1.0
+    """Epochs between two checkpoints."""
+    keep_checkpoints: int = 3

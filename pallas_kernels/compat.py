@@ -1,0 +1,19 @@
+"""The only file that knows which JAX version renamed what."""
+
+import jax
+from jax import Array
+
+
+def varying_axes(*arrays: Array | None) -> frozenset[str]:
+    """The mesh axes over which any of the arrays varies: empty outside `jax.shard_map`."""
+    types = [jax.typeof(array).manual_axis_type for array in arrays if array is not None]
+    return frozenset().union(*(manual.varying for manual in types))
+
+
+def varying_like(value: Array, *others: Array | None) -> Array:
+    """Marks `value` as varying over every mesh axis that any of `others` varies over: itself outside `jax.shard_map`.
+
+    Its transpose sums over those axes, as the cotangent of a value that all devices share must be.
+    """
+    missing = tuple(sorted(varying_axes(*others) - varying_axes(value)))
+    return jax.lax.pcast(value, missing, to="varying") if missing else value
