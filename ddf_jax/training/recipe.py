@@ -6,8 +6,9 @@ Durations are in epochs and learning rates per 256 examples, so that a recipe su
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
+
+from ddf_jax.data.config import DataConfig
 
 Option = int | float | str | bool | tuple[int, ...]
 
@@ -20,30 +21,6 @@ class ModelConfig:
     """A name that `ddf models` lists."""
     options: Mapping[str, Option] = dataclasses.field(default_factory=dict)
     """Fields of the model's own configuration to replace, such as `{"stem": "small"}`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """Where the images come from and how they become batches."""
-
-    dataset: str = "digits"
-    """A TFDS name, `builder[/config][:version]`. Prepared once, then reused."""
-    folder: Path | None = None
-    """A folder of images, one sub-folder per class (below `train/` and `test/`, or split by a fixed rule); replaces `dataset`."""
-    data_dir: Path | None = None
-    """Where prepared datasets live; default: TFDS's own folder."""
-    train_split: str = "train"
-    """TFDS split to train on."""
-    eval_split: str = "test"
-    """TFDS split to evaluate on."""
-    image_size: int = 224
-    """Side of the square images the model sees, in pixels."""
-    augment: Literal["none", "shift", "imagenet"] = "imagenet"
-    """Training augmentation: none, a random shift of an eighth of the side, or random resized crop and flip."""
-    workers: int = 0
-    """Grain worker processes that decode and augment; 0 works in the main process."""
-    max_corrupt_share: float = 0.01
-    """Share of unreadable image files in a folder above which the run refuses to start."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +46,9 @@ class Recipe:
 
     name: str
     """Names the run's folder, `runs/<name>/`."""
-    model: ModelConfig = ModelConfig()
-    data: DataConfig = DataConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     epochs: float = 120.0
     batch_size: int = 256
     """Examples per step over all devices."""
@@ -83,4 +60,6 @@ class Recipe:
     """Epochs between two evaluations."""
     checkpoint_every: float = 1.0
     """Epochs between two checkpoints."""
+    log_every: int = 10
+    """Steps between two rows of `metrics.jsonl`."""
     keep_checkpoints: int = 3

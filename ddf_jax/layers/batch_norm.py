@@ -1,0 +1,69 @@
+"""Batch normalisation with torch's statistics."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from pallas_kernels.dynamic_filter.spec import accumulator_dtype
+
+
+class BatchNorm(nnx.Module):
+    """Normalises every channel over the whole batch: [B, …, C] to the same shape and dtype.
+
+    ``y = (x - mean) / sqrt(var + epsilon) · scale + bias`` with the biased variance of the batch in training and the
+    running statistics in evaluation (`model.train()`, `model.eval()`). As in torch, the running variance collects the
+    unbiased one, and ``running ← (1 - momentum) · running + momentum · batch``.
+
+    Under `jax.jit` with a sharded batch the statistics are those of the global batch. Statistics are computed in
+    float32 (float64 for float64).
+
+    Args:
+      num_features: C.
+      momentum: share of the newest batch in the running statistics.
+      epsilon: added to the variance.
+      scale_init: initialiser of `scale`; zeros make a residual block start as the identity.
+
+    Reference: Ioffe & Szegedy, 2015.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        momentum: float = 0.1,
+        epsilon: float = 1e-5,
+        scale_init: nnx.Initializer = jax.nn.initializers.ones,
+        dtype: jnp.dtype | None = None,
+        param_dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.scale = nnx.Param(scale_init(rngs.params(), (num_features,), param_dtype))
+        self.bias = nnx.Param(jnp.zeros((num_features,), param_dtype))
+        self.mean = nnx.BatchStat(jnp.zeros((num_features,), param_dtype))
+        self.var = nnx.BatchStat(jnp.ones((num_features,), param_dtype))
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.dtype = dtype
+        self.use_running_average = False
+
+    def __call__(self, x: Array) -> Array:
+        wide = x.astype(accumulator_dtype(x))
+        if self.use_running_average:
+            mean, var = self.mean[...].astype(wide.dtype), self.var[...].astype(wide.dtype)
+        else:
+            axes = tuple(range(x.ndim - 1))
+            mean = wide.mean(axes)
+            # Both moments come from one pass over x; the clip removes what rounding leaves below zero.
+            var = jnp.maximum((wide * wide).mean(axes) - mean * mean, 0)
+            count = x.size // x.shape[-1]
+            self._update(self.mean, mean)
+            self._update(self.var, var * (count / max(count - 1, 1)))
+        factor = jax.lax.rsqrt(var + self.epsilon) * self.scale[...].astype(wide.dtype)
+        shift = (self.bias[...].astype(wide.dtype) - mean * factor).reshape((1,) * (x.ndim - 1) + mean.shape)
+        y = wide * factor.reshape(shift.shape) + shift
+        return y.astype(x.dtype if self.dtype is None else self.dtype)
+
+    def _update(self, running: nnx.BatchStat, batch: Array) -> None:
+        batch = jax.lax.stop_gradient(batch).astype(running[...].dtype)
+        running[...] = (1 - self.momentum) * running[...] + self.momentum * batch

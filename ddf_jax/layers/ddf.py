@@ -1,0 +1,172 @@
+"""The decoupled dynamic filter of Zhou et al., CVPR 2021."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from ddf_jax.layers.convolution import Initializer, PointwiseConv, uniform_bias, uniform_fan_in
+from ddf_jax.layers.filter_norm import FilterNorm, FilterNormalization
+from pallas_kernels import dynamic_filter
+from pallas_kernels.dynamic_filter.spec import Combine, accumulator_dtype
+
+
+class DDF(nnx.Module):
+    r"""Decoupled dynamic filter: [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), C].
+
+    .. math:: y_{p,c} = \sum_t D^{sp}_{p,t} \circ D^{ch}_{c,t} \; x_{p+t,c}
+
+    The spatial filter of a pixel is a 1×1 convolution of x (with the stride), the channel filter of a sample a squeeze
+    and excitation of its average: C → σC → T·C. Both are normalised over their taps before they are combined.
+
+    Args:
+      in_channels: C.
+      kernel_size: K, odd, at least 3 with filter normalisation.
+      stride, dilation: of the filter, as in a convolution.
+      heads: G, groups of channels with a spatial filter of their own.
+      squeeze_ratio: σ; the channel branch has ⌊σC⌋ hidden units.
+      combine: "mul" or "add".
+      spatial, channel: switch a branch off; not both.
+      normalization: factory of the modules that normalise both filters: `FilterNorm`, `FilterBatchNorm`,
+        `FilterSigmoid` or your own.
+      kernel_init: of both branches' weights; biases start uniform in ±1/√fan_in, as torch's.
+      implementation: of `pallas_kernels.dynamic_filter`.
+      dtype: compute dtype (default: that of x); param_dtype: storage dtype.
+
+    Raises:
+      ValueError: both branches are off, σC is below 1, or the heads do not divide C.
+
+    Reference: Zhou et al., "Decoupled Dynamic Filter Networks", CVPR 2021, Section 4.
+
+    >>> import jax.numpy as jnp
+    >>> from flax import nnx
+    >>> layer = DDF(64, stride=2, rngs=nnx.Rngs(0))
+    >>> layer(jnp.ones((2, 15, 20, 64))).shape
+    (2, 8, 10, 64)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        kernel_size: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
+        heads: int = 1,
+        squeeze_ratio: float = 0.2,
+        combine: Combine = "mul",
+        spatial: bool = True,
+        channel: bool = True,
+        normalization: FilterNormalization = FilterNorm,
+        kernel_init: Initializer = uniform_fan_in,
+        implementation: str | None = None,
+        dtype: jnp.dtype | None = None,
+        param_dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        if not (spatial or channel):
+            raise ValueError("`spatial` and `channel` must not both be False: there would be no filter.")
+        if in_channels % heads:
+            raise ValueError(f"`heads` must divide `in_channels`, got {heads=} for {in_channels=}.")
+        dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        taps = kernel_size**2
+        self.spatial_branch = nnx.data(None)
+        self.channel_branch = nnx.data(None)
+        if spatial:
+            norm = normalization((heads, taps), tap_axis=-1, learned=False, **dtypes)
+            self.spatial_branch = SpatialBranch(in_channels, heads, taps, stride, norm, kernel_init, **dtypes)
+        if channel:
+            norm = normalization((taps, in_channels), tap_axis=-2, learned=True, **dtypes)
+            self.channel_branch = ChannelBranch(in_channels, taps, squeeze_ratio, norm, kernel_init, **dtypes)
+        self.stride = stride
+        self.dilation = dilation
+        self.combine: Combine = combine
+        self.implementation = implementation
+        self.dtype = dtype
+
+    def __call__(self, x: Array) -> Array:
+        x = x if self.dtype is None else x.astype(self.dtype)
+        return dynamic_filter(
+            x,
+            None if self.spatial_branch is None else self.spatial_branch(x),
+            None if self.channel_branch is None else self.channel_branch(x),
+            stride=self.stride,
+            dilation=self.dilation,
+            combine=self.combine,
+            implementation=self.implementation,
+        )
+
+
+class SpatialBranch(nnx.Module):
+    """One filter per pixel and head: x [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), G, T]."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        heads: int,
+        taps: int,
+        stride: int,
+        norm: nnx.Module,
+        kernel_init: Initializer,
+        *,
+        dtype: jnp.dtype | None,
+        param_dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        self.conv = PointwiseConv(
+            in_channels,
+            heads * taps,
+            stride=stride,
+            use_bias=True,
+            kernel_init=kernel_init,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+        self.norm = norm
+        self.shape = (heads, taps)
+
+    def __call__(self, x: Array) -> Array:
+        filters = self.conv(x)
+        return self.norm(filters.reshape(*filters.shape[:3], *self.shape))
+
+
+class ChannelBranch(nnx.Module):
+    """One filter per sample and channel: x [B, H, W, C] to [B, T, C]."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        taps: int,
+        squeeze_ratio: float,
+        norm: nnx.Module,
+        kernel_init: Initializer,
+        *,
+        dtype: jnp.dtype | None,
+        param_dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        squeezed = int(in_channels * squeeze_ratio)
+        if squeezed < 1:
+            raise ValueError(f"`squeeze_ratio` must leave at least one channel of {in_channels=}, got {squeeze_ratio}.")
+
+        def linear(fan_in: int, out: int) -> nnx.Linear:
+            return nnx.Linear(
+                fan_in,
+                out,
+                kernel_init=kernel_init,
+                bias_init=uniform_bias(fan_in),
+                dtype=dtype,
+                param_dtype=param_dtype,
+                rngs=rngs,
+            )
+
+        self.squeeze = linear(in_channels, squeezed)
+        self.excite = linear(squeezed, taps * in_channels)
+        self.norm = norm
+        self.shape = (taps, in_channels)
+
+    def __call__(self, x: Array) -> Array:
+        average = x.mean((1, 2), dtype=accumulator_dtype(x)).astype(x.dtype)
+        filters = self.excite(jax.nn.relu(self.squeeze(average)))
+        return self.norm(filters.reshape(-1, *self.shape))

@@ -1,0 +1,105 @@
+"""Models by name: a name maps to a function that returns a frozen configuration."""
+
+import dataclasses
+import difflib
+import fnmatch
+import inspect
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax.numpy as jnp
+from flax import nnx
+
+
+class ModelConfig(Protocol):
+    """A frozen dataclass that holds everything about a model but its parameters."""
+
+    num_classes: int
+
+    def build(self, *, rngs: nnx.Rngs) -> nnx.Module: ...
+
+
+ConfigFactory = Callable[..., Any]
+_FACTORIES: dict[str, ConfigFactory] = {}
+
+
+def register(factory: ConfigFactory) -> ConfigFactory:
+    """Registers a function that returns a configuration under the function's own name."""
+    name = factory.__name__
+    if name in _FACTORIES:
+        raise ValueError(f"A model named {name!r} is registered already; choose another name.")
+    _FACTORIES[name] = factory
+    return factory
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The registered names that a shell-style pattern matches, sorted.
+
+    >>> list_models("ddf_resnet1*")
+    ['ddf_resnet101', 'ddf_resnet152', 'ddf_resnet18']
+    """
+    return sorted(fnmatch.filter(_FACTORIES, pattern))
+
+
+def get_config(name: str, **options: Any) -> Any:
+    """The configuration of a registered model, with any of its fields or its name's own options replaced.
+
+    Raises:
+      ValueError: no model has that name, or no field that of an option; the message names the nearest ones.
+    """
+    if name not in _FACTORIES:
+        raise ValueError(f"There is no model named {name!r}.{_nearest(name, _FACTORIES)}")
+    factory = _FACTORIES[name]
+    own = inspect.signature(factory).parameters
+    config = factory(**{key: value for key, value in options.items() if key in own})
+    fields = [field.name for field in dataclasses.fields(config)]
+    for key in options:
+        if key not in own and key not in fields:
+            raise ValueError(f"{name!r} has no option {key!r}.{_nearest(key, [*own, *fields])}")
+    return dataclasses.replace(config, **{key: value for key, value in options.items() if key not in own})
+
+
+def create(
+    name: str,
+    *,
+    num_classes: int = 1000,
+    checkpoint: str | Path | None = None,
+    dtype: jnp.dtype | type = jnp.float32,
+    param_dtype: jnp.dtype | type = jnp.float32,
+    rngs: nnx.Rngs,
+    **options: Any,
+) -> nnx.Module:
+    """Makes a registered model, ready to train or with the parameters of a checkpoint.
+
+    Args:
+      name: one of `list_models()`.
+      num_classes: outputs of the classifier.
+      checkpoint: a `.safetensors` or `.pth` file with the official (PyTorch) names or our own.
+      dtype: compute dtype; param_dtype: storage dtype.
+      rngs: `nnx.Rngs(seed)`; stochastic depth also draws from it.
+      options: fields of the configuration to replace, such as `stem="small"` or `squeeze_ratio=0.3`.
+
+    Raises:
+      ValueError: a name or an option is unknown, or the checkpoint does not fit.
+
+    >>> from flax import nnx
+    >>> import jax.numpy as jnp
+    >>> model = create("ddf_resnet18", num_classes=10, stem="small", width=8, rngs=nnx.Rngs(0))
+    >>> model.eval()
+    >>> model(jnp.zeros((1, 32, 32, 3))).shape
+    (1, 10)
+    """
+    config = get_config(name, num_classes=num_classes, dtype=dtype, param_dtype=param_dtype, **options)
+    model = config.build(rngs=rngs)
+    if checkpoint is not None:
+        from ddf_jax.convert import load_checkpoint
+
+        load_checkpoint(model, checkpoint)
+    return model
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    names = sorted(names)
+    matches = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(map(repr, matches))}?" if matches else f" There are: {', '.join(names)}."
