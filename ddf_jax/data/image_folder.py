@@ -1,0 +1,164 @@
+"""A plain folder of images, one sub-folder per class.
+
+Two layouts:
+
+- `DIR/train/<class>/…` beside `DIR/test/<class>/…` (or `val`), classes being the sub-folders of `train`;
+- `DIR/<class>/…`, of which a fixed tenth is for evaluation: in each class the files whose relative paths have the
+  smallest SHA-256, at least one where the class has two. Files that are added later hardly move the others.
+
+Classes are numbered in natural order (`class2` before `class10`). Images may lie deeper inside a class folder; hidden
+files and folders are left out.
+"""
+
+import concurrent.futures
+import hashlib
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ddf_jax.data.decode import CorruptImageError, decode_image
+
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+_CHECKED_FILES = 1000  # decoded before the first batch: a small folder is known exactly, a large one costs seconds
+_CHECKING_THREADS = 8  # pillow decodes without holding Python's lock
+
+_log = logging.getLogger(__name__)
+
+
+class ImageFolder:
+    """The images of one split, by index: `{"image": uint8 [H, W, 3], "label": int}`, or None for an unreadable file.
+
+    A file counts as unreadable when it is missing, forbidden, or cannot be decoded. Decoding every file first would
+    take hours on a large folder, so they are found in two ways: 1,000 files, evenly spread, are decoded here, the
+    others when they are read. Each is logged once with its reason and kept in `corrupt`, and as soon as there are more
+    of them than `max_corrupt_share` of all files, a ValueError names some. Which files are unreadable depends on
+    nothing but the files, so every process and worker sees the same data. Other I/O errors, which may pass, are raised.
+
+    Raises:
+        ValueError: the folder is not laid out as above, a class has no image, or too many files are unreadable.
+    """
+
+    channels = 3
+
+    def __init__(self, folder: Path, split: Literal["train", "eval"], max_corrupt_share: float):
+        self.folder = folder.expanduser()
+        self.max_corrupt_share = max_corrupt_share
+        self.class_names, self.files, self.labels = _list_split(self.folder, split)
+        self.corrupt: dict[str, str] = {}
+        """Path below the folder -> reason, for every unreadable file found so far in this process."""
+        self._check_some()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> dict[str, Any] | None:
+        example = self._read(index)
+        if example is None:
+            self._check_share()
+        return example
+
+    def _read(self, index: int) -> dict[str, Any] | None:
+        file = self.files[index]
+        try:
+            image = decode_image((self.folder / file).read_bytes(), self.channels)
+        except (CorruptImageError, FileNotFoundError, PermissionError) as error:
+            if file not in self.corrupt:
+                self.corrupt[file] = str(error)
+                _log.warning("unreadable image file %s (%s), number %d", self.folder / file, error, len(self.corrupt))
+            return None
+        return {"image": image, "label": int(self.labels[index])}
+
+    def _check_some(self) -> None:
+        spread = np.linspace(0, len(self) - 1, min(len(self), _CHECKED_FILES)).astype(int)
+        with concurrent.futures.ThreadPoolExecutor(_CHECKING_THREADS) as threads:
+            for _ in threads.map(self._read, spread.tolist()):
+                pass
+        if self.corrupt:
+            _log.warning(
+                "%d of %d image files checked in %s are unreadable", len(self.corrupt), len(spread), self.folder
+            )
+        self._check_share()
+
+    def _check_share(self) -> None:
+        if len(self.corrupt) <= self.max_corrupt_share * len(self):
+            return
+        examples = ", ".join(sorted(self.corrupt)[:5])
+        raise ValueError(
+            f"At most {self.max_corrupt_share:.2%} of the {len(self)} image files in {self.folder} may be unreadable, "
+            f"got {len(self.corrupt)} so far, such as {examples}. Replace or delete them, or raise `max_corrupt_share`."
+        )
+
+
+def _list_split(folder: Path, split: Literal["train", "eval"]) -> tuple[tuple[str, ...], list[str], np.ndarray]:
+    """Class names, files relative to `folder` in posix form, and the label of each file, int32."""
+    if not folder.is_dir():
+        raise ValueError(
+            f"`folder` must be a folder of images, one sub-folder per class, got {folder}: no such folder."
+        )
+    train_root, eval_root = _roots(folder)
+    class_names = tuple(_sub_folders(train_root))
+    if not class_names:
+        raise ValueError(f"{folder} must hold one sub-folder per class with images in it, got no sub-folder.")
+    if unknown := set(_sub_folders(eval_root)) - set(class_names):
+        raise ValueError(f"Each class in {eval_root} must be one of {train_root} too, got {sorted(unknown)} besides.")
+
+    root = train_root if split == "train" else eval_root
+    files, labels = [], []
+    for label, name in enumerate(class_names):
+        found = _image_files(root / name, folder)
+        if not found and root == train_root:
+            raise ValueError(f"Every class must have an image ({', '.join(EXTENSIONS)}), got none in {root / name}.")
+        if eval_root == train_root:
+            held_out = _held_out(found)
+            found = [file for file in found if (file in held_out) == (split == "eval")]
+        files += found
+        labels += [label] * len(found)
+    if not files:
+        raise ValueError(
+            f"There must be an image to {split} on in {root}, got none for its {len(class_names)} classes."
+        )
+    return class_names, files, np.array(labels, np.int32)
+
+
+def _roots(folder: Path) -> tuple[Path, Path]:
+    """The folders that hold the classes to train and to evaluate on; the same one where files are to be split."""
+    if not _sub_folders(folder / "train"):
+        return folder, folder
+    for name in ("test", "val"):
+        if (folder / name).is_dir():
+            return folder / "train", folder / name
+    raise ValueError(f"{folder}/train must have a folder `test` or `val` with the same classes beside it, got neither.")
+
+
+def _held_out(files: list[str]) -> set[str]:
+    """The tenth of one class that is for evaluation."""
+    count = max(1, round(len(files) / 10)) if len(files) > 1 else 0
+    return set(sorted(files, key=lambda file: hashlib.sha256(os.fsencode(file)).digest())[:count])
+
+
+def _sub_folders(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted((e.name for e in entries if e.is_dir() and not e.name.startswith(".")), key=_natural)
+
+
+def _image_files(class_folder: Path, folder: Path) -> list[str]:
+    """All images below `class_folder`, sorted, relative to `folder`."""
+    found = []
+    for directory, sub_folders, names in os.walk(class_folder, followlinks=True):
+        sub_folders[:] = [name for name in sub_folders if not name.startswith(".")]
+        relative = Path(directory).relative_to(folder).as_posix()
+        found += [f"{relative}/{n}" for n in names if n.lower().endswith(EXTENSIONS) and not n.startswith(".")]
+    return sorted(found)
+
+
+def _natural(name: str) -> tuple[list[str | int], str]:
+    """Sort key under which `class2` comes before `class10`; the name itself tells `a` from `A` and `1` from `01`."""
+    parts = re.split("([0-9]+)", name.lower())
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name

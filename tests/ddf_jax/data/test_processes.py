@@ -1,0 +1,119 @@
+"""What only whole processes can show: no TensorFlow, preparing in spite of races and kills, workers that follow."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ddf_jax.data.config import DataConfig
+from ddf_jax.data.digits import Digits
+from ddf_jax.data.tfds_source import TfdsSource
+
+ROOT = Path(__file__).parents[3]
+
+
+def start(code: str, tmp_path: Path, *path: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", code, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [*path, ROOT])), "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    return out
+
+
+TRAIN = """
+import sys
+from pathlib import Path
+from ddf_jax.data.config import DataConfig
+from ddf_jax.data.pipeline import eval_batches, train_iterator
+config = DataConfig(data_dir=Path(sys.argv[1]), image_size=8, augment="imagenet")
+assert next(train_iterator(config, batch_size=4, seed=0))["image"].shape == (4, 8, 8, 1)
+assert len(list(eval_batches(config, batch_size=120))) == 3
+assert "tensorflow" not in sys.modules
+print("prepared, trained, evaluated")
+"""
+
+
+def test_two_processes_may_prepare_at_once_and_neither_imports_tensorflow(tmp_path: Path):
+    trap = tmp_path / "path" / "tensorflow"  # as if TensorFlow were installed
+    trap.mkdir(parents=True)
+    (trap / "__init__.py").write_text("raise AssertionError('TensorFlow was imported')")
+    processes = [start(TRAIN, tmp_path, trap.parent) for _ in range(2)]
+    assert [finish(process) for process in processes] == ["prepared, trained, evaluated\n"] * 2
+
+
+def test_the_slower_of_two_preparations_takes_the_others_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    generate = Digits._generate_examples
+
+    def generate_and_be_overtaken(self, counts, labels):
+        monkeypatch.setattr(Digits, "_generate_examples", generate)
+        TfdsSource("digits", "train", tmp_path)
+        return generate(self, counts, labels)
+
+    monkeypatch.setattr(Digits, "_generate_examples", generate_and_be_overtaken)
+    assert len(TfdsSource("digits", "train", tmp_path)) == 1437
+    assert [path.name for path in (tmp_path / "digits").iterdir()] == ["1.0.0"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ddf_jax.data.digits import Digits
+from ddf_jax.data.tfds_source import TfdsSource
+generate = Digits._generate_examples
+def cut_short(self, counts, labels):
+    yield from generate(self, counts[:10], labels[:10])
+    os.kill(os.getpid(), signal.SIGKILL)
+Digits._generate_examples = cut_short
+TfdsSource("digits", "train", Path(sys.argv[1]))
+"""
+
+
+def test_a_preparation_killed_half_way_is_begun_again(tmp_path: Path):
+    process = start(KILLED, tmp_path)
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "digits" / "1.0.0").exists()
+    assert list((tmp_path / "digits").iterdir())  # what the killed process had begun
+    assert len(TfdsSource("digits", "train", tmp_path)) == 1437
+
+
+WITH_WORKER = """
+import multiprocessing, sys, time
+from pathlib import Path
+from ddf_jax.data.config import DataConfig
+from ddf_jax.data.pipeline import train_iterator
+config = DataConfig(data_dir=Path(sys.argv[1]), image_size=8, workers=1)
+iterator = train_iterator(config, batch_size=4, seed=0)
+next(iterator)
+print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+"""
+
+
+def test_a_program_that_does_not_close_its_iterator_ends_quietly(digits: DataConfig):
+    assert digits.data_dir is not None
+    assert int(finish(start(WITH_WORKER, digits.data_dir))) > 0
+
+
+def test_workers_do_not_outlive_a_killed_parent(digits: DataConfig):
+    assert digits.data_dir is not None
+    process = start(WITH_WORKER + "time.sleep(600)", digits.data_dir)
+    assert process.stdout is not None
+    (worker,) = map(int, process.stdout.readline().split())
+    process.kill()
+    try:
+        process.communicate(timeout=30)  # its output ends when the last process that writes to it has ended
+    except subprocess.TimeoutExpired:
+        os.kill(worker, signal.SIGKILL)
+        process.communicate()
+        pytest.fail(f"worker {worker} still runs 30 s after its parent was killed")

@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddf_jax.data.config import DataConfig
+from ddf_jax.data.transforms import (
+    Normalize,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    RandomShift,
+    ResizeAndCenterCrop,
+    evaluation_transforms,
+    training_transforms,
+)
+
+RANDOM = [RandomResizedCrop(24), RandomHorizontalFlip(), RandomShift()]
+
+
+def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
+
+
+@pytest.mark.parametrize(("height", "width"), [(300, 400), (401, 300), (256, 256), (90, 120)])
+def test_large_evaluation_images_are_resized_to_8_7_and_cropped(height: int, width: int):
+    image = noise(height, width)
+    short = min(height, width)
+    resized = Image.fromarray(image).resize((width * 256 // short, height * 256 // short), Image.Resampling.BILINEAR)
+    left, top = round((resized.width - 224) / 2), round((resized.height - 224) / 2)
+    expected = np.asarray(resized.crop((left, top, left + 224, top + 224)))
+    np.testing.assert_array_equal(ResizeAndCenterCrop(224).map({"image": image})["image"], expected)
+
+
+def test_small_evaluation_images_lose_nothing():
+    image = noise(8, 8, 1)
+    np.testing.assert_array_equal(ResizeAndCenterCrop(8).map({"image": image})["image"], image)
+    doubled = ResizeAndCenterCrop(16).map({"image": image})["image"]
+    expected = Image.fromarray(image[..., 0]).resize((16, 16), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(doubled[..., 0], np.asarray(expected))
+
+
+@pytest.mark.parametrize("height", [1, 2, 7, 31, 32, 33])
+@pytest.mark.parametrize("width", [1, 5, 32, 47])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_pipeline_gives_squares_of_the_size(height: int, width: int, channels: int):
+    rng = np.random.default_rng(0)
+    for augment in ("none", "shift", "imagenet"):
+        example = {"image": noise(height, width, channels)}
+        for transform in training_transforms(DataConfig(image_size=32, augment=augment), channels):
+            example = transform.map(example) if hasattr(transform, "map") else transform.random_map(example, rng)
+        assert example["image"].shape == (32, 32, channels)
+        assert example["image"].dtype == np.float32
+
+
+@pytest.mark.parametrize("transform", RANDOM, ids=lambda transform: type(transform).__name__)
+def test_random_transforms_are_pure_functions_of_the_generator(transform):
+    image = noise(40, 30)
+    before = image.copy()
+    results = [transform.random_map({"image": image}, np.random.default_rng(seed))["image"] for seed in (1, 1, 2, 3, 4)]
+    np.testing.assert_array_equal(image, before)
+    np.testing.assert_array_equal(results[0], results[1])
+    assert any(not np.array_equal(results[0], other) for other in results[2:])
+
+
+def test_random_crops_keep_to_their_area_ratio_and_image():
+    crop, rng = RandomResizedCrop(8, area=(0.2, 0.9)), np.random.default_rng(0)
+    for _ in range(200):
+        top, left, height, width = crop._box(300, 400, rng)
+        assert 0 <= top <= 300 - height
+        assert 0 <= left <= 400 - width
+        assert 0.19 < height * width / (300 * 400) < 0.91
+        assert 0.74 < width / height < 1.35
+
+
+@pytest.mark.parametrize(("shape", "box"), [((10, 1000), (0, 493, 10, 13)), ((1000, 10), (493, 0, 13, 10))])
+def test_images_no_crop_fits_into_get_the_largest_allowed_centre(shape, box):
+    assert RandomResizedCrop(8, area=(0.9, 1.0))._box(*shape, np.random.default_rng(0)) == box
+
+
+def test_a_random_crop_is_the_resized_box():
+    image = noise(50, 60)
+    crop = RandomResizedCrop(24)
+    top, left, height, width = crop._box(50, 60, np.random.default_rng(5))
+    expected = Image.fromarray(image[top : top + height, left : left + width]).resize(
+        (24, 24), Image.Resampling.BILINEAR
+    )
+    result = crop.random_map({"image": image}, np.random.default_rng(5))["image"]
+    np.testing.assert_array_equal(result, np.asarray(expected))
+
+
+def test_flips_mirror_left_and_right_half_of_the_time():
+    image, rng = noise(4, 5), np.random.default_rng(0)
+    results = [RandomHorizontalFlip().random_map({"image": image}, rng)["image"] for _ in range(400)]
+    flipped = [np.array_equal(result, image[:, ::-1]) for result in results]
+    kept = [np.array_equal(result, image) for result in results]
+    assert all(a != b for a, b in zip(flipped, kept, strict=True))
+    assert 160 < sum(flipped) < 240
+
+
+def test_shifts_reach_an_eighth_of_the_side_each_way_and_no_further():
+    image, rng = noise(16, 16, 1), np.random.default_rng(0)
+    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
+    shifts = {(y, x): padded[y : y + 16, x : x + 16].tobytes() for y in range(5) for x in range(5)}
+    seen = {RandomShift().random_map({"image": image}, rng)["image"].tobytes() for _ in range(400)}
+    assert seen == set(shifts.values())
+
+
+def test_normalisation_is_that_of_the_formula():
+    image = noise(4, 5)
+    expected = (image.astype(np.float64) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    result = Normalize(3).map({"image": image, "label": 7})
+    assert result["label"] == 7
+    assert result["image"].dtype == np.float32
+    np.testing.assert_allclose(result["image"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_evaluation_has_no_chance_in_it():
+    assert all(not hasattr(transform, "random_map") for transform in evaluation_transforms(224, 3))
+
+
+def test_an_unknown_augmentation_names_the_known_ones():
+    with pytest.raises(ValueError, match="must be one of none, shift, imagenet, got 'mixup'"):
+        training_transforms(DataConfig(augment="mixup"), 3)  # pyright: ignore[reportArgumentType]
