@@ -34,8 +34,8 @@ class FilterNorm(nnx.Module):
 
     .. math:: \alpha \, \frac{f - \mu(f)}{\delta(f) + 10^{-10}} + \beta
 
-    with the unbiased deviation δ. α is the constant gain/K, or learned (`scale`) and starts as N(0, 1)·gain/K; β is 0, or
-    learned (`mean`) and starts as N(0, 1). Computed in float32 (float64 for float64), returned in `dtype`.
+    with the unbiased deviation δ. α is the constant gain/K, or learned (`scale`) and starts as N(0, 1)·gain/K; β is 0,
+    or learned (`mean`) and starts as N(0, 1). Computed in float32 (float64 for float64), returned in `dtype`.
 
     Args:
       shape: the last two axes of the filters: (G, T) for spatial filters, (T, C) for channel filters.

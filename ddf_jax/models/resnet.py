@@ -14,6 +14,7 @@ from jax import Array
 
 from ddf_jax.layers import BatchNorm, Conv, PointwiseConv
 from ddf_jax.layers.convolution import uniform_bias, uniform_fan_in
+from ddf_jax.models.initial_keys import InitialKeys
 from ddf_jax.models.registry import register
 from pallas_kernels.dynamic_filter.spec import accumulator_dtype
 
@@ -73,7 +74,7 @@ class ResNet(nnx.Module):
     """Images [B, H, W, in_channels] to logits [B, num_classes]."""
 
     def __init__(self, config: ResNetConfig, *, rngs: nnx.Rngs):
-        dtypes = {"dtype": config.dtype, "param_dtype": config.param_dtype, "rngs": rngs}
+        dtypes = {"dtype": config.dtype, "param_dtype": config.param_dtype, "rngs": InitialKeys(rngs)}
         block = BLOCKS[config.block]
         self.stem = Stem(config, **dtypes)
         self.stages = nnx.List()
@@ -222,8 +223,8 @@ def _shortcut(in_channels: int, out_channels: int, stride: int, config: ResNetCo
     return Shortcut(in_channels, out_channels, stride, config, **dtypes) if changes else _identity
 
 
-def _stochastic_depth(rate: float, rngs: nnx.Rngs):
-    return nnx.Dropout(rate, broadcast_dims=(1, 2, 3), rngs=rngs) if rate > 0 else _identity
+def _stochastic_depth(rate: float, keys: InitialKeys):
+    return nnx.Dropout(rate, broadcast_dims=(1, 2, 3), rngs=keys.rngs) if rate > 0 else _identity
 
 
 def _identity(x: Array) -> Array:

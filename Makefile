@@ -1,0 +1,53 @@
+# `make train` and `make test` need only Python ≥ 3.11 and make: they create what they run in.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: train test test-torch test-slow check format clean
+.DELETE_ON_ERROR:
+
+train: $(VENV)/.installed
+	$(BIN)/ddf train digits
+	$(BIN)/ddf train digits_plain
+	$(BIN)/python -m experiments.compare runs/digits runs/digits_plain
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+test-torch: $(VENV)/.installed-torch
+	$(BIN)/python -m pytest tests/torch
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python -m pytest
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python >= 3.11 is needed, $(PYTHON) is `$(PYTHON) --version`. Try: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(BIN)/python pyproject.toml
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+# Python 3.11 gets this project's tested version of torch; others take what their index offers.
+$(VENV)/.installed-torch: $(VENV)/.installed-dev
+	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; \
+		then $(BIN)/pip install --quiet torch==2.13.0; else $(BIN)/pip install --quiet torch; fi
+	touch $@

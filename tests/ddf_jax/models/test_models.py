@@ -1,0 +1,158 @@
+"""Every registered model: its pinned size, its forward pass, its features, and a gradient for every parameter."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from ddf_jax.models import create, get_config, list_models
+from ddf_jax.models.registry import register
+from ddf_jax.models.resnet import ResNetConfig
+
+PARAMETERS = {
+    "resnet18": 11_689_512,
+    "resnet26": 13_696_552,
+    "resnet34": 21_797_672,
+    "resnet38": 19_626_792,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "ddf_resnet18": 7_697_816,
+    "ddf_resnet26": 9_812_896,
+    "ddf_resnet38": 13_328_322,
+    "ddf_resnet50": 16_843_748,
+    "ddf_resnet101": 28_146_912,
+    "ddf_resnet152": 37_462_900,
+    "ddf_add_resnet50": 16_843_748,
+    "ddf_add_resnet101": 28_146_912,
+    "ddf_add_resnet152": 37_462_900,
+}
+
+
+def test_every_registered_model_is_pinned():
+    assert set(list_models()) == set(PARAMETERS)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameter_count_is_the_pinned_one(name):
+    model = nnx.eval_shape(lambda: create(name, rngs=nnx.Rngs(0)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) == PARAMETERS[name]
+
+
+def test_squeeze_ratios_of_the_paper_count_as_published():
+    for ratio, millions in ((0.3, 18.1), (0.4, 19.4)):
+        model = nnx.eval_shape(lambda ratio=ratio: create("ddf_resnet50", squeeze_ratio=ratio, rngs=nnx.Rngs(0)))
+        count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+        assert round(count / 1e6, 1) in (millions, round(millions - 0.1, 1)), count
+
+
+def shallow(name: str, **options) -> ResNetConfig:
+    """The named model with its own blocks and slots, narrow and short: one stage keeps a block without a shortcut."""
+    depths = tuple(min(depth, 2 if stage == 2 else 1) for stage, depth in enumerate(get_config(name).blocks))
+    return get_config(name, num_classes=5, width=8, blocks=depths, **options)
+
+
+@functools.cache  # deep and shallow members of a family are the same when short
+def gradients_of(config: ResNetConfig) -> dict[tuple, np.ndarray]:
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=(2, 37, 45, 3)), jnp.float32)
+
+    @jax.jit
+    def gradients():
+        structure, parameters, rest = nnx.split(config.build(rngs=nnx.Rngs(0)), nnx.Param, ...)
+        # Around their initial values: a scale of zero would hide a branch.
+        keys = iter(jax.random.split(jax.random.key(1), len(jax.tree.leaves(parameters))))
+        parameters = jax.tree.map(lambda p: p + 0.05 * jax.random.normal(next(keys), p.shape, p.dtype), parameters)
+
+        def loss(parameters):
+            logits = nnx.merge(structure, parameters, rest, copy=True)(images)
+            return (logits * jnp.arange(1.0, 11.0).reshape(2, 5)).sum()
+
+        return jax.grad(loss)(parameters)
+
+    return {path: np.asarray(gradient[...]) for path, gradient in nnx.to_flat_state(gradients())}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_every_parameter_gets_a_gradient_from_an_odd_sized_image(name):
+    for path, gradient in gradients_of(shallow(name)).items():
+        assert np.isfinite(gradient).all(), path
+        assert np.abs(gradient).max() > 0, path
+
+
+def built(name: str, **options) -> nnx.Module:
+    return nnx.jit(lambda: shallow(name, **options).build(rngs=nnx.Rngs(0)))()
+
+
+@pytest.mark.parametrize("name", ["resnet26", "ddf_resnet18", "ddf_resnet26", "ddf_add_resnet50"])
+def test_features_have_the_announced_channels_and_strides(name):
+    for stem in ("imagenet", "small"):
+        model = built(name, stem=stem)
+        model.eval()
+        features = nnx.eval_shape(lambda model=model: model.features(jnp.zeros((1, 50, 67, 3))))
+        assert len(features) == len(model.feature_info) == 4
+        for feature, info in zip(features, model.feature_info, strict=True):
+            assert feature.shape == (1, -(-50 // info.stride), -(-67 // info.stride), info.channels)
+
+
+def test_bfloat16_model_keeps_float32_parameters_and_is_close():
+    images = jax.random.normal(jax.random.key(0), (2, 33, 33, 3))
+    half, exact = built("ddf_resnet50", dtype=jnp.bfloat16), built("ddf_resnet50")
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(half))} == {jnp.dtype(jnp.float32)}
+    half.eval()
+    exact.eval()
+    y, expected = (nnx.jit(lambda model, x: model(x))(model, images) for model in (half, exact))
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_allclose(y.astype(jnp.float32), expected, atol=0.1 * float(jnp.abs(expected).max()))
+
+
+def test_zero_initialised_last_scale_makes_a_block_its_shortcut():
+    model = built("ddf_resnet26", zero_init_last_norm=True)
+    for stage in model.stages:
+        for block in stage:
+            assert not block.norm3.scale[...].any()
+    block = model.stages[2][1]
+    x = jax.random.normal(jax.random.key(0), (1, 4, 4, 32 * 4))
+    np.testing.assert_array_equal(block(x), jax.nn.relu(x))
+
+
+def test_stochastic_depth_drops_whole_samples_in_training_only():
+    model = built("resnet18", stochastic_depth=0.5)
+    rates = [block.drop.rate for stage in model.stages for block in stage if isinstance(block.drop, nnx.Dropout)]
+    np.testing.assert_allclose(rates, [0.5 * i / 4 for i in range(1, 5)])
+    drop = model.stages[-1][-1].drop
+    y = drop(jnp.ones((64, 3, 3, 4)))
+    per_sample = y.reshape(64, -1)
+    assert (per_sample == per_sample[:, :1]).all()
+    assert 10 < int((per_sample[:, 0] == 0).sum()) < 54
+    model.eval()
+    images = jax.random.normal(jax.random.key(0), (2, 33, 33, 3))
+    evaluate = nnx.jit(lambda model: model(images))
+    np.testing.assert_array_equal(evaluate(model), evaluate(model))
+
+
+def test_names_are_matched_like_file_names():
+    assert list_models("ddf_add_*") == ["ddf_add_resnet101", "ddf_add_resnet152", "ddf_add_resnet50"]
+    assert list_models("nothing*") == []
+
+
+def test_typos_name_the_nearest():
+    with pytest.raises(ValueError, match=r"no model named 'ddf_resnet5'.*'ddf_resnet50'"):
+        create("ddf_resnet5", rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"no option 'squeeze_rato'.*'squeeze_ratio'"):
+        create("ddf_resnet50", squeeze_rato=0.3, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="`stem` must be"):
+        create("resnet50", stem="tiny", rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"C = 3, got \(1, 8, 8, 1\)"):
+        create("resnet18", width=8, rngs=nnx.Rngs(0))(jnp.zeros((1, 8, 8, 1)))
+
+
+def test_a_name_registers_once():
+    def resnet50():
+        raise AssertionError
+
+    with pytest.raises(ValueError, match="registered already"):
+        register(resnet50)
