@@ -1,0 +1,42 @@
+"""Small files that are there whole or not at all, and folders that can be written."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ddf_jax.training.errors import RunError
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes `content` so that a reader, or a crash at any moment, sees the old file or the new one."""
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes one JSON document atomically; infinities and NaN, which JSON lacks, are an error."""
+    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def make_writable(directory: Path) -> None:
+    """Creates `directory` where it is missing and tries that files can be written there.
+
+    Raises:
+        RunError: they cannot.
+    """
+    probe = directory / ".writable"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or error
+        raise RunError(
+            f"Cannot write to the run's folder {directory}: {reason}. Choose another with --workdir."
+        ) from None

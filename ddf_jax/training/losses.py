@@ -1,0 +1,31 @@
+"""The loss of classification and the mean over real examples."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def softmax_cross_entropy(logits: jax.Array, labels: jax.Array, *, label_smoothing: float = 0.0) -> jax.Array:
+    """Cross entropy of each example against its smoothed label.
+
+    `loss[b] = - sum over c of q[b, c] · log softmax(logits[b])[c]`, with `q = (1 - ε) · onehot(labels) + ε / classes`
+    and ε = `label_smoothing` (Szegedy et al., "Rethinking the Inception Architecture", 2016). Computed in float32.
+
+    Args:
+        logits: [B, classes], any floating dtype.
+        labels: [B] integers in `0 … classes - 1`.
+
+    Returns:
+        [B] float32.
+
+    >>> float(softmax_cross_entropy(jnp.zeros((1, 10)), jnp.array([3])).round(4)[0])
+    2.3026
+    """
+    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
+    return optax.softmax_cross_entropy(logits.astype(jnp.float32), optax.smooth_labels(targets, label_smoothing))
+
+
+def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+    """Mean of `values` [B] where `mask` [B] is true; 0 where it is true nowhere."""
+    weights = mask.astype(values.dtype)
+    return jnp.sum(values * weights) / jnp.maximum(jnp.sum(weights), 1.0)

@@ -1,0 +1,84 @@
+"""Reads a run back: its model with the newest good parameters, and its score."""
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+
+from ddf_jax.data.pipeline import eval_batches
+from ddf_jax.data.sources import DataInfo
+from ddf_jax.training.checkpoint import Checkpoints
+from ddf_jax.training.errors import RunError
+from ddf_jax.training.mesh import Devices, check_batch_size, data_mesh, replicated
+from ddf_jax.training.metrics import evaluate_batches
+from ddf_jax.training.programs import compile_eval_step
+from ddf_jax.training.recipe import Recipe
+from ddf_jax.training.run_folder import RunFolder
+from ddf_jax.training.run_state import data_info
+from ddf_jax.training.state import ModelState, abstract_model
+from ddf_jax.training.summary import finite, hardware, versions
+from ddf_jax.training.writers import say
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained model and what it was trained on."""
+
+    recipe: Recipe
+    info: DataInfo
+    step: int
+    state: ModelState
+
+    def model(self) -> nnx.Module:
+        """The model in evaluation mode: `logits = run.model()(images)`."""
+        model = nnx.merge(*self.state)
+        model.eval()
+        return model
+
+
+def load_run(workdir: Path | str, *, devices: Devices | None = None) -> Run:
+    """The model of the newest readable checkpoint in `workdir`. The data set itself is not needed.
+
+    Args:
+        devices: where the parameters go; default: all devices of all processes.
+
+    Raises:
+        RunError: there is no run or no checkpoint, or none is readable.
+    """
+    folder = RunFolder(Path(workdir))
+    recipe = folder.recipe()
+    checkpoints = Checkpoints(folder.checkpoints, warn=say)
+    step = checkpoints.newest()
+    if step is None:
+        raise RunError(f"The run in {folder.path} has no checkpoint yet. `ddf train` goes on with it.")
+    info = data_info(checkpoints.record(step))
+    structure, variables = abstract_model(recipe, info, replicated(data_mesh(devices)))
+    return Run(recipe, info, step, ModelState(structure, checkpoints.load(step, {"model": variables})["model"]))
+
+
+def evaluate(workdir: Path | str, *, devices: Devices | None = None) -> dict[str, Any]:
+    """Scores the newest readable checkpoint in `workdir` on the recipe's evaluation split; writes nothing.
+
+    Returns:
+        `{"name", "model", "step", "test_accuracy", "test_top5_accuracy", "test_loss", "test_examples", "device", …}`.
+
+    Raises:
+        RunError: as `load_run`, or the devices cannot share a batch.
+    """
+    run, mesh = load_run(workdir, devices=devices), data_mesh(devices)
+    check_batch_size(run.recipe.batch_size, mesh)
+    eval_step = compile_eval_step(run.recipe, run.info, mesh, run.state)
+    batches = eval_batches(
+        run.recipe.data,
+        batch_size=run.recipe.batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    with contextlib.closing(batches):
+        evaluation = evaluate_batches(eval_step, run.state.variables, batches, mesh)
+    scores = finite(dataclasses.asdict(evaluation)) if evaluation else {}
+    run_facts = {"name": run.recipe.name, "model": run.recipe.model.name, "step": run.step}
+    return {**run_facts, **scores, **hardware(mesh), "versions": versions()}

@@ -1,0 +1,92 @@
+"""From a recipe's epochs and rates per 256 examples to steps, a learning rate per step and an optimizer."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ddf_jax.data.sources import DataInfo
+from ddf_jax.training.errors import RunError
+from ddf_jax.training.recipe import OptimizerConfig, Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A run's durations in steps. An interval need not be whole: every 22.45 steps means after 22, 45, 67, …"""
+
+    total_steps: int
+    warmup_steps: int
+    evaluate_every: float  # 0: only at the end
+    checkpoint_every: float  # 0: only at the end
+
+    def evaluates_at(self, step: int) -> bool:
+        """Whether an evaluation is due after so many steps."""
+        return self._is_due(step, self.evaluate_every)
+
+    def saves_at(self, step: int) -> bool:
+        """Whether a checkpoint is due after so many steps."""
+        return self._is_due(step, self.checkpoint_every)
+
+    def next_pause(self, step: int) -> int:
+        """The first step after `step` with something due."""
+        later = range(step + 1, self.total_steps + 1)
+        return next(step for step in later if self.evaluates_at(step) or self.saves_at(step))
+
+    def _is_due(self, step: int, every: float) -> bool:
+        return step == self.total_steps or (step > 0 and every > 0 and step == round(round(step / every) * every))
+
+
+def make_plan(recipe: Recipe, info: DataInfo) -> Plan:
+    """Counts the steps of `recipe` on data of this size.
+
+    Raises:
+        RunError: the run has no step after its warm-up.
+    """
+    total = info.steps(recipe.epochs, recipe.batch_size)
+    warmup = info.steps(recipe.optimizer.warmup_epochs, recipe.batch_size) if recipe.optimizer.warmup_epochs else 0
+    if warmup >= total:
+        raise RunError(
+            f"`epochs` must leave a step after the warm-up: {recipe.epochs} epochs are {total} steps, the warm-up of "
+            f"{recipe.optimizer.warmup_epochs} epochs is {warmup}."
+        )
+    epoch = info.train_size / recipe.batch_size
+    return Plan(total, warmup, recipe.evaluate_every * epoch, recipe.checkpoint_every * epoch)
+
+
+def learning_rate_schedule(config: OptimizerConfig, plan: Plan, batch_size: int) -> optax.Schedule:
+    """Linear warm-up, then half a cosine.
+
+    With T = `plan.total_steps`, W = `plan.warmup_steps`, `peak = learning_rate · batch_size / 256` (Goyal et al.,
+    "Accurate, Large Minibatch SGD", 2017) and `end = end_learning_rate`:
+
+        rate(t) = peak · t / W                                            for t < W
+        rate(t) = end + (peak - end) · (1 + cos(π · (t - W) / (T - W))) / 2    after
+    """
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=config.learning_rate * batch_size / 256,
+        warmup_steps=plan.warmup_steps,
+        decay_steps=plan.total_steps,
+        end_value=config.end_learning_rate,
+    )
+    return lambda step: schedule(jnp.asarray(step, jnp.float32))  # strict promotion lets no integer meet optax's floats
+
+
+def sgd(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
+    """Stochastic gradient descent exactly as `torch.optim.SGD` does it, weight decay included.
+
+        d = g + λ·w;  v = μ·v + d;  w = w - rate(t) · v        (nesterov: w - rate(t) · (d + μ·v))
+
+    The decay λ is L2 added to the gradient, ahead of the momentum μ. Without `decay_norm_and_bias` it spares parameters
+    of one dimension: norm scales, biases and the learned scale of a filter norm.
+    """
+    mask = None if config.decay_norm_and_bias else _more_than_one_dimension
+    return optax.chain(
+        optax.add_decayed_weights(config.weight_decay, mask=mask),
+        optax.sgd(learning_rate, momentum=config.momentum, nesterov=config.nesterov),
+    )
+
+
+def _more_than_one_dimension(parameters: optax.Params) -> optax.Params:
+    return jax.tree.map(lambda parameter: parameter.ndim > 1, parameters)

@@ -1,0 +1,28 @@
+"""Digits prepared once, and one unbroken run of the tiny recipe that others are compared with."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from ddf_jax.data.config import DataConfig
+from ddf_jax.data.sources import open_source
+from tests.ddf_jax.training.processes import finish, start
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the prepared digits."""
+    folder = tmp_path_factory.mktemp("tfds")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(folder))  # TFDS leaves an empty temporary folder behind
+        open_source(DataConfig(data_dir=folder, image_size=8), "train")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def unbroken(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run, trained in one go by one process on one device."""
+    workdir = tmp_path_factory.mktemp("runs") / "unbroken"
+    finish(start(workdir, data_dir))
+    return workdir

@@ -1,0 +1,115 @@
+"""The tiny recipe that these tests train, here or in a process of its own that sends itself a signal:
+
+`python launch.py WORKDIR DATA_DIR [--signal SIGKILL --at step:7]`.
+"""
+
+import argparse
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+from ddf_jax.data.config import DataConfig
+from ddf_jax.training import checkpoint, loop
+from ddf_jax.training.errors import RunError
+from ddf_jax.training.mesh import initialize_processes
+from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
+
+TINY = Recipe(
+    name="tiny",
+    model=ModelConfig("resnet18", {"stem": "small", "width": 8, "blocks": (1, 1), "stochastic_depth": 0.3}),
+    data=DataConfig(image_size=8, augment="shift"),
+    optimizer=OptimizerConfig(learning_rate=0.2, warmup_epochs=0.2),
+    epochs=0.9,  # 20 steps; evaluated after 10, saved after 6, 12 and 18
+    batch_size=64,
+    label_smoothing=0.1,
+    evaluate_every=0.45,
+    checkpoint_every=0.27,
+    log_every=1,
+)
+
+
+def tiny_recipe(data_dir: Path, **changes: Any) -> Recipe:
+    """`TINY` with its data in `data_dir` and some fields replaced."""
+    return dataclasses.replace(TINY, data=dataclasses.replace(TINY.data, data_dir=data_dir), **changes)
+
+
+def signal_self(patch: pytest.MonkeyPatch, number: int, at: str) -> None:
+    """Makes this process send itself a signal in its next launch.
+
+    Args:
+        at: `compile`; `step:N`, when step N's batch is asked for; `evaluation`, after one of its batches; `save:N`,
+            when the checkpoint of step N lacks only its checksums and its name.
+    """
+    place, _, step = at.partition(":")
+    device_batches, eval_batches = loop.device_batches, loop.eval_batches
+    compile_eval_step, checksums = loop.compile_eval_step, checkpoint._checksums
+
+    def send() -> None:
+        os.kill(os.getpid(), number)
+
+    def signalling_device_batches(*args: Any) -> Iterator[Any]:
+        for batch in device_batches(*args):
+            if batch.state_after["step"] == int(step):
+                send()
+            yield batch
+
+    class SignallingEvalBatches:
+        def __init__(self, *args: Any, **kwargs: Any):
+            self.batches = eval_batches(*args, **kwargs)
+            self.close = self.batches.close
+
+        def __iter__(self) -> Iterator[Any]:
+            for batch in self.batches:
+                yield batch
+                send()
+
+    def signalling_compile(*args: Any) -> Any:
+        send()
+        return compile_eval_step(*args)
+
+    def signalling_checksums(directory: Path) -> dict[str, str]:
+        if directory.name == f"{step}.partial":
+            send()
+        return checksums(directory)
+
+    match place:
+        case "compile":
+            patch.setattr(loop, "compile_eval_step", signalling_compile)
+        case "step":
+            patch.setattr(loop, "device_batches", signalling_device_batches)
+        case "evaluation":
+            patch.setattr(loop, "eval_batches", SignallingEvalBatches)
+        case "save":
+            patch.setattr(checkpoint, "_checksums", signalling_checksums)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("workdir", type=Path)
+    parser.add_argument("data_dir", type=Path)
+    parser.add_argument("--signal")
+    parser.add_argument("--at")
+    arguments = parser.parse_args()
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    initialize_processes()
+    if arguments.signal:
+        signal_self(pytest.MonkeyPatch(), signal.Signals[arguments.signal], arguments.at)
+    try:
+        loop.train(tiny_recipe(arguments.data_dir), arguments.workdir)
+    except RunError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddf_jax.training.checkpoint import Checkpoints
+from ddf_jax.training.errors import RunError
+from ddf_jax.training.mesh import data_mesh, replicated
+
+
+def trees(seed: int = 0) -> dict[str, Any]:
+    """What a run saves: floats of two widths, integers, a random key, lists as dictionaries of numbers."""
+    a, b, c = jax.random.split(jax.random.key(seed), 3)
+    model = {"blocks": {0: {"kernel": jax.random.normal(a, (3, 5))}, 1: {"kernel": jax.random.normal(b, (70, 80))}}}
+    rngs = {"key": c, "count": jnp.uint32(seed)}
+    return {"model": model | {"rngs": rngs}, "optimizer": {"trace": jnp.full((3, 5), jnp.nan, jnp.bfloat16)}}
+
+
+def abstract(values: dict[str, Any], devices: int = 8) -> dict[str, Any]:
+    sharding = replicated(data_mesh(jax.devices()[:devices]))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), values)
+
+
+def assert_same_bits(actual: Any, expected: Any) -> None:
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+@pytest.mark.parametrize("devices", [8, 4, 1])
+def test_eight_devices_write_what_fewer_read(tmp_path: Path, devices: int):
+    values = jax.device_put(trees(), replicated(data_mesh()))
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(7, values, {"data": {"step": 7}, "seconds": 1 / 3})
+    wanted = abstract(values, devices)
+    assert checkpoints.newest() == 7
+    restored = checkpoints.load(7, wanted)
+    assert_same_bits(restored, values)
+    for leaf in jax.tree.leaves(restored):
+        assert leaf.sharding == replicated(data_mesh(jax.devices()[:devices]))
+    record = checkpoints.record(7)
+    assert (record["data"], record["seconds"]) == ({"step": 7}, 1 / 3)
+    assert_same_bits(checkpoints.load(7, {"model": wanted["model"]}), {"model": values["model"]})
+
+
+def test_a_run_that_goes_on_does_not_touch_what_was_saved(tmp_path: Path):
+    values = trees()
+    saved = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), values)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, values, {})
+    move_on = jax.jit(
+        lambda tree: jax.tree.map(lambda x: x + 1 if jnp.issubdtype(x.dtype, jnp.number) else x, tree), donate_argnums=0
+    )
+    for _ in range(3):
+        values = move_on(values)
+    assert_same_bits(checkpoints.load(1, abstract(saved)), saved)
+
+
+def test_only_the_newest_are_kept(tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (5, 10, 15):
+        checkpoints.save(step, trees(step), {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "15"]
+
+
+def test_a_folder_without_checkpoints_has_none(tmp_path: Path):
+    assert Checkpoints(tmp_path / "checkpoints").newest() is None
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def largest(folder: Path) -> Path:
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+DAMAGE = {
+    "a bit of an array": lambda folder: flip_a_bit(largest(folder / "model")),
+    "half an array": lambda folder: largest(folder / "model").write_bytes(largest(folder / "model").read_bytes()[:99]),
+    "a lost array": lambda folder: largest(folder / "model").unlink(),
+    "a bit of the record": lambda folder: flip_a_bit(folder / "record.json"),
+    "a foreign file": lambda folder: (folder / "model" / "new").touch(),
+    "lost checksums": lambda folder: (folder / "checksums.json").unlink(),
+    "empty checksums": lambda folder: (folder / "checksums.json").write_text(""),
+    "wrong checksums": lambda folder: (folder / "checksums.json").write_text("{}"),
+    "an empty folder": lambda folder: (shutil.rmtree(folder), folder.mkdir()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path, damage: str):
+    warnings = []
+    checkpoints = Checkpoints(tmp_path, keep=2, warn=warnings.append)
+    checkpoints.save(5, trees(5), {})
+    checkpoints.save(10, trees(10), {})
+    DAMAGE[damage](tmp_path / "10")
+    assert checkpoints.newest() == 5
+    assert_same_bits(checkpoints.load(5, abstract(trees())), trees(5))
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"Skipped the unreadable checkpoint {tmp_path / '10'}: ")
+    assert "\n" not in warnings[0]
+
+    assert checkpoints.newest(set_aside=True) == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["10.unreadable", "5"]
+    checkpoints.save(10, trees(11), {})
+    assert checkpoints.newest() == 10
+    assert_same_bits(checkpoints.load(10, abstract(trees())), trees(11))
+
+
+def test_nothing_but_damaged_checkpoints_is_an_error_and_changes_nothing(tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (5, 10):
+        checkpoints.save(step, trees(), {})
+        (tmp_path / str(step) / "record.json").unlink()
+    with pytest.raises(
+        RunError, match=r"No checkpoint in .* is readable \(10: record.json is missing; 5: record.json is"
+    ):
+        checkpoints.newest(set_aside=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "5"]
+
+
+def test_an_abandoned_write_is_no_checkpoint_and_is_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    checkpoints = Checkpoints(tmp_path)
+
+    def die(self: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", die)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(5, trees(), {})
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["5.partial"]
+    assert checkpoints.newest() is None
+    checkpoints.save(6, trees(), {})
+    assert [path.name for path in tmp_path.iterdir()] == ["6"]
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_the_name_of_an_array(tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(5, trees(), {})
+    other = abstract(trees())
+    other["model"]["blocks"][1]["kernel"] = jax.ShapeDtypeStruct((7, 8), jnp.float32)
+    other["model"]["head"] = jax.ShapeDtypeStruct((7,), jnp.float32)
+    with pytest.raises(
+        RunError, match=r"`model.blocks.1.kernel` is float32\[70, 80\] there and float32\[7, 8\] here \(2 "
+    ):
+        checkpoints.load(5, other)
+
+
+def test_everything_but_the_arrays_is_json(tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(5, trees(), {"name": "x"})
+    assert (
+        json.loads((tmp_path / "5" / "record.json").read_text())["arrays"]["model.blocks.0.kernel"] == "float32[3, 5]"
+    )
+    assert json.loads((tmp_path / "5" / "checksums.json").read_text()).keys() >= {"record.json", "model/_METADATA"}

@@ -1,0 +1,177 @@
+import dataclasses
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from ddf_jax.training import loop
+from ddf_jax.training.errors import NonFiniteError, RunError
+from ddf_jax.training.loop import train
+from ddf_jax.training.recipe import ModelConfig, OptimizerConfig
+from ddf_jax.training.recipe_json import recipe_from_json
+from ddf_jax.training.run import evaluate, load_run
+from tests.ddf_jax.training.launch import tiny_recipe
+from tests.ddf_jax.training.processes import losses, metrics, saved_bits
+
+
+def summary_of(workdir: Path) -> dict[str, Any]:
+    return json.loads((workdir / "summary.json").read_text())
+
+
+def snapshot(workdir: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+
+
+def test_a_run_leaves_what_the_contract_says(unbroken: Path, data_dir: Path):
+    assert {path.name.split(".tf")[0] for path in unbroken.iterdir()} == {
+        *("recipe.json", "checkpoints", "metrics.jsonl", "events.out", "curves.png", "summary.json")
+    }
+    assert recipe_from_json((unbroken / "recipe.json").read_text()) == tiny_recipe(data_dir)
+    assert sorted(int(path.name) for path in (unbroken / "checkpoints").iterdir()) == [12, 18, 20]
+    assert (unbroken / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+    summary = summary_of(unbroken)
+    assert (summary["name"], summary["model"], summary["dataset"]) == ("tiny", "resnet18", "digits")
+    assert (summary["steps"], summary["devices"], summary["processes"], summary["device"]) == (20, 1, 1, "cpu")
+    assert summary["test_examples"] == 360
+    assert summary["test_accuracy"] * 360 == pytest.approx(round(summary["test_accuracy"] * 360))
+    assert 0 < 20 * 64 / summary["images_per_second"] < summary["seconds"]
+    assert summary["versions"]["jax"] == jax.__version__
+
+    rows = metrics(unbroken)
+    assert [row["step"] for row in rows if "train_loss" in row] == list(range(1, 21))
+    assert [row["step"] for row in rows if "test_accuracy" in row] == [10, 20]
+    assert rows[-1]["test_accuracy"] == summary["test_accuracy"]
+    assert rows[0].keys() == {"step", "epoch", "train_loss", "train_accuracy", "learning_rate", "gradient_norm"}
+
+
+def test_a_finished_run_is_reported_and_not_touched(
+    unbroken: Path, data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    before = snapshot(unbroken)
+    monkeypatch.setattr(loop, "describe", lambda config: pytest.fail("the data were opened"))
+    assert train(tiny_recipe(data_dir), unbroken) == summary_of(unbroken)
+    assert f"{unbroken} is done: test accuracy" in capsys.readouterr().out
+    with pytest.raises(RunError, match=r"run of another recipe \(epochs: 0.9 -> 2; seed: 0 -> 1\)"):
+        train(tiny_recipe(data_dir, epochs=2, seed=1), unbroken)
+    assert snapshot(unbroken) == before
+
+
+def test_evaluating_a_run_gives_its_score_on_any_devices(unbroken: Path):
+    before, summary = snapshot(unbroken), summary_of(unbroken)
+    result = evaluate(unbroken)
+    assert result["devices"] == 8
+    assert result["step"] == 20
+    assert result["test_accuracy"] == summary["test_accuracy"]
+    assert result["test_loss"] == pytest.approx(summary["test_loss"], rel=1e-5)
+    assert snapshot(unbroken) == before
+
+
+def test_a_loaded_run_predicts_without_its_data(unbroken: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ddf_jax.data.sources.open_source", lambda *_: pytest.fail("the data were opened"))
+    run = load_run(unbroken, devices=jax.devices()[:1])
+    assert run.info.class_names == tuple("0123456789")
+    model, image = run.model(), np.ones((1, 8, 8, 1), np.float32)
+    np.testing.assert_array_equal(model(image), model(image))  # nothing at random, no statistics that move
+    assert model(image).shape == (1, 10)
+
+
+def test_eight_devices_train_as_one(tmp_path: Path, data_dir: Path):
+    model = ModelConfig("ddf_resnet18", {"stem": "small", "width": 8, "blocks": (1,)})
+    recipe = tiny_recipe(data_dir, model=model, checkpoint_every=0, evaluate_every=0)
+    for count in (1, 8):
+        train(recipe, tmp_path / str(count), devices=jax.devices()[:count])
+    one, eight = losses(tmp_path / "1"), losses(tmp_path / "8")
+    assert len(one) == 20
+    np.testing.assert_allclose(eight[:5], one[:5], rtol=1e-5)
+    np.testing.assert_allclose(eight, one, rtol=1e-3)
+    accuracies = [summary_of(tmp_path / count)["test_accuracy"] for count in ("1", "8")]
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=2 / 360)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkpoint(tmp_path: Path, data_dir: Path):
+    optimizer = OptimizerConfig(learning_rate=1e18, warmup_epochs=0.85)
+    recipe = tiny_recipe(data_dir, optimizer=optimizer, checkpoint_every=0.045)
+    with pytest.raises(NonFiniteError, match=r"Stopped at step \d+: .* The checkpoint of step \d+ stays\.$") as stopped:
+        train(recipe, tmp_path / "run", devices=jax.devices()[:1])
+    words = str(stopped.value).replace(":", "").split()
+    failed, kept = int(words[3]), int(words[-2])
+    assert kept < failed
+    assert "\n" not in str(stopped.value)
+    assert max(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()) == kept
+    model = load_run(tmp_path / "run", devices=jax.devices()[:1])
+    assert model.step == kept
+    for leaf in jax.tree.leaves(model.state.variables):
+        assert not jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating) or np.isfinite(leaf).all()
+    assert not (tmp_path / "run" / "summary.json").exists()
+    assert all(math.isfinite(loss) for loss in losses(tmp_path / "run"))
+
+
+@pytest.fixture
+def unfinished(unbroken: Path, tmp_path: Path) -> Path:
+    """The unbroken run as a kill before its summary would have left it."""
+    workdir = tmp_path / "run"
+    shutil.copytree(unbroken, workdir)
+    (workdir / "summary.json").unlink()
+    return workdir
+
+
+def test_a_run_goes_on_only_with_its_own_recipe_and_data(
+    unfinished: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    before, recipe = snapshot(unfinished), tiny_recipe(data_dir)
+    faster = dataclasses.replace(recipe, optimizer=dataclasses.replace(recipe.optimizer, learning_rate=0.4))
+    with pytest.raises(RunError, match=r"another recipe \(optimizer.learning_rate: 0.2 -> 0.4\). Set the fields back"):
+        train(faster, unfinished)
+    describe = loop.describe
+    monkeypatch.setattr(loop, "describe", lambda data: dataclasses.replace(describe(data), train_size=1436))
+    with pytest.raises(RunError, match=r"was trained on DataInfo.*1437.*, but the data now are DataInfo.*1436"):
+        train(recipe, unfinished)
+    assert snapshot(unfinished) == before
+
+
+def test_damaged_checkpoints_are_skipped_while_one_is_good(
+    unfinished: Path, unbroken: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
+):
+    def damage(step: int) -> None:
+        (unfinished / "checkpoints" / str(step) / "model" / "_METADATA").write_text("{}")
+
+    damage(20)
+    train(tiny_recipe(data_dir), unfinished, devices=jax.devices()[:1])
+    out = capsys.readouterr().out
+    assert (
+        f"Skipped the unreadable checkpoint {unfinished / 'checkpoints' / '20'}: model/_METADATA is not the file" in out
+    )
+    assert f"Going on with {unfinished} from step 18 of 20." in out
+    assert saved_bits(unfinished, 20) == saved_bits(unbroken, 20)
+    assert metrics(unfinished) == metrics(unbroken)
+
+    (unfinished / "summary.json").unlink()
+    for step in (12, 18, 20):
+        damage(step)
+    for read in (lambda: train(tiny_recipe(data_dir), unfinished), lambda: load_run(unfinished)):
+        with pytest.raises(
+            RunError, match=r"No checkpoint in .*/run/checkpoints is readable \(20: model/_METADATA is not"
+        ):
+            read()
+
+
+def test_a_run_that_cannot_be_written_or_read_is_named(tmp_path: Path, data_dir: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"Cannot write to the run's folder .*/file/run: Not a directory"):
+        train(tiny_recipe(data_dir), tmp_path / "file" / "run")
+    for read in (load_run, evaluate):
+        with pytest.raises(
+            RunError, match=r"There is no run in .*/nowhere: it has no recipe.json. `ddf train` makes one"
+        ):
+            read(tmp_path / "nowhere")
+
+
+def test_a_batch_that_devices_cannot_share_is_refused(tmp_path: Path, data_dir: Path):
+    with pytest.raises(RunError, match=r"`batch_size` must be a multiple of the number of devices, 8, .* got 60"):
+        train(tiny_recipe(data_dir, batch_size=60), tmp_path / "run")

@@ -1,0 +1,90 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from ddf_jax.data.config import DataConfig
+from ddf_jax.training.errors import RunError
+from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
+from ddf_jax.training.recipe_json import FREE_FIELDS, changed_fields, recipe_from_json, recipe_to_json
+
+RECIPE = Recipe(
+    name="every kind of field",
+    model=ModelConfig(
+        "resnet18", {"stem": "small", "blocks": (1, 2), "stochastic_depth": 0.1, "width": 8, "flag": True}
+    ),
+    data=DataConfig(folder=Path("images/birds"), image_size=32, augment="shift"),
+    optimizer=OptimizerConfig(learning_rate=1 / 3, end_learning_rate=1e-45, nesterov=True),
+    epochs=3,
+    dtype="bfloat16",
+)
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, Recipe("defaults")], ids=lambda recipe: recipe.name)
+def test_a_recipe_comes_back_exactly(recipe: Recipe):
+    text = recipe_to_json(recipe)
+    again = recipe_from_json(text)
+    assert again == recipe
+    assert recipe_to_json(again) == text
+    assert isinstance(again.data.folder, Path | None)
+
+
+def test_a_field_that_the_file_lacks_has_its_default():
+    assert recipe_from_json('{"name": "x", "epochs": 2.5}') == Recipe("x", epochs=2.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epoch": 3}, r"no field `epoch`. The nearest is `epochs`"),
+        (
+            {"optimizer": {"learning_rat": 3}},
+            r"no field `optimizer.learning_rat`. The nearest is `optimizer.learning_rate`",
+        ),
+        ({"epochs": "three"}, r"field `epochs` must be float, got 'three'"),
+        ({"epochs": True}, r"field `epochs` must be float, got True"),
+        ({"dtype": "float8"}, r"field `dtype` must be .*bfloat16.*, got 'float8'"),
+        ({"model": 7}, r"field `model` must be an object, got 7"),
+        ({"data": {"folder": 7}}, r"field `data.folder` must be .*, got 7"),
+        ({"model": {"options": {"blocks": [1, "2"]}}}, r"field `model.options.blocks` must be .*, got \[1, '2'\]"),
+        ({"name": None}, r"field `name` must be str, got None"),
+    ],
+)
+def test_a_wrong_field_is_named(change: dict[str, object], message: str):
+    with pytest.raises(RunError, match=message):
+        recipe_from_json(json.dumps({"name": "x"} | change))
+
+
+def test_a_recipe_needs_a_name_and_json():
+    with pytest.raises(RunError, match="lacks the field `name`"):
+        recipe_from_json("{}")
+    with pytest.raises(RunError, match="not JSON"):
+        recipe_from_json('{"name": "x"')
+
+
+def test_only_changes_that_alter_the_result_are_reported():
+    other = dataclasses.replace(
+        RECIPE,
+        keep_checkpoints=9,
+        data=dataclasses.replace(RECIPE.data, workers=3),
+        optimizer=dataclasses.replace(RECIPE.optimizer, momentum=0.8),
+        model=ModelConfig("resnet18", {"stem": "small"}),
+    )
+    assert changed_fields(RECIPE, RECIPE) == []
+    assert changed_fields(RECIPE, other) == [
+        "model.options.blocks: [1, 2] -> None",
+        "model.options.flag: True -> None",
+        "model.options.stochastic_depth: 0.1 -> None",
+        "model.options.width: 8 -> None",
+        "optimizer.momentum: 0.9 -> 0.8",
+    ]
+
+
+def test_every_free_field_exists():
+    fields = json.loads(recipe_to_json(RECIPE))
+    for name in FREE_FIELDS:
+        value = fields
+        for part in name.split("."):
+            assert part in value, name
+            value = value[part]

@@ -1,0 +1,64 @@
+"""A run that is cut off anywhere ends as if it had not been: the same bits, the same metrics."""
+
+import json
+import secrets
+import signal
+from pathlib import Path
+
+import jax
+import pytest
+
+from ddf_jax.training.errors import StoppedError
+from ddf_jax.training.loop import train
+from tests.ddf_jax.training.launch import signal_self, tiny_recipe
+from tests.ddf_jax.training.processes import finish, metrics, saved_bits, start
+
+
+def assert_same_run(workdir: Path, unbroken: Path) -> None:
+    ours, theirs = saved_bits(workdir, 20), saved_bits(unbroken, 20)
+    assert len(ours) > 30
+    assert [name for name in ours | theirs if ours.get(name) != theirs.get(name)] == []
+    assert metrics(workdir) == metrics(unbroken)
+    records = [json.loads((run / "checkpoints" / "20" / "record.json").read_text()) for run in (workdir, unbroken)]
+    for name in ("recipe", "data", "data_info", "evaluation", "evaluated_step", "arrays"):
+        assert records[0][name] == records[1][name]
+
+
+def saved_steps(workdir: Path) -> list[int]:
+    return sorted(int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdigit())
+
+
+def test_a_run_killed_three_times_ends_with_the_same_bits(tmp_path: Path, data_dir: Path, unbroken: Path):
+    random = secrets.SystemRandom()
+    early, late = random.randint(1, 11), random.randint(13, 18)
+    print(f"killed at steps {early} and {late}")  # for the one who finds this test failing
+    workdir = tmp_path / "run"
+    saved = {f"step:{early}": [6] if early > 6 else [], "save:12": [6], f"step:{late}": [6, 12]}
+    for place, steps in saved.items():
+        finish(start(workdir, data_dir, "--signal", "SIGKILL", "--at", place), returncode=-signal.SIGKILL)
+        assert saved_steps(workdir) == steps
+    assert not (workdir / "summary.json").exists()
+    out = finish(start(workdir, data_dir)).out
+    assert f"Going on with {workdir} from step 12 of 20." in out
+    assert_same_run(workdir, unbroken)
+
+
+def test_a_signal_at_any_time_saves_and_the_same_call_goes_on(
+    tmp_path: Path, data_dir: Path, unbroken: Path, monkeypatch
+):
+    workdir, device = tmp_path / "run", jax.devices()[:1]
+    for number, place, step in (
+        (signal.SIGTERM, "compile", 0),
+        (signal.SIGINT, "step:4", 4),
+        (signal.SIGTERM, "evaluation", 10),
+    ):
+        with monkeypatch.context() as patch:
+            signal_self(patch, number, place)
+            with pytest.raises(
+                StoppedError, match=rf"Stopped at step {step} of 20, saved in .*The same command"
+            ) as stopped:
+                train(tiny_recipe(data_dir), workdir, devices=device)
+        assert stopped.value.exit_status == 75
+        assert saved_steps(workdir)[-1] == step
+    train(tiny_recipe(data_dir), workdir, devices=device)
+    assert_same_run(workdir, unbroken)

@@ -1,0 +1,93 @@
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ddf_jax.data.sources import DataInfo
+from ddf_jax.training.errors import RunError
+from ddf_jax.training.recipe import OptimizerConfig, Recipe
+from ddf_jax.training.schedules import Plan, learning_rate_schedule, make_plan, sgd
+
+INFO = DataInfo(10, tuple("0123456789"), channels=1, train_size=1437, eval_size=360, image_size=8)
+RECIPE = Recipe("r", epochs=3.0, batch_size=64, optimizer=OptimizerConfig(warmup_epochs=0.5))
+
+
+def test_epochs_become_steps_of_the_global_batch():
+    plan = make_plan(RECIPE, INFO)
+    assert plan.total_steps == 67  # 3 · 1437 / 64 = 67.4
+    assert plan.warmup_steps == 11  # 0.5 · 1437 / 64 = 11.2
+    assert [step for step in range(68) if plan.evaluates_at(step)] == [22, 45, 67]
+
+
+@pytest.mark.parametrize("evaluate_every", [0.0, 0.01, 0.3, 1.0, 7.0])
+def test_a_run_pauses_exactly_where_something_is_due(evaluate_every: float):
+    plan = make_plan(dataclasses.replace(RECIPE, evaluate_every=evaluate_every, checkpoint_every=0.4), INFO)
+    step, pauses = 0, []
+    while step < plan.total_steps:
+        step = plan.next_pause(step)
+        pauses.append(step)
+    assert pauses == [step for step in range(1, 68) if plan.evaluates_at(step) or plan.saves_at(step)]
+    assert pauses[-1] == 67
+    assert len([step for step in pauses if plan.saves_at(step)]) == 8  # at 0.4, 0.8, … 2.8 epochs and at the end
+
+
+def test_a_run_without_a_step_after_its_warm_up_is_refused():
+    recipe = dataclasses.replace(RECIPE, epochs=0.5)
+    with pytest.raises(RunError, match=r"0\.5 epochs are 11 steps, the warm-up of 0\.5 epochs is 11"):
+        make_plan(recipe, INFO)
+
+
+@pytest.mark.parametrize("warmup", [0, 7])
+def test_the_learning_rate_is_a_line_and_half_a_cosine(warmup: int):
+    config = OptimizerConfig(learning_rate=0.4, end_learning_rate=1e-3)
+    rate = learning_rate_schedule(config, Plan(50, warmup, 0, 0), batch_size=64)
+    peak = 0.4 * 64 / 256
+    expected = [
+        peak * t / warmup
+        if t < warmup
+        else 1e-3 + (peak - 1e-3) * (1 + math.cos(math.pi * (t - warmup) / (50 - warmup))) / 2
+        for t in range(51)
+    ]
+    np.testing.assert_allclose([rate(jnp.uint32(t)) for t in range(51)], expected, rtol=1e-5)
+    assert float(rate(50)) == pytest.approx(1e-3)
+
+
+def run_sgd(
+    config: OptimizerConfig, parameters: dict[str, jax.Array], gradients: list[float]
+) -> list[dict[str, jax.Array]]:
+    """Parameters after each step. Step n has `gradients[n]` everywhere and the learning rate 0.1 / (n + 1)."""
+    tx = sgd(config, lambda step: 0.1 / (jnp.asarray(step, jnp.float32) + 1))
+    state, path = tx.init(parameters), []
+    for gradient in gradients:
+        updates, state = tx.update(
+            jax.tree.map(lambda p, g=gradient: jnp.full_like(p, g), parameters), state, parameters
+        )
+        parameters = optax.apply_updates(parameters, updates)  # pyright: ignore[reportAssignmentType]
+        path.append(parameters)
+    return path
+
+
+# torch.optim.SGD, from w = 1 with gradients 0.5 and -0.2, decay 0.1, momentum 0.9, rates 0.1 and 0.05, by hand:
+# d1 = 0.5 + 0.1 · 1 = 0.6; v1 = 0.6; w1 = 1 - 0.1 · 0.6 = 0.94
+# d2 = -0.2 + 0.1 · 0.94 = -0.106; v2 = 0.9 · 0.6 - 0.106 = 0.434; w2 = 0.94 - 0.05 · 0.434 = 0.9183
+# nesterov: w1 = 1 - 0.1 · (0.6 + 0.9 · 0.6) = 0.886; d2 = -0.2 + 0.0886 = -0.1114; v2 = 0.54 - 0.1114 = 0.4286
+#           w2 = 0.886 - 0.05 · (-0.1114 + 0.9 · 0.4286) = 0.872283
+@pytest.mark.parametrize(("nesterov", "expected"), [(False, [0.94, 0.9183]), (True, [0.886, 0.872283])])
+def test_sgd_steps_as_torch_does(nesterov: bool, expected: list[float]):
+    config = OptimizerConfig(momentum=0.9, weight_decay=0.1, nesterov=nesterov)
+    path = run_sgd(config, {"w": jnp.ones((2, 3))}, [0.5, -0.2])
+    for parameters, value in zip(path, expected, strict=True):
+        np.testing.assert_allclose(parameters["w"], np.full((2, 3), value), rtol=1e-6)
+
+
+def test_the_decay_spares_norm_and_bias_only_when_asked():
+    parameters = {"kernel": jnp.ones((2, 3)), "scale": jnp.ones(3)}
+    for decay_norm_and_bias, expected in ((True, 1 - 0.1 * 0.6), (False, 1 - 0.1 * 0.5)):
+        config = OptimizerConfig(weight_decay=0.1, decay_norm_and_bias=decay_norm_and_bias)
+        after = run_sgd(config, parameters, [0.5])[0]
+        np.testing.assert_allclose(after["kernel"], np.full((2, 3), 1 - 0.1 * 0.6), rtol=1e-6)
+        np.testing.assert_allclose(after["scale"], np.full(3, expected), rtol=1e-6)

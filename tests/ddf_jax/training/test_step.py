@@ -1,0 +1,172 @@
+import functools
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from ddf_jax.layers import BatchNorm
+from ddf_jax.training.errors import NonFiniteError
+from ddf_jax.training.finite import check_report, check_variables
+from ddf_jax.training.mesh import data_mesh, global_batch, replicated
+from ddf_jax.training.state import ModelState, TrainState, parameter_sizes
+from ddf_jax.training.step import EvalCounts, eval_step, train_step
+
+RATE = optax.constant_schedule(0.05)
+TX = optax.sgd(RATE, momentum=0.9)  # one for all, so that equal states share a compiled step
+
+
+class Net(nnx.Module):
+    """The parts that make a step hard: batch statistics, random numbers, lists, two dtypes."""
+
+    def __init__(self, dtype: Any, rngs: nnx.Rngs):
+        self.conv = nnx.Conv(1, 8, (3, 3), dtype=dtype, rngs=rngs)
+        self.norms = nnx.List([BatchNorm(8, dtype=dtype, rngs=rngs) for _ in range(2)])
+        self.dropout = nnx.Dropout(0.2, rngs=rngs)
+        self.head = nnx.Linear(8, 5, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nnx.relu(self.norms[0](self.conv(x)))
+        return self.head(self.dropout(self.norms[1](x).mean((1, 2))))
+
+
+def make_state(devices: int = 1, dtype: Any = jnp.float32) -> TrainState:
+    model = Net(dtype, nnx.Rngs(0))
+    structure, variables = nnx.split({"model": model, "optimizer": nnx.Optimizer(model, TX, wrt=nnx.Param)})
+    sharding = replicated(data_mesh(jax.devices()[:devices]))
+    return TrainState(structure, jax.device_put(nnx.to_pure_dict(variables), sharding))
+
+
+def make_batch(seed: int, size: int = 16) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 5, size).astype(np.int32)
+    images = rng.normal(size=(size, 6, 6, 1)).astype(np.float32) + labels[:, None, None, None]
+    return {"image": images, "label": labels, "mask": np.ones(size, bool)}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def step(structure: Any, variables: dict[str, Any], batch: Any) -> Any:
+    return train_step(TrainState(structure, variables), batch, learning_rate=RATE, label_smoothing=0.1)
+
+
+@jax.jit
+def evaluate(variables: dict[str, Any], batch: Any) -> EvalCounts:
+    return eval_step(ModelState(nnx.split(Net(jnp.float32, nnx.Rngs(0)))[0], variables), batch)
+
+
+def train(devices: int, steps: int) -> tuple[list[float], dict[str, Any]]:
+    mesh, state = data_mesh(jax.devices()[:devices]), make_state(devices)
+    variables, losses = state.variables, []
+    for n in range(steps):
+        variables, report = step(state.structure, variables, global_batch(make_batch(n), mesh))
+        losses.append(float(report.loss))
+    return losses, variables
+
+
+@pytest.fixture(scope="module")
+def one_device() -> tuple[list[float], dict[str, Any]]:
+    return train(1, 20)
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_many_devices_train_as_one(one_device: Any, devices: int):
+    losses, variables = train(devices, 20)
+    np.testing.assert_allclose(losses[:5], one_device[0][:5], rtol=1e-5)
+    np.testing.assert_allclose(losses, one_device[0], rtol=1e-3)
+    np.testing.assert_allclose(
+        variables["model"]["norms"][0]["mean"], one_device[1]["model"]["norms"][0]["mean"], rtol=1e-3
+    )
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_a_step_updates_statistics_counters_and_nothing_it_should_not(one_device: Any):
+    _, variables = one_device
+    first = make_state()
+    assert int(variables["optimizer"]["step"]) == 20
+    assert int(variables["model"]["dropout"]["rngs"]["count"]) > int(
+        first.variables["model"]["dropout"]["rngs"]["count"]
+    )
+    assert not np.allclose(variables["model"]["norms"][0]["var"], first.variables["model"]["norms"][0]["var"])
+    assert jax.tree.structure(variables) == jax.tree.structure(first.variables)
+
+
+def test_evaluation_draws_nothing_at_random_and_uses_running_statistics(one_device: Any):
+    variables, batch = one_device[1]["model"], make_batch(99, 16)
+    whole = evaluate(variables, batch)
+    first = evaluate(variables, batch | {"mask": np.arange(16) < 8})
+    second = evaluate(variables, {name: values[8:] for name, values in batch.items()})
+    assert float(whole.loss) == pytest.approx(float(first.loss) + float(second.loss), rel=1e-5)
+    assert int(whole.correct) == int(first.correct) + int(second.correct)
+
+
+def test_half_precision_computes_in_half_and_keeps_float32():
+    state = make_state(dtype=jnp.bfloat16)
+    text = step.lower(*state, make_batch(0)).as_text()
+    variables, report = step(*state, make_batch(0))
+    assert jax.tree.map(lambda x: x.dtype, variables) == jax.tree.map(lambda x: x.dtype, state.variables)
+    assert report.loss.dtype == report.gradient_squares.dtype == jnp.float32
+    assert re.search(r"stablehlo.convolution.*-> tensor<16x6x6x8xbf16>", text)
+    np.testing.assert_allclose(report.loss, step(*make_state(), make_batch(0))[1].loss, rtol=0.02)
+
+
+def report_of(change: dict[str, np.ndarray] | None = None, head: float | None = None) -> Any:
+    """The report of a step on a batch changed so, with all of the head's weights set to `head`."""
+    state = make_state()
+    if head is not None:
+        state.variables["model"]["head"]["kernel"] = jnp.full((8, 5), head)
+    return jax.device_get(step(*state, make_batch(0) | (change or {}))[1]), list(parameter_sizes(state))
+
+
+def test_the_cause_of_a_non_finite_step_is_named():
+    report, names = report_of()
+    check_report(3, report, names, 1.0)
+    image = make_batch(0)["image"]
+    image[3, 2, 1] = np.nan
+    for change, message in (
+        ({"image": image}, "step 3: the batch holds pixels that are not finite"),
+        ({"label": np.full(16, 5, np.int32)}, "step 3: the batch holds labels outside"),
+    ):
+        with pytest.raises(NonFiniteError, match=message):
+            check_report(3, *report_of(change), 1.0)
+    with pytest.raises(
+        NonFiniteError, match=r"step 3: the loss is nan on a finite batch, after 1.5 a step before; lower `opt"
+    ):
+        check_report(3, *report_of(head=np.inf), 1.5)
+
+
+def test_a_non_finite_gradient_is_named_by_its_parameter():
+    report, names = report_of()
+    assert names == [
+        *("conv.bias", "conv.kernel", "head.bias", "head.kernel"),
+        *("norms.0.bias", "norms.0.scale", "norms.1.bias", "norms.1.scale"),
+    ]
+    squares = report.gradient_squares.copy()
+    squares[names.index("norms.1.scale")] = np.inf
+    with pytest.raises(NonFiniteError, match=r"the loss is 1\.\d+, but the gradient of `norms.1.scale` is not finite"):
+        check_report(3, report._replace(gradient_squares=squares), names, 1.0)
+
+
+def test_reported_gradients_are_in_the_order_of_the_names():
+    state, (report, names) = make_state(), report_of()
+    tx = optax.sgd(1.0)  # so that an update is the gradient
+    model = nnx.merge(*state)["model"]
+    structure, variables = nnx.split({"model": model, "optimizer": nnx.Optimizer(model, tx, wrt=nnx.Param)})
+    after, _ = step(structure, nnx.to_pure_dict(variables), make_batch(0))
+    for name in ("conv.kernel", "head.bias", "norms.1.scale"):
+        old, new = state.variables["model"], after["model"]
+        for part in name.split("."):
+            key = int(part) if part.isdigit() else part
+            old, new = old[key], new[key]
+        np.testing.assert_allclose(report.gradient_squares[names.index(name)], np.square(new - old).sum(), rtol=1e-3)
+
+
+def test_a_state_that_is_not_finite_is_named():
+    variables = make_state().variables
+    check_variables(3, variables)
+    variables["model"]["norms"][1]["var"] = jnp.full(8, jnp.inf)
+    with pytest.raises(NonFiniteError, match=r"step 3: after the update `model.norms.1.var` is not finite"):
+        check_variables(3, variables)

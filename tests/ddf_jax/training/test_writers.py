@@ -1,0 +1,33 @@
+import json
+from pathlib import Path
+
+from ddf_jax.training.plots import draw_curves
+from ddf_jax.training.writers import MetricsLog, read_metrics
+
+
+def test_a_launch_drops_the_rows_after_the_step_it_goes_on_from(tmp_path: Path):
+    log = MetricsLog(tmp_path, 0)
+    for step in range(1, 6):
+        log.write(step, step / 2, train_loss=1.0 / step)
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "ep')  # a kill cut the line short
+    assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
+
+    log = MetricsLog(tmp_path, 3)
+    log.write(4, 2.0, train_loss=0.5)
+    log.close()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert rows[-1] == {"step": 4, "epoch": 2.0, "train_loss": 0.5}
+    assert len(list(tmp_path.glob("events.out.tfevents.*"))) >= 1
+
+
+def test_a_number_that_json_lacks_becomes_null_and_is_not_drawn(tmp_path: Path):
+    log = MetricsLog(tmp_path, 0)
+    log.write(1, 0.5, test_loss=float("inf"), test_accuracy=0.25)
+    log.close()
+    rows = read_metrics(tmp_path)
+    assert rows == [{"step": 1, "epoch": 0.5, "test_loss": None, "test_accuracy": 0.25}]
+    draw_curves(rows, tmp_path / "curves.png", title="run")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
