@@ -1,0 +1,183 @@
+"""From the words of a command line to a command, or one line that says what is wrong with them."""
+
+import ast
+import contextlib
+import dataclasses
+import difflib
+import importlib.metadata
+import inspect
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_origin
+
+import tyro
+from tyro.extras import SubcommandApp
+
+from ddf_jax.cli.command import Command
+from ddf_jax.cli.convert import Convert
+from ddf_jax.cli.evaluate import Evaluate
+from ddf_jax.cli.models import Models
+from ddf_jax.cli.predict import Predict
+from ddf_jax.cli.recipes import find_recipe, shipped_recipes
+from ddf_jax.cli.train import Train
+from ddf_jax.cli.verify import Verify
+from ddf_jax.training.recipe import Recipe
+
+COMMANDS: dict[str, type[Command]] = {
+    "train": Train,
+    "evaluate": Evaluate,
+    "predict": Predict,
+    "models": Models,
+    "convert": Convert,
+    "verify": Verify,
+}
+
+_ABOUT = """Dynamic-filter networks: train, evaluate and use them.
+
+Each command explains itself: `ddf COMMAND --help`. The version: `ddf --version`.
+
+Exit status: 0 done, 2 wrong use, 75 training was stopped by a signal and saved, 1 anything else.
+
+Examples:
+  ddf train digits
+  ddf evaluate runs/digits
+  ddf models 'ddf_*'"""
+
+
+def parse(argv: Sequence[str]) -> Command:
+    """The command that these words ask for. `--help` and `--version` print and exit.
+
+    Raises:
+      ValueError: they ask for none; the message names what is nearest.
+    """
+    name, *words = argv or [""]
+    if name == "--version":
+        print("ddf-jax", _version())
+        raise SystemExit(0)
+    if name in ("-h", "--help"):
+        app = SubcommandApp()
+        for command, kind in COMMANDS.items():
+            app.command(name=command, help=_help(kind).partition("\n")[0])(kind)
+        app.cli(prog="ddf", description=_ABOUT, args=argv)
+    if name not in COMMANDS:
+        raise ValueError(
+            f"{f'There is no command {name!r}' if name else 'A command is needed'}; the commands are "
+            f"{', '.join(COMMANDS)}. `ddf --help` explains them."
+        )
+    if name == "train":
+        recipe = _recipe(words)
+        return _command(name, words, default=Train(tyro.MISSING, recipe), options=recipe.model.options)
+    return _command(name, words)
+
+
+def _recipe(words: Sequence[str]) -> Recipe:
+    """The recipe that the words after `ddf train` begin with: its values are the defaults of the other words."""
+    if words and not words[0].startswith("-"):
+        return find_recipe(words[0])
+    if {"-h", "--help"}.isdisjoint(words):
+        shipped = ", ".join(shipped_recipes())
+        raise ValueError(f"`ddf train` needs a RECIPE first: {shipped}, or the path of a .py file.")
+    return Recipe(name="RECIPE")
+
+
+def _command(name: str, words: Sequence[str], default: Any = None, options: Mapping[str, Any] | None = None) -> Command:
+    """The command of that name, as tyro reads it.
+
+    Args:
+      default: the command before any word is read.
+      options: what words `NAME=VALUE` of a mapping are added to.
+    """
+    kind, errors = COMMANDS[name], io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            command, unknown = tyro.cli(
+                kind,
+                prog=f"ddf {name}",
+                description=_help(kind),
+                args=words,
+                default=tyro.MISSING_NONPROP if default is None else default,
+                registry=_registry(options or {}),
+                return_unknown_args=True,
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ValueError(_unboxed(errors.getvalue())) from None
+    if unknown:
+        raise ValueError(_unknown(name, command, unknown))
+    return command
+
+
+def _registry(known: Mapping[str, Any]) -> tyro.constructors.ConstructorRegistry:
+    """How tyro reads a mapping: words `NAME=VALUE`, each of which joins the known ones or replaces one of them."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def _(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+        if get_origin(info.type) is not Mapping:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs="*",
+            metavar="NAME=VALUE [NAME=VALUE ...]",
+            instance_from_str=lambda words: dict(known) | dict(map(_option, words)),
+            is_instance=lambda value: isinstance(value, Mapping),
+            str_from_instance=lambda options: [f"{name}={_written(value)}" for name, value in options.items()],
+        )
+
+    return registry
+
+
+def _option(word: str) -> tuple[str, Any]:
+    """A number, numbers with commas, true or false (`width=64`, `blocks=1,2,1`), or else a string (`stem=small`)."""
+    name, equals, text = word.partition("=")
+    if not (name and equals):
+        raise ValueError(f"an option must be NAME=VALUE, got {word!r}")
+    try:
+        value = ast.literal_eval(text.capitalize() if text in ("true", "false") else text)
+    except (ValueError, SyntaxError):
+        return name, text
+    return name, tuple(value) if isinstance(value, list) else value
+
+
+def _written(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _unknown(name: str, command: Command, words: Sequence[str]) -> str:
+    options = [word.partition("=")[0] for word in words if word.startswith("-")]
+    if not options:
+        return f"`ddf {name}` has no use for {words[0]!r}. `ddf {name} --help` explains."
+    known = [f"--{field}".replace("_", "-") for field in _fields(command)]
+    nearest = difflib.get_close_matches(options[0].replace("_", "-"), known, n=1, cutoff=0.0)[0]
+    return f"`ddf {name}` has no option {options[0]}. The nearest is {nearest}; `ddf {name} --help` lists all."
+
+
+def _fields(value: Any, prefix: str = "") -> Iterator[str]:
+    """The options of a command: `workdir`, `optimizer.learning_rate`, …; a recipe's fields stand without a prefix."""
+    for field in dataclasses.fields(value):
+        item = getattr(value, field.name)
+        if dataclasses.is_dataclass(item):
+            yield from _fields(item, "" if isinstance(item, Recipe) else f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name
+
+
+def _unboxed(message: str) -> str:
+    """Tyro's explanation in one line: the text of the box that it draws, from the title to the first rule."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", message)
+    lines = [line.strip(" │") for line in plain.splitlines()[1:]]
+    rule = next((index for index, line in enumerate(lines) if set(line) <= set("─╰╯")), len(lines))
+    return " ".join(lines[:rule])
+
+
+def _help(kind: type[Command]) -> str:
+    about = inspect.getdoc(kind) or ""
+    return f"{about}\n\nShipped recipes: {', '.join(shipped_recipes())}." if kind is Train else about
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("ddf-jax")
+    except importlib.metadata.PackageNotFoundError:
+        return "(a checkout that is not installed)"

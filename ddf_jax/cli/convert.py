@@ -1,0 +1,40 @@
+"""`ddf convert`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ddf_jax.cli.command import Result
+
+
+@dataclasses.dataclass(frozen=True)
+class Convert:
+    """Rewrite a checkpoint file in the other naming, the official (PyTorch) one or our own, or in another format.
+
+    The suffixes say the formats: .safetensors, or .pth for PyTorch's own.
+
+    Examples:
+      ddf convert ddf_mul_resnet50.pth ddf_resnet50.safetensors --model ddf_resnet50
+      ddf convert ours.safetensors official.pth
+    """
+
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """The file to read."""
+    target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
+    """The file to write."""
+    model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """A model that the tensors must fit."""
+    naming: Literal["official", "own"] | None = None
+    """Of the target, instead of the one that the source does not have."""
+    ema: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Take the averaged weights of a training script's checkpoint."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print `{target, tensors}`."""
+
+    def run(self) -> Result:
+        from ddf_jax.convert import convert
+
+        count = convert(self.source, self.target, model=self.model, naming=self.naming, ema=self.ema)
+        return Result({"target": str(self.target), "tensors": count}, f"{self.target}: {count} tensors.")

@@ -1,0 +1,50 @@
+"""`ddf verify`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ddf_jax.cli.command import Result
+
+
+@dataclasses.dataclass(frozen=True)
+class Verify:
+    """Compare models with their PyTorch ports: every layer, gradient and statistic, and a step of training.
+
+    Exit status 1 where one differs by more than rounding. Needs torch: pip install "ddf-jax[torch]".
+
+    Examples:
+      ddf verify
+      ddf verify ddf_resnet50 --size 224 224 --checkpoint ddf_mul_resnet50.pth
+    """
+
+    pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATTERN")] = "*"
+    """A model's name, or a shell pattern in quotes."""
+    checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Weights to compare with instead of made-up ones."""
+    dtype: Literal["float64", "float32"] = "float64"
+    """Of all arithmetic, on both sides."""
+    size: tuple[int, int] = (97, 65)
+    """Height and width of the images."""
+    batch: int = 2
+    """Number of images."""
+    implementation: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Of `dynamic_filter`, instead of the best that runs here."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print `[{model, dtype, size, passed, tolerance, worst: {what, relative_error}}]`."""
+
+    def run(self) -> Result:
+        from ddf_jax.verify import format_table, verify
+
+        reports = verify(
+            self.pattern,
+            checkpoint=self.checkpoint,
+            dtype=self.dtype,
+            size=self.size,
+            batch=self.batch,
+            implementation=self.implementation,
+        )
+        failed = not all(report.passed for report in reports)
+        return Result([report.as_json() for report in reports], format_table(reports), status=int(failed))

@@ -1,0 +1,171 @@
+"""Words to commands: help, overrides, and one clear line for each wrong use."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ddf_jax.cli.arguments import COMMANDS, parse
+from ddf_jax.cli.recipes import ROOT, find_recipe
+from ddf_jax.cli.train import Train
+
+
+def training(*words: str) -> Train:
+    command = parse(["train", "digits", *words])
+    assert isinstance(command, Train)
+    return command
+
+
+def test_help_lists_the_commands_with_a_line_for_each(ddf):
+    status, out, err = ddf("--help")
+    assert (status, err) == (0, "")
+    for name in COMMANDS:
+        assert f"• {name}" in out
+    assert "ddf train digits" in out
+    assert "Exit status: 0 done, 2 wrong use" in out
+    assert ddf("-h") == (status, out, err)
+
+
+@pytest.mark.parametrize(
+    ("command", "parts"),
+    [
+        ("train", ["RECIPE", "--workdir DIR", "--json", "Shipped recipes: digits, digits_plain"]),
+        ("evaluate", ["RUN", "--json"]),
+        ("predict", ["RUN IMAGE [IMAGE ...]", "--json"]),
+        ("models", ["PATTERN", "--json", "Core:", "mmcv:"]),
+        ("convert", ["SOURCE", "TARGET", "--model NAME", "--naming {None,official,own}", "--ema"]),
+        ("verify", ["PATTERN", "--checkpoint FILE", "--dtype {float64,float32}", "--size INT INT"]),
+    ],
+)
+def test_help_of_a_command_shows_its_arguments_and_an_example(ddf, command, parts):
+    status, out, err = ddf(command, "--help")
+    assert (status, err) == (0, "")
+    for part in [f"usage: ddf {command}", "Example", f"  ddf {command}", *parts]:
+        assert part in out, part
+
+
+def test_help_of_a_recipe_shows_its_own_values(ddf):
+    _, out, _ = ddf("train", "digits_plain", "--help")
+    assert "--model.name STR" in out
+    assert "(default: resnet18)" in out
+    assert "stem=small" in out
+    assert "--optimizer.learning-rate FLOAT" in out
+    assert "Peak learning rate" in out
+
+
+def test_help_imports_nothing_slow():
+    program = """
+import sys
+from ddf_jax.cli import main
+try:
+    main(["train", "--help"])
+except SystemExit as stop:
+    assert not stop.code
+    print(sorted({"jax", "flax", "orbax", "grain", "tensorflow_datasets", "numpy"} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_version_is_one_line(ddf):
+    status, out, err = ddf("--version")
+    assert (status, err) == (0, "")
+    assert out.startswith("ddf-jax ")
+    assert out.count("\n") == 1
+
+
+def test_recipe_without_options_is_the_recipe():
+    command = training()
+    assert command.recipe == find_recipe("digits")
+    assert command.workdir is None
+    assert not command.json
+
+
+def test_options_override_every_kind_of_field():
+    recipe = training(
+        *("--name", "other", "--epochs", "2", "--batch-size", "8", "--dtype", "bfloat16"),
+        *("--optimizer.learning-rate", "0.25", "--optimizer.nesterov", "False", "--optimizer.warmup_epochs=1.5"),
+        *("--data.folder", "photos", "--data.image-size", "32", "--model.name", "resnet50"),
+    ).recipe
+    assert (recipe.name, recipe.epochs, recipe.batch_size, recipe.dtype) == ("other", 2.0, 8, "bfloat16")
+    assert recipe.optimizer.learning_rate == 0.25
+    assert recipe.optimizer.nesterov is False
+    assert recipe.optimizer.warmup_epochs == 1.5
+    assert recipe.optimizer.weight_decay == find_recipe("digits").optimizer.weight_decay
+    assert (recipe.data.folder, recipe.data.image_size) == (Path("photos"), 32)
+    assert recipe.model.name == "resnet50"
+
+
+def test_model_options_join_those_of_the_recipe():
+    own = dict(find_recipe("digits").model.options)
+    words = ["blocks=2,1", "width=48", "squeeze_ratio=0.3", "zero_init_last_norm=false", "combine=add", "depth=[1, 2]"]
+    options = dict(training("--model.options", *words, "--epochs", "1").recipe.model.options)
+    assert options == own | {
+        "blocks": (2, 1),
+        "width": 48,
+        "squeeze_ratio": 0.3,
+        "zero_init_last_norm": False,
+        "combine": "add",
+        "depth": (1, 2),
+    }
+    assert {name: type(value) for name, value in options.items() if name in ("width", "squeeze_ratio")} == {
+        "width": int,
+        "squeeze_ratio": float,
+    }
+
+
+def test_workdir_and_json_are_of_the_command_not_of_the_recipe():
+    command = training("--workdir", "elsewhere", "--json")
+    assert command.workdir == Path("elsewhere")
+    assert command.json
+    assert command.recipe == find_recipe("digits")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "A command is needed; the commands are train, evaluate"),
+        ("trian digits", "no command 'trian'; the commands are train, evaluate"),
+        ("--verbose", "no command '--verbose'"),
+        ("train", "needs a RECIPE first: digits, digits_plain, or the path of a .py file"),
+        ("train --epochs 2 digits", "needs a RECIPE first"),
+        ("train digts", "no recipe 'digts'. Did you mean digits"),
+        ("train digts", "Or give the path of a .py file"),
+        ("train nowhere.py", "no recipe file nowhere.py"),
+        ("train digits more", "no use for 'more'"),
+        (
+            "train digits --optimizer.lerning-rate 1",
+            "no option --optimizer.lerning-rate. The nearest is --optimizer.learn",
+        ),
+        ("train digits --learning_rate=1", "no option --learning_rate. The nearest is --optimizer.learning-rate"),
+        ("train digits --work-dir x", "The nearest is --workdir"),
+        ("train digits --epochs ten", "--epochs: could not convert string to float: 'ten'"),
+        ("train digits --batch-size 7.5", "--batch-size: invalid literal for int"),
+        (
+            "train digits --dtype half",
+            "'half' for argument '--dtype'. Expected one of ('float32', 'bfloat16', 'float16')",
+        ),
+        ("train digits --optimizer.nesterov yes", "'yes' for argument '--optimizer.nesterov'. Expected one of"),
+        ("train digits --data.folder", "Missing value for argument '--data.folder'"),
+        ("train digits --data.image-size 0", "`image_size` must be at least 1 pixel, got 0"),
+        ("train digits --model.options width", "--model.options: an option must be NAME=VALUE, got 'width'"),
+        ("train digits --model.options =3", "must be NAME=VALUE"),
+        ("evaluate", "Missing from ddf evaluate: RUN"),
+        ("evaluate runs/a runs/b", "no use for 'runs/b'"),
+        ("predict", "Missing from ddf predict: RUN"),
+        ("predict runs/a", "needs the path of an IMAGE"),
+        ("models --jsn", "The nearest is --json"),
+        ("convert a.safetensors", "Missing from ddf convert: TARGET"),
+        ("verify --dtype bfloat16", "'bfloat16' for argument '--dtype'"),
+    ],
+)
+def test_wrong_words_are_answered_in_one_line(refused, words, message):
+    assert message in refused(*words.split())
+
+
+def test_wrong_words_are_answered_in_one_plain_line_on_a_terminal(refused, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    line = refused("train", "digits", "--epochs", "ten")
+    assert line == "ddf: Error parsing --epochs: could not convert string to float: 'ten'\n"
