@@ -7,6 +7,7 @@ import difflib
 import importlib.metadata
 import inspect
 import io
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_origin
@@ -81,11 +82,13 @@ def _recipe(words: Sequence[str]) -> Recipe:
     return Recipe(name="RECIPE")
 
 
-def _command(name: str, words: Sequence[str], default: Any = None, options: Mapping[str, Any] | None = None) -> Command:
+def _command(
+    name: str, words: Sequence[str], default: Any = tyro.MISSING_NONPROP, options: Mapping[str, Any] | None = None
+) -> Command:
     """The command of that name, as tyro reads it.
 
     Args:
-      default: the command before any word is read.
+      default: the command before any word is read, where there is one.
       options: what words `NAME=VALUE` of a mapping are added to.
     """
     kind, errors = COMMANDS[name], io.StringIO()
@@ -96,7 +99,7 @@ def _command(name: str, words: Sequence[str], default: Any = None, options: Mapp
                 prog=f"ddf {name}",
                 description=_help(kind),
                 args=words,
-                default=tyro.MISSING_NONPROP if default is None else default,
+                default=default,
                 registry=_registry(options or {}),
                 return_unknown_args=True,
             )
@@ -157,6 +160,8 @@ def _fields(value: Any, prefix: str = "") -> Iterator[str]:
     """The options of a command: `workdir`, `optimizer.learning_rate`, …; a recipe's fields stand without a prefix."""
     for field in dataclasses.fields(value):
         item = getattr(value, field.name)
+        if tyro.conf.Positional in getattr(field.type, "__metadata__", ()):
+            continue
         if dataclasses.is_dataclass(item):
             yield from _fields(item, "" if isinstance(item, Recipe) else f"{prefix}{field.name}.")
         else:
@@ -164,11 +169,13 @@ def _fields(value: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _unboxed(message: str) -> str:
-    """Tyro's explanation in one line: the text of the box that it draws, from the title to the first rule."""
+    """Tyro's explanation in one line: from the box that it draws, the first text below the title."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", message)
     lines = [line.strip(" │") for line in plain.splitlines()[1:]]
-    rule = next((index for index, line in enumerate(lines) if set(line) <= set("─╰╯")), len(lines))
-    return " ".join(lines[:rule])
+    texts = [
+        list(group) for is_rule, group in itertools.groupby(lines, lambda line: set(line) <= set("─-╰╯")) if not is_rule
+    ]
+    return " ".join(texts[0])
 
 
 def _help(kind: type[Command]) -> str:

@@ -26,6 +26,7 @@ from ddf_jax.training.files import write_json
 from ddf_jax.training.state import leaf_names
 
 _CHECKSUMS, _RECORD, _ARRAYS = "checksums.json", "record.json", "arrays"
+_NONE, _ALL_DAMAGED = -1, -2  # in place of a step
 
 
 class Checkpoints:
@@ -42,30 +43,23 @@ class Checkpoints:
         self._keep = keep
         self._warn = warn
 
-    def newest(self, *, set_aside: bool = False) -> int | None:
+    def newest(self) -> int | None:
         """The step of the newest checkpoint that is whole, or None where there is no checkpoint at all.
-
-        Args:
-            set_aside: rename skipped ones to `<step>.unreadable`, which frees their names for the run that goes on.
 
         Raises:
             RunError: there are checkpoints, but none is readable.
         """
         found, damaged = self._examine() if jax.process_index() == 0 else (None, {})
-        if set_aside and found is not None:
-            for step in damaged:
-                shutil.rmtree(self._path(step, ".unreadable"), ignore_errors=True)
-                self._path(step).rename(self._path(step, ".unreadable"))
-        none, all_damaged = -1, -2
-        answer = np.int32((all_damaged if damaged else none) if found is None else found)
-        answer = int(multihost_utils.broadcast_one_to_all(answer))
-        if answer == all_damaged:
+        if found is None:
+            found = _ALL_DAMAGED if damaged else _NONE
+        found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))  # processes must not disagree on the step
+        if found == _ALL_DAMAGED:
             details = "; ".join(f"{step}: {problem}" for step, problem in damaged.items())
             raise RunError(
                 f"No checkpoint in {self._directory} is readable ({details}). "
                 f"Put back a copy of one, or remove the run's folder to start again."
             )
-        return None if answer == none else answer
+        return None if found == _NONE else found
 
     def record(self, step: int) -> dict[str, Any]:
         """The record saved with a checkpoint that `newest` found."""
@@ -100,7 +94,7 @@ class Checkpoints:
         partial = self._path(step, ".partial")
         is_main = jax.process_index() == 0
         if is_main:
-            for abandoned in self._directory.glob("*.partial"):
+            for abandoned in list(self._directory.glob("*.partial")):
                 shutil.rmtree(abandoned)
             partial.mkdir(parents=True)
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
@@ -113,6 +107,14 @@ class Checkpoints:
             for old in sorted(self._steps())[: -self._keep]:
                 shutil.rmtree(self._path(old))
         multihost_utils.sync_global_devices("checkpoint")
+
+    def set_aside_after(self, step: int) -> None:
+        """Renames what is newer than `step`, which `newest` skipped, to `<step>.unreadable`: a run that goes on from
+        `step` will write under these names again."""
+        if jax.process_index() == 0:
+            for damaged in [other for other in self._steps() if other > step]:
+                shutil.rmtree(self._path(damaged, ".unreadable"), ignore_errors=True)
+                self._path(damaged).rename(self._path(damaged, ".unreadable"))
 
     def _examine(self) -> tuple[int | None, dict[int, str]]:
         """The newest step whose files have their checksums, and what is wrong with those that are newer."""

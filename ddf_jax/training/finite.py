@@ -13,7 +13,7 @@ from ddf_jax.training.step import StepReport
 _ADVICE = "lower `optimizer.learning_rate`, lengthen `optimizer.warmup_epochs`, or compute in float32 (`dtype`)"
 
 
-def check_report(step: int, report: StepReport, parameter_names: Sequence[str], previous_loss: float) -> None:
+def check_report(step: int, report: StepReport, parameter_names: Sequence[str], previous_loss: float | None) -> None:
     """Raises `NonFiniteError` where training step `step` (the first is 1) met anything infinite or not a number.
 
     The cause is the first that fails of pixels, labels, loss and gradients, the order in which a step computes them.
@@ -28,10 +28,8 @@ def check_report(step: int, report: StepReport, parameter_names: Sequence[str], 
             f"Stopped at step {step}: the batch holds labels outside the model's classes; check the data."
         )
     if not np.isfinite(report.loss):
-        raise NonFiniteError(
-            f"Stopped at step {step}: the loss is {report.loss} on a finite batch, after {previous_loss:.4g} a step "
-            f"before; {_ADVICE}."
-        )
+        before = "" if previous_loss is None else f", after {previous_loss:.4g} a step before"
+        raise NonFiniteError(f"Stopped at step {step}: the loss is {report.loss} on a finite batch{before}; {_ADVICE}.")
     if bad:
         raise NonFiniteError(
             f"Stopped at step {step}: the loss is {report.loss:.4g}, but the gradient of {_listed(bad)} is not finite; "

@@ -1,7 +1,6 @@
 """A short queue between a host that runs ahead and devices that work behind it."""
 
 from collections import deque
-from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 import jax
@@ -17,15 +16,16 @@ class InFlight(Generic[Result]):
     def __init__(self) -> None:
         self._started: deque[Result] = deque()
 
-    def push(self, result: Result) -> Iterator[Result]:
-        """Adds a pytree of arrays still being computed; yields the oldest, on the host, once there are too many."""
+    def push(self, result: Result) -> list[Result]:
+        """Adds a pytree of arrays still being computed; returns the oldest, on the host, once there are too many."""
         for leaf in jax.tree.leaves(result):
             leaf.copy_to_host_async()
         self._started.append(result)
-        while len(self._started) > DEPTH:
-            yield jax.device_get(self._started.popleft())
+        return self._take(len(self._started) - DEPTH)
 
-    def drain(self) -> Iterator[Result]:
-        """Waits for and yields all that is left, oldest first."""
-        while self._started:
-            yield jax.device_get(self._started.popleft())
+    def drain(self) -> list[Result]:
+        """Waits for all that is left, oldest first."""
+        return self._take(len(self._started))
+
+    def _take(self, count: int) -> list[Result]:
+        return [jax.device_get(self._started.popleft()) for _ in range(count)]

@@ -24,7 +24,7 @@ from ddf_jax.training.run_folder import RunFolder
 from ddf_jax.training.run_state import RunCheckpoints, RunState
 from ddf_jax.training.schedules import learning_rate_schedule, make_plan, sgd
 from ddf_jax.training.signals import StopRequest
-from ddf_jax.training.state import abstract_model, abstract_state, initial_variables, parameter_sizes
+from ddf_jax.training.state import abstract_state, initial_variables, model_part, parameter_sizes
 from ddf_jax.training.step import StepReport
 from ddf_jax.training.summary import summarize
 from ddf_jax.training.writers import read_metrics, say
@@ -103,7 +103,7 @@ class _Launch:
         self.state = state
         self.batches = device_batches(data, mesh)
         self.train_step = compile_train_step(recipe, info, mesh, abstract, learning_rate)
-        self.eval_step = compile_eval_step(recipe, info, mesh, abstract_model(recipe, info, replicated(mesh)))
+        self.eval_step = compile_eval_step(info, mesh, model_part(abstract), recipe.batch_size)
 
         if jax.process_index() == 0:
             folder.write_recipe(recipe)

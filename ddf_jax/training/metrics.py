@@ -1,7 +1,8 @@
 """Exact evaluation: every example of the set counts once, whatever the batch size and the number of devices."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from ddf_jax.training.step import EvalCounts
 class Evaluation:
     """Means over a set of examples. Smoothing of labels does not enter the loss."""
 
-    test_loss: float
+    test_loss: float | None  # None where it is not finite, which JSON cannot say
     test_accuracy: float
     test_top5_accuracy: float
     test_examples: int
@@ -40,7 +41,7 @@ def evaluate_batches(
     in_flight = InFlight[EvalCounts]()
     total = np.zeros(len(EvalCounts._fields), np.float64)  # exact for counts, and sums of batches lose no digit
 
-    def add(finished: Iterator[EvalCounts]) -> None:
+    def add(finished: list[EvalCounts]) -> None:
         for counts in finished:
             total[:] += np.asarray(counts, np.float64)
 
@@ -52,4 +53,5 @@ def evaluate_batches(
     loss, correct, correct_top5, examples = total.tolist()
     if examples == 0:
         raise RunError("There is no example to evaluate on: the evaluation split is empty.")
-    return Evaluation(loss / examples, correct / examples, correct_top5 / examples, int(examples))
+    mean_loss = loss / examples if math.isfinite(loss) else None
+    return Evaluation(mean_loss, correct / examples, correct_top5 / examples, int(examples))

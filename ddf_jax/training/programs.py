@@ -24,11 +24,11 @@ def compile_train_step(
         return train_step(state, batch, learning_rate=learning_rate, label_smoothing=recipe.label_smoothing)
 
     program = jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
-    return program.lower(abstract.variables, _abstract_batch(recipe, info, mesh)).compile()
+    return program.lower(abstract.variables, _abstract_batch(info, mesh, recipe.batch_size)).compile()
 
 
 def compile_eval_step(
-    recipe: Recipe, info: DataInfo, mesh: Mesh, abstract: ModelState
+    info: DataInfo, mesh: Mesh, abstract: ModelState, batch_size: int
 ) -> Callable[[Variables, Batch], EvalCounts]:
     """`(model's variables, batch) -> counts`."""
 
@@ -36,16 +36,16 @@ def compile_eval_step(
         return eval_step(ModelState(abstract.structure, variables), batch)
 
     program = jax.jit(step, out_shardings=replicated(mesh))
-    return program.lower(abstract.variables, _abstract_batch(recipe, info, mesh)).compile()
+    return program.lower(abstract.variables, _abstract_batch(info, mesh, batch_size)).compile()
 
 
-def _abstract_batch(recipe: Recipe, info: DataInfo, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+def _abstract_batch(info: DataInfo, mesh: Mesh, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
     shapes = {
         "image": ((info.image_size, info.image_size, info.channels), jnp.float32),
         "label": ((), jnp.int32),
         "mask": ((), jnp.bool),
     }
     return {
-        name: jax.ShapeDtypeStruct((recipe.batch_size, *shape), dtype, sharding=batch_split(mesh))
+        name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=batch_split(mesh))
         for name, (shape, dtype) in shapes.items()
     }

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 import jax
+import numpy as np
 
 from ddf_jax.training.clock import Clock
 from ddf_jax.training.finite import check_report
@@ -36,7 +37,8 @@ class Reporter:
     ) -> None:
         self._recipe, self._clock = recipe, clock
         self._epoch_steps, self._total_steps, self._parameter_names = epoch_steps, total_steps, parameter_names
-        self._step, self._loss = step, float("nan")
+        self._step = step
+        self._loss: float | None = None  # of the step before
         self._rate_from = (step, clock.training_seconds)
         self._log = MetricsLog(folder.path, step) if jax.process_index() == 0 else None
         self._progress = Progress(images_done=step * recipe.batch_size, images=total_steps * recipe.batch_size)
@@ -50,23 +52,24 @@ class Reporter:
         for report in reports:
             self._step += 1
             check_report(self._step, report, self._parameter_names, self._loss)
-            self._loss = float(report.loss)
-            self._progress.advance(self._recipe.batch_size, self._loss)
+            self._loss = loss = float(report.loss)
+            self._progress.advance(self._recipe.batch_size, loss)
             if self._step % self._recipe.log_every == 0:
                 self._write(
-                    train_loss=self._loss,
+                    train_loss=loss,
                     train_accuracy=float(report.accuracy),
                     learning_rate=float(report.learning_rate),
-                    gradient_norm=float(report.gradient_squares.sum()) ** 0.5,
+                    gradient_norm=float(np.sqrt(report.gradient_squares.sum(dtype=np.float64))),
                     images_per_second=self._images_per_second(),
                 )
 
     def evaluation(self, evaluation: Evaluation) -> None:
         """Takes an evaluation after the last step."""
         self._write(**dataclasses.asdict(evaluation))
+        loss = "not finite" if evaluation.test_loss is None else f"{evaluation.test_loss:.4f}"
         say(
             f"epoch {self._step / self._epoch_steps:.1f}, step {self._step} of {self._total_steps}: "
-            f"test accuracy {evaluation.test_accuracy:.2%}, test loss {evaluation.test_loss:.4f}"
+            f"test accuracy {evaluation.test_accuracy:.2%}, test loss {loss}"
         )
 
     def close(self) -> None:
@@ -75,7 +78,7 @@ class Reporter:
         if self._log:
             self._log.close()
 
-    def _write(self, **values: float) -> None:
+    def _write(self, **values: float | None) -> None:
         if self._log:
             self._log.write(self._step, self._step / self._epoch_steps, **values)
 

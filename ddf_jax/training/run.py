@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ from ddf_jax.data.pipeline import eval_batches
 from ddf_jax.data.sources import DataInfo
 from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.errors import RunError
-from ddf_jax.training.mesh import Devices, check_batch_size, data_mesh, replicated
+from ddf_jax.training.mesh import Devices, data_mesh, replicated
 from ddf_jax.training.metrics import evaluate_batches
 from ddf_jax.training.programs import compile_eval_step
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.run_folder import RunFolder
 from ddf_jax.training.run_state import data_info
 from ddf_jax.training.state import ModelState, abstract_model
-from ddf_jax.training.summary import finite, hardware, versions
+from ddf_jax.training.summary import hardware, versions
 from ddf_jax.training.writers import say
 
 
@@ -66,19 +67,19 @@ def evaluate(workdir: Path | str, *, devices: Devices | None = None) -> dict[str
         `{"name", "model", "step", "test_accuracy", "test_top5_accuracy", "test_loss", "test_examples", "device", …}`.
 
     Raises:
-        RunError: as `load_run`, or the devices cannot share a batch.
+        RunError: as `load_run`.
     """
     run, mesh = load_run(workdir, devices=devices), data_mesh(devices)
-    check_batch_size(run.recipe.batch_size, mesh)
-    eval_step = compile_eval_step(run.recipe, run.info, mesh, run.state)
+    batch_size = math.ceil(run.recipe.batch_size / mesh.size) * mesh.size  # any size gives the same score
+    eval_step = compile_eval_step(run.info, mesh, run.state, batch_size)
     batches = eval_batches(
         run.recipe.data,
-        batch_size=run.recipe.batch_size,
+        batch_size=batch_size,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
     with contextlib.closing(batches):
         evaluation = evaluate_batches(eval_step, run.state.variables, batches, mesh)
-    scores = finite(dataclasses.asdict(evaluation)) if evaluation else {}
+    scores = dataclasses.asdict(evaluation) if evaluation else {}
     run_facts = {"name": run.recipe.name, "model": run.recipe.model.name, "step": run.step}
     return {**run_facts, **scores, **hardware(mesh), "versions": versions()}

@@ -61,7 +61,7 @@ class RunCheckpoints:
         Raises:
             RunError: the checkpoint is of another recipe or of other data, or none is readable.
         """
-        step = self._files.newest(set_aside=True)
+        step = self._files.newest()
         if step is None:
             return None
         record = self._files.record(step)
@@ -71,10 +71,12 @@ class RunCheckpoints:
                 f"{self._folder.path} was trained on {data_info(record)}, but the data now are {self._info}. "
                 f"Put the data back, or choose another --workdir."
             )
+        variables = self._files.load(step, abstract)
+        self._files.set_aside_after(step)
         clock.go_on_from(record["seconds"], record["training_seconds"])
         return RunState(
             step=step,
-            variables=self._files.load(step, abstract),
+            variables=variables,
             data=record["data"],
             evaluation=record["evaluation"] and Evaluation(**record["evaluation"]),
             evaluated_step=record["evaluated_step"],

@@ -47,12 +47,10 @@ def initial_variables(
     recipe: Recipe, info: DataInfo, tx: optax.GradientTransformation, sharding: Sharding
 ) -> Variables:
     """The state before the first step, made by one compiled program straight onto the devices that keep it."""
+    # It runs once, and for a CPU optimising it takes longer than everything else here.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     build = jax.jit(
-        lambda: nnx.to_pure_dict(nnx.state(_build(recipe, info, tx))),
-        out_shardings=sharding,
-        compiler_options={
-            "xla_backend_optimization_level": 0
-        },  # it runs once; optimised, it takes twice as long to compile
+        lambda: nnx.to_pure_dict(nnx.state(_build(recipe, info, tx))), out_shardings=sharding, compiler_options=options
     )
     return build()
 
@@ -63,8 +61,13 @@ def abstract_state(recipe: Recipe, info: DataInfo, tx: optax.GradientTransformat
 
 
 def abstract_model(recipe: Recipe, info: DataInfo, sharding: Sharding) -> ModelState:
-    """The model's part of it."""
+    """The model's part of it, made without the optimizer."""
     return ModelState(*_abstract(lambda: create_model(recipe, info), sharding))
+
+
+def model_part(state: TrainState) -> ModelState:
+    """The model of a run, without its optimizer."""
+    return ModelState(nnx.graphdef(nnx.merge(*state)["model"]), state.variables["model"])
 
 
 def parameter_sizes(state: TrainState) -> dict[str, int]:

@@ -6,7 +6,6 @@ import platform
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from ddf_jax.training.clock import Clock
@@ -28,7 +27,7 @@ def summarize(recipe: Recipe, state: RunState, clock: Clock, parameters: int, me
         "model": recipe.model.name,
         "dataset": str(recipe.data.folder or recipe.data.dataset),
         "parameters": parameters,
-        **(finite(dataclasses.asdict(state.evaluation)) if state.evaluation else {}),
+        **(dataclasses.asdict(state.evaluation) if state.evaluation else {}),
         "steps": state.step,
         "epochs": recipe.epochs,
         "batch_size": recipe.batch_size,
@@ -54,10 +53,3 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def finite(values: dict[str, Any]) -> dict[str, Any]:
-    """The same values, with None for a number that JSON cannot hold."""
-    return {
-        name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in values.items()
-    }

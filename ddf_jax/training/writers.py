@@ -1,7 +1,6 @@
 """What a run says of its progress: `metrics.jsonl`, TensorBoard events, and a bar and lines for people."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,16 @@ class MetricsLog:
     def __init__(self, workdir: Path, step: int) -> None:
         path = workdir / METRICS_FILE
         kept = [row for row in read_metrics(workdir) if row["step"] <= step]
-        write_atomically(path, "".join(_line(row) for row in kept))
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a", buffering=1)
         self._board = SummaryWriter(str(workdir), purge_step=step + 1, flush_secs=10)
 
-    def write(self, step: int, epoch: float, **values: float) -> None:
-        """Adds one row; a number that is not finite becomes null."""
-        self._file.write(_line({"step": step, "epoch": epoch, **values}))
+    def write(self, step: int, epoch: float, **values: float | None) -> None:
+        """Adds one row. None stands for a number that is not finite."""
+        self._file.write(json.dumps({"step": step, "epoch": epoch, **values}, allow_nan=False) + "\n")
         for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+            if value is not None:
+                self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Writes out what is still in memory."""
@@ -75,10 +75,3 @@ def say(line: str) -> None:
     """Prints a line, once for all processes, above a bar where there is one."""
     if jax.process_index() == 0:
         tqdm.write(line)
-
-
-def _line(row: dict[str, Any]) -> str:
-    finite = {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
-    }
-    return json.dumps(finite) + "\n"

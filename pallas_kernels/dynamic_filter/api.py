@@ -15,10 +15,12 @@ from pallas_kernels.dynamic_filter.vjp import Implementation, apply
 
 # Name to module, imported on first use. Adding an implementation is adding a module and a line.
 IMPLEMENTATIONS = {
+    "triton": "pallas_kernels.dynamic_filter.triton_vjp",
     "xla": "pallas_kernels.dynamic_filter.xla",
     "reference": "pallas_kernels.dynamic_filter.reference",
 }
 
+GPU_KERNELS = ("triton",)
 FLOATS = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -89,7 +91,7 @@ def dynamic_filter(
     if channel is not None:
         _check_shape("channel", "[B, T, C]", (batch, taps, channels), channel, x)
         channel = jnp.expand_dims(channel, 1)
-    return apply(x, spatial, channel, implementation=_choose(implementation), spec=spec)
+    return apply(x, spatial, channel, implementation=_choose(implementation, x, spatial, channel), spec=spec)
 
 
 def dynamic_upsample(
@@ -140,17 +142,28 @@ def dynamic_upsample(
     if channel is not None:
         _check_shape("channel", "[B, S², T, C]", (batch, scale**2, taps, channels), channel, x, f"{scale=}")
     spec = FilterSpec(math.isqrt(taps), scale=scale, dilation=dilation, combine=combine)
-    return apply(x, spatial, channel, implementation=_choose(implementation), spec=spec)
+    return apply(x, spatial, channel, implementation=_choose(implementation, x, spatial, channel), spec=spec)
 
 
-def _choose(name: str | None) -> Implementation:
+def _choose(name: str | None, *inputs: Array | None) -> Implementation:
     if name is None:
         name = "xla"
-        if jax.default_backend() == "gpu":
-            _log_once("dynamic_filter runs as plain XLA on this GPU: no kernel for it is in this version.")
+        if _platform() == "gpu":
+            _log_once("dynamic_filter runs as XLA on this GPU. implementation='triton' is not yet measured on one.")
     if name not in IMPLEMENTATIONS:
         raise ValueError(f"`implementation` must be None or one of {sorted(IMPLEMENTATIONS)}, got {name!r}.")
+    if name in GPU_KERNELS:
+        if _platform() != "gpu":
+            raise NotImplementedError(f"implementation={name!r} runs on NVIDIA GPUs, here is: {_platform()}. Use None.")
+        if any(array is not None and array.dtype == jnp.float64 for array in inputs):
+            raise NotImplementedError(f"implementation={name!r} has no float64. Use 'xla' or 'reference'.")
     return importlib.import_module(IMPLEMENTATIONS[name])  # pyright: ignore[reportReturnType]  # a module is the protocol
+
+
+def _platform() -> str:
+    """Where the call will run: on the mesh in use, which may be there for compiling only, or on the default device."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
 
 
 @functools.cache

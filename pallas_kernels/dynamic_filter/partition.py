@@ -52,12 +52,20 @@ def split(function: Callable[..., tuple[Array, ...]], statics: tuple, operands: 
 
     @over_mesh.def_vmap
     def fold_into_batch(axis_size: int, batched: Sequence[bool], *arrays: Array):
+        # The samples stay the major axis, so that their shards stay whole, unless it is the mapped axis that is split.
+        mapped_is_split = batched[0] and jax.typeof(arrays[0]).sharding.spec[0] is not None
+
         def fold(array: Array, is_batched: bool) -> Array:
             array = array if is_batched else jnp.broadcast_to(array, (axis_size, *array.shape))
-            return array.reshape(axis_size * array.shape[1], *array.shape[2:])
+            array = array if mapped_is_split else array.swapaxes(0, 1)
+            return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
 
-        outputs = over_mesh(*map(fold, arrays, batched))
-        outputs = tuple(array.reshape(axis_size, -1, *array.shape[1:]) for array in outputs)
+        def unfold(array: Array) -> Array:
+            if mapped_is_split:
+                return array.reshape(axis_size, -1, *array.shape[1:])
+            return array.reshape(-1, axis_size, *array.shape[1:]).swapaxes(0, 1)
+
+        outputs = tuple(map(unfold, over_mesh(*map(fold, arrays, batched))))
         return outputs, (True,) * len(outputs)
 
     def partition(mesh, operand_shapes, result_shapes):

@@ -1,9 +1,10 @@
 """A command run in this process, and a tiny recipe in a file with a finished run of it."""
 
+import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -29,7 +30,7 @@ recipe = Recipe(
 
 
 class Outcome(NamedTuple):
-    status: int
+    status: Any
     out: str
     err: str
 
@@ -44,7 +45,8 @@ def ddf(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
             status = main(list(map(str, words)))
         except SystemExit as stop:  # --help and --version
             status = stop.code
-        return Outcome(status, *capsys.readouterr())
+        printed = capsys.readouterr()
+        return Outcome(status, printed.out, printed.err)
 
     return run
 
@@ -79,7 +81,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_run(tiny: Path) -> Path:
-    """The folder of a finished run of it."""
+    """The folder of a finished run of it, and beside it what the command printed: `run.out` and `run.err`."""
     folder = tiny.parent / "run"
-    assert main(["train", str(tiny), "--workdir", str(folder)]) == 0
+    words = ["train", str(tiny), "--workdir", str(folder), "--optimizer.learning-rate", "0.05", "--json"]
+    with (
+        folder.with_suffix(".out").open("w") as out,
+        folder.with_suffix(".err").open("w") as err,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        assert main(words) == 0
     return folder

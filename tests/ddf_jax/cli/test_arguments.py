@@ -1,5 +1,7 @@
 """Words to commands: help, overrides, and one clear line for each wrong use."""
 
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +158,7 @@ def test_workdir_and_json_are_of_the_command_not_of_the_recipe():
         ("predict", "Missing from ddf predict: RUN"),
         ("predict runs/a", "needs the path of an IMAGE"),
         ("models --jsn", "The nearest is --json"),
+        ("models --pattern resnet50", "no option --pattern. The nearest is --json"),
         ("convert a.safetensors", "Missing from ddf convert: TARGET"),
         ("verify --dtype bfloat16", "'bfloat16' for argument '--dtype'"),
     ],
@@ -164,8 +167,22 @@ def test_wrong_words_are_answered_in_one_line(refused, words, message):
     assert message in refused(*words.split())
 
 
-def test_wrong_words_are_answered_in_one_plain_line_on_a_terminal(refused, monkeypatch):
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    line = refused("train", "digits", "--epochs", "ten")
-    assert line == "ddf: Error parsing --epochs: could not convert string to float: 'ten'\n"
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_wrong_words_are_answered_in_one_plain_line_also_on_a_terminal(encoding):
+    """There tyro draws in colour, and without lines where the encoding has none."""
+    program = "import sys; from ddf_jax.cli import main; sys.exit(main(['train', 'digits', '--epochs', 'ten']))"
+    ours, theirs = pty.openpty()
+    with open(theirs, "wb") as terminal:
+        environment = os.environ | {"TERM": "xterm", "PYTHONIOENCODING": encoding}
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            env=environment,
+            stdout=terminal,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    os.close(ours)
+    assert done.returncode == 2
+    assert done.stderr == "ddf: Error parsing --epochs: could not convert string to float: 'ten'\n"

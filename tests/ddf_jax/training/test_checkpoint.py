@@ -111,7 +111,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path
     assert warnings[0].startswith(f"Skipped the unreadable checkpoint {tmp_path / '10'}: ")
     assert "\n" not in warnings[0]
 
-    assert checkpoints.newest(set_aside=True) == 5
+    checkpoints.set_aside_after(5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["10.unreadable", "5"]
     checkpoints.save(10, trees(11), {})
     assert checkpoints.newest() == 10
@@ -126,7 +126,7 @@ def test_nothing_but_damaged_checkpoints_is_an_error_and_changes_nothing(tmp_pat
     with pytest.raises(
         RunError, match=r"No checkpoint in .* is readable \(10: record.json is missing; 5: record.json is"
     ):
-        checkpoints.newest(set_aside=True)
+        checkpoints.newest()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "5"]
 
 

@@ -67,6 +67,16 @@ def test_an_evaluation_stops_when_asked(step):
     assert len(list(many)) == 8
 
 
+def test_a_loss_that_overflows_is_none_and_its_accuracy_counts(step):
+    logits = np.eye(9)[np.arange(16) % 9] * 3e38
+    labels = np.where(np.arange(16) < 4, 0, np.arange(16) % 9)
+    logits[:, 8] = -3e38
+    result = evaluate_batches(step, None, batches(logits, labels, 8), data_mesh())
+    assert result is not None
+    assert result.test_loss is None
+    assert result.test_accuracy == 12 / 16
+
+
 def test_nothing_to_evaluate_is_an_error(step):
     with pytest.raises(RunError, match="no example to evaluate on"):
         evaluate_batches(step, None, [], data_mesh())

@@ -23,9 +23,9 @@ def test_a_launch_drops_the_rows_after_the_step_it_goes_on_from(tmp_path: Path):
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) >= 1
 
 
-def test_a_number_that_json_lacks_becomes_null_and_is_not_drawn(tmp_path: Path):
+def test_a_number_that_is_missing_is_null_and_is_not_drawn(tmp_path: Path):
     log = MetricsLog(tmp_path, 0)
-    log.write(1, 0.5, test_loss=float("inf"), test_accuracy=0.25)
+    log.write(1, 0.5, test_loss=None, test_accuracy=0.25)
     log.close()
     rows = read_metrics(tmp_path)
     assert rows == [{"step": 1, "epoch": 0.5, "test_loss": None, "test_accuracy": 0.25}]

@@ -1,0 +1,100 @@
+"""Compares registered models with their PyTorch ports."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from flax import nnx
+
+from ddf_jax import models
+from ddf_jax.convert.files import read_tensors
+from ddf_jax.convert.rules import naming_of, translate
+from ddf_jax.verify.observe_jax import observe_jax
+from ddf_jax.verify.report import TOLERANCES, Report, relative_errors
+from ddf_jax.verify.weights import make_batch, make_weights
+
+# Of `make_weights`: float64 has the digits to compare networks whose units switch.
+MARGINS = {"float64": 1.0, "float32": 4.0}
+
+
+def verify(
+    model: str = "*",
+    *,
+    checkpoint: Path | None = None,
+    dtype: Literal["float64", "float32"] = "float64",
+    size: tuple[int, int] = (97, 65),
+    batch: int = 2,
+    implementation: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> list[Report]:
+    """Runs the same weights and images through our model and the PyTorch port, and compares all that they compute.
+
+    That is the output of every layer in evaluation and in training mode, the loss, the gradient of every parameter and
+    of the input, the running statistics, and every parameter after a step of SGD. The relative error of a tensor is
+    max|ours - theirs| / max|theirs|; a report passes where none exceeds its dtype's tolerance (`TOLERANCES`).
+
+    Args:
+      model: a registered name or a shell pattern; those without a port are left out.
+      checkpoint: weights to compare with, in any form that `load_checkpoint` takes; made-up ones by default.
+      dtype: of all arithmetic, on both sides. With the weights of a checkpoint use float64: in float32 a unit of a ReLU
+        within rounding of 0 may switch, and changes gradients by more than rounding.
+      size: height and width of the images.
+      batch: number of images.
+      implementation: of `dynamic_filter`; default: the best that runs here.
+      options: fields of the model's configuration to replace, on both sides.
+      seed: of the made-up weights and images.
+
+    Returns:
+      A report for each model.
+
+    Raises:
+      ValueError: torch is missing, no model of that name has a port, or the checkpoint does not fit.
+    """
+    try:
+        from ddf_jax import torch_port
+        from ddf_jax.verify.observe_torch import calibrate, observe_torch
+    except ImportError as error:
+        raise ValueError('comparing with PyTorch needs it: `pip install "ddf-jax[torch]"`.') from error
+    ports = torch_port.list_models()
+    names = [name for name in models.list_models(model) if name in ports]
+    if not names:
+        raise ValueError(f"no model with a PyTorch port is named {model!r}; there are {', '.join(ports)}.")
+    stored = None if checkpoint is None else _official(read_tensors(checkpoint))
+    reports = []
+    for name in names:
+        num_classes = 10 if stored is None or "fc.bias" not in stored else stored["fc.bias"].size
+        theirs = torch_port.create(name, num_classes=num_classes, **(options or {}))
+        shapes = {key: tuple(value.shape) for key, value in theirs.state_dict().items()}
+        images = make_batch(size, batch=batch, num_classes=num_classes, seed=seed)
+        weights = stored
+        if weights is None:
+            weights = calibrate(theirs, make_weights(shapes, margin=MARGINS[dtype], seed=seed), images)
+        with jax.enable_x64(dtype == "float64"):
+            ours = create_abstract(name, dtype, num_classes, options or {})
+            if implementation is not None:
+                choose_implementation(ours, implementation)
+            errors = relative_errors(
+                observe_jax(ours, weights, images, dtype=dtype), observe_torch(theirs, weights, images, dtype=dtype)
+            )
+        reports.append(Report(name, dtype, size, TOLERANCES[dtype], errors))
+    return reports
+
+
+def create_abstract(name: str, dtype: str, num_classes: int, options: Mapping[str, Any]) -> nnx.Module:
+    """The registered model without arrays: the weights to load are all it needs."""
+    dtypes = {"dtype": dtype, "param_dtype": dtype}
+    return nnx.eval_shape(lambda: models.create(name, num_classes=num_classes, rngs=nnx.Rngs(0), **dtypes, **options))
+
+
+def choose_implementation(model: nnx.Module, implementation: str) -> None:
+    """Makes every dynamic filter in the model run that implementation."""
+    for _, module in nnx.iter_modules(model):
+        if hasattr(module, "implementation"):
+            module.implementation = implementation
+
+
+def _official(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return tensors if naming_of(tensors) == "official" else translate(tensors, "own")

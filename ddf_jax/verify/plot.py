@@ -1,0 +1,31 @@
+"""A picture of the error of each layer."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ddf_jax.verify.report import Report
+
+# What is drawn, in the order of the network's layers; an exact match is drawn at the floor of the axis.
+_KINDS = {"evaluation": "output in evaluation", "training": "output in training", "gradient": "gradient of parameter"}
+_FLOOR = 1e-17
+
+
+def draw_errors(reports: Sequence[Report], path: Path) -> None:
+    """Writes a picture with a panel for each report: relative error of each layer against its depth."""
+    figure = Figure(figsize=(10, 3.2 * len(reports)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, report in zip(figure.subplots(len(reports), squeeze=False)[:, 0], reports, strict=True):
+        for kind, label in _KINDS.items():
+            errors = report.errors[kind].values()
+            depth = [index / max(len(errors) - 1, 1) for index in range(len(errors))]
+            axes.semilogy(depth, [max(error, _FLOOR) for error in errors], ".", markersize=4, label=label)
+        axes.axhline(report.tolerance, color="black", linewidth=0.8, label="tolerance")
+        axes.set_title(f"{report.model}, {report.dtype}, {report.size[0]}×{report.size[1]}")
+        axes.set_xlabel("depth (0: image, 1: logits)")
+        axes.set_ylabel("relative error")
+        axes.grid(alpha=0.3)
+        axes.legend(loc="upper left", fontsize="small")
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,109 @@
+"""How far two observations are apart, and what to say about it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ddf_jax.verify.observation import KINDS, Observation
+
+TOLERANCES = {"float64": 1e-9, "float32": 1e-4}
+
+# A gradient may be 0 by mathematics (a bias in front of a BatchNorm) and rounding in fact. So a parameter's gradient is
+# measured against its own largest element or this share of its layer's largest, whichever is more.
+LAYER_SHARE = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """One comparison: relative errors by kind of value (`KINDS`), then by official name."""
+
+    model: str
+    dtype: str
+    size: tuple[int, int]
+    tolerance: float
+    errors: Mapping[str, Mapping[str, float]]
+
+    @property
+    def worst(self) -> tuple[str, float]:
+        """What is farthest apart, such as "gradient layer4.0.bn1.bias", and its relative error."""
+        return max(
+            ((f"{kind} {name}", error) for kind, errors in self.errors.items() for name, error in errors.items()),
+            key=lambda item: item[1],
+        )
+
+    @property
+    def passed(self) -> bool:
+        return self.worst[1] <= self.tolerance
+
+    def as_json(self) -> dict[str, Any]:
+        what, error = self.worst
+        return {
+            "model": self.model,
+            "dtype": self.dtype,
+            "size": list(self.size),
+            "passed": self.passed,
+            "tolerance": self.tolerance,
+            "worst": {"what": what, "relative_error": error if np.isfinite(error) else None},
+        }
+
+
+def relative_errors(ours: Observation, theirs: Observation) -> dict[str, dict[str, float]]:
+    """For each tensor, max|ours - theirs| / max|theirs|; infinite where one is missing or not finite.
+
+    Layers that exist on one side only, or give another shape there, are left out; their effect is in those that follow.
+    Gradients have the denominator that `LAYER_SHARE` says.
+    """
+    errors: dict[str, dict[str, float]] = {}
+    for kind in KINDS:
+        layers = kind in ("evaluation", "training")
+        names = [name for name in theirs[kind] if not layers or _comparable(ours[kind].get(name), theirs[kind][name])]
+        scales = _gradient_scales(theirs[kind]) if kind == "gradient" else {}
+        errors[kind] = {
+            name: _relative_error(ours[kind].get(name), theirs[kind][name], scales.get(name, 0.0)) for name in names
+        }
+    return errors
+
+
+def format_table(reports: Sequence[Report]) -> str:
+    """A line for each report: the largest error of each kind, the verdict, and what is worst."""
+    header = ["model", "dtype", "size", *KINDS, "tolerance", "verdict", "worst"]
+    rows = [
+        [
+            report.model,
+            report.dtype,
+            f"{report.size[0]}×{report.size[1]}",
+            *(f"{max(report.errors[kind].values()):.1e}" for kind in KINDS),
+            f"{report.tolerance:.0e}",
+            "passed" if report.passed else "FAILED",
+            report.worst[0],
+        ]
+        for report in reports
+    ]
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in (header, *rows))
+
+
+def _comparable(ours: np.ndarray | None, theirs: np.ndarray) -> bool:
+    return ours is not None and ours.shape == theirs.shape
+
+
+def _gradient_scales(gradients: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """By name, `LAYER_SHARE` of the largest element of the layer's gradients."""
+    largest: dict[str, float] = {}
+    for name, value in gradients.items():
+        layer = name.rpartition(".")[0]
+        largest[layer] = max(largest.get(layer, 0.0), float(np.abs(value).max()))
+    return {name: LAYER_SHARE * largest[name.rpartition(".")[0]] for name in gradients}
+
+
+def _relative_error(ours: np.ndarray | None, theirs: np.ndarray, least_scale: float) -> float:
+    if ours is None or ours.shape != theirs.shape:
+        return float("inf")
+    difference = float(np.abs(ours - theirs).max())
+    scale = max(float(np.abs(theirs).max()), least_scale)
+    if difference == 0:
+        return 0.0
+    error = difference / scale if scale > 0 else float("inf")
+    return error if np.isfinite(error) else float("inf")

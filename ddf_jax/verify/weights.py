@@ -1,0 +1,65 @@
+"""Made-up weights and inputs for comparisons: from names and shapes alone, the same on every machine.
+
+`numpy.random.RandomState` is the one generator whose stream numpy promises never to change.
+"""
+
+import zlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from ddf_jax.convert.rules import COUNTER
+
+
+class Batch(NamedTuple):
+    """Images [B, H, W, C] and their labels [B]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def make_weights(shapes: Mapping[str, tuple[int, ...]], *, margin: float, seed: int = 0) -> dict[str, np.ndarray]:
+    """A float64 tensor for each name of an official state dict; no scale is 0 or 1 and no bias 0, so nothing hides.
+
+    Args:
+      shapes: official names and shapes.
+      margin: how many deviations every normalised activation lies above 0 on average. At 0 half of the units behind a
+        ReLU are off. But a unit within rounding of 0 may be on in one implementation and off in the other, and then
+        gradients differ by far more than rounding: in float32 one such unit among ten million is enough. At 4 there
+        is none (and still a unit in 30,000 is off).
+      seed: another seed gives other weights.
+    """
+    return {name: _weight(name, shape, shapes, margin, seed) for name, shape in shapes.items()}
+
+
+def make_batch(size: tuple[int, int], *, batch: int, num_classes: int, channels: int = 3, seed: int = 0) -> Batch:
+    """Images of standard normal pixels and uniform labels."""
+    random = _random(seed, "batch")
+    return Batch(random.standard_normal((batch, *size, channels)), random.randint(0, num_classes, batch))
+
+
+def _weight(
+    name: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]], margin: float, seed: int
+) -> np.ndarray:
+    layer, _, kind = name.rpartition(".")
+    random = _random(seed, name)
+    normalises = f"{layer}.running_var" in shapes
+    if kind == COUNTER:
+        return np.zeros(shape, np.int64)
+    if kind == "running_var" or (normalises and kind == "weight"):
+        return random.uniform(0.5, 1.5, shape)
+    if normalises and kind == "bias":
+        scale = _weight(f"{layer}.weight", shape, shapes, margin, seed)
+        return margin * scale + 0.1 * random.standard_normal(shape)
+    if kind == "running_mean":
+        return 0.1 * random.standard_normal(shape)
+    if len(shape) == 4:
+        return random.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
+    if len(shape) == 2:  # the classifier: logits of order 1, so that the softmax is not saturated
+        return random.standard_normal(shape) / (np.sqrt(shape[1]) * (1 + margin))
+    return 0.3 * random.standard_normal(shape)
+
+
+def _random(seed: int, name: str) -> np.random.RandomState:
+    return np.random.RandomState(zlib.crc32(f"{seed} {name}".encode()))

@@ -1,0 +1,286 @@
+"""Everything that only a GPU can show, by one command: are the kernels right there, and how fast are they.
+
+    python -m experiments.gpu_suite --out DIR [--shapes NAME ...] [--implementations NAME ...]
+
+Values and gradients are compared with the float64 reference on odd sizes, twice, bit by bit. Then forward, and forward
+with backward, are timed against other ways to compute the same. It imports jax and numpy, and torch where there is one;
+it writes `DIR/checks.json` and `DIR/timings.json` and exits with 1 where a check failed.
+"""
+
+import argparse
+import datetime
+import importlib.util
+import json
+import math
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pallas_kernels.dynamic_filter import reference
+from pallas_kernels.dynamic_filter.arg_specs import FPN, POSTER, RESNET50, ArgSpec
+from pallas_kernels.dynamic_filter.spec import FilterSpec
+from pallas_kernels.dynamic_filter.vjp import Residuals
+
+REPEATS = 20
+LAUNCHES = 10  # timed together, so that the host's part of a launch is hidden behind the device's
+TIMED = {arg.name: arg for arg in (FPN[0], *POSTER, *RESNET50)}  # the paper's Table 2, the poster's, a network's stages
+CHECKED = (
+    ArgSpec("odd", (3, 33, 31, 72)),
+    ArgSpec("groups", (2, 29, 35, 96), FilterSpec(7), groups=6, channel=False),
+    ArgSpec("stride", (2, 27, 30, 40), FilterSpec(3, stride=2), groups=5),
+    ArgSpec("dilation_add", (2, 19, 23, 24), FilterSpec(5, dilation=3, combine="add")),
+    ArgSpec("depthwise", (2, 17, 15, 136), groups=None),
+    ArgSpec("upsample", (2, 13, 17, 48), FilterSpec(3, scale=2), groups=2),
+    ArgSpec("carafe", (2, 13, 17, 64), FilterSpec(5, scale=2), channel=False),
+    ArgSpec("kernel_15", (1, 20, 21, 16), FilterSpec(15)),
+)
+UNITS = {"float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
+
+Function = Callable[..., Any]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--shapes", nargs="*", default=list(TIMED), choices=list(TIMED))
+    parser.add_argument("--implementations", nargs="*", default=["triton", "xla"])
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    def write(name: str, rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+        written = []
+        for row in rows:  # a row is on disk as soon as it is measured
+            print(json.dumps(row), flush=True)
+            written.append(row)
+            (options.out / name).write_text(json.dumps(written, indent=1) + "\n")
+        return written
+
+    checks = write("checks.json", check_rows(options.implementations))
+    write("timings.json", timing_rows([TIMED[name] for name in options.shapes], options.implementations))
+    return 0 if all(row["passed"] for row in checks) else 1
+
+
+def check_rows(implementations: list[str], args: tuple[ArgSpec, ...] = CHECKED) -> Iterator[dict[str, Any]]:
+    """Value and gradients of every call and dtype: each within half a unit of its dtype and what float32 sums lose."""
+    for arg in args:
+        for dtype in UNITS:
+            arrays, dy = arg.arrays(dtype=dtype), arg.cotangent(dtype=dtype)
+            expected = _reference(arg, arrays, dy)
+            for name in implementations:
+                run = jax.jit(_with_gradients(lambda *a, arg=arg, name=name: arg.call(*a, implementation=name)))
+                first, second = jax.device_get(run(arrays, dy)), jax.device_get(run(arrays, dy))
+                errors = [_error(a, b, dtype) for a, b in zip(first, expected, strict=True) if b is not None]
+                same = all(a.tobytes() == b.tobytes() for a, b in zip(first, second, strict=True) if a is not None)
+                yield {
+                    "implementation": name,
+                    "shape": arg.name,
+                    "dtype": dtype,
+                    "worst_share_of_tolerance": max(errors),
+                    "same_bits_twice": same,
+                    "passed": same and max(errors) <= 1,
+                }
+
+
+def timing_rows(args: list[ArgSpec], implementations: list[str]) -> Iterator[dict[str, Any]]:
+    """Medians of every implementation and peer, and the share of the copy bandwidth measured in the same run."""
+    common = environment()
+    bandwidth = copy_bandwidth()
+    for arg in args:
+        for dtype in ("float32", "bfloat16"):
+            for name, direction, measure in _candidates(arg, dtype, implementations):
+                row: dict[str, Any] = {"implementation": name, "shape": arg.name, "dtype": dtype, "pass": direction}
+                row["kernel_size"] = arg.spec.kernel_size
+                try:
+                    seconds, peak = measure()
+                except Exception as error:  # one that does not fit the device says so and the others go on
+                    yield {**row, "error": f"{type(error).__name__}: {str(error)[:200]}", **common}
+                    continue
+                row |= {"median_ms": 1e3 * statistics.median(seconds), "repeats": len(seconds), "peak_bytes": peak}
+                ideal = _minimum_bytes(arg, dtype, direction) / bandwidth
+                row |= {"share_of_copy_bandwidth": ideal / statistics.median(seconds), "copy_bandwidth": bandwidth}
+                yield {**row, **common}
+
+
+def environment() -> dict[str, str]:
+    """Where and with what the rows were measured."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split("\n")[0]
+    except (OSError, subprocess.CalledProcessError):
+        driver = "none"
+    return {
+        "device": jax.devices()[0].device_kind,
+        "driver": driver,
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def copy_bandwidth(elements: int = 2**28) -> float:
+    """Bytes per second, read and written, of adding one to an array that no cache holds."""
+    elements = elements if jax.default_backend() == "gpu" else 2**20
+    array = jnp.zeros(elements, jnp.float32)
+    seconds, _ = measure_jax(lambda a: a + 1, (array,))
+    return 2 * array.nbytes / statistics.median(seconds)
+
+
+def measure_jax(function: Function, arrays: tuple) -> tuple[list[float], int]:
+    """Seconds of each repeat, and the bytes of arguments, results and temporaries together."""
+    compiled = jax.jit(function).lower(*arrays).compile()
+    memory: Any = compiled.memory_analysis()
+    peak = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    jax.block_until_ready(compiled(*arrays))
+    return _repeat(lambda: compiled(*arrays), jax.block_until_ready), peak
+
+
+def unfold(spec: FilterSpec, x: jax.Array, spatial: jax.Array, channel: jax.Array) -> jax.Array:
+    """The operator as im2col and a product: T times the memory of x."""
+    views = jnp.stack([view for _, view in reference.taps(x, spec)], axis=-1)  # [B, Ho, Wo, C, T]
+    filters = spatial[:, :, :, 0].astype(jnp.float32) * channel[:, 0].astype(jnp.float32).swapaxes(1, 2)[:, None, None]
+    return jnp.sum(views.astype(jnp.float32) * filters, axis=-1).astype(x.dtype)
+
+
+def depthwise(x: jax.Array, spec: FilterSpec) -> jax.Array:
+    """A static depthwise convolution of the same size: not the same result, but what a network would use instead."""
+    kernel_size, channels = spec.kernel_size, x.shape[-1]
+    kernel = jnp.full((kernel_size, kernel_size, 1, channels), 1 / spec.taps, x.dtype)
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (spec.stride, spec.stride),
+        [(spec.reach, spec.reach)] * 2,
+        rhs_dilation=(spec.dilation,) * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=channels,
+    )
+
+
+def _candidates(arg: ArgSpec, dtype: str, implementations: list[str]):
+    """(name, pass, measurement) of everything that is timed on a call."""
+    arrays = jax.device_put(arg.arrays(dtype=dtype))
+    dy = jax.device_put(arg.cotangent(dtype=dtype))
+    functions: dict[str, Function] = {
+        name: (lambda *a, name=name: arg.call(*a, implementation=name)) for name in implementations
+    }
+    functions["xla_unfold"] = lambda *a: unfold(arg.spec, *a)
+    functions["xla_depthwise"] = lambda x, spatial, channel: depthwise(x, arg.spec)
+    for name, function in functions.items():
+        yield name, "forward", lambda function=function: measure_jax(function, arrays)
+        both = _with_gradients(function)
+        yield name, "forward_backward", lambda both=both: measure_jax(both, (arrays, dy))
+    if importlib.util.find_spec("torch") is not None:
+        yield from _torch_candidates(arg, dtype)
+
+
+def _torch_candidates(arg: ArgSpec, dtype: str):
+    import torch  # pyright: ignore[reportMissingImports]  # optional
+    from torch.nn import functional  # pyright: ignore[reportMissingImports]
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    spec, (x, spatial, channel) = arg.spec, arg.arrays()
+
+    def to_torch(array):
+        return torch.tensor(np.asarray(array, np.float32), device=device, dtype=getattr(torch, dtype))
+
+    # As the official code has them: x [B, C, H, W], spatial [B, T, Ho, Wo], channel [B, C, T].
+    x, spatial = to_torch(x).permute(0, 3, 1, 2).contiguous(), to_torch(spatial)[:, :, :, 0, 0].permute(0, 3, 1, 2)
+    channel = to_torch(channel)[:, 0].permute(0, 2, 1).contiguous()
+    size = spatial.shape[2:]
+    kernel = torch.full(
+        (x.shape[1], 1, spec.kernel_size, spec.kernel_size), 1 / spec.taps, device=device, dtype=x.dtype
+    )
+
+    def torch_unfold(x, spatial, channel):
+        columns = functional.unfold(x, spec.kernel_size, dilation=spec.dilation, padding=spec.reach, stride=spec.stride)
+        columns = columns.view(x.shape[0], x.shape[1], spec.taps, *size)
+        return (columns * spatial[:, None] * channel[..., None, None]).sum(2)
+
+    def torch_depthwise(x, spatial, channel):
+        return functional.conv2d(x, kernel, None, spec.stride, spec.reach, spec.dilation, x.shape[1])
+
+    def measure(function: Function, backward: bool):
+        inputs = [value.clone().requires_grad_(backward) for value in (x, spatial, channel)]
+
+        def step():
+            y = function(*inputs)
+            if backward:
+                torch.autograd.grad(y.sum(), inputs, allow_unused=True)
+
+        def wait(_):
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        step()
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        seconds = _repeat(step, wait)
+        return seconds, torch.cuda.max_memory_allocated() if device == "cuda" else 0
+
+    functions = {"torch_unfold": torch_unfold, "torch_depthwise": torch_depthwise}
+    if device == "cuda":
+        functions["torch_compiled_unfold"] = torch.compile(torch_unfold)
+    for name, function in functions.items():
+        yield name, "forward", lambda function=function: measure(function, backward=False)
+        yield name, "forward_backward", lambda function=function: measure(function, backward=True)
+
+
+def _repeat(launch: Callable[[], Any], wait: Callable[[Any], Any]) -> list[float]:
+    for _ in range(3):
+        wait(launch())
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        for _ in range(LAUNCHES - 1):
+            launch()
+        wait(launch())
+        seconds.append((time.perf_counter() - start) / LAUNCHES)
+    return seconds
+
+
+def _with_gradients(function: Function) -> Function:
+    """(arrays, dy) -> (y, dx, dspatial, dchannel)."""
+
+    def run(arrays, dy):
+        y, pull = jax.vjp(function, *arrays)
+        return y, *pull(dy)
+
+    return run
+
+
+def _reference(arg: ArgSpec, arrays: tuple, dy: np.ndarray) -> tuple:
+    """In float64, on the CPU."""
+    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
+        x, spatial, channel = (None if array is None else jnp.asarray(array.astype(np.float64)) for array in arrays)
+        assert x is not None
+        y = reference.forward(x, spatial, channel, arg.spec)
+        gradients = reference.backward(Residuals(x, spatial, channel), jnp.asarray(dy.astype(np.float64)), arg.spec)
+        return jax.device_get((y, *gradients))
+
+
+def _error(actual: np.ndarray, expected: np.ndarray, dtype: str) -> float:
+    """The largest error as a share of what is allowed: half a unit in the last place, and 1e-5 of the largest value."""
+    allowed = UNITS[dtype] / 2 * np.abs(expected) + 1e-5 * np.abs(expected).max()
+    error = np.abs(actual.astype(np.float64) - expected) / allowed
+    return float(np.nan_to_num(error, nan=np.inf).max())
+
+
+def _minimum_bytes(arg: ArgSpec, dtype: str, direction: str) -> int:
+    """Forward: inputs and y once. Backward besides: the inputs and dy again, and the cotangents."""
+    inputs = sum(math.prod(shape) for shape in arg.shapes() if shape is not None)
+    output = math.prod(arg.output_shape())
+    elements = inputs + output if direction == "forward" else 3 * inputs + 2 * output
+    return elements * jnp.dtype(dtype).itemsize
+
+
+if __name__ == "__main__":
+    sys.exit(main())

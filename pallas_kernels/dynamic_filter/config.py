@@ -1,0 +1,223 @@
+"""How a kernel is cut into programs: block sizes that may change the speed, never the answer.
+
+A kernel's threads each own a *patch*: a few neighbouring positions times the channels of one 128-bit load. Within a
+patch every value that is loaded is converted to float32 once and used for all the taps that see it; that is what the
+sizes here trade against registers. Numbers of instructions and registers come from `pallas_kernels.deviceless`.
+"""
+
+import dataclasses
+import math
+from typing import Literal
+
+import jax
+
+from pallas_kernels.dynamic_filter.spec import FilterSpec
+
+Shaped = jax.Array | jax.ShapeDtypeStruct
+Pass = Literal["forward", "input", "spatial", "channel"]  # y, or the cotangent of x, spatial, channel
+
+LOAD_BYTES = 16  # of a thread at once: the widest load there is
+WARPS = 4
+THREADS = 32 * WARPS
+# float32 values that a thread keeps for all its work. Of 255 registers, operands in flight and addresses need the rest.
+RESIDENT_REGISTERS = 120
+# Multiply-adds written out per program and lane; beyond it the code no longer fits the instruction cache.
+UNROLLED_TERMS = 128
+SUMS_PER_POSITION = 16  # of the spatial cotangent, above which a patch is one position wide
+TAPS_AT_ONCE = 27  # and per program; more of them are worth a loop
+PROGRAMS_PER_DEVICE = 396  # three for each of 132 multiprocessors: what fits with 168 registers a thread
+COUNT_LIMIT = 2**31 - 1  # of programs in a grid, and of what signed numbers can count
+WARPS_LIMIT = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockConfig:
+    """The cut of one kernel."""
+
+    patches: int  # patches per program, a power of two
+    channels: int  # channels per program, a power of two; never of two groups
+    rows: int  # a patch's positions along Ho (along H for the cotangent of x)
+    columns: int  # a patch's positions along Wo (along W)
+    tap_rows: int  # filter rows and columns handled at once: K×K, a loop over 1×K, or a loop over 1×1
+    tap_columns: int
+    warps: int = WARPS
+    chunks: int = 1  # programs that share a sample in the channel cotangent; their partial sums are added in order
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """The sizes a cut depends on."""
+
+    spec: FilterSpec
+    batch: int
+    height: int
+    width: int
+    channels: int
+    groups: int
+    itemsize: int  # of x, in bytes
+    has_spatial: bool
+    has_channel: bool
+
+    @classmethod
+    def of(cls, x: Shaped, spatial: Shaped | None, channel: Shaped | None, spec: FilterSpec) -> "Problem":
+        groups = 1 if spatial is None else spatial.shape[-2]
+        batch, height, width, channels = x.shape
+        has_filters = spatial is not None, channel is not None
+        return cls(spec, batch, height, width, channels, groups, x.dtype.itemsize, *has_filters)
+
+    @property
+    def lanes(self) -> int:
+        """Channels per thread."""
+        return LOAD_BYTES // self.itemsize
+
+    @property
+    def group_channels(self) -> int:
+        return self.channels // self.groups
+
+    @property
+    def positions(self) -> tuple[int, int]:
+        """Ho, Wo."""
+        return self.spec.grid_size(self.height), self.spec.grid_size(self.width)
+
+
+def choose(problem: Problem, which: Pass) -> BlockConfig:
+    """The cut that is used: the heuristic's, as nothing has been measured yet."""
+    return heuristic(problem, which)
+
+
+def heuristic(problem: Problem, which: Pass) -> BlockConfig:
+    """Sizes by counting registers: what a thread keeps per tap and per position must fit beside its operands."""
+    channels = _block_channels(problem)
+    patches = THREADS * min(problem.lanes, channels) // channels
+    tap_rows, tap_columns = _taps_at_once(problem, which)
+    rows, columns = _patch(problem, which, tap_rows, tap_columns)
+    config = BlockConfig(patches, channels, rows, columns, tap_rows, tap_columns)
+    if which == "channel":
+        config = dataclasses.replace(config, chunks=_chunks(problem, config))
+    return config
+
+
+def programs(problem: Problem, config: BlockConfig, which: Pass) -> int:
+    """How many programs the kernel is launched with."""
+    height, width = (problem.height, problem.width) if which == "input" else problem.positions
+    patches = math.ceil(height / config.rows) * math.ceil(width / config.columns)
+    blocks = problem.groups * math.ceil(problem.group_channels / config.channels)
+    if which == "channel":
+        return problem.batch * config.chunks * blocks
+    if which == "spatial":
+        blocks = problem.groups
+    return math.ceil(problem.batch * patches / config.patches) * blocks
+
+
+def check_launch(problem: Problem, config: BlockConfig, which: Pass) -> None:
+    """Refuses a launch that no device can run, or that would count past 32 bits.
+
+    Arrays may be larger than 2^31 elements: their addresses have 64 bits where they need them. Pixels may not.
+
+    Raises:
+      NotImplementedError: more pixels or programs than can be counted, or more threads than a program can have.
+    """
+    (rows, columns), scale = problem.positions, problem.spec.scale
+    pixels = problem.batch * max(problem.height * problem.width, scale**2 * rows * columns)
+    spare = programs(problem, config, which) * config.patches
+    if max(pixels, spare) > COUNT_LIMIT:
+        raise NotImplementedError(
+            f"The Triton kernels count the pixels of a batch in 32 bits: expected at most {COUNT_LIMIT} pixels, "
+            f"got {pixels} for {problem}. Split the batch."
+        )
+    if not 1 <= config.warps <= WARPS_LIMIT:
+        raise NotImplementedError(
+            f"A program has 1 to {WARPS_LIMIT} warps, got {config.warps} in {config} for {problem}."
+        )
+
+
+def steps_per_chunk(problem: Problem, config: BlockConfig) -> int:
+    """Loads of `patches` patches that a program of the channel cotangent goes through."""
+    rows, columns = problem.positions
+    patches = math.ceil(rows / config.rows) * math.ceil(columns / config.columns)
+    return math.ceil(patches / (config.patches * config.chunks))
+
+
+def loop_trips(problem: Problem, config: BlockConfig, which: Pass) -> tuple[int, ...]:
+    """How often the loops of a kernel run, outermost first; one that runs once is not there."""
+    kernel_size = problem.spec.kernel_size
+    taps = (kernel_size // config.tap_rows) * (kernel_size // config.tap_columns)
+    inner = 1
+    if which == "spatial":
+        inner = math.ceil(problem.group_channels / config.channels)
+    if which == "channel":
+        inner = steps_per_chunk(problem, config)
+    return tuple(trips for trips in (taps, inner) if trips > 1)
+
+
+def outputs_per_program(problem: Problem, config: BlockConfig, which: Pass) -> int:
+    """Elements of y (of x for its cotangent) that a program with full blocks works through."""
+    positions = config.patches * config.rows * config.columns
+    if which == "input":
+        return positions * config.channels
+    if which == "spatial":
+        return positions * problem.spec.scale**2 * problem.group_channels
+    steps = steps_per_chunk(problem, config) if which == "channel" else 1
+    return positions * problem.spec.scale**2 * config.channels * steps
+
+
+def _block_channels(problem: Problem) -> int:
+    """A cache line, 64 channels of bfloat16. Fewer where a group is smaller, or too many of the block would be idle."""
+    group_channels, lanes = problem.group_channels, problem.lanes
+    block = min(8 * lanes, 2 ** math.ceil(math.log2(group_channels)))
+    while block > lanes and -group_channels % block > group_channels / 4:
+        block //= 2
+    return block
+
+
+def _taps_at_once(problem: Problem, which: Pass) -> tuple[int, int]:
+    """All taps where the values kept per tap fit the registers, else one filter row, else one tap.
+
+    Per tap a thread keeps its channels' filter, or in the channel cotangent the sums of it, or in the spatial cotangent
+    one sum per position.
+    """
+    spec = problem.spec
+    if which == "input" and spec.stride > 1:
+        return spec.kernel_size, spec.kernel_size  # which taps reach a pixel depends on the pixel: written out for each
+    for tap_rows, tap_columns in ((spec.kernel_size, spec.kernel_size), (1, spec.kernel_size)):
+        taps = tap_rows * tap_columns * spec.scale**2
+        kept = 0
+        if problem.has_channel:
+            kept += problem.lanes * taps
+        if which == "spatial":
+            kept += taps
+        if kept <= RESIDENT_REGISTERS * 3 // 4 and taps <= TAPS_AT_ONCE:
+            return tap_rows, tap_columns
+    return 1, 1
+
+
+def _patch(problem: Problem, which: Pass, tap_rows: int, tap_columns: int) -> tuple[int, int]:
+    """As many positions as registers and code size allow: a taller patch reads fewer halos and channel filters."""
+    spec, step = problem.spec, problem.spec.stride if which == "input" else 1
+    height, width = (problem.height, problem.width) if which == "input" else problem.positions
+    sub_pixels = 1 if which == "input" else spec.scale**2
+    terms = tap_rows * tap_columns * spec.scale**2
+    correlates = which in ("forward", "input")
+    columns = 4 if correlates and tap_rows == 1 and spec.scale == 1 and not problem.has_channel else 2
+    columns = min(columns, width)
+    columns = step * math.ceil(columns / step)
+    # With all taps at once only the rows a tap row apart are in flight; a loop over taps keeps every position's sums.
+    kept_per_row = columns * sub_pixels * problem.lanes
+    if which == "spatial":
+        columns = 1 if terms > SUMS_PER_POSITION else columns
+        kept_per_row = columns * terms
+    rows = max(1, UNROLLED_TERMS // (terms * columns))
+    if not correlates or tap_rows == 1:
+        share = 3 if which == "spatial" else 2  # of the registers; x, dy and a channel filter need the rest
+        rows = min(rows, max(1, RESIDENT_REGISTERS // share // kept_per_row))
+    # Fewer rows where there are too few patches to fill a device.
+    lines = problem.batch * math.ceil(width / columns) * problem.channels / (THREADS * problem.lanes)
+    rows = max(1, min(rows, height, int(lines * height / PROGRAMS_PER_DEVICE)))
+    rows = math.ceil(height / math.ceil(height / rows))  # 56 rows in sevens of eight, not in eights and a rest
+    return step * math.ceil(rows / step), columns
+
+
+def _chunks(problem: Problem, config: BlockConfig) -> int:
+    """Partial sums per sample: enough programs to fill a device, each with at least four steps of work."""
+    blocks = problem.batch * problem.groups * math.ceil(problem.group_channels / config.channels)
+    return max(1, min(math.ceil(PROGRAMS_PER_DEVICE / blocks), steps_per_chunk(problem, config) // 4))

@@ -1,0 +1,44 @@
+"""The suite that runs where a GPU is measures, finds errors and goes on past what fails."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments import gpu_suite
+from pallas_kernels.dynamic_filter import xla
+from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
+
+SMALL = ArgSpec("small", (1, 4, 5, 4))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(gpu_suite, "REPEATS", 2)
+    monkeypatch.setattr(gpu_suite, "LAUNCHES", 1)
+    monkeypatch.setattr(gpu_suite.importlib.util, "find_spec", lambda name: None)  # without torch
+
+
+def test_right_gradients_pass_and_wrong_ones_do_not(monkeypatch):
+    assert all(row["passed"] for row in gpu_suite.check_rows(["xla"], (SMALL,)))
+    right = xla.backward
+    monkeypatch.setattr(
+        xla, "backward", lambda *a: right(*a)._replace(x=right(*a).x * jnp.bfloat16(1.01).astype(a[1].dtype))
+    )
+    jax.clear_caches()
+    assert not any(row["passed"] for row in gpu_suite.check_rows(["xla"], (SMALL,)))
+    jax.clear_caches()
+
+
+def test_every_peer_has_a_row_and_a_failing_one_says_why():
+    rows = list(gpu_suite.timing_rows([SMALL], ["xla", "no_such_implementation"]))
+    names = {row["implementation"] for row in rows}
+    assert names == {"xla", "no_such_implementation", "xla_unfold", "xla_depthwise"}
+    assert len(rows) == len(names) * 2 * 2  # two dtypes, two passes
+    for row in rows:
+        assert ("error" in row) == (row["implementation"] == "no_such_implementation"), row
+        assert "error" in row or row["median_ms"] > 0
+
+
+def test_the_unfold_formulation_computes_the_operator():
+    x, spatial, channel = SMALL.arrays()
+    assert jnp.allclose(gpu_suite.unfold(SMALL.spec, x, spatial, channel), SMALL.call(x, spatial, channel), atol=1e-5)

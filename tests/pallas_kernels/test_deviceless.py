@@ -1,0 +1,79 @@
+"""The kernels fit the GPUs they are for: facts of their machine code, without a GPU."""
+
+import importlib.util
+
+import jax.numpy as jnp
+import pytest
+
+from pallas_kernels import deviceless
+from pallas_kernels.dynamic_filter import triton
+from pallas_kernels.dynamic_filter.arg_specs import ARG_SPECS, ArgSpec
+from pallas_kernels.dynamic_filter.kernel_table import rows_of
+from pallas_kernels.dynamic_filter.spec import FilterSpec
+
+needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton's compiler")
+DEPTHWISE = ArgSpec("depthwise", (8, 14, 14, 64), groups=None)
+LOOPED = ArgSpec("looped", (8, 14, 14, 64), FilterSpec(7), groups=4, channel=False)
+
+
+@needs_triton
+@pytest.mark.parametrize("device", ["h200", "a100"])
+@pytest.mark.parametrize("arg", [ARG_SPECS["resnet50_14x14x512_stride2"], LOOPED, DEPTHWISE], ids=lambda arg: arg.name)
+def test_no_kernel_spills_or_needs_a_stack(arg, device):
+    for row in rows_of(deviceless.DEVICES[device], arg, jnp.bfloat16):
+        assert (row.spill_bytes, row.stack_bytes) == (0, 0), row
+        assert row.registers <= 255, row
+
+
+@needs_triton
+@pytest.mark.parametrize("device", ["h200", "a100"])
+def test_the_forward_pass_takes_at_most_30_instructions_per_output_and_loads_128_bits_at_a_time(device):
+    arg = ARG_SPECS["resnet50_56x56x64"]
+    x, spatial, channel = arg.structs(jnp.bfloat16)
+    assert x is not None
+    [kernel] = deviceless.triton_kernels(lambda *inputs: triton.forward(*inputs, arg.spec), x, spatial, channel)
+    used = deviceless.resources(kernel, deviceless.DEVICES[device])
+    config = triton.choose(triton.Problem.of(x, spatial, channel, arg.spec), "forward")
+    outputs = config.patches * config.rows * config.columns * config.channels
+    assert (used.spill_bytes, used.stack_bytes) == (0, 0)
+    assert used.executed(()) * 32 * kernel.warps / outputs <= 30
+    # What is not channel-contiguous is the spatial filter: one value per position and tap.
+    narrow = sum(count for opcode, count in used.loads.items() if "128" not in opcode.split("."))
+    assert narrow == config.rows * config.columns * arg.spec.taps
+
+
+ASSEMBLY = """
+.text.kernel:
+        /*0000*/                   LDG.E.128 R0, desc[UR4][R2.64] ;
+.L_x_0:
+        /*0010*/                   FADD R0, R0, R1 ;
+.L_x_1:
+        /*0020*/              @!P0 FMUL R0, R0, R1 ;
+        /*0030*/               @P1 BRA `(.L_x_1) ;
+        /*0040*/               @P0 BRA `(.L_x_0) ;
+        /*0050*/                   LDG.E.U16 R0, desc[UR4][R2.64+0x2] ;
+        /*0060*/                   EXIT ;
+.L_x_2:
+        /*0070*/                   BRA `(.L_x_2) ;
+        /*0080*/                   NOP ;
+"""
+
+
+def test_instructions_are_counted_as_often_as_their_loops_run():
+    instructions, loops = deviceless._parse(ASSEMBLY)
+    assert instructions == ("LDG.E.128", "FADD", "FMUL", "BRA", "BRA", "LDG.E.U16", "EXIT", "BRA")
+    assert loops == ((1, 4), (2, 3))
+    used = deviceless.Resources(16, 0, 0, 0, instructions, loops)
+    assert used.executed((10, 5)) == 4 + 10 * 2 + 10 * 5 * 2
+    assert used.vector_load_share == 16 / 18
+    once = deviceless.Resources(16, 0, 0, 0, instructions, ())  # the compiler wrote the loops out
+    assert once.executed((10, 5)) == len(instructions)
+
+
+def test_a_missing_compiler_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    kernel = deviceless.TritonKernel("name", "code", 4, 1, 1)
+    with pytest.raises(NotImplementedError, match="pip install triton"):
+        deviceless.resources(kernel, deviceless.DEVICES["h200"])
+    with pytest.raises(NotImplementedError, match="jax-cuda13-plugin=="):
+        deviceless.devices(deviceless.DEVICES["h200"], 8)
