@@ -77,7 +77,7 @@ def convert(
 
 
 def load_tensors(model: nnx.Module, tensors: Mapping[str, np.ndarray], source: str) -> None:
-    """`load_checkpoint` with what `source` holds. The model may be abstract (from `nnx.eval_shape`) and then becomes real.
+    """`load_checkpoint` with what `source` holds. An abstract model (from `nnx.eval_shape`) becomes real.
 
     Raises:
       CheckpointError: as `load_checkpoint`, in the names that `tensors` has.

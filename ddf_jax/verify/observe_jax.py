@@ -108,7 +108,7 @@ def _call_compiled(
 
 
 def _layer_names(parameters: Iterable[str]) -> dict[str, str]:
-    """Official names of modules by ours: what remains of a parameter's two names when their ends are dropped together."""
+    """Official names of modules by ours: what remains of a parameter's two names without their common ends."""
     names = {}
     for own in parameters:
         official = translate_name(own, "own")

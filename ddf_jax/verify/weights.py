@@ -3,6 +3,7 @@
 `numpy.random.RandomState` is the one generator whose stream numpy promises never to change.
 """
 
+import re
 import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -51,7 +52,7 @@ def _weight(
         return random.uniform(0.5, 1.5, shape)
     if normalises and kind == "bias":
         scale = _weight(f"{layer}.weight", shape, shapes, margin, seed)
-        return margin * scale + 0.1 * random.standard_normal(shape)
+        return _margin(layer, shapes, margin) * scale + 0.1 * random.standard_normal(shape)
     if kind == "running_mean":
         return 0.1 * random.standard_normal(shape)
     if len(shape) == 4:
@@ -59,6 +60,13 @@ def _weight(
     if len(shape) == 2:  # the classifier: logits of order 1, so that the softmax is not saturated
         return random.standard_normal(shape) / (np.sqrt(shape[1]) * (1 + margin))
     return 0.3 * random.standard_normal(shape)
+
+
+def _margin(layer: str, shapes: Mapping[str, tuple[int, ...]], margin: float) -> float:
+    """Less for the last normalisation of a block: the residual sum adds up the shifts of all blocks before it."""
+    match = re.fullmatch(r"(.+\.bn)(\d)", layer)
+    last = match is not None and f"{match[1]}{int(match[2]) + 1}.running_var" not in shapes
+    return margin / 8 if last else margin
 
 
 def _random(seed: int, name: str) -> np.random.RandomState:

@@ -4,7 +4,7 @@
     suite.check(suite.by_module(module), arg)        # an object with `forward` and `backward`, registered or not
 
 compares the value and the three cotangents with the float64 loop of `oracle`, twice, and the two runs bit by bit.
-`HARD_CASES`, `neighbours(arg)` and the hypothesis strategy `arg_specs()` are what to call it with.
+`HARD_CASES`, `LARGE_KERNELS`, `neighbours(arg)` and the hypothesis strategy `arg_specs()` are what to call it with.
 """
 
 import functools
@@ -141,11 +141,11 @@ def _case(name: str, x: tuple[int, int, int, int], kernel_size: int = 3, **optio
 
 
 HARD_CASES = (
-    *(_case(f"kernel_{k}", (2, 6, 5, 4), k, groups=2) for k in (1, 3, 5, 7, 11)),
-    _case("kernel_15_on_a_smaller_image", (1, 4, 6, 3), 15),
+    *(_case(f"kernel_{k}", (2, 6, 5, 4), k, groups=2) for k in (1, 3, 5)),
+    _case("kernel_7_on_a_smaller_image", (1, 4, 6, 3), 7),
     _case("one_pixel", (1, 1, 1, 1)),
     _case("one_pixel_of_three_channels", (2, 1, 1, 3), 5, groups=3),
-    _case("one_row", (1, 1, 9, 2), 9),
+    _case("one_row", (1, 1, 9, 2), 5),
     _case("one_column", (1, 9, 1, 2), 5, combine="add"),
     *(_case(f"stride_{n}", (2, 9, 7, 4), stride=n, groups=2) for n in (2, 3, 4)),
     *(_case(f"dilation_{n}", (2, 7, 9, 4), dilation=n, combine="add") for n in (2, 3, 4)),
@@ -164,6 +164,9 @@ HARD_CASES = (
     _case("scale_no_spatial_filter", (2, 3, 4, 2), scale=3, groups=None),
     _case("scale_one_pixel", (1, 1, 1, 1), scale=2),
 )
+
+# A row of their own, for what writes its taps out takes long to compile here.
+LARGE_KERNELS = tuple(_case(f"kernel_{k}", (1, 4, 13, 4), k, groups=2) for k in (9, 11, 15))
 
 MIXED_DTYPES = (
     ("bfloat16", "bfloat16", "bfloat16"),

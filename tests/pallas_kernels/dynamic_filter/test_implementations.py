@@ -21,6 +21,12 @@ def test_value_and_cotangents_equal_the_loop(operator, arg):
     suite.check(operator, arg)
 
 
+@pytest.mark.parametrize("operator", [pytest.param("reference", marks=pytest.mark.slow), "xla"])
+@pytest.mark.parametrize("arg", suite.LARGE_KERNELS, ids=lambda arg: arg.name)
+def test_large_kernels_equal_the_loop(operator, arg):
+    suite.check(OPERATORS[operator], arg)
+
+
 @every_operator
 @pytest.mark.parametrize("dtypes", suite.MIXED_DTYPES, ids="-".join)
 def test_any_dtypes_are_summed_wide_and_rounded_once(operator, dtypes):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -149,3 +150,14 @@ def test_vmap_over_sharded_arrays_is_a_loop_without_communication(mode, mapped, 
         if mode == "explicit" or mapped is None:
             assert not collectives(program)
         np.testing.assert_allclose(jax.device_get(program(*placed)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_an_exported_program_keeps_its_explicit_sharding():
+    """Over Auto axes JAX cannot serialize what `custom_partitioning` leaves in a program for several devices."""
+    arg = ArgSpec("exported", (8, 4, 5, 4))
+    with eight_devices("explicit") as mesh:
+        arrays = jax.device_put(arg.arrays(), NamedSharding(mesh, P(("data", "model"))))
+        program = export.deserialize(export.export(jax.jit(arg.call))(*arrays).serialize())
+        y = jax.jit(program.call)(*arrays)
+        assert y.sharding.is_equivalent_to(arrays[0].sharding, 4)
+    np.testing.assert_allclose(y, arg.call(*arg.arrays()), rtol=1e-5, atol=1e-5)

@@ -42,4 +42,4 @@ def test_the_backward_pass_never_holds_every_tap_of_every_channel(arg):
     temporary = temporary_bytes(suite.pull_back(suite.by_name("xla")(arg)), *inputs, dy)
     every_tap_of_every_channel = arg.spec.taps * size(dy)
     assert temporary < every_tap_of_every_channel / 2
-    assert temporary < 2 * (2 * size(*inputs) + size(dy))  # twice the inputs, their cotangents and dy
+    assert temporary < 3 * (2 * size(*inputs) + size(dy))  # of the inputs, their cotangents and dy
