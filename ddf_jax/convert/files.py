@@ -122,7 +122,7 @@ def _to_torch(torch, value: np.ndarray):
 
 def _torch(path: Path) -> Any:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError as error:
         raise CheckpointError(
             f"{path.name} is in PyTorch's own format, which only PyTorch reads and writes: "

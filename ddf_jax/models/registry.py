@@ -85,7 +85,7 @@ def create(
 
     >>> from flax import nnx
     >>> import jax.numpy as jnp
-    >>> model = create("ddf_resnet18", num_classes=10, stem="small", width=8, rngs=nnx.Rngs(0))
+    >>> model = create("resnet18", num_classes=10, stem="small", width=8, blocks=(1, 1), rngs=nnx.Rngs(0))
     >>> model.eval()
     >>> model(jnp.zeros((1, 32, 32, 3))).shape
     (1, 10)

@@ -1,10 +1,13 @@
 """ResNets, plain and with DDF, with timm's parameter names."""
 
+# torch is an extra, and the types are checked without it too.
+# pyright: reportMissingImports=false
+
 import fnmatch
 import functools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -21,7 +24,8 @@ def create(name: str, *, num_classes: int = 1000, **options) -> "ResNet":
     """The network of that name (`list_models()`), with freshly initialised parameters in float32.
 
     Names are those of the JAX registry; `ddf_resnet50` is the official repository's `ddf_mul_resnet50`, the same module
-    as that repository's in names, parameters and values. `options` are those of `ResNet`, and `squeeze_ratio` for DDF.
+    as that repository's in names, parameters and values. `options` are those of `ResNet`, with `blocks` instead of the
+    name's own, and `squeeze_ratio` for DDF.
 
     Raises:
       ValueError: no network has that name.
@@ -37,13 +41,15 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 class ResNet(nn.Module):
-    """Residual network of four stages: [B, 3, H, W] to logits [B, num_classes].
+    """Residual network: [B, in_channels, H, W] to logits [B, num_classes].
 
     Args:
       block: `BasicBlock` or `Bottleneck`.
-      depths: blocks in each stage; widths are 64, 128, 256, 512 times the block's expansion.
+      blocks: how many there are in each stage. A stage is `layer1`, `layer2`, … and twice as wide as the one before.
       spatial_op: what stands in the blocks where a 3×3 convolution stood.
       num_classes: outputs.
+      in_channels: channels of the images.
+      width: channels of the stem and of the first stage.
       stem: "imagenet" is a 7×7 convolution of stride 2 and a max-pool, "small" a 3×3 convolution of stride 1.
 
     Reference: He et al., Deep Residual Learning for Image Recognition, CVPR 2016; stride on the 3×3 convolution.
@@ -52,37 +58,40 @@ class ResNet(nn.Module):
     def __init__(
         self,
         block: type["BasicBlock"] | type["Bottleneck"],
-        depths: Sequence[int],
+        blocks: Sequence[int],
         spatial_op: SpatialOp,
         *,
         num_classes: int = 1000,
+        in_channels: int = 3,
+        width: int = 64,
         stem: Literal["imagenet", "small"] = "imagenet",
     ):
         super().__init__()
         small = stem == "small"
-        self.conv1 = _conv(3, 64, 3) if small else _conv(3, 64, 7, 2)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.conv1 = _conv(in_channels, width, 3) if small else _conv(in_channels, width, 7, 2)
+        self.bn1 = nn.BatchNorm2d(width)
         self.act1 = nn.ReLU()
         self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, padding=1)
-        expansion = block.expansion
 
-        def stage(in_channels: int, width: int, depth: int, stride: int) -> nn.Sequential:
-            rest = [block(width * expansion, width, 1, spatial_op) for _ in range(depth - 1)]
-            return nn.Sequential(block(in_channels, width, stride, spatial_op), *rest)
-
-        self.layer1 = stage(64, 64, depths[0], 1)
-        self.layer2 = stage(64 * expansion, 128, depths[1], 2)
-        self.layer3 = stage(128 * expansion, 256, depths[2], 2)
-        self.layer4 = stage(256 * expansion, 512, depths[3], 2)
-        self.fc = nn.Linear(512 * expansion, num_classes)
+        channels = width
+        self.stages = [f"layer{stage + 1}" for stage in range(len(blocks))]
+        for name, depth in zip(self.stages, blocks, strict=True):
+            layers = []
+            for index in range(depth):
+                stride = 2 if index == 0 and name != "layer1" else 1
+                layers.append(block(channels, width, stride, spatial_op))
+                channels = width * block.expansion
+            self.add_module(name, nn.Sequential(*layers))
+            width *= 2
+        self.fc = nn.Linear(channels, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.act1(self.bn1(self.conv1(x))))
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
+        for name in self.stages:
+            x = self.get_submodule(name)(x)
         return self.fc(x.mean((2, 3)))
 
 
@@ -147,13 +156,18 @@ def _conv3x3(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     return _conv(in_channels, out_channels, 3, stride)
 
 
-def _resnet(depth: int, **options) -> ResNet:
-    if depth in _BASIC:
-        return ResNet(BasicBlock, _BASIC[depth], _conv3x3, **options)
-    return ResNet(Bottleneck, _BOTTLENECK[depth], _conv3x3, **options)
+def _resnet(depth: int, *, blocks: Sequence[int] | None = None, **options) -> ResNet:
+    return _build(depth, blocks, _conv3x3, options)
 
 
-def _ddf_resnet(depth: int, *, combine: Literal["mul", "add"], squeeze_ratio: float | None = None, **options) -> ResNet:
+def _ddf_resnet(
+    depth: int,
+    *,
+    combine: Literal["mul", "add"],
+    squeeze_ratio: float | None = None,
+    blocks: Sequence[int] | None = None,
+    **options,
+) -> ResNet:
     basic = depth in _BASIC
     if squeeze_ratio is None:
         squeeze_ratio = 0.5 if basic else 0.2
@@ -167,15 +181,18 @@ def _ddf_resnet(depth: int, *, combine: Literal["mul", "add"], squeeze_ratio: fl
         # No code of this network was published: the layout and σ = 0.5 are those that count the paper's 7.7 M
         # parameters, and the three names are this project's.
         layers = {
-            "ddf": DDF(in_channels, stride=stride, squeeze_ratio=squeeze_ratio, combine=combine),
+            "ddf": ddf(in_channels, in_channels, stride),
             "bn": nn.BatchNorm2d(in_channels),
             "pointwise": _conv(in_channels, out_channels, 1),
         }
         return nn.Sequential(OrderedDict(layers))
 
-    if basic:
-        return ResNet(BasicBlock, _BASIC[depth], ddf_pointwise, **options)
-    return ResNet(Bottleneck, _BOTTLENECK[depth], ddf, **options)
+    return _build(depth, blocks, ddf_pointwise if basic else ddf, options)
+
+
+def _build(depth: int, blocks: Sequence[int] | None, spatial_op: SpatialOp, options: dict[str, Any]) -> ResNet:
+    block, usual = (BasicBlock, _BASIC[depth]) if depth in _BASIC else (Bottleneck, _BOTTLENECK[depth])
+    return ResNet(block, usual if blocks is None else blocks, spatial_op, **options)
 
 
 _MODELS: dict[str, Callable[..., ResNet]] = {

@@ -9,8 +9,9 @@ import numpy as np
 from flax import nnx
 
 from ddf_jax import models
+from ddf_jax.convert.checkpoint import load_tensors
 from ddf_jax.convert.files import read_tensors
-from ddf_jax.convert.rules import naming_of, translate
+from ddf_jax.convert.rules import COUNTER, naming_of, translate
 from ddf_jax.verify.observe_jax import observe_jax
 from ddf_jax.verify.report import TOLERANCES, Report, relative_errors
 from ddf_jax.verify.weights import make_batch, make_weights
@@ -62,22 +63,27 @@ def verify(
     names = [name for name in models.list_models(model) if name in ports]
     if not names:
         raise ValueError(f"no model with a PyTorch port is named {model!r}; there are {', '.join(ports)}.")
-    stored = None if checkpoint is None else _official(read_tensors(checkpoint))
+    if checkpoint is not None and len(names) > 1:
+        raise ValueError(f"a checkpoint is of one model, but {model!r} names {len(names)}: {', '.join(names)}.")
+    options = options or {}
+    stored = None if checkpoint is None else _stored_weights(checkpoint)
+    num_classes = 10 if stored is None or "fc.bias" not in stored else stored["fc.bias"].size
+    images = make_batch(size, batch=batch, channels=options.get("in_channels", 3), num_classes=num_classes, seed=seed)
     reports = []
     for name in names:
-        num_classes = 10 if stored is None or "fc.bias" not in stored else stored["fc.bias"].size
-        theirs = torch_port.create(name, num_classes=num_classes, **(options or {}))
+        theirs = torch_port.create(name, num_classes=num_classes, **options)
         shapes = {key: tuple(value.shape) for key, value in theirs.state_dict().items()}
-        images = make_batch(size, batch=batch, num_classes=num_classes, seed=seed)
-        weights = stored
-        if weights is None:
+        if stored is None:
             weights = calibrate(theirs, make_weights(shapes, margin=MARGINS[dtype], seed=seed), images)
+        else:  # a file need not hold torch's counters
+            weights = {key: np.zeros((), np.int64) for key in shapes if key.endswith(COUNTER)} | stored
         with jax.enable_x64(dtype == "float64"):
-            ours = create_abstract(name, dtype, num_classes, options or {})
+            ours = create_abstract(name, dtype, num_classes, options)
+            load_tensors(ours, weights, str(checkpoint or "what was made up"))
             if implementation is not None:
                 choose_implementation(ours, implementation)
             errors = relative_errors(
-                observe_jax(ours, weights, images, dtype=dtype), observe_torch(theirs, weights, images, dtype=dtype)
+                observe_jax(ours, images, dtype=dtype), observe_torch(theirs, weights, images, dtype=dtype)
             )
         reports.append(Report(name, dtype, size, TOLERANCES[dtype], errors))
     return reports
@@ -93,8 +99,13 @@ def choose_implementation(model: nnx.Module, implementation: str) -> None:
     """Makes every dynamic filter in the model run that implementation."""
     for _, module in nnx.iter_modules(model):
         if hasattr(module, "implementation"):
-            module.implementation = implementation
+            module.implementation = implementation  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _official(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return tensors if naming_of(tensors) == "official" else translate(tensors, "own")
+def _stored_weights(path: Path) -> dict[str, np.ndarray]:
+    """What a checkpoint holds, under official names, in float64."""
+    tensors = read_tensors(path)
+    official = tensors if naming_of(tensors) == "official" else translate(tensors, "own")
+    return {
+        name: value if name.endswith(COUNTER) else np.asarray(value, np.float64) for name, value in official.items()
+    }

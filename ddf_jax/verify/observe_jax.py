@@ -13,7 +13,7 @@ import optax
 from flax import nnx
 from jax import Array
 
-from ddf_jax.convert.checkpoint import load_tensors, named_arrays
+from ddf_jax.convert.checkpoint import named_arrays
 from ddf_jax.convert.rules import translate, translate_name
 from ddf_jax.verify.observation import INPUT, LEARNING_RATE, LOGITS, MOMENTUM, WEIGHT_DECAY, Observation
 from ddf_jax.verify.weights import Batch
@@ -21,13 +21,12 @@ from ddf_jax.verify.weights import Batch
 Outputs = dict[str, Array]  # by the module's path, joined by dots
 
 
-def observe_jax(model: nnx.Module, weights: Mapping[str, np.ndarray], batch: Batch, *, dtype: str) -> Observation:
-    """One evaluation and one training step of `model`, which computes in `dtype`, from the official `weights`.
+def observe_jax(model: nnx.Module, batch: Batch, *, dtype: str) -> Observation:
+    """One evaluation and one training step of `model`, which computes in `dtype`.
 
     Results have official names and torch's layouts. Matrix products run at the highest precision. The model's blocks
     are compiled one by one, each kind of block once for all models; what is around them runs operation by operation.
     """
-    load_tensors(model, weights, "the weights")
     images, labels = jnp.asarray(batch.images, dtype), jnp.asarray(batch.labels)
     with jax.default_matmul_precision("highest"):
         model.eval()
@@ -47,7 +46,7 @@ def observe_jax(model: nnx.Module, weights: Mapping[str, np.ndarray], batch: Bat
 
         optimizer = optax.chain(optax.add_decayed_weights(WEIGHT_DECAY), optax.sgd(LEARNING_RATE, momentum=MOMENTUM))
         updates, _ = optimizer.update(gradients, optimizer.init(parameters), parameters)
-        stepped = optax.apply_updates(parameters, updates)
+        stepped: Any = optax.apply_updates(parameters, updates)
 
     names = _layer_names(named_arrays(parameters))
     return {

@@ -1,5 +1,9 @@
 """What the PyTorch port computes."""
 
+# torch is an extra, and the types are checked without it too.
+# pyright: reportMissingImports=false
+
+import copy
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -14,9 +18,8 @@ from ddf_jax.verify.weights import Batch
 def observe_torch(model: nn.Module, weights: Mapping[str, np.ndarray], batch: Batch, *, dtype: str) -> Observation:
     """One evaluation and one training step of `model` in `dtype`, from the official `weights`, loaded strictly."""
     model = model.to(getattr(torch, dtype))
-    model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
-    images = torch.from_numpy(batch.images.transpose(0, 3, 1, 2).copy()).to(getattr(torch, dtype))
-    labels = torch.from_numpy(batch.labels)
+    model.load_state_dict(_tensors(weights))
+    images, labels = _images(batch, getattr(torch, dtype)), torch.from_numpy(batch.labels)
 
     with torch.no_grad():
         evaluation, _ = _run(model.eval(), images)
@@ -38,24 +41,26 @@ def observe_torch(model: nn.Module, weights: Mapping[str, np.ndarray], batch: Ba
 
 
 def calibrate(model: nn.Module, weights: Mapping[str, np.ndarray], batch: Batch) -> dict[str, np.ndarray]:
-    """`weights` with running statistics around those of the batch, as a trained network has.
+    """`weights` with running statistics around those of the batch, as a trained network has them.
 
-    Made-up ones taken as they are would let activations drift, layer by layer, to where only their differences matter.
-    A made-up mean becomes a shift in deviations, a made-up variance a factor.
+    Made-up ones taken as they are let activations drift, layer by layer, to where a mean drowns what differs. Here a
+    made-up mean becomes a shift in deviations and a made-up variance a factor.
     """
-    model = model.double().train()
-    model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
-    norms = {name: module for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
-    for module in norms.values():
-        module.momentum = 1.0  # takes the batch's statistics over
+    model = copy.deepcopy(model).double().train()
+    model.load_state_dict(_tensors(weights))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0  # running statistics become the batch's
     with torch.no_grad():
-        model(torch.from_numpy(batch.images.transpose(0, 3, 1, 2).copy()))
+        model(_images(batch, torch.float64))
+    seen = {name: _array(value) for name, value in model.state_dict().items()}
     calibrated = dict(weights)
-    for name, module in norms.items():
-        mean, variance = _array(module.running_mean), _array(module.running_var)
-        calibrated[f"{name}.running_mean"] = mean + weights[f"{name}.running_mean"] * np.sqrt(variance)
-        calibrated[f"{name}.running_var"] = variance * weights[f"{name}.running_var"]
-        module.momentum = 0.1
+    for name in weights:
+        layer, _, kind = name.rpartition(".")
+        if kind == "running_mean":
+            calibrated[name] = seen[name] + weights[name] * np.sqrt(seen[f"{layer}.running_var"])
+        if kind == "running_var":
+            calibrated[name] = seen[name] * weights[name]
     return calibrated
 
 
@@ -73,6 +78,14 @@ def _run(model: nn.Module, images: Tensor) -> tuple[dict[str, np.ndarray], Tenso
         for handle in handles:
             handle.remove()
     return outputs, logits
+
+
+def _tensors(weights: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
+
+
+def _images(batch: Batch, dtype: torch.dtype) -> Tensor:
+    return torch.from_numpy(batch.images.transpose(0, 3, 1, 2).copy()).to(dtype)
 
 
 def _arrays(tensors: Mapping[str, Tensor | None]) -> dict[str, np.ndarray]:

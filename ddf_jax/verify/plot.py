@@ -1,5 +1,6 @@
 """A picture of the error of each layer."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,11 @@ _FLOOR = 1e-17
 
 
 def draw_errors(reports: Sequence[Report], path: Path) -> None:
-    """Writes a picture with a panel for each report: relative error of each layer against its depth."""
+    """Writes a PNG with a panel for each report: the relative error of each layer against its depth.
+
+    Raises:
+      ValueError: the file cannot be written.
+    """
     figure = Figure(figsize=(10, 3.2 * len(reports)), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, report in zip(figure.subplots(len(reports), squeeze=False)[:, 0], reports, strict=True):
@@ -28,4 +33,9 @@ def draw_errors(reports: Sequence[Report], path: Path) -> None:
         axes.set_ylabel("relative error")
         axes.grid(alpha=0.3)
         axes.legend(loc="upper left", fontsize="small")
-    figure.savefig(path, dpi=120)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=120)
+    try:
+        path.write_bytes(image.getvalue())
+    except OSError as error:
+        raise ValueError(f"cannot write the picture {path}: {error.strerror}.") from error

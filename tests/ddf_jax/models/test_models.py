@@ -55,22 +55,33 @@ def shallow(name: str, **options) -> ResNetConfig:
     return get_config(name, num_classes=5, width=8, blocks=depths, **options)
 
 
-@functools.cache  # deep and shallow members of a family are the same when short
-def gradients_of(config: ResNetConfig) -> dict[tuple, np.ndarray]:
+def drawn(config: ResNetConfig):
+    """Structure, parameters and the rest of a model whose parameters are random around the usual values.
+
+    An initial zero would hide a branch, and compiling the initialisers takes longer than the tests.
+    """
     structure, parameters, rest = nnx.split(nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0))), nnx.Param, ...)
     rng = np.random.default_rng(0)
-    # Random around the usual values: an initial zero would hide a branch.
-    parameters = jax.tree.map(lambda p: rng.normal(float(len(p.shape) == 1), 0.2, p.shape).astype(p.dtype), parameters)
-    rest = jax.tree.map(lambda p: np.ones(p.shape, p.dtype), rest)
-    images = rng.normal(size=(2, 37, 45, 3)).astype(np.float32)
+    draw = lambda p: rng.normal(float(len(p.shape) == 1), 0.2, p.shape).astype(p.dtype)  # noqa: E731
+    return structure, jax.tree.map(draw, parameters), jax.tree.map(lambda p: np.ones(p.shape, p.dtype), rest)
+
+
+def compiled(function, *arguments):
+    """The function, compiled to run once: what LLVM would gain costs more than it saves."""
+    return jax.jit(function).lower(*arguments).compile(compiler_options={"xla_backend_optimization_level": 0})
+
+
+@functools.cache  # deep and shallow members of a family are the same when short
+def gradients_of(config: ResNetConfig) -> dict[tuple, np.ndarray]:
+    structure, parameters, rest = drawn(config)
+    images = np.random.default_rng(1).normal(size=(2, 37, 45, 3)).astype(np.float32)
 
     def loss(parameters, rest, images):
         logits = nnx.merge(structure, parameters, rest, copy=True)(images)
         return (logits * jnp.arange(1.0, 11.0).reshape(2, 5)).sum()
 
-    # Run once: what LLVM would gain costs more than it saves.
-    lowered = jax.jit(jax.grad(loss)).lower(parameters, rest, images)
-    gradients = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})(parameters, rest, images)
+    arguments = parameters, rest, images
+    gradients = compiled(jax.grad(loss), *arguments)(*arguments)
     return {path: np.asarray(gradient[...]) for path, gradient in nnx.to_flat_state(gradients)}
 
 
@@ -81,44 +92,45 @@ def test_every_parameter_gets_a_gradient_from_an_odd_sized_image(name):
         assert np.abs(gradient).max() > 0, path
 
 
-def built(name: str, **options) -> nnx.Module:
-    return nnx.jit(lambda: shallow(name, **options).build(rngs=nnx.Rngs(0)))()
-
-
 @pytest.mark.parametrize("name", ["resnet26", "ddf_resnet18", "ddf_resnet26", "ddf_add_resnet50"])
 def test_features_have_the_announced_channels_and_strides(name):
     for stem in ("imagenet", "small"):
-        model = built(name, stem=stem)
-        model.eval()
-        features = nnx.eval_shape(lambda model=model: model.features(jnp.zeros((1, 50, 67, 3))))
+        model = nnx.eval_shape(lambda stem=stem: shallow(name, stem=stem).build(rngs=nnx.Rngs(0)))
+        features = nnx.eval_shape(lambda model: model.features(jnp.zeros((1, 50, 67, 3))), model)
         assert len(features) == len(model.feature_info) == 4
         for feature, info in zip(features, model.feature_info, strict=True):
             assert feature.shape == (1, -(-50 // info.stride), -(-67 // info.stride), info.channels)
 
 
 def test_bfloat16_model_keeps_float32_parameters_and_is_close():
-    images = jax.random.normal(jax.random.key(0), (2, 33, 33, 3))
-    half, exact = built("ddf_resnet50", dtype=jnp.bfloat16), built("ddf_resnet50")
-    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(half))} == {jnp.dtype(jnp.float32)}
-    half.eval()
-    exact.eval()
-    y, expected = (nnx.jit(lambda model, x: model(x))(model, images) for model in (half, exact))
-    assert y.dtype == jnp.bfloat16
-    np.testing.assert_allclose(y.astype(jnp.float32), expected, atol=0.1 * float(jnp.abs(expected).max()))
+    images = np.random.default_rng(1).normal(size=(2, 33, 33, 3)).astype(np.float32)
+    logits = {}
+    for dtype in (jnp.bfloat16, jnp.float32):
+        structure, parameters, rest = drawn(shallow("ddf_resnet26", dtype=dtype))
+        assert {leaf.dtype for leaf in jax.tree.leaves((parameters, rest))} == {np.dtype(np.float32)}
+
+        def evaluate(parameters, rest, images, structure=structure):
+            model = nnx.merge(structure, parameters, rest, copy=True)
+            model.eval()
+            return model(images)
+
+        logits[dtype] = compiled(evaluate, parameters, rest, images)(parameters, rest, images)
+    assert logits[jnp.bfloat16].dtype == jnp.bfloat16
+    exact = np.asarray(logits[jnp.float32])
+    np.testing.assert_allclose(logits[jnp.bfloat16].astype(jnp.float32), exact, atol=0.1 * np.abs(exact).max())
 
 
 def test_zero_initialised_last_scale_makes_a_block_its_shortcut():
-    model = built("ddf_resnet26", zero_init_last_norm=True)
-    for stage in model.stages:
-        for block in stage:
-            assert not block.norm3.scale[...].any()
-    block = model.stages[2][1]
-    x = jax.random.normal(jax.random.key(0), (1, 4, 4, 32 * 4))
-    np.testing.assert_array_equal(block(x), jax.nn.relu(x))
+    config = ResNetConfig(blocks=(2,), width=8, stem="small", zero_init_last_norm=True)
+    stage = config.build(rngs=nnx.Rngs(0)).stages[0]
+    assert not any(block.norm3.scale[...].any() for block in stage)
+    x = jax.random.normal(jax.random.key(0), (1, 4, 4, 32))
+    np.testing.assert_array_equal(stage[1](x), jax.nn.relu(x))
 
 
 def test_stochastic_depth_drops_whole_samples_in_training_only():
-    model = built("resnet18", stochastic_depth=0.5)
+    config = ResNetConfig(block="basic", blocks=(3, 2), width=4, stem="small", num_classes=2, stochastic_depth=0.5)
+    model = config.build(rngs=nnx.Rngs(0))
     rates = [block.drop.rate for stage in model.stages for block in stage if isinstance(block.drop, nnx.Dropout)]
     np.testing.assert_allclose(rates, [0.5 * i / 4 for i in range(1, 5)])
     drop = model.stages[-1][-1].drop
@@ -127,9 +139,8 @@ def test_stochastic_depth_drops_whole_samples_in_training_only():
     assert (per_sample == per_sample[:, :1]).all()
     assert 10 < int((per_sample[:, 0] == 0).sum()) < 54
     model.eval()
-    images = jax.random.normal(jax.random.key(0), (2, 33, 33, 3))
-    evaluate = nnx.jit(lambda model: model(images))
-    np.testing.assert_array_equal(evaluate(model), evaluate(model))
+    images = jax.random.normal(jax.random.key(0), (2, 9, 9, 3))
+    np.testing.assert_array_equal(model(images), model(images))
 
 
 def test_names_are_matched_like_file_names():
