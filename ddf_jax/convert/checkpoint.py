@@ -69,7 +69,7 @@ def convert(
     found = naming_of(tensors)
     translated = translate(tensors, found)
     if model is not None:
-        _check_shapes(tensors, _expected(_shapes(_variables(_abstract_model(model, tensors))), found), str(source))
+        _check_shapes(tensors, expected_shapes(_abstract_model(model, tensors), found), str(source))
     if naming == found:
         translated = tensors
     write_tensors(target, translated)
@@ -83,10 +83,9 @@ def load_tensors(model: nnx.Module, tensors: Mapping[str, np.ndarray], source: s
       CheckpointError: as `load_checkpoint`, in the names that `tensors` has.
     """
     found = naming_of(tensors)
-    variables = _variables(model)
-    _check_shapes(tensors, _expected(_shapes(variables), found), source)
+    _check_shapes(tensors, expected_shapes(model, found), source)
     own = translate(tensors, found) if found == "official" else tensors
-    for name, variable in variables.items():
+    for name, variable in _variables(model).items():
         old = variable.get_value()
         variable.set_value(jax.device_put(jnp.asarray(own[name], old.dtype), old.sharding))
 
@@ -104,6 +103,15 @@ def named_arrays(model: nnx.Module | nnx.State) -> dict[str, np.ndarray]:
     return {name: np.asarray(variable.get_value()) for name, variable in _variables(model).items()}
 
 
+def expected_shapes(model: nnx.Module, naming: Naming) -> Shapes:
+    """Name and shape of every tensor that a checkpoint of the model holds."""
+    own = {name: variable.get_value().shape for name, variable in _variables(model).items()}
+    if naming == "own":
+        return own
+    tensors = official_tensors({name: np.broadcast_to(0.0, shape) for name, shape in own.items()})
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
 def _variables(model: nnx.Module | nnx.State) -> dict[str, nnx.Variable]:
     state = nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat)))
     return {".".join(map(str, path)): variable for path, variable in state}
@@ -116,18 +124,6 @@ def _abstract_model(name: str, tensors: Mapping[str, np.ndarray]) -> nnx.Module:
     head = tensors.get("fc.bias", tensors.get("head.bias"))
     num_classes = 1000 if head is None else head.size
     return nnx.eval_shape(lambda: models.create(name, num_classes=num_classes, rngs=nnx.Rngs(0)))
-
-
-def _shapes(variables: Mapping[str, nnx.Variable]) -> Shapes:
-    return {name: variable.get_value().shape for name, variable in variables.items()}
-
-
-def _expected(own: Shapes, naming: Naming) -> Shapes:
-    """The shapes that `own` has in a naming."""
-    if naming == "own":
-        return own
-    tensors = official_tensors({name: np.broadcast_to(0.0, shape) for name, shape in own.items()})
-    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def _check_shapes(tensors: Mapping[str, np.ndarray], expected: Shapes, source: str) -> None:

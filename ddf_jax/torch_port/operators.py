@@ -66,7 +66,7 @@ def dynamic_filter(
 
 def dynamic_upsample(
     x: Tensor,
-    spatial: Tensor,
+    spatial: Tensor | None,
     channel: Tensor | None,
     *,
     scale: int,
@@ -80,8 +80,8 @@ def dynamic_upsample(
 
     Args:
       x: [B, C, H, W].
-      spatial: [B, S², G, T, H, W].
-      channel: [B, S², C, T] or None.
+      spatial: [B, S², G, T, H, W] or None.
+      channel: [B, S², C, T] or None; both None is an error.
       scale: S ≥ 1.
       dilation: pixels of `x` between two taps.
       combine: how the two filters become one.
@@ -99,10 +99,10 @@ def dynamic_upsample(
             raise ValueError(
                 f"`{name}` must have {rank} axes and scale² = {scale**2} along axis 1, got {tuple(filters.shape)}."
             )
-    sub_pixels = [
-        dynamic_filter(x, spatial[:, s], None if channel is None else channel[:, s], dilation=dilation, combine=combine)
-        for s in range(scale**2)
-    ]
+    sub_pixels = []
+    for s in range(scale**2):
+        filters = [None if value is None else value[:, s] for value in (spatial, channel)]
+        sub_pixels.append(dynamic_filter(x, *filters, dilation=dilation, combine=combine))
     return functional.pixel_shuffle(torch.stack(sub_pixels, dim=2).flatten(1, 2), scale)
 
 

@@ -67,6 +67,8 @@ class ResNet(nn.Module):
         stem: Literal["imagenet", "small"] = "imagenet",
     ):
         super().__init__()
+        if stem not in ("imagenet", "small"):
+            raise ValueError(f"`stem` must be 'imagenet' or 'small', got {stem!r}.")
         small = stem == "small"
         self.conv1 = _conv(in_channels, width, 3) if small else _conv(in_channels, width, 7, 2)
         self.bn1 = nn.BatchNorm2d(width)

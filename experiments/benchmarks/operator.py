@@ -21,6 +21,7 @@ import itertools
 import json
 import os
 import platform
+import random
 import statistics
 import sys
 import time
@@ -88,13 +89,15 @@ def measure(args: Iterable[ArgSpec], rounds: int) -> list[Row]:
 
 
 def take_turns(programs: dict[str, Program], rounds: int) -> dict[str, list[float]]:
-    """Seconds of one run of each program in each round."""
+    """Seconds of one run of each program in each round, in a new order each time: nobody always follows the slowest."""
     seconds: dict[str, list[float]] = {name: [] for name in programs}
+    order, shuffle = list(programs), random.Random(0).shuffle
     for _ in range(rounds):
-        for name, program in programs.items():
-            program.run()  # the one before has left its own data in the caches
+        shuffle(order)
+        for name in order:
+            programs[name].run()  # the one before has left its own data in the caches
             start = time.perf_counter()
-            program.run()
+            programs[name].run()
             seconds[name].append(time.perf_counter() - start)
     return seconds
 

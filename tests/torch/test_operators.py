@@ -76,16 +76,18 @@ def test_gradients_equal_finite_differences(kernel_size, stride, dilation, group
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3])
-@pytest.mark.parametrize("combine", ["mul", "add"])
-def test_upsampling_places_each_sub_pixel(scale, combine):
+@pytest.mark.parametrize(("combine", "without"), [("mul", None), ("add", None), ("mul", "spatial"), ("mul", "channel")])
+def test_upsampling_places_each_sub_pixel(scale, combine, without):
     rng = np.random.RandomState(1)
     x = torch.tensor(rng.standard_normal((2, 4, 3, 5)))
     spatial = torch.tensor(rng.standard_normal((2, scale**2, 2, 9, 3, 5)))
     channel = torch.tensor(rng.standard_normal((2, scale**2, 4, 9)))
+    spatial = None if without == "spatial" else spatial
+    channel = None if without == "channel" else channel
     y = dynamic_upsample(x, spatial, channel, scale=scale, combine=combine)
     for i, j in itertools.product(range(scale), range(scale)):
-        s = i * scale + j
-        expected = loop(x.numpy(), spatial[:, s].numpy(), channel[:, s].numpy(), 3, 1, 1, combine)
+        filters = [None if value is None else value[:, i * scale + j].numpy() for value in (spatial, channel)]
+        expected = loop(x.numpy(), *filters, 3, 1, 1, combine)
         np.testing.assert_allclose(y[:, :, i::scale, j::scale].numpy(), expected, rtol=0, atol=1e-12)
 
 
