@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from ddf_jax.data.sources import DataInfo
+from ddf_jax.data.sources import DataInfo, describe
 from ddf_jax.training.mesh import check_batch_size, data_mesh, replicated
 from ddf_jax.training.programs import compile_train_step
 from ddf_jax.training.recipe import Recipe
@@ -12,25 +12,30 @@ from ddf_jax.training.schedules import learning_rate_schedule, make_plan, sgd
 from ddf_jax.training.state import abstract_state
 from pallas_kernels import deviceless
 
+IMAGENET = "imagenet2012"
 
-def plan(recipe: Recipe, info: DataInfo, *, device: str = "h200", devices: int = 8) -> dict[str, Any]:
+
+def plan(recipe: Recipe, *, device: str = "h200", devices: int = 8) -> dict[str, Any]:
     """Collectives by kind, bytes per device and kernels by kind of one training step.
 
     To be called before anything else in the process uses JAX.
 
     Args:
-      info: the data the step is for. Only its numbers of classes, channels and examples and its image size matter.
       device: a name from `pallas_kernels.deviceless.DEVICES`.
       devices: how many of them share the batch.
 
     Raises:
-      ValueError: there is no such device.
+      ValueError: there is no such device, the devices cannot share the batch, or the recipe's data are not at hand
+        (ImageNet's need not be).
       NotImplementedError: JAX's CUDA plugin is not installed; the message says how to install it.
     """
     if device not in deviceless.DEVICES:
         raise ValueError(f"`device` must be one of {sorted(deviceless.DEVICES)}, got {device!r}.")
+    if devices < 1:
+        raise ValueError(f"`devices` must be at least 1, got {devices}.")
     mesh = data_mesh(deviceless.devices(deviceless.DEVICES[device], devices))
     check_batch_size(recipe.batch_size, mesh)
+    info = _data_info(recipe)
     learning_rate = learning_rate_schedule(recipe.optimizer, make_plan(recipe, info), recipe.batch_size)
     abstract = abstract_state(recipe, info, sgd(recipe.optimizer, learning_rate), replicated(mesh))
     with jax.set_mesh(mesh):
@@ -38,7 +43,10 @@ def plan(recipe: Recipe, info: DataInfo, *, device: str = "h200", devices: int =
     return deviceless.summary(step)
 
 
-def imagenet(image_size: int) -> DataInfo:
-    """The numbers of ImageNet, for planning a recipe where its data is not at hand."""
-    names = tuple(map(str, range(1000)))
-    return DataInfo(1000, names, channels=3, train_size=1_281_167, eval_size=50_000, image_size=image_size)
+def _data_info(recipe: Recipe) -> DataInfo:
+    """Of the step's shapes only the number of classes and channels and the image size depend on the data."""
+    if recipe.data.dataset.startswith(IMAGENET) and recipe.data.folder is None:
+        names = tuple(map(str, range(1000)))
+        size = recipe.data.image_size
+        return DataInfo(1000, names, channels=3, train_size=1_281_167, eval_size=50_000, image_size=size)
+    return describe(recipe.data)

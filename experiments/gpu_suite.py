@@ -2,16 +2,19 @@
 
     python -m experiments.gpu_suite --out DIR [--shapes NAME ...] [--implementations NAME ...]
 
-Values and gradients are compared with the float64 reference on odd sizes, twice, bit by bit. Then forward, and forward
-with backward, are timed against other ways to compute the same. It imports jax and numpy, and torch where there is one;
-it writes `DIR/checks.json` and `DIR/timings.json` and exits with 1 where a check failed.
+Values and gradients are compared with the float64 reference on odd sizes, twice, bit by bit; for the kernels with NaN
+behind every array, so that a read outside shows. Then forward, and forward with backward, are timed on the device
+against other ways to compute the same. It imports jax and numpy, and torch where there is one; it writes
+`DIR/checks.json` and `DIR/timings.json` and exits with 1 where a check failed.
 """
 
 import argparse
+import contextlib
 import datetime
 import importlib.util
 import json
 import math
+import os
 import platform
 import statistics
 import subprocess
@@ -19,13 +22,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pallas_kernels.dynamic_filter import reference
+from pallas_kernels.dynamic_filter import reference, triton, triton_vjp
 from pallas_kernels.dynamic_filter.arg_specs import FPN, POSTER, RESNET50, ArgSpec
 from pallas_kernels.dynamic_filter.spec import FilterSpec
 from pallas_kernels.dynamic_filter.vjp import Residuals
@@ -48,12 +52,21 @@ UNITS = {"float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
 Function = Callable[..., Any]
 
 
+class Measured(NamedTuple):
+    """What was found of one program."""
+
+    seconds: list[float]  # of each repeat
+    peak_bytes: int
+    clock: str  # "device": the time of its kernels alone; "host": many launches by the host's clock
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--shapes", nargs="*", default=list(TIMED), choices=list(TIMED))
     parser.add_argument("--implementations", nargs="*", default=["triton", "xla"])
     options = parser.parse_args()
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX leaves memory for torch
     options.out.mkdir(parents=True, exist_ok=True)
 
     def write(name: str, rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -77,7 +90,8 @@ def check_rows(implementations: list[str], args: tuple[ArgSpec, ...] = CHECKED) 
             expected = _reference(arg, arrays, dy)
             for name in implementations:
                 run = jax.jit(_with_gradients(lambda *a, arg=arg, name=name: arg.call(*a, implementation=name)))
-                first, second = jax.device_get(run(arrays, dy)), jax.device_get(run(arrays, dy))
+                with poisoned():
+                    first, second = jax.device_get(run(arrays, dy)), jax.device_get(run(arrays, dy))
                 errors = [_error(a, b, dtype) for a, b in zip(first, expected, strict=True) if b is not None]
                 same = all(a.tobytes() == b.tobytes() for a, b in zip(first, second, strict=True) if a is not None)
                 yield {
@@ -90,6 +104,21 @@ def check_rows(implementations: list[str], args: tuple[ArgSpec, ...] = CHECKED) 
                 }
 
 
+@contextlib.contextmanager
+def poisoned() -> Iterator[None]:
+    """Within it the kernels find a row of NaN behind each of their inputs."""
+
+    def pixel_rows(*arrays):
+        return tuple(
+            None if a is None else jnp.concatenate([a, jnp.full((1, a.shape[1]), jnp.nan, a.dtype)])
+            for a in original(*arrays)
+        )
+
+    original = triton.pixel_rows
+    with mock.patch.object(triton, "pixel_rows", pixel_rows), mock.patch.object(triton_vjp, "pixel_rows", pixel_rows):
+        yield
+
+
 def timing_rows(args: list[ArgSpec], implementations: list[str]) -> Iterator[dict[str, Any]]:
     """Medians of every implementation and peer, and the share of the copy bandwidth measured in the same run."""
     common = environment()
@@ -100,11 +129,12 @@ def timing_rows(args: list[ArgSpec], implementations: list[str]) -> Iterator[dic
                 row: dict[str, Any] = {"implementation": name, "shape": arg.name, "dtype": dtype, "pass": direction}
                 row["kernel_size"] = arg.spec.kernel_size
                 try:
-                    seconds, peak = measure()
+                    seconds, peak, clock = measure()
                 except Exception as error:  # one that does not fit the device says so and the others go on
                     yield {**row, "error": f"{type(error).__name__}: {str(error)[:200]}", **common}
                     continue
                 row |= {"median_ms": 1e3 * statistics.median(seconds), "repeats": len(seconds), "peak_bytes": peak}
+                row["clock"] = clock
                 ideal = _minimum_bytes(arg, dtype, direction) / bandwidth
                 row |= {"share_of_copy_bandwidth": ideal / statistics.median(seconds), "copy_bandwidth": bandwidth}
                 yield {**row, **common}
@@ -130,17 +160,26 @@ def copy_bandwidth(elements: int = 2**28) -> float:
     """Bytes per second, read and written, of adding one to an array that no cache holds."""
     elements = elements if jax.default_backend() == "gpu" else 2**20
     array = jnp.zeros(elements, jnp.float32)
-    seconds, _ = measure_jax(lambda a: a + 1, (array,))
-    return 2 * array.nbytes / statistics.median(seconds)
+    return 2 * array.nbytes / statistics.median(measure_jax(lambda a: a + 1, (array,)).seconds)
 
 
-def measure_jax(function: Function, arrays: tuple) -> tuple[list[float], int]:
-    """Seconds of each repeat, and the bytes of arguments, results and temporaries together."""
+def measure_jax(function: Function, arrays: tuple) -> Measured:
+    """Its peak memory is that of arguments, results and temporaries together.
+
+    Where NVIDIA's profiling interface is at hand it counts the time: the host's part of a launch takes longer than a
+    small kernel.
+    """
     compiled = jax.jit(function).lower(*arrays).compile()
     memory: Any = compiled.memory_analysis()
     peak = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     jax.block_until_ready(compiled(*arrays))
-    return _repeat(lambda: compiled(*arrays), jax.block_until_ready), peak
+    if jax.default_backend() == "gpu":
+        from jax.experimental.mosaic.gpu import profiler
+
+        with contextlib.suppress(RuntimeError):  # the interface is not installed, or another program has it
+            milliseconds: Any = profiler.measure(compiled, iterations=REPEATS)(*arrays)[1]
+            return Measured([1e-3 * float(each) for each in milliseconds], peak, "device")
+    return Measured(_repeat(lambda: compiled(*arrays), jax.block_until_ready), peak, "host")
 
 
 def unfold(spec: FilterSpec, x: jax.Array, spatial: jax.Array, channel: jax.Array) -> jax.Array:
@@ -216,15 +255,21 @@ def _torch_candidates(arg: ArgSpec, dtype: str):
             if backward:
                 torch.autograd.grad(y.sum(), inputs, allow_unused=True)
 
-        def wait(_):
-            if device == "cuda":
-                torch.cuda.synchronize()
-
         step()
-        if device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        seconds = _repeat(step, wait)
-        return seconds, torch.cuda.max_memory_allocated() if device == "cuda" else 0
+        if device == "cpu":
+            return Measured(_repeat(step, lambda _: None), 0, "host")
+        torch.cuda.reset_peak_memory_stats()
+        seconds = []
+        for _ in range(REPEATS):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda._sleep(10**7)  # the device waits until the host has launched all that follows
+            start.record()
+            for _ in range(LAUNCHES):
+                step()
+            end.record()
+            end.synchronize()
+            seconds.append(1e-3 * start.elapsed_time(end) / LAUNCHES)
+        return Measured(seconds, torch.cuda.max_memory_allocated(), "device")
 
     functions = {"torch_unfold": torch_unfold, "torch_depthwise": torch_depthwise}
     if device == "cuda":

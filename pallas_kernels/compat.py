@@ -2,12 +2,21 @@
 
 import jax
 from jax import Array
+from jax.typing import DTypeLike
 
 
 def varying_axes(*arrays: Array | None) -> frozenset[str]:
     """The mesh axes over which any of the arrays varies: empty outside `jax.shard_map`."""
     types = [jax.typeof(array).manual_axis_type for array in arrays if array is not None]
     return frozenset().union(*(manual.varying for manual in types))
+
+
+def kernel_output(shape: tuple[int, ...], dtype: DTypeLike, like: Array) -> jax.ShapeDtypeStruct:
+    """What `pl.pallas_call` gives: inside `jax.shard_map` it varies over the axes that `like` varies over.
+
+    It must be said, because `pl.pallas_call` does not look into its kernel.
+    """
+    return jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=jax.typeof(like).manual_axis_type)
 
 
 def varying_like(value: Array, *others: Array | None) -> Array:

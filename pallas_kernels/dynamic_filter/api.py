@@ -4,12 +4,13 @@ import functools
 import importlib
 import logging
 import math
+from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from pallas_kernels.dynamic_filter import device
 from pallas_kernels.dynamic_filter.spec import Combine, FilterSpec
 from pallas_kernels.dynamic_filter.vjp import Implementation, apply
 
@@ -20,7 +21,7 @@ IMPLEMENTATIONS = {
     "reference": "pallas_kernels.dynamic_filter.reference",
 }
 
-GPU_KERNELS = ("triton",)
+GPU_KERNELS = ("triton",)  # those for NVIDIA GPUs, the best first
 FLOATS = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -147,23 +148,27 @@ def dynamic_upsample(
 
 def _choose(name: str | None, *inputs: Array | None) -> Implementation:
     if name is None:
-        name = "xla"
-        if _platform() == "gpu":
-            _log_once("dynamic_filter runs as XLA on this GPU. implementation='triton' is not yet measured on one.")
+        reasons = {kernels: _why_not(kernels, inputs) for kernels in GPU_KERNELS}
+        name = next((kernels for kernels, reason in reasons.items() if reason is None), "xla")
+        if name == "xla" and device.current()[0] == "gpu":
+            _log_once(f"dynamic_filter runs as XLA on this GPU: {' '.join(filter(None, reasons.values()))}")
     if name not in IMPLEMENTATIONS:
         raise ValueError(f"`implementation` must be None or one of {sorted(IMPLEMENTATIONS)}, got {name!r}.")
-    if name in GPU_KERNELS:
-        if _platform() != "gpu":
-            raise NotImplementedError(f"implementation={name!r} runs on NVIDIA GPUs, here is: {_platform()}. Use None.")
-        if any(array is not None and array.dtype == jnp.float64 for array in inputs):
-            raise NotImplementedError(f"implementation={name!r} has no float64. Use 'xla' or 'reference'.")
+    if reason := _why_not(name, inputs):
+        raise NotImplementedError(f"{reason} Use None.")
     return importlib.import_module(IMPLEMENTATIONS[name])  # pyright: ignore[reportReturnType]  # a module is the protocol
 
 
-def _platform() -> str:
-    """Where the call will run: on the mesh in use, which may be there for compiling only, or on the default device."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return jax.default_backend() if device is None else device.platform
+def _why_not(name: str, inputs: Sequence[Array | None]) -> str | None:
+    """Why the implementation cannot run this call here, or None where it can."""
+    if name not in GPU_KERNELS:
+        return None
+    platform, kind = device.current()
+    if platform != "gpu" or not kind.startswith("NVIDIA"):
+        return f"implementation={name!r} runs on NVIDIA GPUs, here is: {kind}."
+    if any(array is not None and array.dtype == jnp.float64 for array in inputs):
+        return f"implementation={name!r} has no float64."
+    return None
 
 
 @functools.cache

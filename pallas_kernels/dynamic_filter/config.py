@@ -6,11 +6,17 @@ sizes here trade against registers. Numbers of instructions and registers come f
 """
 
 import dataclasses
+import functools
+import json
 import math
-from typing import Literal
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
 
 import jax
 
+from pallas_kernels.dynamic_filter import device
 from pallas_kernels.dynamic_filter.spec import FilterSpec
 
 Shaped = jax.Array | jax.ShapeDtypeStruct
@@ -19,15 +25,19 @@ Pass = Literal["forward", "input", "spatial", "channel"]  # y, or the cotangent 
 LOAD_BYTES = 16  # of a thread at once: the widest load there is
 WARPS = 4
 THREADS = 32 * WARPS
-# float32 values that a thread keeps for all its work. Of 255 registers, operands in flight and addresses need the rest.
-RESIDENT_REGISTERS = 120
+# float32 values that a thread keeps: of taps, of positions, and of both in the spatial cotangent. Of 255 registers the
+# operands in flight and the addresses need the rest: with more than these, kernels spilled.
+TAP_REGISTERS = 90
+POSITION_REGISTERS = 32
+SPATIAL_REGISTERS = 88
 # Multiply-adds written out per program and lane; beyond it the code no longer fits the instruction cache.
 UNROLLED_TERMS = 128
-SUMS_PER_POSITION = 16  # of the spatial cotangent, above which a patch is one position wide
+SUMS_PER_POSITION = 9  # of the spatial cotangent, above which a patch is one position wide
 TAPS_AT_ONCE = 27  # and per program; more of them are worth a loop
 PROGRAMS_PER_DEVICE = 396  # three for each of 132 multiprocessors: what fits with 168 registers a thread
 COUNT_LIMIT = 2**31 - 1  # of programs in a grid, and of what signed numbers can count
 WARPS_LIMIT = 32
+TUNED = Path(__file__).with_name("tuned")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +91,37 @@ class Problem:
 
 
 def choose(problem: Problem, which: Pass) -> BlockConfig:
-    """The cut that is used: the heuristic's, as nothing has been measured yet."""
-    return heuristic(problem, which)
+    """The cut that was measured to be the fastest on the device in use, or else the heuristic's."""
+    return measured(device.current()[1]).get((problem, which)) or heuristic(problem, which)
+
+
+@functools.cache
+def measured(device_kind: str) -> dict[tuple[Problem, Pass], BlockConfig]:
+    """What `tuner` has written for a GPU model."""
+    file = tuned_file(device_kind)
+    return {} if not file.is_file() else dict(map(_from_row, json.loads(file.read_text())))
+
+
+def write_measured(device_kind: str, cuts: Mapping[tuple[Problem, Pass], BlockConfig]) -> None:
+    """Joins these cuts to those of the file, where they take the place of older ones of the same kernel."""
+    everything = {**measured(device_kind), **cuts}
+    rows = [
+        {"kernel": which, "problem": dataclasses.asdict(problem), "config": dataclasses.asdict(cut)}
+        for (problem, which), cut in everything.items()
+    ]
+    tuned_file(device_kind).parent.mkdir(exist_ok=True)
+    tuned_file(device_kind).write_text(json.dumps(rows, indent=1) + "\n")
+    measured.cache_clear()
+
+
+def tuned_file(device_kind: str) -> Path:
+    """`tuned/nvidia_h200.json` for "NVIDIA H200"."""
+    return TUNED / f"{re.sub('[^a-z0-9]+', '_', device_kind.lower())}.json"
+
+
+def _from_row(row: dict[str, Any]) -> tuple[tuple[Problem, Pass], BlockConfig]:
+    problem = Problem(**row["problem"] | {"spec": FilterSpec(**row["problem"]["spec"])})
+    return (problem, row["kernel"]), BlockConfig(**row["config"])
 
 
 def heuristic(problem: Problem, which: Pass) -> BlockConfig:
@@ -186,7 +225,7 @@ def _taps_at_once(problem: Problem, which: Pass) -> tuple[int, int]:
             kept += problem.lanes * taps
         if which == "spatial":
             kept += taps
-        if kept <= RESIDENT_REGISTERS * 3 // 4 and taps <= TAPS_AT_ONCE:
+        if kept <= TAP_REGISTERS and taps <= TAPS_AT_ONCE:
             return tap_rows, tap_columns
     return 1, 1
 
@@ -195,21 +234,24 @@ def _patch(problem: Problem, which: Pass, tap_rows: int, tap_columns: int) -> tu
     """As many positions as registers and code size allow: a taller patch reads fewer halos and channel filters."""
     spec, step = problem.spec, problem.spec.stride if which == "input" else 1
     height, width = (problem.height, problem.width) if which == "input" else problem.positions
-    sub_pixels = 1 if which == "input" else spec.scale**2
-    terms = tap_rows * tap_columns * spec.scale**2
+    sub_pixels = spec.scale**2
+    terms = tap_rows * tap_columns * sub_pixels
     correlates = which in ("forward", "input")
     columns = 4 if correlates and tap_rows == 1 and spec.scale == 1 and not problem.has_channel else 2
     columns = min(columns, width)
     columns = step * math.ceil(columns / step)
-    # With all taps at once only the rows a tap row apart are in flight; a loop over taps keeps every position's sums.
-    kept_per_row = columns * sub_pixels * problem.lanes
-    if which == "spatial":
-        columns = 1 if terms > SUMS_PER_POSITION else columns
-        kept_per_row = columns * terms
+    if which == "spatial" and terms > SUMS_PER_POSITION:
+        columns = 1
     rows = max(1, UNROLLED_TERMS // (terms * columns))
-    if not correlates or tap_rows == 1:
-        share = 3 if which == "spatial" else 2  # of the registers; x, dy and a channel filter need the rest
-        rows = min(rows, max(1, RESIDENT_REGISTERS // share // kept_per_row))
+    values = sub_pixels * problem.lanes  # of y or dy at a position
+    if which == "spatial":
+        shared = problem.lanes * terms if problem.has_channel else 0
+        rows = min(rows, (SPATIAL_REGISTERS - shared) // (columns * (terms + values)))
+    elif not correlates or tap_rows == 1:
+        # With all taps at once only the rows a tap row apart are in flight; a loop over taps keeps the sums of every
+        # position and where its spatial filter lies.
+        kept = 2 * values if correlates else values
+        rows = min(rows, POSITION_REGISTERS // (columns * kept))
     # Fewer rows where there are too few patches to fill a device.
     lines = problem.batch * math.ceil(width / columns) * problem.channels / (THREADS * problem.lanes)
     rows = max(1, min(rows, height, int(lines * height / PROGRAMS_PER_DEVICE)))

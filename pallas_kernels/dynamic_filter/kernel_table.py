@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -12,23 +12,9 @@ from jax.typing import DTypeLike
 from pallas_kernels import deviceless
 from pallas_kernels.dynamic_filter import config as block_config
 from pallas_kernels.dynamic_filter import triton, triton_vjp
-from pallas_kernels.dynamic_filter.arg_specs import ARG_SPECS, ArgSpec
+from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
 from pallas_kernels.dynamic_filter.config import Pass, Problem
 from pallas_kernels.dynamic_filter.vjp import Residuals
-
-# Calls that between them reach every way a kernel is cut: all taps at once, a loop over filter rows, a loop over taps.
-REPRESENTATIVE = tuple(
-    ARG_SPECS[name]
-    for name in (
-        "resnet50_56x56x64",
-        "resnet50_14x14x512_stride2",
-        "resnet50_7x7x512",
-        "fpn_p2",
-        "rednet50_28x28x128",
-        "carafe_p4",
-        "ddf_up_p4",
-    )
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,26 +29,17 @@ class KernelRow:
     shared_bytes: int
     vector_load_share: float  # of the bytes loaded, those that come 128 bits at a time
     instructions_per_output: float  # executed, per lane and element of y (of x for the cotangent of x)
-    floor_us: float  # every array once over the memory bus
+    minimum_bytes: int  # every input and the output once
+    floor_us: float  # those at the bandwidth of the memory
     instruction_bound_us: float  # every instruction issued, one per lane and clock
 
 
-def kernel_rows(
-    device: deviceless.Device,
-    args: Iterable[ArgSpec] = REPRESENTATIVE,
-    dtypes: Iterable[DTypeLike] = (jnp.bfloat16, jnp.float32),
-) -> list[KernelRow]:
-    """Compiles every kernel of these calls for a device that need not be there.
+def kernel_rows(device: deviceless.Device, arg: ArgSpec, dtype: DTypeLike) -> Iterator[KernelRow]:
+    """Compiles the kernels of one call, the forward pass and each cotangent, for a device that need not be there.
 
     Raises:
       NotImplementedError: Triton's compiler is not installed.
     """
-    dtypes = tuple(dtypes)
-    return [row for arg in args for dtype in dtypes for row in rows_of(device, arg, dtype)]
-
-
-def rows_of(device: deviceless.Device, arg: ArgSpec, dtype: DTypeLike) -> list[KernelRow]:
-    """The rows of one call: the forward pass and each cotangent."""
     x, spatial, channel = arg.structs(dtype)
     assert x is not None
     problem = Problem.of(x, spatial, channel, arg.spec)
@@ -71,30 +48,29 @@ def rows_of(device: deviceless.Device, arg: ArgSpec, dtype: DTypeLike) -> list[K
     def every_kernel(inputs: Residuals, dy: jax.Array):
         return triton.forward(*inputs, arg.spec), triton_vjp.backward(inputs, dy, arg.spec)
 
-    rows = []
     inputs = Residuals(x, spatial, channel)  # pyright: ignore[reportArgumentType]
-    for kernel in deviceless.triton_kernels(every_kernel, inputs, dy):
+    for kernel in deviceless.triton_kernels(every_kernel, inputs, dy, device=device):
         which = _PASSES[kernel.name]
         used = deviceless.resources(kernel, device)
-        config = block_config.choose(problem, which)
+        with deviceless.one_device(device):
+            config = block_config.choose(problem, which)
         lanes = 32 * kernel.warps
         executed = used.executed(block_config.loop_trips(problem, config, which))
         per_program = block_config.outputs_per_program(problem, config, which)
-        rows.append(
-            KernelRow(
-                kernel=which,
-                spec=f"{arg.name} {jnp.dtype(dtype).name}",
-                registers=used.registers,
-                spill_bytes=used.spill_bytes,
-                stack_bytes=used.stack_bytes,
-                shared_bytes=used.shared_bytes,
-                vector_load_share=round(used.vector_load_share, 3),
-                instructions_per_output=round(executed * lanes / per_program, 2),
-                floor_us=round(1e6 * _minimum_bytes(which, inputs, dy, arg) / device.copy_bandwidth, 2),
-                instruction_bound_us=round(1e6 * executed * lanes * kernel.programs / device.instructions, 2),
-            )
+        minimum_bytes = _minimum_bytes(which, inputs, dy, arg)
+        yield KernelRow(
+            kernel=which,
+            spec=f"{arg.name} {jnp.dtype(dtype).name}",
+            registers=used.registers,
+            spill_bytes=used.spill_bytes,
+            stack_bytes=used.stack_bytes,
+            shared_bytes=used.shared_bytes,
+            vector_load_share=round(used.vector_load_share, 3),
+            instructions_per_output=round(executed * lanes / per_program, 2),
+            minimum_bytes=minimum_bytes,
+            floor_us=round(1e6 * minimum_bytes / device.bandwidth, 2),
+            instruction_bound_us=round(1e6 * executed * lanes * kernel.programs / device.instructions, 2),
         )
-    return rows
 
 
 def _minimum_bytes(which: Pass, inputs: Residuals, dy: jax.ShapeDtypeStruct, arg: ArgSpec) -> int:

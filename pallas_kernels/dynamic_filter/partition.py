@@ -77,11 +77,12 @@ def split(function: Callable[..., tuple[Array, ...]], statics: tuple, operands: 
     def on_device(shares: "Shares", *arrays: Array) -> tuple[Array, ...]:
         if "s" not in operands or not shares.share_groups:
             return function(*statics, *arrays)
-        # Wide, so that the cotangent is rounded once, after the sum.
         at, spatial = operands.index("s"), arrays[operands.index("s")]
         wide = accumulator_dtype(spatial)
         group = shares.first_group(spatial.shape[GROUP_AXIS])
-        own = jax.lax.dynamic_slice_in_dim(spatial, group, 1, GROUP_AXIS).astype(wide)
+        own = jax.lax.dynamic_slice_in_dim(spatial, group, 1, GROUP_AXIS)
+        if "s" in results:
+            own = own.astype(wide)  # so that its cotangent is rounded once, after the sum
         outputs = list(function(*statics, *arrays[:at], own, *arrays[at + 1 :]))
         if "s" in results:
             at = results.index("s")
@@ -92,6 +93,12 @@ def split(function: Callable[..., tuple[Array, ...]], statics: tuple, operands: 
     over_auto_axes = custom_partitioning(functools.partial(function, *statics))
     over_auto_axes.def_partition(partition, sharding_rule=_propagation_rule(operands, results))
     return over_mesh
+
+
+def placed_like(cotangent: Array, value: Array) -> Array:
+    """The cotangent on the devices of its value: over Explicit axes they are part of its type."""
+    sharding = jax.typeof(value).sharding
+    return jax.sharding.reshard(cotangent, sharding.spec) if sharding.mesh.explicit_axes else cotangent
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
+from pallas_kernels import compat
 from pallas_kernels.dynamic_filter.config import BlockConfig, Problem, check_launch, choose, programs
 from pallas_kernels.dynamic_filter.spec import FilterSpec
 from pallas_kernels.dynamic_filter.triton_tile import Channels, Memory, Patches, Taps, shifted
@@ -37,11 +38,11 @@ def forward(
     config = config or choose(problem, "forward")
     rows, columns = problem.positions
     pixels = spec.scale**2 * problem.batch * rows * columns
-    [y] = launch(
+    y = launch(
         _forward_kernel,
         "dynamic_filter_forward",
         pixel_rows(x, spatial, channel),
-        [jax.ShapeDtypeStruct((pixels, problem.channels), x.dtype)],
+        compat.kernel_output((pixels, problem.channels), x.dtype, x),
         problem,
         config,
         "forward",
@@ -54,12 +55,12 @@ def launch(
     kernel: Callable,
     name: str,
     arrays: Sequence[Array | None],
-    outputs: Sequence[jax.ShapeDtypeStruct],
+    output: jax.ShapeDtypeStruct,
     problem: Problem,
     config: BlockConfig,
     which,
     interpret: bool,
-) -> Sequence[Array]:
+) -> Array:
     """Runs a kernel over all its programs. A None among the arrays reaches the kernel as None.
 
     Raises:
@@ -81,7 +82,7 @@ def launch(
     body.__name__ = name  # the profiler shows it
     return pl.pallas_call(
         body,
-        out_shape=outputs,
+        out_shape=output,
         grid=(programs(problem, config, which),),
         compiler_params=plgpu.CompilerParams(num_warps=config.warps, num_stages=1),
         interpret=interpret,

@@ -9,11 +9,11 @@ import itertools
 from collections.abc import Callable
 from functools import cache
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
 
+from pallas_kernels import compat
 from pallas_kernels.dynamic_filter.config import BlockConfig, Pass, Problem, choose, steps_per_chunk
 from pallas_kernels.dynamic_filter.spec import FilterSpec
 from pallas_kernels.dynamic_filter.triton import (
@@ -45,10 +45,9 @@ def backward(
 
     def run(kernel: Callable, which: Pass, arrays, like: Array, width: int, dtype=None) -> Array:
         config = (configs or {}).get(which) or choose(problem, which)
-        output = jax.ShapeDtypeStruct((like.size // width * config.chunks, width), dtype or like.dtype)
+        output = compat.kernel_output((like.size // width * config.chunks, width), dtype or like.dtype, like)
         name = f"dynamic_filter_{which}_gradient"
-        [result] = launch(kernel, name, arrays, [output], problem, config, which, interpret)
-        return result
+        return launch(kernel, name, arrays, output, problem, config, which, interpret)
 
     dx = run(_input_kernel, "input", (dy, spatial, channel), residuals.x, problem.channels)
     dspatial = dchannel = None

@@ -58,7 +58,8 @@ def _save_inputs(implementation: Implementation, spec: FilterSpec, names: str, *
 
 
 def _pull_back(implementation: Implementation, spec: FilterSpec, names: str, inputs: Sequence[Array], dy: Array):
-    return partition.split(_backward, (implementation, spec, names), names + "x", names)(*inputs, dy)
+    gradients = partition.split(_backward, (implementation, spec, names), names + "x", names)(*inputs, dy)
+    return tuple(map(partition.placed_like, gradients, inputs))
 
 
 _differentiable.defvjp(_save_inputs, _pull_back)

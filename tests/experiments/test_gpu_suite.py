@@ -29,6 +29,15 @@ def test_right_gradients_pass_and_wrong_ones_do_not(monkeypatch):
     jax.clear_caches()
 
 
+def test_the_kernels_find_nan_behind_their_arrays():
+    x = jnp.ones((1, 2, 2, 3))
+    with gpu_suite.poisoned():
+        rows, _, _ = gpu_suite.triton_vjp.pixel_rows(x, None, None)
+        assert rows.shape == (5, 3)
+        assert jnp.isnan(rows[4]).all()
+    assert gpu_suite.triton.pixel_rows(x, None, None)[0].shape == (4, 3)
+
+
 def test_every_peer_has_a_row_and_a_failing_one_says_why():
     rows = list(gpu_suite.timing_rows([SMALL], ["xla", "no_such_implementation"]))
     names = {row["implementation"] for row in rows}

@@ -41,7 +41,11 @@ def by_module(implementation: Implementation) -> Operator:
 
 
 def check(
-    operator: Operator, arg: ArgSpec, dtypes: DTypes = FLOAT32, place: Callable[..., Any] = jax.device_put
+    operator: Operator,
+    arg: ArgSpec,
+    dtypes: DTypes = FLOAT32,
+    place: Callable[..., Any] = jax.device_put,
+    compiler_options: dict[str, Any] | None = None,
 ) -> jax.stages.Compiled:
     """Asserts value and cotangents, and returns the program that computed them.
 
@@ -50,10 +54,11 @@ def check(
 
     Args:
       place: puts (x, spatial, channel, dy) where the operator shall find them, such as on the devices of a mesh.
+      compiler_options: XLA's, for an operator that takes it long to compile.
     """
     with jax.enable_x64("float64" in dtypes):
         arrays = place((*arg.arrays(dtype=dtypes), arg.cotangent(dtype=dtypes)))
-        run = jax.jit(pull_back(operator(arg))).lower(*arrays).compile()
+        run = jax.jit(pull_back(operator(arg))).lower(*arrays).compile(compiler_options)
         actual, again = jax.device_get(run(*arrays)), jax.device_get(run(*arrays))
     used = [dtype for dtype, shape in zip(dtypes, arg.shapes(), strict=True) if shape is not None]
     accumulator = "float64" if "float64" in used else "float32"

@@ -1,26 +1,37 @@
 """The kernels fit the GPUs they are for: facts of their machine code, without a GPU."""
 
 import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import pytest
 
 from pallas_kernels import deviceless
 from pallas_kernels.dynamic_filter import triton
 from pallas_kernels.dynamic_filter.arg_specs import ARG_SPECS, ArgSpec
-from pallas_kernels.dynamic_filter.kernel_table import rows_of
+from pallas_kernels.dynamic_filter.kernel_table import kernel_rows
 from pallas_kernels.dynamic_filter.spec import FilterSpec
 
-needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton's compiler")
+needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs: pip install triton")
+needs_plugin = pytest.mark.skipif(
+    importlib.util.find_spec("jax_cuda13_plugin") is None,
+    reason=f"needs: pip install jax-cuda13-plugin=={jax.__version__} jax-cuda13-pjrt=={jax.__version__}",
+)
+NAMES = ("resnet50_14x14x512_stride2", "resnet50_7x7x512", "carafe_p5", "ddf_up_p5")
 DEPTHWISE = ArgSpec("depthwise", (8, 14, 14, 64), groups=None)
 LOOPED = ArgSpec("looped", (8, 14, 14, 64), FilterSpec(7), groups=4, channel=False)
 
 
 @needs_triton
 @pytest.mark.parametrize("device", ["h200", "a100"])
-@pytest.mark.parametrize("arg", [ARG_SPECS["resnet50_14x14x512_stride2"], LOOPED, DEPTHWISE], ids=lambda arg: arg.name)
+@pytest.mark.parametrize("arg", [*map(ARG_SPECS.get, NAMES), LOOPED, DEPTHWISE], ids=lambda arg: arg.name)
 def test_no_kernel_spills_or_needs_a_stack(arg, device):
-    for row in rows_of(deviceless.DEVICES[device], arg, jnp.bfloat16):
+    for row in kernel_rows(deviceless.DEVICES[device], arg, jnp.bfloat16):
         assert (row.spill_bytes, row.stack_bytes) == (0, 0), row
         assert row.registers <= 255, row
 
@@ -40,6 +51,34 @@ def test_the_forward_pass_takes_at_most_30_instructions_per_output_and_loads_128
     # What is not channel-contiguous is the spatial filter: one value per position and tap.
     narrow = sum(count for opcode, count in used.loads.items() if "128" not in opcode.split("."))
     assert narrow == config.rows * config.columns * arg.spec.taps
+
+
+@pytest.fixture(scope="module")
+def programs():
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("programs.py")],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@needs_plugin
+@pytest.mark.parametrize("mode", ["auto", "explicit", "shard_map"])
+@pytest.mark.parametrize("split", ["samples", "channels", "both"])
+def test_eight_gpus_exchange_nothing_but_the_cotangent_of_a_shared_filter(programs, mode, split):
+    forward, both = (programs[f"{mode} {split} {name}"] for name in ("forward", "both"))
+    assert set(forward["collectives"].values()) == {0}
+    assert forward["kernels"]["__gpu$xla.gpu.triton"] == 1
+    assert forward["bytes_per_device"]["temporaries"] == 0
+    reduced = both["collectives"].pop("all_reduce")
+    assert set(both["collectives"].values()) == {0}
+    assert reduced == (0 if split == "samples" else 1)
+    assert both["kernels"]["__gpu$xla.gpu.triton"] == 4
 
 
 ASSEMBLY = """

@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
 from pallas_kernels.dynamic_filter.spec import FilterSpec
 from tests.pallas_kernels import suite
+from tests.pallas_kernels.dynamic_filter.test_triton import QUICKLY, SMALL
 
 COLLECTIVE = re.compile(r"\b(all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
 X = (8, 4, 5, 16)
@@ -41,8 +42,14 @@ def collectives(compiled):
     return collections.Counter(COLLECTIVE.findall(compiled.as_text()))
 
 
-def check(mode, split, arg, dtypes=suite.FLOAT32):
-    """Runs the suite on sharded arrays; returns the collectives of the forward pass and of forward and backward."""
+def check(mode, split, arg, dtypes=suite.FLOAT32, operator=None, options=None):
+    """Runs the suite on sharded arrays; returns the collectives of the forward pass and of forward and backward.
+
+    Args:
+      operator: default: the portable one.
+      options: for the compiler.
+    """
+    operator = operator or suite.by_name("xla")
     with eight_devices(mode) as mesh:
         samples, channels = SPLITS[split]
         shards = {None: 1, "model": 4, ("data", "model"): 8}[channels]
@@ -56,17 +63,38 @@ def check(mode, split, arg, dtypes=suite.FLOAT32):
                 for array, spec in zip(arrays, specs, strict=True)
             )
 
-        operator = suite.by_name("xla")
         arrays: Any = place((*arg.arrays(dtype=dtypes), None))[:-1]
-        forward = jax.jit(operator(arg)).lower(*arrays).compile()
+        forward = jax.jit(operator(arg)).lower(*arrays).compile(options)
         assert forward(*arrays).sharding.is_equivalent_to(arrays[0].sharding, 4)
-        return collectives(forward), collectives(suite.check(operator, arg, dtypes, place))
+        return collectives(forward), collectives(suite.check(operator, arg, dtypes, place, options))
 
 
 @pytest.mark.parametrize("mode", ["auto", "no context", "explicit"])
 @pytest.mark.parametrize("split", SPLITS)
 def test_only_the_cotangent_of_shared_filters_is_reduced(mode, split):
     forward, both = check(mode, split, ArgSpec("filter", X))
+    assert not forward
+    assert both == ({} if split == "samples" else {"all-reduce": 1})
+
+
+@pytest.mark.parametrize("shape", [(8, 1), (1, 8)], ids=str)
+@pytest.mark.parametrize("x_spec", [P("data", None, None, "model"), P(None, "data", None, None)], ids=str)
+def test_a_cotangent_has_its_inputs_type_also_along_axes_of_one_device(shape, x_spec):
+    arg = ArgSpec("typed", (8, 8, 3, 8))
+    mesh = jax.make_mesh(shape, ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    specs = (x_spec, P("data", None, None, None, None, None), P(None, None, None, None))
+    with jax.set_mesh(mesh):
+        inputs = [
+            jax.ShapeDtypeStruct(struct.shape, struct.dtype, sharding=NamedSharding(mesh, spec))
+            for struct, spec in zip(arg.structs(), specs, strict=True)
+        ]
+        cotangents: Any = jax.eval_shape(jax.grad(lambda *a: jnp.sum(arg.call(*a)), argnums=(0, 1, 2)), *inputs)
+    assert [cotangent.sharding.spec for cotangent in cotangents] == list(specs)
+
+
+@pytest.mark.parametrize(("mode", "split"), [("auto", "samples"), ("auto", "channels"), ("explicit", "both")])
+def test_the_kernels_split_as_the_portable_implementation_does(mode, split):
+    forward, both = check(mode, split, ArgSpec("kernels", (8, 3, 3, 16)), operator=SMALL, options=QUICKLY)
     assert not forward
     assert both == ({} if split == "samples" else {"all-reduce": 1})
 
@@ -116,17 +144,34 @@ def test_groups_that_fit_no_device_are_still_right():
         suite.check(suite.by_name("xla"), arg, place=place)
 
 
+@pytest.mark.parametrize("kernels", [False, True], ids=["xla", "kernels"])
 @pytest.mark.parametrize("groups", [1, 8])
-def test_shard_map_of_the_operator_sums_the_cotangent_of_a_shared_filter(groups):
+def test_shard_map_of_the_operator_sums_the_cotangent_of_a_shared_filter(groups, kernels):
     arg = ArgSpec("shard_map", X, groups=groups)
+    of_a_device = SMALL if kernels else suite.by_name("xla")
     mesh = jax.make_mesh((8,), ("model",), axis_types=(AxisType.Auto,))
     like_x = P(None, None, None, "model")
     spatial = P(None, None, None, None, "model" if groups == 8 else None)
 
     def operator(arg):
-        return jax.shard_map(suite.by_name("xla")(arg), mesh=mesh, in_specs=(like_x, spatial, like_x), out_specs=like_x)
+        # Pallas's interpreter, not the kernel, fails the check of what varies.
+        specs: Any = {"in_specs": (like_x, spatial, like_x), "out_specs": like_x, "check_vma": not kernels}
+        return jax.shard_map(of_a_device(arg), mesh=mesh, **specs)
 
-    suite.check(operator, arg)
+    suite.check(operator, arg, compiler_options=QUICKLY if kernels else None)
+
+
+def test_shard_map_checks_what_varies_in_the_kernels_too():
+    arg = ArgSpec("shard_map", X)
+    like_x = P(None, None, None, "model")
+    device = jax.sharding.AbstractDevice(device_kind="NVIDIA H200", num_cores=None, platform="gpu")
+    with jax.sharding.use_abstract_mesh(
+        jax.sharding.AbstractMesh((8,), ("model",), (AxisType.Auto,), abstract_device=device)
+    ):
+        operator = jax.shard_map(arg.call, in_specs=(like_x, P(), like_x), out_specs=like_x)
+        cotangents = jax.make_jaxpr(suite.pull_back(operator))(*arg.structs(), arg.structs()[0])
+    assert str(cotangents).count("pallas_call") == 4
+    assert str(cotangents).count("psum") == 1  # of the filter that the devices share
 
 
 @pytest.mark.parametrize("mode", ["auto", "explicit"])

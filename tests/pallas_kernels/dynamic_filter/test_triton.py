@@ -1,7 +1,9 @@
 """The Triton kernels compute the operator: run by Pallas's interpreter, not as fast as a GPU but with its indices."""
 
 import dataclasses
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -42,22 +44,15 @@ class Interpreted:
         return dataclasses.replace(config, patches=PATCHES, rows=side, columns=side, chunks=chunks)
 
 
-SMALL = suite.by_module(Interpreted())
+SMALL, WHOLE = (suite.by_module(Interpreted(small)) for small in (True, False))
+TILE = ArgSpec("tile", (1, 2 * SIDE, 2 * SIDE, 4))  # and a block of four channels, for these are all that it has
 
-# Each in one option or edge that the others lack; a large kernel in a small block, because it is written out.
-CASES = (
-    ArgSpec("tile_and_rest", (2, 5, 4, 6), groups=2),
-    ArgSpec("stride_2", (1, 5, 6, 3), FilterSpec(3, stride=2), groups=3),
-    ArgSpec("stride_3_dilation_2_add", (2, 7, 4, 4), FilterSpec(3, stride=3, dilation=2, combine="add")),
-    ArgSpec("no_channel_filter", (1, 5, 3, 6), FilterSpec(5), groups=2, channel=False),
-    ArgSpec("no_spatial_filter", (2, 3, 5, 10), groups=None),
-    ArgSpec("loop_over_rows", (1, 4, 3, 4), FilterSpec(7), channel=False),
-    ArgSpec("loop_over_taps", (1, 3, 2, 4), FilterSpec(11, combine="add")),
-    ArgSpec("stride_past_the_kernel", (1, 5, 4, 2), FilterSpec(1, stride=3)),
-    ArgSpec("scale_2", (1, 3, 2, 4), FilterSpec(3, scale=2), groups=2),
-    ArgSpec("scale_2_no_channel_filter", (1, 3, 3, 4), FilterSpec(3, scale=2, dilation=2), channel=False),
-    ArgSpec("one_pixel", (1, 1, 1, 1)),
-)
+# What the interpreter makes of a kernel is long and runs for milliseconds: it is compiled as fast as can be.
+QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 0}
+if jax.__version_info__ < (0, 11):
+    QUICKLY["xla_cpu_use_fusion_emitters"] = False  # later versions have no others, and no such option
+else:
+    QUICKLY["xla_disable_hlo_passes"] = "fusion,cpu-instruction-fusion"
 
 
 @pytest.fixture
@@ -75,6 +70,23 @@ def poisoned(monkeypatch):
     monkeypatch.setattr(triton_vjp, "pixel_rows", pixel_rows)
 
 
-@pytest.mark.parametrize("arg", CASES, ids=lambda arg: arg.name)
-def test_values_and_cotangents_are_those_of_the_loop_and_nothing_outside_is_read(arg, poisoned):
-    suite.check(SMALL, arg)
+@pytest.mark.parametrize("arg", [*suite.HARD_CASES, *suite.LARGE_KERNELS], ids=lambda arg: arg.name)
+def test_values_and_cotangents_equal_the_loop_and_nothing_outside_is_read(arg, poisoned):
+    suite.check(SMALL, arg, compiler_options=QUICKLY)
+
+
+@pytest.mark.parametrize("arg", suite.neighbours(TILE), ids=lambda arg: arg.name)
+def test_sizes_one_below_at_and_one_above_a_tile_equal_the_loop(arg, poisoned):
+    suite.check(SMALL, arg, compiler_options=QUICKLY)
+
+
+@pytest.mark.parametrize("dtypes", [d for d in suite.MIXED_DTYPES if "float64" not in d], ids="-".join)
+def test_any_dtypes_are_summed_wide_and_rounded_once(dtypes, poisoned):
+    suite.check(SMALL, ArgSpec("dtypes", (2, 5, 4, 6), groups=2), dtypes, compiler_options=QUICKLY)
+
+
+@pytest.mark.parametrize(
+    "arg", [ArgSpec("filter", (2, 9, 5, 20), groups=2), ArgSpec("upsample", (1, 3, 5, 12), FilterSpec(3, scale=2))]
+)
+def test_blocks_of_the_size_that_runs_equal_the_loop(arg, poisoned):
+    suite.check(WHOLE, arg, compiler_options=QUICKLY)

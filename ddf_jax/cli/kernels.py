@@ -1,0 +1,74 @@
+"""`ddf kernels`."""
+
+import dataclasses
+import fnmatch
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from ddf_jax.cli.command import Result
+
+if TYPE_CHECKING:
+    from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
+    from pallas_kernels.dynamic_filter.kernel_table import KernelRow
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernels:
+    """Compile the GPU kernels for a GPU that need not be there, and show what their machine code takes.
+
+    Per kernel: registers, spills and stack of a thread, shared memory of a program, the share of loaded bytes that come
+    128 bits at a time, instructions per output element, and two bounds of its time: every array once over the memory
+    bus (floor), and every instruction issued. It needs Triton's compiler: pip install triton.
+
+    Examples:
+      ddf kernels 'resnet50_56*'
+      ddf kernels --device a100 --dtype float32 --json
+    """
+
+    pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATTERN")] = "*"
+    """Calls of the operator by name, or a shell pattern in quotes. All of them take minutes."""
+    device: Literal["h200", "h100", "a100"] = "h200"
+    """What to compile for."""
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Of every array."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print `[{kernel, spec, registers, spill_bytes, stack_bytes, shared_bytes, vector_load_share,
+    instructions_per_output, minimum_bytes, floor_us, instruction_bound_us}]`."""
+
+    def run(self) -> Result:
+        from pallas_kernels.deviceless import DEVICES
+        from pallas_kernels.dynamic_filter.kernel_table import kernel_rows
+
+        calls, rows = _calls(self.pattern), []
+        for row in (row for arg in calls for row in kernel_rows(DEVICES[self.device], arg, self.dtype)):
+            if not rows:
+                print(_HEADER)
+            print(_text(row), flush=True)  # as it is found: a call takes seconds
+            rows.append(row)
+        spilling = sum(row.spill_bytes + row.stack_bytes > 0 for row in rows)
+        text = f"{len(rows)} kernels compiled for {DEVICES[self.device].name}; {spilling} of them spill."
+        return Result([dataclasses.asdict(row) for row in rows], text)
+
+
+_HEADER = (
+    f"{'':38}{'kernel':>8}{'registers':>10}{'spill':>6}{'stack':>6}{'shared':>7}{'128-bit':>8}{'instr/out':>10}"
+    f"{'MB':>9}{'floor µs':>10}{'issue µs':>10}"
+)
+
+
+def _calls(pattern: str) -> "list[ArgSpec]":
+    from pallas_kernels.dynamic_filter.arg_specs import ARG_SPECS
+
+    calls = [arg for name, arg in ARG_SPECS.items() if fnmatch.fnmatchcase(name, pattern)]
+    if not calls:
+        raise ValueError(f"No call's name matches {pattern!r}; the names are {', '.join(ARG_SPECS)}.")
+    return calls
+
+
+def _text(row: "KernelRow") -> str:
+    return (
+        f"{row.spec:38}{row.kernel:>8}{row.registers:10}{row.spill_bytes:6}{row.stack_bytes:6}{row.shared_bytes:7}"
+        f"{row.vector_load_share:8.0%}{row.instructions_per_output:10.1f}{row.minimum_bytes / 1e6:9.2f}"
+        f"{row.floor_us:10.2f}{row.instruction_bound_us:10.2f}"
+    )

@@ -1,0 +1,46 @@
+"""`ddf plan`."""
+
+import dataclasses
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from ddf_jax.cli.command import Result
+from ddf_jax.training.recipe import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Compile a recipe's whole training step for GPUs that need not be there, and show what it will need.
+
+    Collectives by kind, bytes per device and kernels by kind. RECIPE comes first, as for `ddf train`, and the other
+    options replace fields of it. It needs the CUDA plugin of JAX but no GPU, and of ImageNet only the name.
+
+    Examples:
+      ddf plan imagenet_ddf_resnet50
+      ddf plan imagenet_ddf_resnet50 --devices 16 --batch-size 2048 --json
+    """
+
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
+    """A shipped recipe or a .py file."""
+    recipe: Annotated[Recipe, tyro.conf.FlagConversionOff, tyro.conf.arg(name="")]
+    device: Literal["h200", "h100", "a100"] = "h200"
+    """What to compile for."""
+    devices: int = 8
+    """How many of them share the batch."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print `{collectives, bytes_per_device, kernels}`."""
+
+    def run(self) -> Result:
+        from ddf_jax.plan import plan
+
+        found = plan(self.recipe, device=self.device, devices=self.devices)
+        return Result(found, f"{self.recipe.name} on {self.devices} {self.device}:\n" + "\n".join(_lines(found)))
+
+
+def _lines(found: dict[str, dict[str, Any]]) -> list[str]:
+    sizes = {kind: f"{size / 2**30:.2f} GiB" for kind, size in found["bytes_per_device"].items()}
+    tables = {"collectives": found["collectives"], "per device": sizes, "kernels": found["kernels"]}
+    return [
+        f"{title}: " + ", ".join(f"{name} {value}" for name, value in table.items()) for title, table in tables.items()
+    ]

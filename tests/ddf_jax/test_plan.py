@@ -1,0 +1,62 @@
+"""`ddf plan` compiles a whole training step for GPUs that are not there."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from ddf_jax.cli.recipes import find_recipe
+from ddf_jax.plan import plan
+
+ROOT = Path(__file__).parents[2]
+needs_plugin = pytest.mark.skipif(
+    importlib.util.find_spec("jax_cuda13_plugin") is None,
+    reason=f"needs: pip install jax-cuda13-plugin=={jax.__version__} jax-cuda13-pjrt=={jax.__version__}",
+)
+PROGRAM = "import sys; from ddf_jax.cli import main; sys.exit(main(sys.argv[1:]))"
+WORDS = ("--data.image-size", "32", "--model.options", "blocks=1,1", "width=32", "--batch-size", "64")
+
+
+@needs_plugin
+def test_a_step_on_eight_gpus_only_sums_gradients_and_runs_the_kernels():
+    """In a process of its own, because what JAX's CUDA plugin needs must be set before JAX starts."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "plan", "imagenet_ddf_resnet50", "--json", *WORDS],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["collectives"].pop("all_reduce") > 0
+    assert set(found["collectives"].values()) == {0}
+    assert set(found["bytes_per_device"]) == {"arguments", "outputs", "temporaries"}
+    assert min(found["bytes_per_device"].values()) > 0
+    assert found["kernels"]["__gpu$xla.gpu.triton"] == 2 * 4  # blocks; the forward pass and three cotangents
+
+
+def test_without_the_plugin_it_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(NotImplementedError, match=f"pip install jax-cuda13-plugin=={jax.__version__}"):
+        plan(find_recipe("imagenet_ddf_resnet50"))
+
+
+def test_a_device_or_a_number_of_devices_that_does_not_exist_is_refused():
+    recipe = find_recipe("imagenet_ddf_resnet50")
+    with pytest.raises(ValueError, match=r"`device` must be one of .*'h200'.*got 'v100'"):
+        plan(recipe, device="v100")
+    with pytest.raises(ValueError, match="`devices` must be at least 1, got 0"):
+        plan(recipe, devices=0)
+
+
+def test_the_twins_differ_in_nothing_but_the_operator():
+    ours, plain = find_recipe("imagenet_ddf_resnet50"), find_recipe("imagenet_resnet50")
+    assert dataclasses.replace(ours, name=plain.name, model=plain.model) == plain
+    assert (ours.model.name, plain.model.name) == ("ddf_resnet50", "resnet50")

@@ -1,0 +1,43 @@
+"""What the tuner measures on a GPU: one kernel, and only if it is right."""
+
+import dataclasses
+
+import pytest
+
+from experiments import gpu_suite, tune
+from pallas_kernels.dynamic_filter import config, triton
+from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
+from pallas_kernels.dynamic_filter.config import Problem
+
+ARG = ArgSpec("small", (1, 3, 4, 4))
+PROBLEM = Problem.of(*ARG.structs(), ARG.spec)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(gpu_suite, "REPEATS", 1)
+    monkeypatch.setattr(gpu_suite, "LAUNCHES", 1)
+
+
+@pytest.mark.parametrize("which", ["forward", "channel"])
+def test_another_cut_gives_the_same_values_and_is_timed(which):
+    cut = dataclasses.replace(config.heuristic(PROBLEM, which), rows=1, columns=1, patches=4)
+    assert tune.measure_of(ARG, "float32", which, interpret=True)(cut) > 0
+
+
+def test_a_cut_that_gives_other_values_fails(monkeypatch):
+    measure, right = tune.measure_of(ARG, "float32", "forward", interpret=True), triton.forward
+    monkeypatch.setattr(triton, "forward", lambda *a, **options: 1.001 * right(*a, **options))
+    with pytest.raises(ArithmeticError, match="expected the heuristic's values"):
+        measure(config.heuristic(PROBLEM, "forward"))
+
+
+def test_a_call_has_the_kernels_of_its_filters():
+    assert tune.passes(PROBLEM) == ["forward", "input", "spatial", "channel"]
+    assert tune.passes(dataclasses.replace(PROBLEM, has_spatial=False)) == ["forward", "input", "channel"]
+
+
+def test_it_is_refused_on_a_cpu(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["tune"])
+    with pytest.raises(SystemExit, match="Kernels are tuned on a GPU, here is: cpu"):
+        tune.main()

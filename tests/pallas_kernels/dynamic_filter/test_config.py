@@ -1,0 +1,71 @@
+"""What a kernel is launched with: as many programs as the sizes need, or a refusal before the launch."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from pallas_kernels import deviceless
+from pallas_kernels.dynamic_filter import config as block_config
+from pallas_kernels.dynamic_filter.arg_specs import ARG_SPECS, ArgSpec
+from pallas_kernels.dynamic_filter.config import Pass, Problem
+
+PASSES: tuple[Pass, ...] = ("forward", "input", "spatial", "channel")
+
+
+def pull_back(arg: ArgSpec):
+    def run(x, spatial, channel, dy):
+        y, pull = jax.vjp(lambda *a: arg.call(*a, implementation="triton"), x, spatial, channel)
+        return y, *pull(dy)
+
+    return run
+
+
+def kernels(arg: ArgSpec):
+    dy = jax.ShapeDtypeStruct(arg.output_shape(), jnp.bfloat16)
+    return deviceless.triton_kernels(pull_back(arg), *arg.structs(jnp.bfloat16), dy)
+
+
+@pytest.mark.parametrize("arg", ARG_SPECS.values(), ids=ARG_SPECS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_every_cut_covers_its_sizes_with_threads_that_fit_a_program(arg, dtype):
+    problem = Problem.of(*arg.structs(dtype), arg.spec)
+    for which in PASSES:
+        config = block_config.choose(problem, which)
+        height, width = (problem.height, problem.width) if which == "input" else problem.positions
+        lines, columns = -(-height // config.rows), -(-width // config.columns)
+        assert config.patches * config.channels == config.warps * 32 * min(problem.lanes, config.channels)
+        assert config.channels & (config.channels - 1) == 0
+        step = arg.spec.stride if which == "input" else 1
+        assert config.rows % step == config.columns % step == 0
+        covered = block_config.programs(problem, config, which) * config.patches
+        if which == "channel":
+            steps = block_config.steps_per_chunk(problem, config)
+            assert config.chunks * steps * config.patches >= lines * columns
+        else:
+            assert covered >= problem.batch * lines * columns
+
+
+def test_addresses_have_64_bits_where_an_array_has_more_than_2_to_the_31_elements():
+    small, large = (kernels(ArgSpec("sizes", (batch, 256, 256, 512))) for batch in (8, 80))
+    assert 80 * 256 * 256 * 512 > 2**31
+    for before, after in zip(small, large, strict=True):
+        assert "tensor<16x64xi64>" not in before.code
+        assert "tensor<16x64xi64>" in after.code, after.name
+
+
+@pytest.mark.parametrize("options", [{}, {"scale": 4}], ids=str)
+def test_more_pixels_than_32_bits_count_are_refused_before_the_launch(options):
+    side = 2**14 // options.get("scale", 1)
+    x = jax.ShapeDtypeStruct((8, side, side, 8), jnp.bfloat16)
+    arg = ArgSpec("pixels", x.shape, block_config.FilterSpec(3, **options))
+    with pytest.raises(NotImplementedError, match=r"at most 2147483647 pixels, got 2147483648 .* Split the batch\."):
+        kernels(arg)
+
+
+def test_more_warps_than_a_program_has_are_refused():
+    problem = Problem.of(*ARG_SPECS["resnet50_56x56x64"].structs(), block_config.FilterSpec(3))
+    config = dataclasses.replace(block_config.choose(problem, "forward"), warps=64)
+    with pytest.raises(NotImplementedError, match="1 to 32 warps, got 64"):
+        block_config.check_launch(problem, config, "forward")

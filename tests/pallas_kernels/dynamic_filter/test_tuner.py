@@ -1,0 +1,63 @@
+"""The tuner keeps the fastest cut that works, and the operator then uses it."""
+
+import dataclasses
+import math
+
+import pytest
+
+from pallas_kernels import deviceless
+from pallas_kernels.dynamic_filter import config
+from pallas_kernels.dynamic_filter.arg_specs import ARG_SPECS
+from pallas_kernels.dynamic_filter.config import Problem
+from pallas_kernels.dynamic_filter.tuner import candidates, tune
+
+ARG = ARG_SPECS["resnet50_56x56x128_stride2"]
+PROBLEM = Problem.of(*ARG.structs("bfloat16"), ARG.spec)
+FIRST, *OTHERS = candidates(PROBLEM, "input")
+
+
+def test_candidates_start_with_the_heuristic_and_are_cuts_that_the_kernel_can_have():
+    assert config.heuristic(PROBLEM, "input") == FIRST
+    assert len({FIRST, *OTHERS}) == len(OTHERS) + 1 > 10
+    for cut in OTHERS:
+        assert cut.rows % 2 == cut.columns % 2 == 0  # the stride
+        assert cut.patches * cut.channels == cut.warps * 32 * PROBLEM.lanes
+
+
+def test_the_fastest_wins_and_those_that_fail_are_passed_over():
+    def measure(cut):
+        if cut == FIRST:
+            raise RuntimeError("out of resources")
+        if cut.warps == 8:
+            raise ArithmeticError("wrong")
+        return math.nan if cut == OTHERS[0] else 1.0 + (cut != OTHERS[5])
+
+    found = tune(PROBLEM, "input", measure)
+    assert (found.best, found.seconds) == (OTHERS[5], 1.0)
+    assert found.tried == len(OTHERS) + 1
+    assert found.failed == 1 + sum(cut.warps == 8 for cut in OTHERS)
+
+
+def test_where_every_cut_fails_it_says_so():
+    def measure(cut):
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match=r"All .* cuts of the input kernel failed"):
+        tune(PROBLEM, "input", measure)
+
+
+def test_a_measured_cut_is_used_on_its_device_only_and_joins_the_older(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "TUNED", tmp_path)
+    config.measured.cache_clear()
+    h200, a100 = deviceless.DEVICES["h200"], deviceless.DEVICES["a100"]
+    other = dataclasses.replace(PROBLEM, batch=7)
+    config.write_measured(h200.name, {(other, "input"): OTHERS[1]})
+    config.write_measured(h200.name, {(PROBLEM, "input"): OTHERS[0]})
+    assert [file.name for file in tmp_path.iterdir()] == ["nvidia_h200.json"]
+    with deviceless.one_device(h200):
+        assert config.choose(PROBLEM, "input") == OTHERS[0]
+        assert config.choose(other, "input") == OTHERS[1]
+        assert config.choose(PROBLEM, "forward") == config.heuristic(PROBLEM, "forward")
+    with deviceless.one_device(a100):
+        assert config.choose(PROBLEM, "input") == FIRST
+    config.measured.cache_clear()

@@ -1,0 +1,48 @@
+"""Facts of whole programs for eight GPUs that are not there, printed as JSON. It runs in a process of its own, because
+what JAX's CUDA plugin needs must be set before JAX starts.
+
+`python programs.py` prints `{"MODE SPLIT PASS": summary}`.
+"""
+
+import functools
+import json
+
+import jax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from pallas_kernels import deviceless
+from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
+from tests.pallas_kernels import suite
+
+ARG = ArgSpec("small", (16, 3, 3, 128))
+SPLITS = {"samples": (8, 1), "channels": (1, 8), "both": (2, 4)}
+LIKE_X = P("data", None, None, "model")
+SPECS = (LIKE_X, P("data"), LIKE_X, LIKE_X)
+
+
+def main() -> None:
+    devices = deviceless.devices(deviceless.DEVICES["h200"], 8)
+    found = {}
+    for split, shape in SPLITS.items():
+        for mode in ("auto", "explicit", "shard_map"):
+            axis_type = AxisType.Explicit if mode == "explicit" else AxisType.Auto
+            mesh = jax.make_mesh(shape, ("data", "model"), axis_types=(axis_type,) * 2, devices=devices)
+            structs = [
+                jax.ShapeDtypeStruct(struct.shape, struct.dtype, sharding=NamedSharding(mesh, spec))
+                for struct, spec in zip((*ARG.structs("bfloat16"), ARG.structs("bfloat16")[0]), SPECS, strict=True)
+            ]
+            forward = functools.partial(ARG.call, implementation="triton")
+            if mode == "shard_map":
+                forward = jax.shard_map(forward, mesh=mesh, in_specs=SPECS[:3], out_specs=LIKE_X)
+            with jax.set_mesh(mesh):
+                for name, function, inputs in (
+                    ("forward", forward, structs[:3]),
+                    ("both", suite.pull_back(forward), structs),
+                ):
+                    found[f"{mode} {split} {name}"] = deviceless.summary(jax.jit(function).lower(*inputs).compile())
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
