@@ -7,8 +7,6 @@ import tyro
 
 from ddf_jax.cli.command import Result
 
-_IMAGE = (1, 224, 224, 3)
-
 
 @dataclasses.dataclass(frozen=True)
 class Models:
@@ -20,14 +18,20 @@ class Models:
     Examples:
       ddf models
       ddf models 'ddf_*50' --json
+      ddf models --published
     """
 
     pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATTERN")] = "*"
     """A name, or a shell pattern in quotes."""
+    published: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Recompute the papers' tables instead, and mark each number that is ours (PATTERN then is a table's name)."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print `[{name, params, macs_core, macs_mmcv, published}]`."""
+    """Print `[{name, params, macs_core, macs_mmcv, published}]`, or `[{table, row, column, published, computed, equal,
+    note}]`."""
 
     def run(self) -> Result:
+        if self.published:
+            return self._tables()
         from ddf_jax.models import get_config, list_models
 
         names = list_models(self.pattern)
@@ -36,27 +40,29 @@ class Models:
         if not names:
             raise ValueError(f"No model's name matches {self.pattern!r}. `ddf models` lists all.")
         rows = [_row(name) for name in names]
-        header = f"{'':20}{'parameters':>12}{'core MACs':>12}{'mmcv MACs':>12}   published"
+        header = f"{'':24}{'parameters':>12}{'core MACs':>12}{'mmcv MACs':>12}   published"
         return Result(rows, "\n".join([header, *map(_text, rows)]))
+
+    def _tables(self) -> Result:
+        from ddf_jax.models.compare import compare, summary
+        from ddf_jax.models.published import TABLES
+
+        cells = list(compare(self.pattern))
+        if not cells:
+            raise ValueError(f"No table's name matches {self.pattern!r}. There are: {', '.join(TABLES)}.")
+        return Result([cell._asdict() for cell in cells], summary(cells))
 
 
 def _row(name: str) -> dict[str, Any]:
-    import jax
-    import jax.numpy as jnp
-    from flax import nnx
-
-    from ddf_jax.models import create
-    from ddf_jax.models.counting import complexity
+    from ddf_jax.models.compare import count
     from ddf_jax.models.published import PUBLISHED
 
-    model = nnx.eval_shape(lambda: create(name, rngs=nnx.Rngs(0)))
-    counts = complexity(model, jax.ShapeDtypeStruct(_IMAGE, jnp.float32))
     paper = PUBLISHED.get(name)
-    return {"name": name, **dataclasses.asdict(counts), "published": paper._asdict() if paper else {}}
+    return {"name": name, **dataclasses.asdict(count(name)), "published": paper._asdict() if paper else {}}
 
 
 def _text(row: dict[str, Any]) -> str:
     ours = f"{row['params'] / 1e6:10.2f} M{row['macs_core'] / 1e9:10.3f} G{row['macs_mmcv'] / 1e9:10.3f} G"
     paper = row["published"]
     theirs = f"   {paper['params_millions']} M, {paper['macs_billions']} G" if paper else ""
-    return f"{row['name']:20}{ours}{theirs}"
+    return f"{row['name']:24}{ours}{theirs}"

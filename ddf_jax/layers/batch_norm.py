@@ -49,21 +49,28 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         wide = x.astype(accumulator_dtype(x))
-        if self.use_running_average:
-            mean, var = self.mean[...].astype(wide.dtype), self.var[...].astype(wide.dtype)
-        else:
+        mean, var = self.mean[...].astype(wide.dtype), self.var[...].astype(wide.dtype)
+        # Relative to the running mean, values are small: no digits are lost where the mean is many deviations from 0.
+        centred = wide - _per_channel(mean, x)
+        offset = jnp.zeros_like(mean)
+        if not self.use_running_average:
             axes = tuple(range(x.ndim - 1))
-            mean = wide.mean(axes)
+            offset = centred.mean(axes)
             # Both moments come from one pass over x; the clip removes what rounding leaves below zero.
-            var = jnp.maximum((wide * wide).mean(axes) - mean * mean, 0)
+            var = jnp.maximum((centred * centred).mean(axes) - offset * offset, 0)
             count = x.size // x.shape[-1]
-            self._update(self.mean, mean)
+            self._update(self.mean, mean + offset)
             self._update(self.var, var * (count / max(count - 1, 1)))
         factor = jax.lax.rsqrt(var + self.epsilon) * self.scale[...].astype(wide.dtype)
-        shift = (self.bias[...].astype(wide.dtype) - mean * factor).reshape((1,) * (x.ndim - 1) + mean.shape)
-        y = wide * factor.reshape(shift.shape) + shift
+        bias = self.bias[...].astype(wide.dtype)
+        y = (centred - _per_channel(offset, x)) * _per_channel(factor, x) + _per_channel(bias, x)
         return y.astype(x.dtype if self.dtype is None else self.dtype)
 
     def _update(self, running: nnx.BatchStat, batch: Array) -> None:
         batch = jax.lax.stop_gradient(batch).astype(running[...].dtype)
         running[...] = (1 - self.momentum) * running[...] + self.momentum * batch
+
+
+def _per_channel(values: Array, x: Array) -> Array:
+    """[C] to the rank of x."""
+    return values.reshape((1,) * (x.ndim - 1) + values.shape)

@@ -22,8 +22,9 @@ def uniform_bias(fan_in: int) -> Initializer:
 
 
 class Conv(nnx.Conv):
-    """K×K convolution padded by K // 2: [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), out_channels].
+    """K×K convolution padded by dilation·(K // 2): [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), out_channels].
 
+    `groups` splits the channels; as many groups as channels make it depthwise.
     (Flax's "SAME" pads a stride of 2 on one side only, which shifts the result by a pixel against torch.)
     """
 
@@ -34,22 +35,28 @@ class Conv(nnx.Conv):
         *,
         kernel_size: int = 3,
         stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
         use_bias: bool = False,
         kernel_init: Initializer = normal_fan_out,
         dtype: jnp.dtype | None = None,
         param_dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        half = kernel_size // 2
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(f"`groups` must divide both {in_channels=} and {out_channels=}, got {groups}.")
+        border = dilation * (kernel_size // 2)
         super().__init__(
             in_channels,
             out_channels,
             (kernel_size, kernel_size),
             stride,
-            padding=((half, half), (half, half)),
+            padding=((border, border), (border, border)),
+            kernel_dilation=dilation,
+            feature_group_count=groups,
             use_bias=use_bias,
             kernel_init=kernel_init,
-            bias_init=uniform_bias(in_channels * kernel_size**2),
+            bias_init=uniform_bias(in_channels // groups * kernel_size**2),
             dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,
@@ -88,3 +95,28 @@ class PointwiseConv(nnx.Linear):
 
     def __call__(self, x: Array) -> Array:
         return super().__call__(x[:, :: self.stride, :: self.stride])
+
+
+class Linear(nnx.Linear):
+    """Fully connected layer, [..., C] to [..., out_channels], with torch's initialisation."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        use_bias: bool = True,
+        dtype: jnp.dtype | None = None,
+        param_dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(
+            in_channels,
+            out_channels,
+            use_bias=use_bias,
+            kernel_init=uniform_fan_in,
+            bias_init=uniform_bias(in_channels),
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )

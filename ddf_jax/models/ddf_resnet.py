@@ -4,20 +4,21 @@ Reference: Zhou et al., "Decoupled Dynamic Filter Networks", CVPR 2021, Section 
 """
 
 import dataclasses
+from typing import Any
 
-from ddf_jax.layers import DDF
+from ddf_jax.layers import DDF, FilterBatchNorm, FilterSigmoid
 from ddf_jax.layers.convolution import normal_fan_out
 from ddf_jax.models import resnet
 from ddf_jax.models.registry import register
-from ddf_jax.models.resnet import ChannelwiseOp, ResNetConfig
+from ddf_jax.models.resnet import ResNetConfig
+from ddf_jax.models.slots import ChannelwiseOp, layer
 from pallas_kernels.dynamic_filter.spec import Combine
 
 
-def with_ddf(base: ResNetConfig, *, squeeze_ratio: float, combine: Combine = "mul") -> ResNetConfig:
-    """`base` with DDF where its 3×3 convolutions stood. `squeeze_ratio` is the paper's σ."""
-    options = {"squeeze_ratio": squeeze_ratio, "combine": combine, "kernel_init": normal_fan_out}
-    op = ChannelwiseOp(DDF, tuple(options.items()), mix=base.block == "basic")
-    return dataclasses.replace(base, spatial_op=op)
+def with_ddf(base: ResNetConfig, **options: Any) -> ResNetConfig:
+    """`base` with DDF where its 3×3 convolutions stood, and DDF's options."""
+    ddf = layer(DDF, kernel_init=normal_fan_out, **options)
+    return dataclasses.replace(base, spatial_op=ChannelwiseOp(ddf, mix=base.block == "basic"))
 
 
 @register
@@ -64,3 +65,24 @@ def ddf_add_resnet101(*, squeeze_ratio: float = 0.2) -> ResNetConfig:
 @register
 def ddf_add_resnet152(*, squeeze_ratio: float = 0.2) -> ResNetConfig:
     return ddf_resnet152(squeeze_ratio=squeeze_ratio, combine="add")
+
+
+# The ablations of Table 3: one kind of filter alone, and other normalisations. (Table 3c is `squeeze_ratio`.)
+@register
+def ddf_spatial_resnet50() -> ResNetConfig:
+    return with_ddf(resnet.resnet50(), channel=False)
+
+
+@register
+def ddf_channel_resnet50(*, squeeze_ratio: float = 0.2) -> ResNetConfig:
+    return with_ddf(resnet.resnet50(), squeeze_ratio=squeeze_ratio, spatial=False)
+
+
+@register
+def ddf_batchnorm_resnet50(*, squeeze_ratio: float = 0.2) -> ResNetConfig:
+    return with_ddf(resnet.resnet50(), squeeze_ratio=squeeze_ratio, normalization=FilterBatchNorm)
+
+
+@register
+def ddf_sigmoid_resnet50(*, squeeze_ratio: float = 0.2) -> ResNetConfig:
+    return with_ddf(resnet.resnet50(), squeeze_ratio=squeeze_ratio, normalization=FilterSigmoid)

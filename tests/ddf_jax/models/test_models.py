@@ -1,5 +1,6 @@
 """Every registered model: its pinned size, its forward pass, its features, and a gradient for every parameter."""
 
+import fnmatch
 import functools
 
 import jax
@@ -29,6 +30,56 @@ PARAMETERS = {
     "ddf_add_resnet50": 16_843_748,
     "ddf_add_resnet101": 28_146_912,
     "ddf_add_resnet152": 37_462_900,
+    "ddf_spatial_resnet50": 14_273_912,
+    "ddf_channel_resnet50": 16_809_620,
+    "ddf_batchnorm_resnet50": 16_878_020,
+    "ddf_sigmoid_resnet50": 16_809_764,
+    "rednet26": 9_233_166,
+    "rednet38": 12_386_986,
+    "rednet50": 15_540_806,
+    "rednet101": 25_652_950,
+    "rednet152": 33_984_582,
+    "dcdc_resnet26": 9_355_577,
+    "dcdc_resnet38": 12_575_686,
+    "dcdc_resnet50": 15_795_795,
+    "dcdc_resnet101": 26_185_651,
+    "binet38": 13_388_394,
+    "binet50": 16_923_654,
+    "binet101": 28_271_766,
+    "binet38_dc_ca": 15_082_434,
+    "binet50_dc_ca": 19_234_020,
+    "binet101_dc_ca": 32_956_896,
+    "se_resnet50": 28_088_024,
+    "se_resnet101": 49_326_872,
+    "eca_resnet50": 25_557_118,
+    "eca_resnet101": 44_549_331,
+    "cbam_resnet50": 28_089_624,
+    "cbam_resnet101": 49_330_172,
+    "bam_resnet50": 25_918_126,
+    "bam_resnet101": 44_910_254,
+    "aa_resnet50": 25_809_392,
+    "aa_resnet101": 45_386_728,
+    "condconv_resnet50": 104_808_104,
+    "dynamicconv_resnet50": 59_827_928,
+    "dwcondconv_resnet50": 14_541_992,
+    "dwweightnet_resnet50": 14_447_832,
+    "resnext50_32x4d": 25_028_904,
+    "resnext101_32x4d": 44_177_704,
+    "res2net50_26w_4s": 25_699_120,
+    "res2net50_14w_8s": 25_059_816,
+    "res2net101_26w_4s": 45_206_688,
+}
+
+# Options that leave a family something to divide or to squeeze when it is narrow.
+NARROW = {
+    "ddf_[!s]*": {"squeeze_ratio": 1.0},  # of few squeezed channels a ReLU may leave none
+    "ddf_sigmoid*": {"squeeze_ratio": 1.0},
+    "binet*_dc_ca": {"squeeze_ratio": 1.0},
+    "rednet*": {"group_channels": 4},
+    "dcdc_*": {"group_channels": 4},
+    "binet*[0-9]": {"group_channels": 4, "static_groups": 4},
+    "resnext*": {"width": 16},
+    "res2net*": {"scale_width": 64},
 }
 
 
@@ -50,9 +101,10 @@ def test_squeeze_ratios_of_the_paper_count_as_published():
 
 
 def shallow(name: str, **options) -> ResNetConfig:
-    """The named model with its own blocks and slots, narrow and short: one stage keeps a block without a shortcut."""
-    depths = tuple(min(depth, 2 if stage == 2 else 1) for stage, depth in enumerate(get_config(name).blocks))
-    return get_config(name, num_classes=5, width=8, blocks=depths, **options)
+    """The named model with its own slots, narrow and short: one block changes the shape twice, one not at all."""
+    for pattern, narrow in NARROW.items():
+        options = {**(narrow if fnmatch.fnmatch(name, pattern) else {}), **options}
+    return get_config(name, **{"num_classes": 5, "width": 8, "blocks": (1, 2), **options})
 
 
 def drawn(config: ResNetConfig):
@@ -63,7 +115,9 @@ def drawn(config: ResNetConfig):
     structure, parameters, rest = nnx.split(nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0))), nnx.Param, ...)
     rng = np.random.default_rng(0)
     draw = lambda p: rng.normal(float(len(p.shape) == 1), 0.2, p.shape).astype(p.dtype)  # noqa: E731
-    return structure, jax.tree.map(draw, parameters), jax.tree.map(lambda p: np.ones(p.shape, p.dtype), rest)
+    usual = {"mean": 0.0, "var": 1.0}
+    fill = lambda path, value: jax.tree.map(lambda p: np.full(p.shape, usual[path[-1]], p.dtype), value)  # noqa: E731
+    return structure, jax.tree.map(draw, parameters), nnx.map_state(fill, rest)
 
 
 def compiled(function, *arguments):
@@ -77,7 +131,9 @@ def gradients_of(config: ResNetConfig) -> dict[tuple, np.ndarray]:
     images = np.random.default_rng(1).normal(size=(2, 37, 45, 3)).astype(np.float32)
 
     def loss(parameters, rest, images):
-        logits = nnx.merge(structure, parameters, rest, copy=True)(images)
+        model = nnx.merge(structure, parameters, rest, copy=True)
+        model.eval()  # in training the gradient of a bias is 0 where batch normalisation follows
+        logits = model(images)
         return (logits * jnp.arange(1.0, 11.0).reshape(2, 5)).sum()
 
     arguments = parameters, rest, images
@@ -92,14 +148,46 @@ def test_every_parameter_gets_a_gradient_from_an_odd_sized_image(name):
         assert np.abs(gradient).max() > 0, path
 
 
-@pytest.mark.parametrize("name", ["resnet26", "ddf_resnet18", "ddf_resnet26", "ddf_add_resnet50"])
-def test_features_have_the_announced_channels_and_strides(name):
-    for stem in ("imagenet", "small"):
-        model = nnx.eval_shape(lambda stem=stem: shallow(name, stem=stem).build(rngs=nnx.Rngs(0)))
-        features = nnx.eval_shape(lambda model: model.features(jnp.zeros((1, 50, 67, 3))), model)
-        assert len(features) == len(model.feature_info) == 4
-        for feature, info in zip(features, model.feature_info, strict=True):
-            assert feature.shape == (1, -(-50 // info.stride), -(-67 // info.stride), info.channels)
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_features_have_the_announced_channels_and_strides_in_the_compute_dtype(name):
+    check_features(shallow(name, dtype=jnp.bfloat16))
+
+
+@pytest.mark.parametrize("stem", ["imagenet", "deep", "small"])
+def test_features_of_four_stages_behind_every_stem(stem):
+    check_features(shallow("resnet26", stem=stem, blocks=(1, 1, 1, 1), dtype=jnp.bfloat16))
+
+
+@functools.cache
+def check_features(config: ResNetConfig) -> None:
+    model = abstract(config)
+    features, logits = nnx.eval_shape(lambda model: evaluated(model, jnp.zeros((1, 50, 67, 3))), model)
+    assert len(features) == len(model.feature_info) == len(config.blocks)
+    for feature, info in zip(features, model.feature_info, strict=True):
+        assert feature.shape == (1, -(-50 // info.stride), -(-67 // info.stride), info.channels)
+    assert {value.dtype for value in (*features, logits)} == {jnp.dtype("bfloat16")}
+
+
+def abstract(config: ResNetConfig) -> nnx.Module:
+    return nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0)))
+
+
+def evaluated(model, images):
+    model.eval()
+    features = model.features(images)
+    return features, model.head(features[-1].mean((1, 2)))
+
+
+def test_a_slot_takes_one_operator_for_each_stage():
+    config = get_config("aa_resnet50", width=8, blocks=(1, 1, 1, 1, 1))
+    kinds = [type(stage[0].conv2).__name__ for stage in abstract(config).stages]
+    assert kinds == ["Conv", *["AttentionAugmentedConv"] * 4]
+
+
+def test_configurations_of_the_same_layers_are_equal():
+    assert get_config("binet50") == get_config("binet50")
+    assert get_config("rednet50", blocks=(1,)) == get_config("rednet26", blocks=(1,))
+    assert get_config("rednet50") != get_config("binet50")
 
 
 def test_bfloat16_model_keeps_float32_parameters_and_is_close():

@@ -1,0 +1,55 @@
+"""The convolutional block attention module of Woo et al., ECCV 2018."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from ddf_jax.layers.batch_norm import BatchNorm
+from ddf_jax.layers.convolution import Conv
+from ddf_jax.layers.pooling import global_average, maximum
+from ddf_jax.layers.squeeze_excitation import SqueezeExcitation
+
+
+class CBAM(nnx.Module):
+    r"""Weighs first the channels, then the pixels: [B, H, W, C] to the same shape.
+
+    .. math:: z = x \cdot \text{sigmoid}(m(\text{average}(x)) + m(\max(x)))
+    .. math:: y = z \cdot \text{sigmoid}(\text{norm}(w * [\max_c z, \text{average}_c z]))
+
+    with one perceptron m for both, as in squeeze and excitation, and a 7×7 convolution of two maps to one.
+
+    Args:
+      channels: C.
+      reduction: m has C/reduction hidden units.
+      kernel_size: of the convolution.
+
+    Reference: Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018; batch normalisation as in its code.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from flax import nnx
+    >>> layer = lambda x: CBAM(32, rngs=nnx.Rngs(0))(x)
+    >>> jax.eval_shape(layer, jnp.ones((2, 5, 4, 32))).shape
+    (2, 5, 4, 32)
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: int = 16,
+        kernel_size: int = 7,
+        dtype: jnp.dtype | None = None,
+        param_dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        self.channel = SqueezeExcitation(channels, reduction=reduction, **dtypes)
+        self.conv = Conv(2, 1, kernel_size=kernel_size, **dtypes)
+        self.norm = BatchNorm(1, **dtypes)
+
+    def __call__(self, x: Array) -> Array:
+        channels = self.channel.logits(global_average(x)) + self.channel.logits(maximum(x, 1, 2))
+        z = x * jax.nn.sigmoid(channels)[:, None, None]
+        maps = jnp.stack([maximum(z, 3), z.mean(-1)], axis=-1)
+        return z * jax.nn.sigmoid(self.norm(self.conv(maps)))

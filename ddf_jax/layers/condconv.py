@@ -1,0 +1,122 @@
+"""The conditionally parameterised convolution of Yang et al., NeurIPS 2019."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from ddf_jax.layers.convolution import Initializer, Linear, normal_fan_out
+from ddf_jax.layers.per_sample import per_sample_conv
+from ddf_jax.layers.pooling import global_average
+from pallas_kernels import dynamic_filter
+
+
+class CondConv(nnx.Module):
+    r"""A convolution whose kernel is a mixture of experts': [B, H, W, C] to [B, Ho, Wo, out_channels].
+
+    .. math:: y = \Big(\sum_i \alpha_i W_i\Big) * x, \qquad \alpha = \text{sigmoid}(R \, \text{average}(x) + b)
+
+    Ho = ceil(H/stride), Wo = ceil(W/stride). The kernel is mixed once for a sample, so that many experts cost one
+    convolution.
+
+    Args:
+      in_channels: C.
+      out_channels: of every expert.
+      kernel_size: K, odd.
+      stride: of the convolution.
+      experts: how many there are.
+      dtype: compute dtype (default: that of x); param_dtype: storage dtype.
+
+    Reference: Yang et al., "CondConv: Conditionally Parameterized Convolutions for Efficient Inference", NeurIPS 2019.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from flax import nnx
+    >>> layer = lambda x: CondConv(8, 12, stride=2, rngs=nnx.Rngs(0))(x)
+    >>> jax.eval_shape(layer, jnp.ones((2, 5, 4, 8))).shape
+    (2, 3, 2, 12)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int = 3,
+        stride: int = 1,
+        experts: int = 8,
+        kernel_init: Initializer = normal_fan_out,
+        dtype: jnp.dtype | None = None,
+        param_dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        shape = (kernel_size, kernel_size, in_channels, out_channels)
+        self.route = Linear(in_channels, experts, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.kernels = nnx.Param(_experts(kernel_init, rngs, experts, shape, param_dtype))
+        self.stride = stride
+        self.dtype = dtype
+
+    def __call__(self, x: Array) -> Array:
+        x = x if self.dtype is None else x.astype(self.dtype)
+        weights = jax.nn.sigmoid(self.route(global_average(x)))
+        return per_sample_conv(x, mixed(weights, self.kernels[...]), stride=self.stride)
+
+
+class DepthwiseCondConv(nnx.Module):
+    """`CondConv` without mixing of channels: [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), C].
+
+    With its mixed kernel it is a dynamic filter that has no spatial filter.
+
+    Args:
+      in_channels: C.
+      kernel_size: K, odd.
+      stride: of the filter.
+      experts: how many there are.
+      implementation: of `pallas_kernels.dynamic_filter`.
+      dtype: compute dtype (default: that of x); param_dtype: storage dtype.
+
+    Reference: as of `CondConv`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from flax import nnx
+    >>> layer = lambda x: DepthwiseCondConv(8, stride=2, rngs=nnx.Rngs(0))(x)
+    >>> jax.eval_shape(layer, jnp.ones((2, 5, 4, 8))).shape
+    (2, 3, 2, 8)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        kernel_size: int = 3,
+        stride: int = 1,
+        experts: int = 8,
+        kernel_init: Initializer = normal_fan_out,
+        implementation: str | None = None,
+        dtype: jnp.dtype | None = None,
+        param_dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        shape = (kernel_size, kernel_size, 1, in_channels)
+        self.route = Linear(in_channels, experts, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        filters = _experts(kernel_init, rngs, experts, shape, param_dtype)
+        self.filters = nnx.Param(filters.reshape(experts, kernel_size**2, in_channels))
+        self.stride = stride
+        self.implementation = implementation
+        self.dtype = dtype
+
+    def __call__(self, x: Array) -> Array:
+        x = x if self.dtype is None else x.astype(self.dtype)
+        weights = jax.nn.sigmoid(self.route(global_average(x)))
+        channel = mixed(weights, self.filters[...])
+        return dynamic_filter(x, None, channel, stride=self.stride, implementation=self.implementation)
+
+
+def mixed(weights: Array, kernels: Array) -> Array:
+    """The kernels' weighted sum for each sample: [B, experts] and [experts, …] to [B, …]."""
+    flat = kernels.astype(weights.dtype).reshape(kernels.shape[0], -1)
+    return (weights @ flat).reshape(-1, *kernels.shape[1:])
+
+
+def _experts(init: Initializer, rngs: nnx.Rngs, experts: int, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """Every expert starts as a convolution of its own would: [experts, *shape]."""
+    return jax.vmap(lambda key: init(key, shape, dtype))(jax.random.split(rngs.params(), experts))

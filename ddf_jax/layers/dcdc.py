@@ -1,0 +1,183 @@
+"""The dual complementary dynamic convolution of Yan et al., 2022."""
+
+import functools
+import math
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from ddf_jax.layers.batch_norm import BatchNorm
+from ddf_jax.layers.convolution import Conv, Linear, PointwiseConv
+from ddf_jax.layers.involution import Involution, PixelGenerator
+from ddf_jax.layers.per_sample import per_sample_conv
+from ddf_jax.layers.pooling import average_pool, global_average
+
+
+class ContextGenerator(PixelGenerator):
+    """LSA's φ: `PixelGenerator` with a depthwise convolution and batch normalisation in front of each 1×1 convolution.
+
+    The filters of a pixel so depend on a neighbourhood of it. `context_kernel_size` is the paper's k_dw.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        groups: int,
+        taps: int,
+        *,
+        stride: int,
+        reduction: int,
+        context_kernel_size: int = 3,
+        **dtypes: Any,
+    ):
+        super().__init__(in_channels, groups, taps, stride=stride, reduction=reduction, **dtypes)
+        self.context1 = _Context(in_channels, context_kernel_size, **dtypes)
+        self.context2 = _Context(in_channels // reduction, context_kernel_size, **dtypes)
+
+    def __call__(self, x: Array) -> Array:
+        x = self.context1(average_pool(x, self.stride))
+        y = jax.nn.relu(self.norm(self.reduce(x)))
+        filters = self.span(self.context2(y))
+        return filters.reshape(*filters.shape[:3], *self.shape)
+
+
+class _Context(nnx.Module):
+    """Depthwise convolution and batch normalisation: [B, H, W, C] to the same shape."""
+
+    def __init__(self, channels: int, kernel_size: int, **dtypes: Any):
+        self.conv = Conv(channels, channels, kernel_size=kernel_size, groups=channels, **dtypes)
+        self.norm = BatchNorm(channels, **dtypes)
+
+    def __call__(self, x: Array) -> Array:
+        return self.norm(self.conv(x))
+
+
+class SharedBranch(nnx.Module):
+    """A convolution between two 1×1 ones, C → s → C: [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), C].
+
+    This one is static, 3×3: Conv_small of the ablation.
+    """
+
+    def __init__(self, channels: int, squeezed: int, *, stride: int, kernel_size: int, **dtypes: Any):
+        self.squeeze = PointwiseConv(channels, squeezed, stride=stride, use_bias=True, **dtypes)
+        self.inner = self.inner_conv(squeezed, kernel_size, **dtypes)
+        self.expand = PointwiseConv(squeezed, channels, use_bias=True, **dtypes)
+
+    def inner_conv(self, channels: int, kernel_size: int, **dtypes: Any) -> nnx.Module:
+        del kernel_size  # of a generated kernel
+        return Conv(channels, channels, **dtypes)
+
+    def __call__(self, x: Array) -> Array:
+        return self.expand(self.inner(self.squeeze(x)))
+
+
+class GSI(SharedBranch):
+    """The global shift-invariant branch: the inner convolution's kernel is generated from the sample's average."""
+
+    def inner_conv(self, channels: int, kernel_size: int, **dtypes: Any) -> nnx.Module:
+        return GeneratedConv(channels, kernel_size, **dtypes)
+
+
+class GeneratedConv(nnx.Module):
+    """Convolves each sample with a kernel made by a fully connected layer of its average: [B, H, W, s] to the same."""
+
+    def __init__(self, channels: int, kernel_size: int, **dtypes: Any):
+        self.shape = (kernel_size, kernel_size, channels, channels)
+        self.predict = Linear(channels, math.prod(self.shape), **dtypes)
+
+    def __call__(self, x: Array) -> Array:
+        return per_sample_conv(x, self.predict(global_average(x)).reshape(-1, *self.shape))
+
+
+def _large(channels: int, squeezed: int, *, stride: int, kernel_size: int, **dtypes: Any) -> nnx.Module:
+    """Conv_large of the ablation: a static 3×3 convolution of all channels instead of the whole branch."""
+    del squeezed, kernel_size
+    return Conv(channels, channels, stride=stride, **dtypes)
+
+
+_SHARED = {"gsi": GSI, "conv_small": SharedBranch, "conv_large": _large, None: None}
+
+
+class DCDC(nnx.Module):
+    r"""Dual complementary dynamic convolution: [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), C].
+
+    .. math:: y = \text{LSA}(x) + \text{GSI}(x)
+
+    LSA, local spatial-adaptive, is an involution whose filters are generated from a neighbourhood (`ContextGenerator`).
+    GSI, global shift-invariant, is a convolution of s = ⌊λ√C⌋ channels with a kernel of its own for each sample.
+
+    Args:
+      in_channels: C.
+      kernel_size: k_lsa, odd.
+      stride: of both branches.
+      lsa: switches LSA off.
+      shared: the other branch: "gsi", its alternatives in the paper's ablation "conv_small" (a static 3×3 convolution
+        of s channels) and "conv_large" (of C channels), or None.
+      context_kernel_size: k_dw, of LSA's depthwise convolutions.
+      shared_kernel_size: k_gsi, of GSI's generated kernel.
+      width_factor: λ.
+      group_channels, reduction: as of `Involution`.
+      implementation: of `pallas_kernels.dynamic_filter`.
+      dtype: compute dtype (default: that of x); param_dtype: storage dtype.
+
+    Raises:
+      ValueError: both branches are off, `shared` is none of these, or the groups do not divide C.
+
+    Reference: Yan et al., "Dual Complementary Dynamic Convolution", 2022. No code is published. Where the strides are
+    and which layers have biases or normalisation was found by counting: this layout gives all 15 rows of parameters and
+    FLOPs that the paper prints.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from flax import nnx
+    >>> layer = lambda x: DCDC(32, stride=2, rngs=nnx.Rngs(0))(x)
+    >>> jax.eval_shape(layer, jnp.ones((2, 15, 20, 32))).shape
+    (2, 8, 10, 32)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        kernel_size: int = 7,
+        stride: int = 1,
+        lsa: bool = True,
+        shared: Literal["gsi", "conv_small", "conv_large"] | None = "gsi",
+        context_kernel_size: int = 3,
+        shared_kernel_size: int = 1,
+        width_factor: float = 1.0,
+        group_channels: int = 16,
+        reduction: int = 4,
+        implementation: str | None = None,
+        dtype: jnp.dtype | None = None,
+        param_dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        if shared not in _SHARED:
+            raise ValueError(f"`shared` must be 'gsi', 'conv_small', 'conv_large' or None, got {shared!r}.")
+        if not lsa and shared is None:
+            raise ValueError("`lsa` must not be False where `shared` is None: there would be no branch.")
+        dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        self.local = self.shared = nnx.data(None)
+        if lsa:
+            self.local = Involution(
+                in_channels,
+                kernel_size=kernel_size,
+                stride=stride,
+                group_channels=group_channels,
+                reduction=reduction,
+                generator=functools.partial(ContextGenerator, context_kernel_size=context_kernel_size),
+                implementation=implementation,
+                **dtypes,
+            )
+        if branch := _SHARED[shared]:
+            squeezed = math.floor(width_factor * math.sqrt(in_channels))
+            self.shared = branch(in_channels, squeezed, stride=stride, kernel_size=shared_kernel_size, **dtypes)
+        self.dtype = dtype
+
+    def __call__(self, x: Array) -> Array:
+        x = x if self.dtype is None else x.astype(self.dtype)
+        outputs = [branch(x) for branch in (self.local, self.shared) if branch is not None]
+        return sum(outputs[1:], start=outputs[0])

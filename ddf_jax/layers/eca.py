@@ -1,0 +1,65 @@
+"""Efficient channel attention of Wang et al., CVPR 2020."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from ddf_jax.layers.convolution import uniform_fan_in
+from ddf_jax.layers.pooling import global_average
+
+
+class ECA(nnx.Module):
+    r"""Weighs the channels by the averages of their neighbours in channel order: [B, H, W, C] to the same shape.
+
+    .. math:: y = x \cdot \text{sigmoid}(w * \text{average}(x))
+
+    with a convolution over the channels, zero beyond both ends, of k taps and no bias.
+
+    Args:
+      channels: C.
+      kernel_size: k, odd; default: the paper's function of C, (log₂C + 1)/2 made odd: 5 for 256 to 1024, 7 for 2048.
+
+    Raises:
+      ValueError: the kernel size is even.
+
+    Reference: Wang et al., "ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks", CVPR 2020.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from flax import nnx
+    >>> layer = lambda x: ECA(32, rngs=nnx.Rngs(0))(x)
+    >>> jax.eval_shape(layer, jnp.ones((2, 5, 4, 32))).shape
+    (2, 5, 4, 32)
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        kernel_size: int | None = None,
+        dtype: jnp.dtype | None = None,
+        param_dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        if kernel_size is None:
+            kernel_size = max(int((math.log2(channels) + 1) / 2) // 2 * 2 + 1, 3)
+        if kernel_size % 2 == 0:
+            raise ValueError(f"`kernel_size` must be odd, got {kernel_size}.")
+        half = kernel_size // 2
+        self.conv = nnx.Conv(
+            1,
+            1,
+            (kernel_size,),
+            padding=((half, half),),
+            use_bias=False,
+            kernel_init=uniform_fan_in,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+
+    def __call__(self, x: Array) -> Array:
+        logits = self.conv(global_average(x)[..., None])[..., 0]
+        return x * jax.nn.sigmoid(logits)[:, None, None]

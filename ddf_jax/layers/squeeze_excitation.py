@@ -1,0 +1,53 @@
+"""Squeeze and excitation of Hu et al., CVPR 2018."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from ddf_jax.layers.convolution import Linear
+from ddf_jax.layers.pooling import global_average
+
+
+class SqueezeExcitation(nnx.Module):
+    r"""Weighs the channels by what the whole image holds: [B, H, W, C] to the same shape.
+
+    .. math:: y = x \cdot \text{sigmoid}(W_2 \, \text{relu}(W_1 \, \text{average}(x) + b_1) + b_2)
+
+    Args:
+      channels: C.
+      reduction: the hidden layer has C/reduction units.
+
+    Raises:
+      ValueError: the reduction leaves no unit.
+
+    Reference: Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from flax import nnx
+    >>> layer = lambda x: SqueezeExcitation(32, rngs=nnx.Rngs(0))(x)
+    >>> jax.eval_shape(layer, jnp.ones((2, 5, 4, 32))).shape
+    (2, 5, 4, 32)
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: int = 16,
+        dtype: jnp.dtype | None = None,
+        param_dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        if channels < reduction:
+            raise ValueError(f"`reduction` must leave at least one unit of {channels=}, got {reduction}.")
+        self.squeeze = Linear(channels, channels // reduction, **dtypes)
+        self.excite = Linear(channels // reduction, channels, **dtypes)
+
+    def logits(self, vectors: Array) -> Array:
+        """The two layers alone: [B, C] to [B, C]."""
+        return self.excite(jax.nn.relu(self.squeeze(vectors)))
+
+    def __call__(self, x: Array) -> Array:
+        return x * jax.nn.sigmoid(self.logits(global_average(x)))[:, None, None]

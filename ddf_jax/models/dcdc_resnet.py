@@ -1,0 +1,56 @@
+"""DCDC-ResNets: RedNets with a dual complementary dynamic convolution in place of every involution.
+
+Reference: Yan et al., "Dual Complementary Dynamic Convolution", 2022.
+"""
+
+from typing import Any
+
+from ddf_jax.layers import DCDC
+from ddf_jax.models import resnet
+from ddf_jax.models.rednet import red
+from ddf_jax.models.registry import register
+from ddf_jax.models.resnet import ResNetConfig
+from ddf_jax.models.slots import layer
+
+
+def with_dcdc(base: ResNetConfig, **options: Any) -> ResNetConfig:
+    """`base` with DCDC, and DCDC's options; in the stem the generated kernel stays 1×1."""
+    stem_options = {**options, "kernel_size": 3, "shared_kernel_size": 1}
+    return red(base, op=layer(DCDC, **options), stem_op=layer(DCDC, **stem_options))
+
+
+@register
+def dcdc_resnet26(
+    *,
+    lsa: bool = True,
+    shared: str | None = "gsi",
+    context_kernel_size: int = 3,
+    shared_kernel_size: int = 1,
+    width_factor: float = 1.0,
+    group_channels: int = 16,
+) -> ResNetConfig:
+    # The options are those of the paper's ablations, which are all of this network.
+    return with_dcdc(
+        resnet.resnet26(),
+        lsa=lsa,
+        shared=shared,
+        context_kernel_size=context_kernel_size,
+        shared_kernel_size=shared_kernel_size,
+        width_factor=width_factor,
+        group_channels=group_channels,
+    )
+
+
+@register
+def dcdc_resnet38(*, group_channels: int = 16) -> ResNetConfig:
+    return with_dcdc(resnet.resnet38(), group_channels=group_channels)
+
+
+@register
+def dcdc_resnet50(*, group_channels: int = 16) -> ResNetConfig:
+    return with_dcdc(resnet.resnet50(), group_channels=group_channels)
+
+
+@register
+def dcdc_resnet101(*, group_channels: int = 16) -> ResNetConfig:
+    return with_dcdc(resnet.resnet101(), group_channels=group_channels)

@@ -1,0 +1,34 @@
+"""ResNets whose 3×3 convolutions mix experts (CondConv, DynamicConv) or have generated kernels (WeightNet).
+
+The depthwise ones stand in a bottleneck as DDF does. References are those of the layers.
+"""
+
+import dataclasses
+
+from ddf_jax.layers import CondConv, DepthwiseCondConv, DepthwiseWeightNet, DynamicConv
+from ddf_jax.models import resnet
+from ddf_jax.models.registry import register
+from ddf_jax.models.resnet import ResNetConfig
+from ddf_jax.models.slots import ChannelwiseOp, layer
+
+
+@register
+def condconv_resnet50(*, experts: int = 8) -> ResNetConfig:
+    return dataclasses.replace(resnet.resnet50(), spatial_op=layer(CondConv, experts=experts))
+
+
+@register
+def dynamicconv_resnet50(*, experts: int = 4, temperature: float = 30.0) -> ResNetConfig:
+    op = layer(DynamicConv, experts=experts, temperature=temperature)
+    return dataclasses.replace(resnet.resnet50(), spatial_op=op)
+
+
+@register
+def dwcondconv_resnet50(*, experts: int = 8) -> ResNetConfig:
+    op = ChannelwiseOp(layer(DepthwiseCondConv, experts=experts))
+    return dataclasses.replace(resnet.resnet50(), spatial_op=op)
+
+
+@register
+def dwweightnet_resnet50() -> ResNetConfig:
+    return dataclasses.replace(resnet.resnet50(), spatial_op=ChannelwiseOp(layer(DepthwiseWeightNet)))

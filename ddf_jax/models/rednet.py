@@ -1,0 +1,47 @@
+"""RedNets: residual networks with an involution in place of every 3×3 convolution but two of the stem.
+
+Reference: Li et al., "Involution: Inverting the Inherence of Convolution for Visual Recognition", CVPR 2021.
+"""
+
+import dataclasses
+
+from ddf_jax.layers import Involution
+from ddf_jax.models import resnet
+from ddf_jax.models.registry import register
+from ddf_jax.models.resnet import ResNetConfig
+from ddf_jax.models.slots import ChannelwiseOp, Layer, layer
+
+
+def red(base: ResNetConfig, *, op: Layer, stem_op: Layer) -> ResNetConfig:
+    """`base` in RedNet's layout: these operators in the blocks and in the middle of a stem of three convolutions."""
+    return dataclasses.replace(base, spatial_op=ChannelwiseOp(op), stem="deep", stem_op=ChannelwiseOp(stem_op))
+
+
+def with_involution(base: ResNetConfig, *, group_channels: int) -> ResNetConfig:
+    op, stem_op = (layer(Involution, kernel_size=size, group_channels=group_channels) for size in (7, 3))
+    return red(base, op=op, stem_op=stem_op)
+
+
+@register
+def rednet26(*, group_channels: int = 16) -> ResNetConfig:
+    return with_involution(resnet.resnet26(), group_channels=group_channels)
+
+
+@register
+def rednet38(*, group_channels: int = 16) -> ResNetConfig:
+    return with_involution(resnet.resnet38(), group_channels=group_channels)
+
+
+@register
+def rednet50(*, group_channels: int = 16) -> ResNetConfig:
+    return with_involution(resnet.resnet50(), group_channels=group_channels)
+
+
+@register
+def rednet101(*, group_channels: int = 16) -> ResNetConfig:
+    return with_involution(resnet.resnet101(), group_channels=group_channels)
+
+
+@register
+def rednet152(*, group_channels: int = 16) -> ResNetConfig:
+    return with_involution(resnet.resnet152(), group_channels=group_channels)

@@ -1,0 +1,89 @@
+"""Res2Nets: residual networks whose 3×3 convolutions form a ladder over groups of channels.
+
+Reference: Gao et al., "Res2Net: A New Multi-scale Backbone Architecture", TPAMI 2019.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from ddf_jax.layers import PointwiseConv
+from ddf_jax.models import resnet
+from ddf_jax.models.blocks import attention, last_scale, shortcut, stochastic_depth
+from ddf_jax.models.registry import register
+from ddf_jax.models.resnet import ResNetConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Res2NetConfig(ResNetConfig):
+    """A residual network of `Res2NetBlock`s."""
+
+    block: str = "res2net"
+    scale_width: int = 26
+    """Channels of each of the ladder's groups, for 64 channels of width."""
+    scales: int = 4
+    """How many groups there are."""
+
+
+class Res2NetBlock(nnx.Module):
+    """A bottleneck whose 3×3 convolution is a ladder: each group is added to the next one before that is convolved.
+
+    The last group is passed on as it is. Where the block changes the shape no group is added to another, and the last
+    one is averaged over 3×3 pixels with the stride.
+    """
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, width: int, stride: int, config: Res2NetConfig, drop: float, **dtypes: Any):
+        group, out_channels = width * config.scale_width // 64, width * self.expansion
+        self.conv1 = PointwiseConv(in_channels, group * config.scales, **dtypes)
+        self.norm1 = config.norm(group * config.scales, **dtypes)
+        steps = range(config.scales - 1)
+        self.convs = nnx.List([config.spatial_op(group, group, stride=stride, **dtypes) for _ in steps])
+        self.norms = nnx.List([config.norm(group, **dtypes) for _ in steps])
+        self.conv3 = PointwiseConv(group * config.scales, out_channels, **dtypes)
+        self.norm3 = config.norm(out_channels, **last_scale(config), **dtypes)
+        self.attention = attention(out_channels, config, dtypes)
+        self.shortcut = shortcut(in_channels, out_channels, stride, config, dtypes)
+        self.drop = stochastic_depth(drop, dtypes["rngs"])
+        self.changes = stride != 1 or in_channels != out_channels
+        self.stride = stride
+
+    def __call__(self, x: Array) -> Array:
+        *groups, last = jnp.split(jax.nn.relu(self.norm1(self.conv1(x))), len(self.convs) + 1, axis=-1)
+        outputs: list[Array] = []
+        for group, conv, norm in zip(groups, self.convs, self.norms, strict=True):
+            y = group if self.changes or not outputs else group + outputs[-1]
+            outputs.append(jax.nn.relu(norm(conv(y))))
+        outputs.append(_average(last, self.stride) if self.changes else last)
+        y = self.attention(self.norm3(self.conv3(jnp.concatenate(outputs, axis=-1))))
+        return jax.nn.relu(self.drop(y) + self.shortcut(x))
+
+
+resnet.BLOCKS["res2net"] = Res2NetBlock
+
+
+def _average(x: Array, stride: int) -> Array:
+    """The mean of 3×3 pixels, zeros outside the image included."""
+    window, border = (1, 3, 3, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
+    sums = jax.lax.reduce_window(x, 0.0, jax.lax.add, window, (1, stride, stride, 1), border)
+    return sums / 9
+
+
+@register
+def res2net50_26w_4s() -> Res2NetConfig:
+    return Res2NetConfig(blocks=resnet.resnet50().blocks)
+
+
+@register
+def res2net101_26w_4s() -> Res2NetConfig:
+    return Res2NetConfig(blocks=resnet.resnet101().blocks)
+
+
+@register
+def res2net50_14w_8s() -> Res2NetConfig:
+    return Res2NetConfig(blocks=resnet.resnet50().blocks, scale_width=14, scales=8)

@@ -1,0 +1,67 @@
+"""The first layers of a residual network, from the image to the first stage."""
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from ddf_jax.layers import Conv
+
+if TYPE_CHECKING:
+    from ddf_jax.models.resnet import ResNetConfig
+
+
+class SmallStem(nnx.Module):
+    """3×3 convolution, normalisation, ReLU."""
+
+    stride = 1
+    kernel_size, conv_stride = 3, 1
+
+    def __init__(self, config: "ResNetConfig", **dtypes: Any):
+        self.conv = Conv(
+            config.in_channels, config.width, kernel_size=self.kernel_size, stride=self.conv_stride, **dtypes
+        )
+        self.norm = config.norm(config.width, **dtypes)
+
+    def __call__(self, x: Array) -> Array:
+        return jax.nn.relu(self.norm(self.conv(x)))
+
+
+class ImageNetStem(SmallStem):
+    """7×7 convolution of stride 2, normalisation, ReLU, 3×3 max-pool of stride 2."""
+
+    stride = 4
+    kernel_size, conv_stride = 7, 2
+
+    def __call__(self, x: Array) -> Array:
+        return _max_pool(super().__call__(x))
+
+
+class DeepStem(nnx.Module):
+    """3×3 convolution of stride 2, `stem_op`, 3×3 convolution, with normalisation and ReLU each; 3×3 max-pool."""
+
+    stride = 4
+
+    def __init__(self, config: "ResNetConfig", **dtypes: Any):
+        half = config.width // 2
+        self.conv1 = Conv(config.in_channels, half, stride=2, **dtypes)
+        self.norm1 = config.norm(half, **dtypes)
+        self.conv2 = config.stem_op(half, half, stride=1, **dtypes)
+        self.norm2 = config.norm(half, **dtypes)
+        self.conv3 = Conv(half, config.width, **dtypes)
+        self.norm3 = config.norm(config.width, **dtypes)
+
+    def __call__(self, x: Array) -> Array:
+        x = jax.nn.relu(self.norm1(self.conv1(x)))
+        x = jax.nn.relu(self.norm2(self.conv2(x)))
+        return _max_pool(jax.nn.relu(self.norm3(self.conv3(x))))
+
+
+STEMS = {"imagenet": ImageNetStem, "deep": DeepStem, "small": SmallStem}
+
+
+def _max_pool(x: Array) -> Array:
+    border = ((0, 0), (1, 1), (1, 1), (0, 0))
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), border)
