@@ -25,19 +25,23 @@ class Verify:
     checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Weights to compare with instead of made-up ones."""
     dtype: Literal["float64", "float32"] = "float64"
-    """Of all arithmetic, on both sides."""
+    """Of our arithmetic; the port computes in float64."""
     size: tuple[int, int] = (97, 65)
     """Height and width of the images."""
     batch: int = 2
     """Number of images."""
     implementation: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Of `dynamic_filter`, instead of the best that runs here."""
+    plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None
+    """Draw the error of each layer."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print `[{model, dtype, size, passed, tolerance, worst: {what, relative_error}}]`."""
 
     def run(self) -> Result:
-        from ddf_jax.verify import format_table, verify
+        from ddf_jax.verify import draw_errors, format_table, verify
 
+        if self.plot is not None and not self.plot.parent.is_dir():
+            raise ValueError(f"`--plot` must name a file in a folder that exists, got {self.plot}.")
         reports = verify(
             self.pattern,
             checkpoint=self.checkpoint,
@@ -46,5 +50,7 @@ class Verify:
             batch=self.batch,
             implementation=self.implementation,
         )
+        if self.plot is not None:
+            draw_errors(reports, self.plot)
         failed = not all(report.passed for report in reports)
         return Result([report.as_json() for report in reports], format_table(reports), status=int(failed))

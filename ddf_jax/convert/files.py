@@ -36,7 +36,7 @@ def read_tensors(path: str | os.PathLike[str], *, ema: bool = False) -> dict[str
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint file {path}.")
+        raise CheckpointError(f"There is no checkpoint file {path}.")
     _check_suffix(path)
     return unwrap(_read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path), path, ema=ema)
 
@@ -60,14 +60,13 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray
 
 def unwrap(content: object, path: Path, *, ema: bool = False) -> dict[str, np.ndarray]:
     """The one flat dictionary of arrays inside `content`, without the wrappers that training scripts add."""
-    for keys in (_AVERAGED, _PLAIN) if ema else (_PLAIN, _AVERAGED):
-        wrapped = [key for key in keys if isinstance(content, Mapping) and isinstance(content.get(key), Mapping)]
-        if wrapped and isinstance(content, Mapping):
-            content = content[wrapped[0]]
-            break
-    else:
-        if ema:
-            raise CheckpointError(f"{path} holds no averaged weights (none of {', '.join(_AVERAGED)}).")
+    keys = _AVERAGED if ema else (*_PLAIN, *_AVERAGED)
+    wrapper = content if isinstance(content, Mapping) else {}
+    wrapped = [wrapper[key] for key in keys if isinstance(wrapper.get(key), Mapping)]
+    if wrapped:
+        content = wrapped[0]
+    elif ema:
+        raise CheckpointError(f"{path} holds no averaged weights (none of {', '.join(_AVERAGED)}).")
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"{path} must hold named arrays, got {type(content).__name__} of none.")
     # torch.optim.swa_utils.AveragedModel counts its updates beside the weights.
@@ -133,7 +132,7 @@ def _torch(path: Path) -> Any:
 
 def _check_suffix(path: Path) -> None:
     if path.suffix not in _SUFFIXES:
-        raise CheckpointError(f"a checkpoint's name must end in one of {', '.join(_SUFFIXES)}, got {path.name!r}.")
+        raise CheckpointError(f"A checkpoint's name must end in one of {', '.join(_SUFFIXES)}, got {path.name!r}.")
 
 
 @contextlib.contextmanager
@@ -147,6 +146,6 @@ def _whole_or_nothing(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error.strerror}.") from error
+        raise CheckpointError(f"Cannot write {path}: {error.strerror}.") from error
     finally:
         part.unlink(missing_ok=True)

@@ -1,7 +1,8 @@
 """Which tensor of the official (PyTorch) checkpoints is which of ours: the names and memory layouts of both, as data.
 
-A rule is a pair of name templates and a layout. Official names are timm's for ResNets and theFoxofSky/ddfnet's for DDF;
-ours are the paths of the variables in the Flax modules, joined by dots. Every name matches exactly one rule.
+A rule is a pair of name templates and a layout. Official names are timm's for ResNets, SE, ECA, ResNeXts and Res2Nets,
+theFoxofSky/ddfnet's for DDF and, without `backbone.` and `head.`, d-li14/involution's for RedNets; ours are the paths
+of the variables in the Flax modules, joined by dots. Every name matches exactly one rule.
 """
 
 import dataclasses
@@ -68,6 +69,7 @@ def _taps_last(tensor: np.ndarray, channels: int) -> np.ndarray:
 SAME = Layout()
 # [O, I, K, K] and [K, K, I, O]; a 1×1 convolution is a matrix [I, O] in ours.
 CONV = Layout(_conv_to_own, _conv_to_official)
+CONV1D = Layout(lambda weight, channels: weight.transpose(2, 1, 0), lambda kernel, channels: kernel.transpose(2, 1, 0))
 LINEAR = Layout(lambda weight, channels: weight.T, lambda kernel, channels: kernel.T)
 # The channel branch makes C·T values officially and T·C in ours.
 TAPS_WEIGHT = Layout(
@@ -86,8 +88,9 @@ _NORM = (
 )
 
 
-def _norm(official: str, own: str) -> list[Rule]:
-    return [Rule(f"{official}.{theirs}", f"{own}.{ours}") for theirs, ours in _NORM]
+def _norm(official: str, own: str, layout: Layout = SAME, squeeze: tuple[str, str] | None = None) -> list[Rule]:
+    rules = [Rule(f"{official}.{theirs}", f"{own}.{ours}", layout, squeeze) for theirs, ours in _NORM[:-1]]
+    return [*rules, Rule(f"{official}.{COUNTER}", f"{own}.{COUNTER}")]
 
 
 def _ddf(official: str, own: str) -> list[Rule]:
@@ -104,6 +107,33 @@ def _ddf(official: str, own: str) -> list[Rule]:
     ]
 
 
+def _ddf_batch_norm(official: str, own: str) -> list[Rule]:
+    """The ablation's batch normalisation where filter normalisation stood. No official names exist."""
+    squeeze = (f"{official}.channel_branch.1.weight", f"{own}.channel_branch.squeeze.kernel")
+    return [
+        *_norm(f"{official}.spatial_branch.1", f"{own}.spatial_branch.norm.norm"),
+        *_norm(f"{official}.channel_branch.4", f"{own}.channel_branch.norm.norm", TAPS_BIAS, squeeze),
+    ]
+
+
+def _involution(official: str, own: str) -> list[Rule]:
+    return [
+        Rule(f"{official}.conv1.conv.weight", f"{own}.spatial_branch.reduce.kernel", CONV),
+        *_norm(f"{official}.conv1.bn", f"{own}.spatial_branch.norm"),
+        Rule(f"{official}.conv2.conv.weight", f"{own}.spatial_branch.span.kernel", CONV),
+        Rule(f"{official}.conv2.conv.bias", f"{own}.spatial_branch.span.bias"),
+    ]
+
+
+def _squeeze_excitation(official: str, own: str) -> list[Rule]:
+    return [
+        Rule(f"{official}.fc1.weight", f"{own}.squeeze.kernel", CONV),
+        Rule(f"{official}.fc1.bias", f"{own}.squeeze.bias"),
+        Rule(f"{official}.fc2.weight", f"{own}.excite.kernel", CONV),
+        Rule(f"{official}.fc2.bias", f"{own}.excite.bias"),
+    ]
+
+
 _OFFICIAL_BLOCK, _OWN_BLOCK = "layer{stage}.{block}", "stages.{stage}.{block}"
 
 RULES: tuple[Rule, ...] = (
@@ -116,6 +146,18 @@ RULES: tuple[Rule, ...] = (
     Rule(f"{_OFFICIAL_BLOCK}.downsample.0.weight", f"{_OWN_BLOCK}.shortcut.conv.kernel", CONV),
     *_norm(f"{_OFFICIAL_BLOCK}.downsample.1", f"{_OWN_BLOCK}.shortcut.norm"),
     *_ddf(f"{_OFFICIAL_BLOCK}.conv{{n}}", f"{_OWN_BLOCK}.conv{{n}}"),
+    *_ddf_batch_norm(f"{_OFFICIAL_BLOCK}.conv{{n}}", f"{_OWN_BLOCK}.conv{{n}}"),
+    *_squeeze_excitation(f"{_OFFICIAL_BLOCK}.se", f"{_OWN_BLOCK}.attention"),
+    Rule(f"{_OFFICIAL_BLOCK}.se.conv.weight", f"{_OWN_BLOCK}.attention.conv.kernel", CONV1D),
+    Rule(f"{_OFFICIAL_BLOCK}.convs.{{n}}.weight", f"{_OWN_BLOCK}.convs.{{n}}.kernel", CONV),
+    *_norm(f"{_OFFICIAL_BLOCK}.bns.{{n}}", f"{_OWN_BLOCK}.norms.{{n}}"),
+    *_involution(f"{_OFFICIAL_BLOCK}.conv{{n}}", f"{_OWN_BLOCK}.conv{{n}}"),
+    Rule("stem.0.conv.weight", "stem.conv1.kernel", CONV),
+    *_norm("stem.0.bn", "stem.norm1"),
+    *_involution("stem.1", "stem.conv2"),
+    *_norm("stem.2", "stem.norm2"),
+    Rule("stem.4.conv.weight", "stem.conv3.kernel", CONV),
+    *_norm("stem.4.bn", "stem.norm3"),
     # DDF in a basic block: no official names exist, these are the port's (`ddf_jax.torch_port.resnet`).
     *_ddf(f"{_OFFICIAL_BLOCK}.conv{{n}}.ddf", f"{_OWN_BLOCK}.conv{{n}}.spatial"),
     *_norm(f"{_OFFICIAL_BLOCK}.conv{{n}}.bn", f"{_OWN_BLOCK}.conv{{n}}.norm"),
@@ -148,7 +190,7 @@ def translate(tensors: Mapping[str, np.ndarray], source: Naming) -> dict[str, np
       CheckpointError: names that no rule knows (all of them listed), or a tensor that does not have a rule's axes.
     """
     if unknown := unknown_names(tensors, source):
-        raise CheckpointError(f"no {source} name of a model we know: " + ", ".join(unknown))
+        raise CheckpointError(f"No {source} name of a model we know: " + ", ".join(unknown))
     target = _other(source)
     translated = {}
     for name, tensor in tensors.items():

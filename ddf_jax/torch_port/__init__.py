@@ -11,6 +11,7 @@ from ddf_jax.torch_port.ddf import FilterNorm as FilterNorm
 from ddf_jax.torch_port.involution import Involution as Involution
 from ddf_jax.torch_port.operators import dynamic_filter as dynamic_filter
 from ddf_jax.torch_port.operators import dynamic_upsample as dynamic_upsample
+from ddf_jax.torch_port.rednet import RedNet as RedNet
+from ddf_jax.torch_port.registry import create as create
+from ddf_jax.torch_port.registry import list_models as list_models
 from ddf_jax.torch_port.resnet import ResNet as ResNet
-from ddf_jax.torch_port.resnet import create as create
-from ddf_jax.torch_port.resnet import list_models as list_models

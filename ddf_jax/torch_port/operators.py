@@ -127,9 +127,9 @@ def _check(
     groups = 1 if spatial is None else spatial.shape[1]
     taps = channel.shape[2] if spatial is None else spatial.shape[2]  # pyright: ignore[reportOptionalMemberAccess]
     if taps % 2 == 0 or round(taps**0.5) ** 2 != taps:
-        raise ValueError(f"the number of taps must be K² for an odd K, got {taps}.")
+        raise ValueError(f"The number of taps must be K² for an odd K, got {taps}.")
     if groups == 0 or channels % groups:
-        raise ValueError(f"the groups of `spatial` must divide the channels of `x`, got {groups=} and {channels=}.")
+        raise ValueError(f"The groups of `spatial` must divide the channels of `x`, got {groups=} and {channels=}.")
     expected = (batch, groups, taps, -(-height // stride), -(-width // stride))
     if spatial is not None and tuple(spatial.shape) != expected:
         raise ValueError(

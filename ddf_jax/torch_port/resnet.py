@@ -3,7 +3,6 @@
 # torch is an extra, and the types are checked without it too.
 # pyright: reportMissingImports=false
 
-import fnmatch
 import functools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -16,28 +15,8 @@ from ddf_jax.torch_port.ddf import DDF
 # Makes what stands where a 3×3 convolution stood, from (in_channels, out_channels, stride).
 SpatialOp = Callable[[int, int, int], nn.Module]
 
-_BASIC = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
-_BOTTLENECK = {26: (1, 2, 4, 1), 38: (2, 3, 5, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-
-
-def create(name: str, *, num_classes: int = 1000, **options) -> "ResNet":
-    """The network of that name (`list_models()`), with freshly initialised parameters in float32.
-
-    Names are those of the JAX registry; `ddf_resnet50` is the official repository's `ddf_mul_resnet50`, the same module
-    as that repository's in names, parameters and values. `options` are those of `ResNet`, with `blocks` instead of the
-    name's own, and `squeeze_ratio` for DDF.
-
-    Raises:
-      ValueError: no network has that name.
-    """
-    if name not in _MODELS:
-        raise ValueError(f"no port is named {name!r}; there are {', '.join(_MODELS)}.")
-    return _MODELS[name](num_classes=num_classes, **options)
-
-
-def list_models(pattern: str = "*") -> list[str]:
-    """The names that `create` takes and the shell pattern matches."""
-    return fnmatch.filter(_MODELS, pattern)
+BASIC = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+BOTTLENECK = {26: (1, 2, 4, 1), 38: (2, 3, 5, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 class ResNet(nn.Module):
@@ -122,25 +101,27 @@ class Bottleneck(nn.Module):
     """1×1 convolution, spatial operator with the stride, 1×1 convolution to 4·width, and the residual sum."""
 
     expansion = 4
+    inner_ratio = 1
 
     def __init__(self, in_channels: int, width: int, stride: int, spatial_op: SpatialOp):
         super().__init__()
-        out_channels = width * self.expansion
-        self.conv1 = _conv(in_channels, width, 1)
-        self.bn1 = nn.BatchNorm2d(width)
+        inner, out_channels = width * self.inner_ratio, width * self.expansion
+        self.conv1 = _conv(in_channels, inner, 1)
+        self.bn1 = nn.BatchNorm2d(inner)
         self.act1 = nn.ReLU()
-        self.conv2 = spatial_op(width, width, stride)
-        self.bn2 = nn.BatchNorm2d(width)
+        self.conv2 = spatial_op(inner, inner, stride)
+        self.bn2 = nn.BatchNorm2d(inner)
         self.act2 = nn.ReLU()
-        self.conv3 = _conv(width, out_channels, 1)
+        self.conv3 = _conv(inner, out_channels, 1)
         self.bn3 = nn.BatchNorm2d(out_channels)
+        self.se: nn.Module = nn.Identity()
         self.act3 = nn.ReLU()
         self.downsample = _downsample(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.act1(self.bn1(self.conv1(x)))
         y = self.act2(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
+        y = self.se(self.bn3(self.conv3(y)))
         return self.act3(y + (x if self.downsample is None else self.downsample(x)))
 
 
@@ -154,12 +135,12 @@ def _downsample(in_channels: int, out_channels: int, stride: int) -> nn.Sequenti
     return nn.Sequential(_conv(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))
 
 
-def _conv3x3(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+def conv3x3(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     return _conv(in_channels, out_channels, 3, stride)
 
 
 def _resnet(depth: int, *, blocks: Sequence[int] | None = None, **options) -> ResNet:
-    return _build(depth, blocks, _conv3x3, options)
+    return _build(depth, blocks, conv3x3, options)
 
 
 def _ddf_resnet(
@@ -170,7 +151,7 @@ def _ddf_resnet(
     blocks: Sequence[int] | None = None,
     **options,
 ) -> ResNet:
-    basic = depth in _BASIC
+    basic = depth in BASIC
     if squeeze_ratio is None:
         squeeze_ratio = 0.5 if basic else 0.2
 
@@ -193,12 +174,12 @@ def _ddf_resnet(
 
 
 def _build(depth: int, blocks: Sequence[int] | None, spatial_op: SpatialOp, options: dict[str, Any]) -> ResNet:
-    block, usual = (BasicBlock, _BASIC[depth]) if depth in _BASIC else (Bottleneck, _BOTTLENECK[depth])
+    block, usual = (BasicBlock, BASIC[depth]) if depth in BASIC else (Bottleneck, BOTTLENECK[depth])
     return ResNet(block, usual if blocks is None else blocks, spatial_op, **options)
 
 
-_MODELS: dict[str, Callable[..., ResNet]] = {
-    **{f"resnet{depth}": functools.partial(_resnet, depth) for depth in sorted(_BASIC | _BOTTLENECK)},
+MODELS: dict[str, Callable[..., ResNet]] = {
+    **{f"resnet{depth}": functools.partial(_resnet, depth) for depth in sorted(BASIC | BOTTLENECK)},
     **{f"ddf_resnet{d}": functools.partial(_ddf_resnet, d, combine="mul") for d in (18, 26, 38, 50, 101, 152)},
     **{f"ddf_add_resnet{d}": functools.partial(_ddf_resnet, d, combine="add") for d in (50, 101, 152)},
 }

@@ -38,4 +38,4 @@ def draw_errors(reports: Sequence[Report], path: Path) -> None:
     try:
         path.write_bytes(image.getvalue())
     except OSError as error:
-        raise ValueError(f"cannot write the picture {path}: {error.strerror}.") from error
+        raise ValueError(f"Cannot write the picture {path}: {error.strerror}.") from error

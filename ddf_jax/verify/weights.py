@@ -27,8 +27,8 @@ def make_weights(shapes: Mapping[str, tuple[int, ...]], *, margin: float, seed: 
       shapes: official names and shapes.
       margin: how many deviations every normalised activation lies above 0 on average. At 0 half of the units behind a
         ReLU are off. But a unit within rounding of 0 may be on in one implementation and off in the other, and then
-        gradients differ by far more than rounding: in float32 one such unit among ten million is enough. At 4 there
-        is none (and still a unit in 30,000 is off).
+        gradients differ by far more than rounding: in float32 one such unit among ten million is enough. At 4.25 there
+        is none (and still a unit in 90,000 is off).
       seed: another seed gives other weights.
     """
     return {name: _weight(name, shape, shapes, margin, seed) for name, shape in shapes.items()}

@@ -1,5 +1,8 @@
 """The dynamic filter as PyTorch users write it: a product with the columns of `unfold`, and autograd."""
 
+# torch is an extra, and the types are checked without it too.
+# pyright: reportMissingImports=false
+
 import json
 import os
 import tempfile

@@ -23,6 +23,20 @@ PINNED = {
     "ddf_add_resnet50": (416, 16_843_748),
     "ddf_add_resnet101": (824, 28_146_912),
     "ddf_add_resnet152": (1232, 37_462_900),
+    "rednet26": (251, 9_233_166),
+    "rednet38": (351, 12_386_986),
+    "rednet50": (451, 15_540_806),
+    "rednet101": (876, 25_652_950),
+    "rednet152": (1301, 33_984_582),
+    "se_resnet50": (384, 28_088_024),
+    "se_resnet101": (758, 49_326_872),
+    "eca_resnet50": (336, 25_557_118),
+    "eca_resnet101": (659, 44_549_331),
+    "resnext50_32x4d": (320, 25_028_904),
+    "resnext101_32x4d": (626, 44_177_704),
+    "res2net50_26w_4s": (512, 25_699_120),
+    "res2net101_26w_4s": (1022, 45_206_688),
+    "res2net50_14w_8s": (896, 25_059_816),
 }
 
 
@@ -69,5 +83,5 @@ def test_runs_in_half_precision():
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match="no port is named 'ddf_resnet51'; there are resnet18, "):
+    with pytest.raises(ValueError, match="No port is named 'ddf_resnet51'; there are resnet18, "):
         torch_port.create("ddf_resnet51")

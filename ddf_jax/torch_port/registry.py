@@ -1,0 +1,54 @@
+"""The port's networks by name, those of the JAX registry."""
+
+# torch is an extra, and the types are checked without it too.
+# pyright: reportMissingImports=false
+
+import fnmatch
+import functools
+from collections.abc import Callable, Sequence
+
+from ddf_jax.torch_port import resnet, variants
+from ddf_jax.torch_port.rednet import RedNet
+from ddf_jax.torch_port.resnet import ResNet
+
+
+def create(name: str, *, num_classes: int = 1000, **options) -> ResNet:
+    """The network of that name (`list_models()`), with freshly initialised parameters in float32.
+
+    Names are those of the JAX registry; `ddf_resnet50` is the official repository's `ddf_mul_resnet50`, the same module
+    as that repository's in names, parameters and values. `options` are those of `ResNet`, with `blocks` instead of the
+    name's own, `squeeze_ratio` for DDF and `group_channels` for RedNet.
+
+    Raises:
+      ValueError: no network has that name.
+    """
+    if name not in _MODELS:
+        raise ValueError(f"No port is named {name!r}; there are {', '.join(_MODELS)}.")
+    return _MODELS[name](num_classes=num_classes, **options)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The names that `create` takes and the shell pattern matches."""
+    return fnmatch.filter(_MODELS, pattern)
+
+
+def _variant(depth: int, block, spatial_op=resnet.conv3x3, *, blocks: Sequence[int] | None = None, **options) -> ResNet:
+    return ResNet(block, resnet.BOTTLENECK[depth] if blocks is None else blocks, spatial_op, **options)
+
+
+def _rednet(depth: int, *, blocks: Sequence[int] | None = None, **options) -> ResNet:
+    return RedNet(resnet.BOTTLENECK[depth] if blocks is None else blocks, **options)
+
+
+_MODELS: dict[str, Callable[..., ResNet]] = {
+    **resnet.MODELS,
+    **{f"rednet{depth}": functools.partial(_rednet, depth) for depth in resnet.BOTTLENECK},
+    **{f"se_resnet{depth}": functools.partial(_variant, depth, variants.SEBottleneck) for depth in (50, 101)},
+    **{f"eca_resnet{depth}": functools.partial(_variant, depth, variants.ECABottleneck) for depth in (50, 101)},
+    **{
+        f"resnext{depth}_32x4d": functools.partial(_variant, depth, variants.ResNeXtBottleneck, variants.grouped_conv)
+        for depth in (50, 101)
+    },
+    **{f"res2net{d}_26w_4s": functools.partial(_variant, d, variants.Res2NetBottleneck) for d in (50, 101)},
+    "res2net50_14w_8s": functools.partial(_variant, 50, variants.Res2NetBottleneck14w8s),
+}
