@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-torch test-slow check format clean
+.PHONY: train zoo test test-torch test-slow check format clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.installed
@@ -11,14 +11,21 @@ train: $(VENV)/.installed
 	$(BIN)/ddf train digits_plain
 	$(BIN)/python -m experiments.compare runs/digits runs/digits_plain
 
+zoo: train
+	$(BIN)/ddf train digits_rednet
+	$(BIN)/ddf train digits_binet
+	$(BIN)/ddf train digits_dcdc
+	$(BIN)/python -m experiments.compare runs/digits runs/digits_plain runs/digits_rednet runs/digits_binet runs/digits_dcdc
+
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 
 test-torch: $(VENV)/.installed-torch
 	$(BIN)/python -m pytest tests/torch
 
-test-slow: $(VENV)/.installed-dev
+test-slow: $(VENV)/.installed-torch
 	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow tests/torch
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -8,7 +8,7 @@ COLUMNS = ("run", "model", "parameters", "test accuracy", "steps", "seconds", "i
 
 
 def main(folders: list[str]) -> int:
-    rows = [COLUMNS]
+    rows: list[tuple[str, ...]] = [COLUMNS]
     for folder in folders:
         path = Path(folder) / "summary.json"
         if not path.is_file():

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from ddf_jax.cli.arguments import parse
 from ddf_jax.cli.command import Result
-from ddf_jax.training.errors import NonFiniteError, StoppedError
 
 WRONG_USE = 2
 INTERRUPTED = 130  # what shells give a program that Ctrl-C ended
@@ -37,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _is_for_user(error):
             raise
         print("ddf:", *str(error).split(), file=sys.stderr)
-        return error.exit_status if isinstance(error, NonFiniteError | StoppedError) else WRONG_USE
+        return getattr(error, "exit_status", WRONG_USE)
 
 
 def _print(result: Result, *, as_json: bool) -> int:

@@ -18,7 +18,9 @@ from tyro.extras import SubcommandApp
 from ddf_jax.cli.command import Command
 from ddf_jax.cli.convert import Convert
 from ddf_jax.cli.evaluate import Evaluate
+from ddf_jax.cli.kernels import Kernels
 from ddf_jax.cli.models import Models
+from ddf_jax.cli.plan import Plan
 from ddf_jax.cli.predict import Predict
 from ddf_jax.cli.recipes import find_recipe, shipped_recipes
 from ddf_jax.cli.train import Train
@@ -32,6 +34,8 @@ COMMANDS: dict[str, type[Command]] = {
     "models": Models,
     "convert": Convert,
     "verify": Verify,
+    "plan": Plan,
+    "kernels": Kernels,
 }
 
 _ABOUT = """Dynamic-filter networks: train, evaluate and use them.
@@ -66,19 +70,25 @@ def parse(argv: Sequence[str]) -> Command:
             f"{f'There is no command {name!r}' if name else 'A command is needed'}; the commands are "
             f"{', '.join(COMMANDS)}. `ddf --help` explains them."
         )
-    if name == "train":
-        recipe = _recipe(words)
-        return _command(name, words, default=Train(tyro.MISSING, recipe), options=recipe.model.options)
+    kind: Any = COMMANDS[name]
+    if _takes_recipe(kind):
+        recipe = _recipe(name, words)
+        return _command(name, words, default=kind(tyro.MISSING, recipe), options=recipe.model.options)
     return _command(name, words)
 
 
-def _recipe(words: Sequence[str]) -> Recipe:
-    """The recipe that the words after `ddf train` begin with: its values are the defaults of the other words."""
+def _takes_recipe(kind: type[Command]) -> bool:
+    """Whether the command's first word is a RECIPE: its first two fields are then `source` and `recipe`."""
+    return "recipe" in kind.__annotations__
+
+
+def _recipe(name: str, words: Sequence[str]) -> Recipe:
+    """The recipe that the words after the command begin with: its values are the defaults of the other words."""
     if words and not words[0].startswith("-"):
         return find_recipe(words[0])
     if {"-h", "--help"}.isdisjoint(words):
         shipped = ", ".join(shipped_recipes())
-        raise ValueError(f"`ddf train` needs a RECIPE first: {shipped}, or the path of a .py file.")
+        raise ValueError(f"`ddf {name}` needs a RECIPE first: {shipped}, or the path of a .py file.")
     return Recipe(name="RECIPE")
 
 
@@ -180,7 +190,7 @@ def _unboxed(message: str) -> str:
 
 def _help(kind: type[Command]) -> str:
     about = inspect.getdoc(kind) or ""
-    return f"{about}\n\nShipped recipes: {', '.join(shipped_recipes())}." if kind is Train else about
+    return f"{about}\n\nShipped recipes: {', '.join(shipped_recipes())}." if _takes_recipe(kind) else about
 
 
 def _version() -> str:

@@ -34,9 +34,8 @@ def find_recipe(name: str) -> Recipe:
 
 def shipped_recipes() -> dict[str, Recipe]:
     """The recipes that come with the package, by the name that each gives itself."""
-    files = sorted(SHIPPED.glob("[!_]*.py"))
-    recipes = [read_recipe(file, imports_from=ROOT) for file in files]
-    return {recipe.name: recipe for recipe in recipes}
+    recipes = [read_recipe(file, imports_from=ROOT) for file in SHIPPED.glob("[!_]*.py")]
+    return {recipe.name: recipe for recipe in sorted(recipes, key=lambda recipe: recipe.name)}
 
 
 def read_recipe(file: Path, *, imports_from: Path) -> Recipe:

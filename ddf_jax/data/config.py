@@ -22,8 +22,9 @@ class DataConfig:
     """TFDS split to evaluate on."""
     image_size: int = 224
     """Side of the square images the model sees, in pixels."""
-    augment: Literal["none", "shift", "imagenet"] = "imagenet"
-    """Training augmentation: none, a random shift of an eighth of the side, or random resized crop and flip."""
+    augment: Literal["none", "shift", "affine", "imagenet"] = "imagenet"
+    """Training augmentation: none; a random shift of an eighth of the side; a little rotation, scale and shift; or
+    random resized crop and flip."""
     workers: int = 0
     """Grain worker processes that decode and augment; 0 works in the main process."""
     max_corrupt_share: float = 0.01

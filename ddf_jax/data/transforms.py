@@ -31,6 +31,7 @@ def training_transforms(config: DataConfig, channels: int) -> list[grain.transfo
     augment = {
         "none": [ResizeAndCenterCrop(size)],
         "shift": [ResizeAndCenterCrop(size), RandomShift()],
+        "affine": [ResizeAndCenterCrop(size), RandomAffine()],
         "imagenet": [RandomResizedCrop(size), RandomHorizontalFlip()],
     }
     if config.augment not in augment:
@@ -116,6 +117,34 @@ class RandomShift(grain.transforms.RandomMap):
 
 
 @dataclasses.dataclass(frozen=True)
+class RandomAffine(grain.transforms.RandomMap):
+    """Turns, scales and moves the image about its centre, bilinearly; black comes in at the border.
+
+    The angle is uniform in ±`degrees` (clockwise), the factor log-uniform in [1 / `scale`, `scale`], and each axis
+    moves by up to `share` of its side, by fractions of a pixel too.
+    """
+
+    degrees: float = 8.0
+    scale: float = 1.08
+    share: float = 1 / 16
+
+    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        image = element["image"]
+        height, width = image.shape[:2]
+        angle = math.radians(rng.uniform(-self.degrees, self.degrees))
+        factor = math.exp(rng.uniform(-1.0, 1.0) * math.log(self.scale))
+        y, x = rng.uniform(-self.share, self.share, 2) * (height, width)
+        # Pillow asks where in the image each pixel of the result comes from: the inverse map.
+        cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
+        centre = (width / 2, height / 2)
+        left = centre[0] - cos * (centre[0] + x) - sin * (centre[1] + y)
+        top = centre[1] + sin * (centre[0] + x) - cos * (centre[1] + y)
+        matrix = (cos, sin, left, -sin, cos, top)
+        moved = _picture(image).transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+        return element | {"image": np.asarray(moved).reshape(image.shape)}
+
+
+@dataclasses.dataclass(frozen=True)
 class Normalize(grain.transforms.Map):
     """`(image / 255 - mean) / std` per channel, computed in float32."""
 
@@ -134,7 +163,9 @@ def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """`[H, W, C]` -> `[height, width, C]`, C = 1 or 3, uint8."""
     if image.shape[:2] == (height, width):
         return image
-    channels = image.shape[-1]
-    picture = Image.fromarray(image[..., 0] if channels == 1 else image)
-    resized = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
-    return resized.reshape(height, width, channels)
+    resized = np.asarray(_picture(image).resize((width, height), Image.Resampling.BILINEAR))
+    return resized.reshape(height, width, image.shape[-1])
+
+
+def _picture(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)

@@ -4,12 +4,14 @@
 class RunError(ValueError):
     """A run that cannot start, go on or be read."""
 
-    exit_status = 1
-    """What the process returns to the shell."""
+    exit_status = 2
+    """What the process returns to the shell: 2 is wrong use."""
 
 
 class NonFiniteError(RunError):
     """Training met a loss, gradient or parameter that is infinite or not a number."""
+
+    exit_status = 1
 
 
 class StoppedError(RunError):

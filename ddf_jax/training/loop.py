@@ -56,8 +56,6 @@ def train(recipe: Recipe, workdir: Path | str, *, devices: Devices | None = None
     clock = Clock()
     mesh = data_mesh(devices)
     check_batch_size(recipe.batch_size, mesh)
-    if jax.process_index() == 0:
-        folder.create()
     info = describe(recipe.data)
     with StopRequest(mesh) as stop, contextlib.ExitStack() as stack:
         return _Launch(recipe, folder, info, mesh, clock, stop, stack).run()
@@ -93,6 +91,8 @@ class _Launch:
         abstract = abstract_state(recipe, info, tx, replicated(mesh))
         self.parameters = parameter_sizes(abstract)
 
+        if jax.process_index() == 0:  # only now, so that a recipe that cannot run leaves no folder behind
+            folder.create()
         self.checkpoints = RunCheckpoints(folder, recipe, info)
         state = self.checkpoints.restore(abstract.variables, clock)
         if state is None:

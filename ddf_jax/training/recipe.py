@@ -52,14 +52,33 @@ class Recipe:
     epochs: float = 120.0
     batch_size: int = 256
     """Examples per step over all devices."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute dtype; parameters and statistics are kept in float32."""
     label_smoothing: float = 0.0
     seed: int = 0
     evaluate_every: float = 1.0
-    """Epochs between two evaluations."""
+    """Epochs between two evaluations; 0: only at the end."""
     checkpoint_every: float = 1.0
-    """Epochs between two checkpoints."""
+    """Epochs between two checkpoints; 0: only at the end."""
     log_every: int = 10
     """Steps between two rows of `metrics.jsonl`."""
     keep_checkpoints: int = 3
+
+    def __post_init__(self) -> None:
+        for field, least in _AT_LEAST.items():
+            if not getattr(self, field) >= least:
+                raise ValueError(f"`{field}` must be at least {least}, got {getattr(self, field)}.")
+        if not 0.0 < self.epochs < float("inf"):
+            raise ValueError(f"`epochs` must be a positive number, got {self.epochs}.")
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ValueError(f"`label_smoothing` must be in [0, 1), got {self.label_smoothing}.")
+
+
+_AT_LEAST = {
+    "batch_size": 1,
+    "seed": 0,
+    "evaluate_every": 0,
+    "checkpoint_every": 0,
+    "log_every": 1,
+    "keep_checkpoints": 1,
+}

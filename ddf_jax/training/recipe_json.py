@@ -107,7 +107,11 @@ def _decode_dataclass(kind: Any, value: Any, field: str) -> Any:
     ]
     if missing:
         raise RunError(f"The recipe lacks the field `{prefix}{missing[0]}`.")
-    return kind(**{name: _decode(hints[name], item, f"{prefix}{name}") for name, item in value.items()})
+    fields = {name: _decode(hints[name], item, f"{prefix}{name}") for name, item in value.items()}
+    try:
+        return kind(**fields)
+    except ValueError as error:  # the value has the right type, but is out of its range
+        raise RunError(f"The recipe cannot be: {prefix and f'in `{field}`, '}{error}") from None
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -3,8 +3,10 @@
 Command:   ddf train digits
 Hardware:  2 CPU cores
 Time:      about a minute (`experiments/results/digits.json` has the measured one)
-Expected:  test accuracy ≥ 98.0 %; its source is this recipe's own runs, no paper trains on these images
-Recipe:    SGD with Nesterov momentum, 0.2 per 256 examples, cosine, batch 64, label smoothing 0.1, shifts of ±1 pixel
+Expected:  test accuracy ≥ 98.0 % (98.1 to 99.2 % over seeds: an image of the 360 is 0.3 %); its source is these runs,
+           no paper trains on these images
+Recipe:    SGD with Nesterov momentum, 0.2 per 256 examples, cosine, batch 64, label smoothing 0.1, images
+           turned, scaled and moved a little
 """
 
 from ddf_jax.data.config import DataConfig
@@ -14,11 +16,12 @@ recipe = Recipe(
     name="digits",
     # Three stages of one block: 8×8 pixels leave no room for a fourth.
     model=ModelConfig("ddf_resnet18", {"stem": "small", "width": 32, "blocks": (1, 1, 1), "zero_init_last_norm": True}),
-    data=DataConfig(dataset="digits", image_size=8, augment="shift"),
+    data=DataConfig(dataset="digits", image_size=8, augment="affine"),
     optimizer=OptimizerConfig(learning_rate=0.2, warmup_epochs=2, nesterov=True, weight_decay=5e-4),
     epochs=50,
     batch_size=64,
     label_smoothing=0.1,
+    seed=1,
     evaluate_every=10,
     checkpoint_every=10,
 )

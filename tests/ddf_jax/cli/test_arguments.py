@@ -32,12 +32,17 @@ def test_help_lists_the_commands_with_a_line_for_each(ddf):
 @pytest.mark.parametrize(
     ("command", "parts"),
     [
-        ("train", ["RECIPE", "--workdir DIR", "--json", "Shipped recipes: digits, digits_plain"]),
+        ("train", ["RECIPE", "--workdir DIR", "--json", "Shipped recipes: digits, "]),
         ("evaluate", ["RUN", "--json"]),
         ("predict", ["RUN IMAGE [IMAGE ...]", "--json"]),
         ("models", ["PATTERN", "--json", "Core:", "mmcv:"]),
         ("convert", ["SOURCE", "TARGET", "--model NAME", "--naming {None,official,own}", "--ema"]),
         ("verify", ["PATTERN", "--checkpoint FILE", "--dtype {float64,float32}", "--size INT INT"]),
+        (
+            "plan",
+            ["RECIPE", "--device {h200,h100,a100}", "--devices INT", "--epochs", "--json", "Shipped recipes: digits"],
+        ),
+        ("kernels", ["PATTERN", "--device {h200,h100,a100}", "--dtype {bfloat16,float16,float32}", "--json"]),
     ],
 )
 def test_help_of_a_command_shows_its_arguments_and_an_example(ddf, command, parts):
@@ -130,8 +135,12 @@ def test_workdir_and_json_are_of_the_command_not_of_the_recipe():
         ("", "A command is needed; the commands are train, evaluate"),
         ("trian digits", "no command 'trian'; the commands are train, evaluate"),
         ("--verbose", "no command '--verbose'"),
-        ("train", "needs a RECIPE first: digits, digits_plain, or the path of a .py file"),
+        ("train", "`ddf train` needs a RECIPE first: digits, "),
         ("train --epochs 2 digits", "needs a RECIPE first"),
+        ("plan", "`ddf plan` needs a RECIPE first"),
+        ("plan digits --device v100", "'v100' for argument '--device'"),
+        ("kernels --devices 8", "no option --devices. The nearest is --device"),
+        ("kernels resnet", "No call's name matches 'resnet'; the names are resnet50_56x56x64"),
         ("train digts", "no recipe 'digts'. Did you mean digits"),
         ("train digts", "Or give the path of a .py file"),
         ("train nowhere.py", "no recipe file nowhere.py"),
@@ -146,10 +155,12 @@ def test_workdir_and_json_are_of_the_command_not_of_the_recipe():
         ("train digits --batch-size 7.5", "--batch-size: invalid literal for int"),
         (
             "train digits --dtype half",
-            "'half' for argument '--dtype'. Expected one of ('float32', 'bfloat16', 'float16')",
+            "'half' for argument '--dtype'. Expected one of ('float32', 'bfloat16')",
         ),
         ("train digits --optimizer.nesterov yes", "'yes' for argument '--optimizer.nesterov'. Expected one of"),
         ("train digits --data.folder", "Missing value for argument '--data.folder'"),
+        ("train digits --epochs -1", "`epochs` must be a positive number, got -1.0"),
+        ("train digits --log-every 0", "`log_every` must be at least 1, got 0"),
         ("train digits --data.image-size 0", "`image_size` must be at least 1 pixel, got 0"),
         ("train digits --model.options width", "--model.options: an option must be NAME=VALUE, got 'width'"),
         ("train digits --model.options =3", "must be NAME=VALUE"),
@@ -158,8 +169,9 @@ def test_workdir_and_json_are_of_the_command_not_of_the_recipe():
         ("predict", "Missing from ddf predict: RUN"),
         ("predict runs/a", "needs the path of an IMAGE"),
         ("models --jsn", "The nearest is --json"),
-        ("models --pattern resnet50", "no option --pattern. The nearest is --json"),
+        ("models --pattern resnet50", "no option --pattern. The nearest is --published"),
         ("convert a.safetensors", "Missing from ddf convert: TARGET"),
+        ("verify resnet18 --plot no/such/folder.png", "`--plot` must name a file in a folder that exists"),
         ("verify --dtype bfloat16", "'bfloat16' for argument '--dtype'"),
     ],
 )

@@ -59,6 +59,7 @@ def test_train_refuses_what_it_cannot_do(refused, tiny, tiny_run, tmp_path):
         (["--workdir", new, "--optimizer.warmup-epochs", "9"], "`epochs` must leave a step after the warm-up"),
     ]:
         assert message in refused("train", tiny, *words)
+    assert not new.exists()
 
 
 def test_evaluate_scores_the_run_as_training_did(ddf, tiny_run):

@@ -5,6 +5,7 @@ from PIL import Image
 from ddf_jax.data.config import DataConfig
 from ddf_jax.data.transforms import (
     Normalize,
+    RandomAffine,
     RandomHorizontalFlip,
     RandomResizedCrop,
     RandomShift,
@@ -13,7 +14,7 @@ from ddf_jax.data.transforms import (
     training_transforms,
 )
 
-RANDOM = [RandomResizedCrop(24), RandomHorizontalFlip(), RandomShift()]
+RANDOM = [RandomResizedCrop(24), RandomHorizontalFlip(), RandomShift(), RandomAffine()]
 
 
 def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
@@ -43,7 +44,7 @@ def test_small_evaluation_images_lose_nothing():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_pipeline_gives_squares_of_the_size(height: int, width: int, channels: int):
     rng = np.random.default_rng(0)
-    for augment in ("none", "shift", "imagenet"):
+    for augment in ("none", "shift", "affine", "imagenet"):
         example = {"image": noise(height, width, channels)}
         for transform in training_transforms(DataConfig(image_size=32, augment=augment), channels):
             example = transform.map(example) if hasattr(transform, "map") else transform.random_map(example, rng)
@@ -118,5 +119,30 @@ def test_evaluation_has_no_chance_in_it():
 
 
 def test_an_unknown_augmentation_names_the_known_ones():
-    with pytest.raises(ValueError, match="must be one of none, shift, imagenet, got 'mixup'"):
+    with pytest.raises(ValueError, match="must be one of none, shift, affine, imagenet, got 'mixup'"):
         training_transforms(DataConfig(augment="mixup"), 3)  # pyright: ignore[reportArgumentType]
+
+
+class Extreme:
+    """A generator that draws the upper end of every interval."""
+
+    def uniform(self, low, high, size=None):
+        return high if size is None else np.full(size, high)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_affine_map_turns_scales_and_moves(channels: int):
+    image = noise(8, 8, channels)
+
+    def mapped(**options: float) -> np.ndarray:
+        fixed = {"degrees": 0.0, "scale": 1.0, "share": 0.0} | options
+        return RandomAffine(**fixed).random_map({"image": image}, Extreme())["image"]
+
+    np.testing.assert_array_equal(mapped(), image)
+    np.testing.assert_allclose(mapped(degrees=90.0), np.rot90(image, -1), atol=1)
+    moved = np.zeros_like(image)
+    moved[1:, 1:] = image[:-1, :-1]
+    np.testing.assert_array_equal(mapped(share=1 / 8), moved)
+    flat = RandomAffine(degrees=0.0, scale=2.0, share=0.0).random_map({"image": np.full_like(image, 9)}, Extreme())
+    np.testing.assert_array_equal(flat["image"], np.full_like(image, 9))
+    np.testing.assert_allclose(mapped(scale=2.0)[4, 4], np.average(image[3:5, 3:5], (0, 1), [[1, 3], [3, 9]]), atol=1)

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,12 @@ def test_a_field_that_the_file_lacks_has_its_default():
         ({"model": 7}, r"field `model` must be an object, got 7"),
         ({"data": {"folder": 7}}, r"field `data.folder` must be .*, got 7"),
         ({"model": {"options": {"blocks": [1, "2"]}}}, r"field `model.options.blocks` must be .*, got \[1, '2'\]"),
+        ({"epochs": 0}, r"`epochs` must be a positive number, got 0"),
+        ({"epochs": math.nan}, r"`epochs` must be a positive number, got nan"),
+        ({"label_smoothing": 1.0}, r"`label_smoothing` must be in \[0, 1\), got 1.0"),
+        ({"evaluate_every": -1}, r"`evaluate_every` must be at least 0, got -1"),
+        ({"keep_checkpoints": 0}, r"`keep_checkpoints` must be at least 1, got 0"),
+        ({"data": {"image_size": 0}}, r"in `data`, `image_size` must be at least 1 pixel, got 0"),
         ({"name": None}, r"field `name` must be str, got None"),
     ],
 )

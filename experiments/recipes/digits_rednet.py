@@ -1,0 +1,16 @@
+"""`digits` with involutions: a small RedNet.
+
+Command:   ddf train digits_rednet
+Hardware:  2 CPU cores
+Time:      minutes
+Expected:  test accuracy ≥ 97.0 %; its source is this recipe's own runs
+"""
+
+import dataclasses
+
+from ddf_jax.training.recipe import ModelConfig
+from experiments.recipes.digits_ddf_resnet import recipe as digits
+
+OPTIONS = {**digits.model.options, "group_channels": 8}
+
+recipe = dataclasses.replace(digits, name="digits_rednet", epochs=25, model=ModelConfig("rednet26", OPTIONS))
