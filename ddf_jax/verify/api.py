@@ -91,6 +91,8 @@ def verify(
                 observe_jax(ours, images, dtype=dtype), observe_torch(theirs, weights, images, dtype="float64")
             )
         reports.append(Report(name, dtype, size, TOLERANCES[dtype], errors))
+        if len(names) > 1:  # some hundred programs a model; after thirty the process is out of memory mappings
+            jax.clear_caches()
     return reports
 
 
