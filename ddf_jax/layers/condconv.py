@@ -1,5 +1,7 @@
 """The conditionally parameterised convolution of Yang et al., NeurIPS 2019."""
 
+from typing import Any, Protocol
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -9,6 +11,22 @@ from ddf_jax.layers.convolution import Initializer, Linear, normal_fan_out
 from ddf_jax.layers.per_sample import per_sample_conv
 from ddf_jax.layers.pooling import global_average
 from pallas_kernels import dynamic_filter
+
+
+class Route(Protocol):
+    """Makes what weighs the experts for a sample: [B, H, W, C] to [B, experts]."""
+
+    def __call__(self, in_channels: int, experts: int, /, **dtypes: Any) -> nnx.Module: ...
+
+
+class SigmoidRoute(nnx.Module):
+    """Weighs each expert for itself, from the average of the sample: [B, H, W, C] to [B, experts]."""
+
+    def __init__(self, in_channels: int, experts: int, **dtypes: Any):
+        self.linear = Linear(in_channels, experts, **dtypes)
+
+    def __call__(self, x: Array) -> Array:
+        return jax.nn.sigmoid(self.linear(global_average(x)))
 
 
 class CondConv(nnx.Module):
@@ -25,6 +43,7 @@ class CondConv(nnx.Module):
       kernel_size: K, odd.
       stride: of the convolution.
       experts: how many there are.
+      route: factory of what weighs them; the paper's is `SigmoidRoute`.
       dtype: compute dtype (default: that of x); param_dtype: storage dtype.
 
     Reference: Yang et al., "CondConv: Conditionally Parameterized Convolutions for Efficient Inference", NeurIPS 2019.
@@ -44,21 +63,21 @@ class CondConv(nnx.Module):
         kernel_size: int = 3,
         stride: int = 1,
         experts: int = 8,
+        route: Route = SigmoidRoute,
         kernel_init: Initializer = normal_fan_out,
         dtype: jnp.dtype | None = None,
         param_dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
         shape = (kernel_size, kernel_size, in_channels, out_channels)
-        self.route = Linear(in_channels, experts, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.route = route(in_channels, experts, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.kernels = nnx.Param(_experts(kernel_init, rngs, experts, shape, param_dtype))
         self.stride = stride
         self.dtype = dtype
 
     def __call__(self, x: Array) -> Array:
         x = x if self.dtype is None else x.astype(self.dtype)
-        weights = jax.nn.sigmoid(self.route(global_average(x)))
-        return per_sample_conv(x, mixed(weights, self.kernels[...]), stride=self.stride)
+        return per_sample_conv(x, _mixed(self.route(x), self.kernels[...]), stride=self.stride)
 
 
 class DepthwiseCondConv(nnx.Module):
@@ -97,7 +116,7 @@ class DepthwiseCondConv(nnx.Module):
         rngs: nnx.Rngs,
     ):
         shape = (kernel_size, kernel_size, 1, in_channels)
-        self.route = Linear(in_channels, experts, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.route = SigmoidRoute(in_channels, experts, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         filters = _experts(kernel_init, rngs, experts, shape, param_dtype)
         self.filters = nnx.Param(filters.reshape(experts, kernel_size**2, in_channels))
         self.stride = stride
@@ -106,12 +125,11 @@ class DepthwiseCondConv(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         x = x if self.dtype is None else x.astype(self.dtype)
-        weights = jax.nn.sigmoid(self.route(global_average(x)))
-        channel = mixed(weights, self.filters[...])
+        channel = _mixed(self.route(x), self.filters[...])
         return dynamic_filter(x, None, channel, stride=self.stride, implementation=self.implementation)
 
 
-def mixed(weights: Array, kernels: Array) -> Array:
+def _mixed(weights: Array, kernels: Array) -> Array:
     """The kernels' weighted sum for each sample: [B, experts] and [experts, …] to [B, …]."""
     flat = kernels.astype(weights.dtype).reshape(kernels.shape[0], -1)
     return (weights @ flat).reshape(-1, *kernels.shape[1:])

@@ -4,7 +4,6 @@ import functools
 import math
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -13,7 +12,7 @@ from ddf_jax.layers.batch_norm import BatchNorm
 from ddf_jax.layers.convolution import Conv, Linear, PointwiseConv
 from ddf_jax.layers.involution import Involution, PixelGenerator
 from ddf_jax.layers.per_sample import per_sample_conv
-from ddf_jax.layers.pooling import average_pool, global_average
+from ddf_jax.layers.pooling import global_average
 
 
 class ContextGenerator(PixelGenerator):
@@ -34,14 +33,8 @@ class ContextGenerator(PixelGenerator):
         **dtypes: Any,
     ):
         super().__init__(in_channels, groups, taps, stride=stride, reduction=reduction, **dtypes)
-        self.context1 = _Context(in_channels, context_kernel_size, **dtypes)
-        self.context2 = _Context(in_channels // reduction, context_kernel_size, **dtypes)
-
-    def __call__(self, x: Array) -> Array:
-        x = self.context1(average_pool(x, self.stride))
-        y = jax.nn.relu(self.norm(self.reduce(x)))
-        filters = self.span(self.context2(y))
-        return filters.reshape(*filters.shape[:3], *self.shape)
+        self.reduce = nnx.Sequential(_Context(in_channels, context_kernel_size, **dtypes), self.reduce)
+        self.span = nnx.Sequential(_Context(in_channels // reduction, context_kernel_size, **dtypes), self.span)
 
 
 class _Context(nnx.Module):

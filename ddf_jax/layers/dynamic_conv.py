@@ -1,14 +1,30 @@
 """The dynamic convolution of Chen et al., CVPR 2020."""
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.layers.condconv import CondConv, mixed
+from ddf_jax.layers.condconv import CondConv
 from ddf_jax.layers.convolution import Linear
-from ddf_jax.layers.per_sample import per_sample_conv
 from ddf_jax.layers.pooling import global_average
+
+
+class SoftmaxRoute(nnx.Module):
+    """Attention over the experts, from the sample's average through a hidden layer: [B, H, W, C] to [B, experts]."""
+
+    def __init__(self, in_channels: int, experts: int, *, reduction: int, temperature: float, **dtypes: Any):
+        hidden = max(in_channels // reduction, 1)
+        self.squeeze = Linear(in_channels, hidden, **dtypes)
+        self.excite = Linear(hidden, experts, **dtypes)
+        self.temperature = temperature
+
+    def __call__(self, x: Array) -> Array:
+        logits = self.excite(jax.nn.relu(self.squeeze(global_average(x))))
+        return jax.nn.softmax(logits / self.temperature)
 
 
 class DynamicConv(CondConv):
@@ -48,15 +64,14 @@ class DynamicConv(CondConv):
         param_dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        hidden = max(in_channels // reduction, 1)
-        super().__init__(in_channels, out_channels, kernel_size=kernel_size, stride=stride, experts=experts, **dtypes)
-        self.squeeze = Linear(in_channels, hidden, **dtypes)
-        self.route = Linear(hidden, experts, **dtypes)
-        self.temperature = temperature
-
-    def __call__(self, x: Array) -> Array:
-        x = x if self.dtype is None else x.astype(self.dtype)
-        logits = self.route(jax.nn.relu(self.squeeze(global_average(x))))
-        weights = jax.nn.softmax(logits / self.temperature)
-        return per_sample_conv(x, mixed(weights, self.kernels[...]), stride=self.stride)
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size=kernel_size,
+            stride=stride,
+            experts=experts,
+            route=functools.partial(SoftmaxRoute, reduction=reduction, temperature=temperature),
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )

@@ -96,7 +96,9 @@ def _cells(table: str, row: Row) -> Iterator[Cell]:
 
 
 def _nearest(table: str, row: Row, column: str, printed: str, ours: Mapping[str, float]) -> Cell:
-    rank = lambda name: (not has_digits(ours[name], printed), abs(ours[name] - float(printed)))  # noqa: E731
+    def rank(convention: str) -> tuple[bool, float]:
+        return not has_digits(ours[convention], printed), abs(ours[convention] - float(printed))
+
     convention = min(ours, key=rank)
     equal = has_digits(ours[convention], printed)
     note = "; ".join(filter(None, (convention, "" if equal else row.why)))

@@ -65,9 +65,12 @@ def attended(x: np.ndarray, p: dict, *, heads: int, key_channels: int, size: int
     rows, columns = p["relative"]
     y = np.zeros(value.shape)
     positions = list(np.ndindex(x.shape[1:3]))
+
+    def offset(distance: int) -> int:
+        return int(np.clip(distance, 1 - size, size - 1)) + size - 1
+
     for b, (h, w), n in itertools.product(range(len(x)), positions, range(heads)):
         part, values = slice(n * depth, (n + 1) * depth), slice(n * out, (n + 1) * out)
-        offset = lambda distance: int(np.clip(distance, 1 - size, size - 1)) + size - 1  # noqa: E731
         logits = [
             query[b, h, w, part] @ (key[b, i, j, part] + rows[offset(i - h)] + columns[offset(j - w)]) / depth**0.5
             for i, j in positions

@@ -13,12 +13,18 @@ from ddf_jax.layers import DCDC, per_sample_conv
 from tests.ddf_jax.layers import formulas
 
 
+def in_context(y: np.ndarray, p: dict) -> np.ndarray:
+    """A depthwise convolution with its normalisation, then a 1×1 convolution."""
+    context, pointwise = p["layers"][0], p["layers"][1]
+    return formulas.linear(
+        formulas.norm(formulas.conv(y, context["conv"], groups=y.shape[-1]), context["norm"]), pointwise
+    )
+
+
 def local(x: np.ndarray, p: dict, stride: int) -> np.ndarray:
     p = p["spatial_branch"]
-    context = lambda y, p: formulas.norm(formulas.conv(y, p["conv"], groups=y.shape[-1]), p["norm"])  # noqa: E731
-    y = context(formulas.average_pool(x, stride), p["context1"])
-    y = formulas.relu(formulas.norm(formulas.linear(y, p["reduce"]), p["norm"]))
-    filters = formulas.linear(context(y, p["context2"]), p["span"])
+    y = formulas.relu(formulas.norm(in_context(formulas.average_pool(x, stride), p["reduce"]), p["norm"]))
+    filters = in_context(y, p["span"])
     return formulas.spatial_filter(x, filters.reshape(*filters.shape[:3], 2, -1), stride=stride)
 
 
@@ -69,8 +75,11 @@ def test_per_sample_convolution_of_a_sharded_batch_needs_no_collective():
     mesh = jax.make_mesh((8,), ("data",))
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding) for shape in ((8, 5, 5, 4), (8, 3, 3, 4, 6))]
-    loss = lambda x, kernels: (per_sample_conv(x, kernels) ** 2).sum((1, 2, 3))  # noqa: E731
-    gradient = lambda x, kernels: jax.vjp(loss, x, kernels)[1](jnp.ones(8))  # noqa: E731
+
+    def gradient(x, kernels):
+        _, pull_back = jax.vjp(lambda x, kernels: (per_sample_conv(x, kernels) ** 2).sum((1, 2, 3)), x, kernels)
+        return pull_back(jnp.ones(8))
+
     text = jax.jit(gradient).lower(*shapes).compile().as_text()
     assert "dot" in text
     assert not any(name in text for name in ("all-gather", "all-reduce", "all-to-all", "collective-permute"))

@@ -24,14 +24,15 @@ def per_sample(kernels: np.ndarray, stride: int, groups: int = 1) -> np.ndarray:
 def test_condconv_mixes_its_experts_for_each_sample(stride):
     layer = formulas.drawn(functools.partial(CondConv, 8, 12, stride=stride, experts=3))
     p = formulas.parameters(layer)
-    weights = formulas.sigmoid(formulas.linear(AVERAGE, p["route"]))
+    weights = formulas.sigmoid(formulas.linear(AVERAGE, p["route"]["linear"]))
     formulas.check(layer, per_sample(np.einsum("be,eijcd->bijcd", weights, p["kernels"]), stride), X)
 
 
 def test_dynamic_convolution_attends_to_its_experts():
     layer = formulas.drawn(functools.partial(DynamicConv, 8, 12, experts=3, temperature=2.0, stride=2))
     p = formulas.parameters(layer)
-    logits = formulas.linear(formulas.relu(formulas.linear(AVERAGE, p["squeeze"])), p["route"]) / 2
+    hidden = formulas.relu(formulas.linear(AVERAGE, p["route"]["squeeze"]))
+    logits = formulas.linear(hidden, p["route"]["excite"]) / 2
     weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     formulas.check(layer, per_sample(np.einsum("be,eijcd->bijcd", weights, p["kernels"]), 2), X)
 
@@ -40,7 +41,7 @@ def test_dynamic_convolution_attends_to_its_experts():
 def test_depthwise_condconv_mixes_its_experts_for_each_sample(stride):
     layer = formulas.drawn(functools.partial(DepthwiseCondConv, 8, stride=stride, experts=3))
     p = formulas.parameters(layer)
-    weights = formulas.sigmoid(formulas.linear(AVERAGE, p["route"]))
+    weights = formulas.sigmoid(formulas.linear(AVERAGE, p["route"]["linear"]))
     filters = np.einsum("be,etc->btc", weights, p["filters"]).reshape(2, 3, 3, 1, 8)
     formulas.check(layer, per_sample(filters, stride, groups=8), X)
 

@@ -114,9 +114,14 @@ def drawn(config: ResNetConfig):
     """
     structure, parameters, rest = nnx.split(nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0))), nnx.Param, ...)
     rng = np.random.default_rng(0)
-    draw = lambda p: rng.normal(float(len(p.shape) == 1), 0.2, p.shape).astype(p.dtype)  # noqa: E731
     usual = {"mean": 0.0, "var": 1.0}
-    fill = lambda path, value: jax.tree.map(lambda p: np.full(p.shape, usual[path[-1]], p.dtype), value)  # noqa: E731
+
+    def draw(p):
+        return rng.normal(float(len(p.shape) == 1), 0.2, p.shape).astype(p.dtype)
+
+    def fill(path, value):
+        return jax.tree.map(lambda p: np.full(p.shape, usual[path[-1]], p.dtype), value)
+
     return structure, jax.tree.map(draw, parameters), nnx.map_state(fill, rest)
 
 
