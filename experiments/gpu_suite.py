@@ -19,23 +19,22 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.gpu_clock import Function, measure_jax
+from experiments.gpu_peers import depthwise, torch_candidates, unfold
 from pallas_kernels.dynamic_filter import reference, triton, triton_vjp
 from pallas_kernels.dynamic_filter.arg_specs import FPN, POSTER, RESNET50, ArgSpec
 from pallas_kernels.dynamic_filter.spec import FilterSpec
 from pallas_kernels.dynamic_filter.vjp import Residuals
 
-REPEATS = 20
-LAUNCHES = 10  # timed together, so that the host's part of a launch is hidden behind the device's
 TIMED = {arg.name: arg for arg in (FPN[0], *POSTER, *RESNET50)}  # the paper's Table 2, the poster's, a network's stages
 CHECKED = (
     ArgSpec("odd", (3, 33, 31, 72)),
@@ -48,16 +47,6 @@ CHECKED = (
     ArgSpec("kernel_15", (1, 20, 21, 16), FilterSpec(15)),
 )
 UNITS = {"float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
-
-Function = Callable[..., Any]
-
-
-class Measured(NamedTuple):
-    """What was found of one program."""
-
-    seconds: list[float]  # of each repeat
-    peak_bytes: int
-    clock: str  # "device": the time of its kernels alone; "host": many launches by the host's clock
 
 
 def main() -> int:
@@ -163,47 +152,6 @@ def copy_bandwidth(elements: int = 2**28) -> float:
     return 2 * array.nbytes / statistics.median(measure_jax(lambda a: a + 1, (array,)).seconds)
 
 
-def measure_jax(function: Function, arrays: tuple) -> Measured:
-    """Its peak memory is that of arguments, results and temporaries together.
-
-    Where NVIDIA's profiling interface is at hand it counts the time: the host's part of a launch takes longer than a
-    small kernel.
-    """
-    compiled = jax.jit(function).lower(*arrays).compile()
-    memory: Any = compiled.memory_analysis()
-    peak = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    jax.block_until_ready(compiled(*arrays))
-    if jax.default_backend() == "gpu":
-        from jax.experimental.mosaic.gpu import profiler
-
-        with contextlib.suppress(RuntimeError):  # the interface is not installed, or another program has it
-            milliseconds: Any = profiler.measure(compiled, iterations=REPEATS)(*arrays)[1]
-            return Measured([1e-3 * float(each) for each in milliseconds], peak, "device")
-    return Measured(_repeat(lambda: compiled(*arrays), jax.block_until_ready), peak, "host")
-
-
-def unfold(spec: FilterSpec, x: jax.Array, spatial: jax.Array, channel: jax.Array) -> jax.Array:
-    """The operator as im2col and a product: T times the memory of x."""
-    views = jnp.stack([view for _, view in reference.taps(x, spec)], axis=-1)  # [B, Ho, Wo, C, T]
-    filters = spatial[:, :, :, 0].astype(jnp.float32) * channel[:, 0].astype(jnp.float32).swapaxes(1, 2)[:, None, None]
-    return jnp.sum(views.astype(jnp.float32) * filters, axis=-1).astype(x.dtype)
-
-
-def depthwise(x: jax.Array, spec: FilterSpec) -> jax.Array:
-    """A static depthwise convolution of the same size: not the same result, but what a network would use instead."""
-    kernel_size, channels = spec.kernel_size, x.shape[-1]
-    kernel = jnp.full((kernel_size, kernel_size, 1, channels), 1 / spec.taps, x.dtype)
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (spec.stride, spec.stride),
-        [(spec.reach, spec.reach)] * 2,
-        rhs_dilation=(spec.dilation,) * 2,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=channels,
-    )
-
-
 def _candidates(arg: ArgSpec, dtype: str, implementations: list[str]):
     """(name, pass, measurement) of everything that is timed on a call."""
     arrays = jax.device_put(arg.arrays(dtype=dtype))
@@ -218,78 +166,7 @@ def _candidates(arg: ArgSpec, dtype: str, implementations: list[str]):
         both = _with_gradients(function)
         yield name, "forward_backward", lambda both=both: measure_jax(both, (arrays, dy))
     if importlib.util.find_spec("torch") is not None:
-        yield from _torch_candidates(arg, dtype)
-
-
-def _torch_candidates(arg: ArgSpec, dtype: str):
-    import torch  # pyright: ignore[reportMissingImports]  # optional
-    from torch.nn import functional  # pyright: ignore[reportMissingImports]
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    spec, (x, spatial, channel) = arg.spec, arg.arrays()
-
-    def to_torch(array):
-        return torch.tensor(np.asarray(array, np.float32), device=device, dtype=getattr(torch, dtype))
-
-    # As the official code has them: x [B, C, H, W], spatial [B, T, Ho, Wo], channel [B, C, T].
-    x, spatial = to_torch(x).permute(0, 3, 1, 2).contiguous(), to_torch(spatial)[:, :, :, 0, 0].permute(0, 3, 1, 2)
-    channel = to_torch(channel)[:, 0].permute(0, 2, 1).contiguous()
-    size = spatial.shape[2:]
-    kernel = torch.full(
-        (x.shape[1], 1, spec.kernel_size, spec.kernel_size), 1 / spec.taps, device=device, dtype=x.dtype
-    )
-
-    def torch_unfold(x, spatial, channel):
-        columns = functional.unfold(x, spec.kernel_size, dilation=spec.dilation, padding=spec.reach, stride=spec.stride)
-        columns = columns.view(x.shape[0], x.shape[1], spec.taps, *size)
-        return (columns * spatial[:, None] * channel[..., None, None]).sum(2)
-
-    def torch_depthwise(x, spatial, channel):
-        return functional.conv2d(x, kernel, None, spec.stride, spec.reach, spec.dilation, x.shape[1])
-
-    def measure(function: Function, backward: bool):
-        inputs = [value.clone().requires_grad_(backward) for value in (x, spatial, channel)]
-
-        def step():
-            y = function(*inputs)
-            if backward:
-                torch.autograd.grad(y.sum(), inputs, allow_unused=True)
-
-        step()
-        if device == "cpu":
-            return Measured(_repeat(step, lambda _: None), 0, "host")
-        torch.cuda.reset_peak_memory_stats()
-        seconds = []
-        for _ in range(REPEATS):
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            torch.cuda._sleep(10**7)  # the device waits until the host has launched all that follows
-            start.record()
-            for _ in range(LAUNCHES):
-                step()
-            end.record()
-            end.synchronize()
-            seconds.append(1e-3 * start.elapsed_time(end) / LAUNCHES)
-        return Measured(seconds, torch.cuda.max_memory_allocated(), "device")
-
-    functions = {"torch_unfold": torch_unfold, "torch_depthwise": torch_depthwise}
-    if device == "cuda":
-        functions["torch_compiled_unfold"] = torch.compile(torch_unfold)
-    for name, function in functions.items():
-        yield name, "forward", lambda function=function: measure(function, backward=False)
-        yield name, "forward_backward", lambda function=function: measure(function, backward=True)
-
-
-def _repeat(launch: Callable[[], Any], wait: Callable[[Any], Any]) -> list[float]:
-    for _ in range(3):
-        wait(launch())
-    seconds = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        for _ in range(LAUNCHES - 1):
-            launch()
-        wait(launch())
-        seconds.append((time.perf_counter() - start) / LAUNCHES)
-    return seconds
+        yield from torch_candidates(arg, dtype)
 
 
 def _with_gradients(function: Function) -> Function:

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.gpu_suite import measure_jax
+from experiments.gpu_clock import measure_jax
 from pallas_kernels.dynamic_filter import config, device, triton, triton_vjp
 from pallas_kernels.dynamic_filter.arg_specs import ARG_SPECS, RESNET50, ArgSpec
 from pallas_kernels.dynamic_filter.config import BlockConfig, Pass, Problem

@@ -13,12 +13,9 @@ import pytest
 
 from ddf_jax.cli.recipes import find_recipe
 from ddf_jax.plan import plan
+from tests.deviceless import needs_plugin
 
 ROOT = Path(__file__).parents[2]
-needs_plugin = pytest.mark.skipif(
-    importlib.util.find_spec("jax_cuda13_plugin") is None,
-    reason=f"needs: pip install jax-cuda13-plugin=={jax.__version__} jax-cuda13-pjrt=={jax.__version__}",
-)
 PROGRAM = "import sys; from ddf_jax.cli import main; sys.exit(main(sys.argv[1:]))"
 WORDS = ("--data.image-size", "32", "--model.options", "blocks=1,1", "width=32", "--batch-size", "64")
 

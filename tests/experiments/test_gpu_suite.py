@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import gpu_suite
+from experiments import gpu_clock, gpu_suite
 from pallas_kernels.dynamic_filter import xla
 from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
 
@@ -13,8 +13,8 @@ SMALL = ArgSpec("small", (1, 4, 5, 4))
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(gpu_suite, "REPEATS", 2)
-    monkeypatch.setattr(gpu_suite, "LAUNCHES", 1)
+    monkeypatch.setattr(gpu_clock, "REPEATS", 2)
+    monkeypatch.setattr(gpu_clock, "LAUNCHES", 1)
     monkeypatch.setattr(gpu_suite.importlib.util, "find_spec", lambda name: None)  # without torch
 
 

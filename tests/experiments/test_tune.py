@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from experiments import gpu_suite, tune
+from experiments import gpu_clock, tune
 from pallas_kernels.dynamic_filter import config, triton
 from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
 from pallas_kernels.dynamic_filter.config import Problem
@@ -15,8 +15,8 @@ PROBLEM = Problem.of(*ARG.structs(), ARG.spec)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(gpu_suite, "REPEATS", 1)
-    monkeypatch.setattr(gpu_suite, "LAUNCHES", 1)
+    monkeypatch.setattr(gpu_clock, "REPEATS", 1)
+    monkeypatch.setattr(gpu_clock, "LAUNCHES", 1)
 
 
 @pytest.mark.parametrize("which", ["forward", "channel"])

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import pytest
 
@@ -16,12 +15,8 @@ from pallas_kernels.dynamic_filter import triton
 from pallas_kernels.dynamic_filter.arg_specs import ARG_SPECS, ArgSpec
 from pallas_kernels.dynamic_filter.kernel_table import kernel_rows
 from pallas_kernels.dynamic_filter.spec import FilterSpec
+from tests.deviceless import needs_plugin, needs_triton
 
-needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs: pip install triton")
-needs_plugin = pytest.mark.skipif(
-    importlib.util.find_spec("jax_cuda13_plugin") is None,
-    reason=f"needs: pip install jax-cuda13-plugin=={jax.__version__} jax-cuda13-pjrt=={jax.__version__}",
-)
 NAMES = ("resnet50_14x14x512_stride2", "resnet50_7x7x512", "carafe_p5", "ddf_up_p5")
 DEPTHWISE = ArgSpec("depthwise", (8, 14, 14, 64), groups=None)
 LOOPED = ArgSpec("looped", (8, 14, 14, 64), FilterSpec(7), groups=4, channel=False)
