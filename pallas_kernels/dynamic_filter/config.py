@@ -26,15 +26,16 @@ LOAD_BYTES = 16  # of a thread at once: the widest load there is
 WARPS = 4
 THREADS = 32 * WARPS
 # float32 values that a thread keeps: of taps, of positions, and of both in the spatial cotangent. Of 255 registers the
-# operands in flight and the addresses need the rest: with more than these, kernels spilled.
+# operands in flight and the addresses need the rest: with more than these, kernels spilled. A channel filter is not all
+# kept at once.
 TAP_REGISTERS = 90
 POSITION_REGISTERS = 32
-SPATIAL_REGISTERS = 88
+SPATIAL_REGISTERS = {"alone": 88, "with a channel filter": 140}
 # Multiply-adds written out per program and lane; beyond it the code no longer fits the instruction cache.
 UNROLLED_TERMS = 128
 SUMS_PER_POSITION = 9  # of the spatial cotangent, above which a patch is one position wide
 TAPS_AT_ONCE = 27  # and per program; more of them are worth a loop
-PROGRAMS_PER_DEVICE = 396  # three for each of 132 multiprocessors: what fits with 168 registers a thread
+PROGRAMS_PER_DEVICE = 264  # two for each of 132 multiprocessors
 COUNT_LIMIT = 2**31 - 1  # of programs in a grid, and of what signed numbers can count
 WARPS_LIMIT = 32
 TUNED = Path(__file__).with_name("tuned")
@@ -237,26 +238,36 @@ def _patch(problem: Problem, which: Pass, tap_rows: int, tap_columns: int) -> tu
     sub_pixels = spec.scale**2
     terms = tap_rows * tap_columns * sub_pixels
     correlates = which in ("forward", "input")
-    columns = 4 if correlates and tap_rows == 1 and spec.scale == 1 and not problem.has_channel else 2
-    columns = min(columns, width)
+    columns = min(2, width)
+    if correlates and tap_rows == 1 and spec.scale == 1 and not problem.has_channel:
+        columns = _wide_patch(which, width)
     columns = step * math.ceil(columns / step)
-    if which == "spatial" and terms > SUMS_PER_POSITION:
+    if (which == "spatial" and terms > SUMS_PER_POSITION) or (which == "channel" and sub_pixels > 1):
         columns = 1
     rows = max(1, UNROLLED_TERMS // (terms * columns))
     values = sub_pixels * problem.lanes  # of y or dy at a position
     if which == "spatial":
         shared = problem.lanes * terms if problem.has_channel else 0
-        rows = min(rows, (SPATIAL_REGISTERS - shared) // (columns * (terms + values)))
+        registers = SPATIAL_REGISTERS["with a channel filter" if problem.has_channel else "alone"]
+        rows = min(rows, (registers - shared) // (columns * (terms + values)))
     elif not correlates or tap_rows == 1:
         # With all taps at once only the rows a tap row apart are in flight; a loop over taps keeps the sums of every
         # position and where its spatial filter lies.
-        kept = 2 * values if correlates else values
+        kept = 2 * values if correlates else problem.lanes
         rows = min(rows, POSITION_REGISTERS // (columns * kept))
     # Fewer rows where there are too few patches to fill a device.
     lines = problem.batch * math.ceil(width / columns) * problem.channels / (THREADS * problem.lanes)
-    rows = max(1, min(rows, height, int(lines * height / PROGRAMS_PER_DEVICE)))
+    rows = max(1, min(rows, height, round(lines * height / PROGRAMS_PER_DEVICE)))
     rows = math.ceil(height / math.ceil(height / rows))  # 56 rows in sevens of eight, not in eights and a rest
     return step * math.ceil(rows / step), columns
+
+
+def _wide_patch(which: Pass, width: int) -> int:
+    """Columns where nothing is kept per tap: seven divide the images of a ResNet, and every x value serves them all.
+
+    In the cotangent of x as many cost 255 registers, unless a patch spans the image and the borders are known.
+    """
+    return min(width, 7 if width <= 7 or (which == "forward" and width % 7 == 0) else 4)
 
 
 def _chunks(problem: Problem, config: BlockConfig) -> int:
