@@ -1,6 +1,8 @@
-"""Marks for tests that compile for a GPU that is not there; `make test` installs what they need where it is offered."""
+"""For tests that compile for a GPU that is not there; `make test` brings what they need where it is offered."""
 
 import importlib.util
+import os
+from pathlib import Path
 
 import jax
 import pytest
@@ -10,3 +12,9 @@ needs_plugin = pytest.mark.skipif(
     importlib.util.find_spec("jax_cuda13_plugin") is None,
     reason=f"needs: pip install jax-cuda13-plugin=={jax.__version__} jax-cuda13-pjrt=={jax.__version__}",
 )
+
+# Of a process of its own, because what JAX's CUDA plugin needs must be set before JAX starts.
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
+    "JAX_PLATFORMS": "cpu",
+}

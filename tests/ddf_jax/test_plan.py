@@ -3,29 +3,25 @@
 import dataclasses
 import importlib.util
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import pytest
 
 from ddf_jax.cli.recipes import find_recipe
 from ddf_jax.plan import plan
-from tests.deviceless import needs_plugin
+from tests.deviceless import ENVIRONMENT, needs_plugin
 
-ROOT = Path(__file__).parents[2]
 PROGRAM = "import sys; from ddf_jax.cli import main; sys.exit(main(sys.argv[1:]))"
 WORDS = ("--data.image-size", "32", "--model.options", "blocks=1,1", "width=32", "--batch-size", "64")
 
 
 @needs_plugin
 def test_a_step_on_eight_gpus_only_sums_gradients_and_runs_the_kernels():
-    """In a process of its own, because what JAX's CUDA plugin needs must be set before JAX starts."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, "plan", "imagenet_ddf_resnet50", "--json", *WORDS],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         check=False,

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ from pallas_kernels.dynamic_filter import triton
 from pallas_kernels.dynamic_filter.arg_specs import ARG_SPECS, ArgSpec
 from pallas_kernels.dynamic_filter.kernel_table import kernel_rows
 from pallas_kernels.dynamic_filter.spec import FilterSpec
-from tests.deviceless import needs_plugin, needs_triton
+from tests.deviceless import ENVIRONMENT, needs_plugin, needs_triton
 
 NAMES = ("resnet50_14x14x512_stride2", "resnet50_7x7x512", "carafe_p5", "ddf_up_p5")
 DEPTHWISE = ArgSpec("depthwise", (8, 14, 14, 64), groups=None)
@@ -50,10 +49,9 @@ def test_the_forward_pass_takes_at_most_30_instructions_per_output_and_loads_128
 
 @pytest.fixture(scope="module")
 def programs():
-    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("programs.py")],
-        env=os.environ | environment,
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         check=False,
