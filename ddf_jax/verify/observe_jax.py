@@ -123,11 +123,11 @@ def _torch_outputs(outputs: Outputs, names: Mapping[str, str]) -> dict[str, np.n
 
 
 def _torch_layout(value: Array) -> np.ndarray:
-    """[B, H, W, C] to [B, C, H, W]; generated filters [B, H, W, G, T] and [B, T, C] to [B, G·T, H, W] and [B, C·T]."""
+    """[B, H, W, C] to [B, C, H, W]; filters [B, H, W, G, T] to [B, G·T, H, W] and [B, T, C] to [B, C·T, 1, 1]."""
     if value.ndim == 5:
         value = value.reshape(*value.shape[:3], -1)
     if value.ndim == 3:
-        value = value.swapaxes(1, 2).reshape(value.shape[0], -1)
+        value = value.swapaxes(1, 2).reshape(value.shape[0], 1, 1, -1)
     return np.asarray(value.transpose(0, 3, 1, 2) if value.ndim == 4 else value)
 
 
