@@ -240,9 +240,11 @@ def _patch(problem: Problem, which: Pass, tap_rows: int, tap_columns: int) -> tu
     correlates = which in ("forward", "input")
     columns = min(2, width)
     if correlates and tap_rows == 1 and spec.scale == 1 and not problem.has_channel:
-        columns = _wide_patch(which, width)
+        columns = _wide_patch(problem, which, width)
     columns = step * math.ceil(columns / step)
-    if (which == "spatial" and terms > SUMS_PER_POSITION) or (which == "channel" and sub_pixels > 1):
+    if which == "spatial" and (terms > SUMS_PER_POSITION or problem.has_channel):
+        columns = 1
+    if which == "channel" and sub_pixels > 1:
         columns = 1
     rows = max(1, UNROLLED_TERMS // (terms * columns))
     values = sub_pixels * problem.lanes  # of y or dy at a position
@@ -262,12 +264,14 @@ def _patch(problem: Problem, which: Pass, tap_rows: int, tap_columns: int) -> tu
     return step * math.ceil(rows / step), columns
 
 
-def _wide_patch(which: Pass, width: int) -> int:
+def _wide_patch(problem: Problem, which: Pass, width: int) -> int:
     """Columns where nothing is kept per tap: seven divide the images of a ResNet, and every x value serves them all.
 
-    In the cotangent of x as many cost 255 registers, unless a patch spans the image and the borders are known.
+    In the cotangent of x as many cost 255 registers, unless a patch spans the image and the borders are known. With a
+    stride they see twice the pixels.
     """
-    return min(width, 7 if width <= 7 or (which == "forward" and width % 7 == 0) else 4)
+    divides = which == "forward" and problem.spec.stride == 1 and width % 7 == 0
+    return min(width, 7 if divides or width <= 7 else 4)
 
 
 def _chunks(problem: Problem, config: BlockConfig) -> int:
