@@ -261,6 +261,8 @@ def _patch(problem: Problem, which: Pass, tap_rows: int, tap_columns: int) -> tu
     lines = problem.batch * math.ceil(width / columns) * problem.channels / (THREADS * problem.lanes)
     rows = max(1, min(rows, height, round(lines * height / PROGRAMS_PER_DEVICE)))
     rows = math.ceil(height / math.ceil(height / rows))  # 56 rows in sevens of eight, not in eights and a rest
+    if which == "spatial":
+        rows = 2 ** int(math.log2(rows))  # three spilled on sm_80
     return step * math.ceil(rows / step), columns
 
 
