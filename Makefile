@@ -23,8 +23,8 @@ test: $(VENV)/.installed-deviceless
 test-torch: $(VENV)/.installed-torch
 	$(BIN)/python -m pytest tests/torch
 
-test-slow: $(VENV)/.installed-torch
-	$(BIN)/python -m pytest -m slow
+test-slow: $(VENV)/.installed-torch $(VENV)/.installed-deviceless
+	PYTHONPATH=$(abspath $(VENV)/deviceless) $(BIN)/python -m pytest -m slow
 	$(BIN)/python -m pytest -m slow tests/torch
 
 check: $(VENV)/.installed-dev

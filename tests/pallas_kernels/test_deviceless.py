@@ -31,6 +31,16 @@ def test_no_kernel_spills_or_needs_a_stack(arg, device):
 
 
 @needs_triton
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["h200", "a100"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("arg", ARG_SPECS.values(), ids=lambda arg: arg.name)
+def test_no_kernel_of_a_network_spills(arg, dtype, device):
+    for row in kernel_rows(deviceless.DEVICES[device], arg, jnp.dtype(dtype)):
+        assert (row.spill_bytes, row.stack_bytes) == (0, 0), row
+
+
+@needs_triton
 @pytest.mark.parametrize("device", ["h200", "a100"])
 def test_the_forward_pass_takes_at_most_30_instructions_per_output_and_loads_128_bits_at_a_time(device):
     arg = ARG_SPECS["resnet50_56x56x64"]
