@@ -57,23 +57,18 @@ class CARAFE(nnx.Module):
     ):
         if in_channels % groups:
             raise ValueError(f"`groups` must divide `in_channels`, got {groups=} for {in_channels=}.")
-        dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        options = {"use_bias": True, "dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.channel_compressor = PointwiseConv(
-            in_channels,
-            compressed_channels,
-            use_bias=True,
-            kernel_init=nnx.initializers.xavier_uniform(),
-            **dtypes,
+            in_channels, compressed_channels, kernel_init=nnx.initializers.xavier_uniform(), **options
         )
-        self.content_encoder = Conv(
-            compressed_channels,
-            groups * kernel_size**2 * scale**2,
-            kernel_size=encoder_kernel_size,
-            dilation=encoder_dilation,
-            use_bias=True,
-            kernel_init=nnx.initializers.normal(0.001),  # close to a plain mean at first
-            **dtypes,
-        )
+        # Small at first, so that the weights start near a plain mean.
+        options["kernel_init"] = nnx.initializers.normal(0.001)
+        logits = groups * kernel_size**2 * scale**2
+        if encoder_kernel_size == 1:
+            self.content_encoder = PointwiseConv(compressed_channels, logits, **options)
+        else:
+            sizes = {"kernel_size": encoder_kernel_size, "dilation": encoder_dilation}
+            self.content_encoder = Conv(compressed_channels, logits, **sizes, **options)
         self.shape = (groups, kernel_size**2, scale**2)
         self.scale = scale
         self.implementation = implementation
