@@ -1,63 +1,20 @@
 """DDF-Up and CARAFE against the port's, in float64: values, and the gradients of inputs and of every parameter."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from flax import nnx
 
-from ddf_jax import layers, torch_port
-from ddf_jax.convert.checkpoint import load_tensors, named_arrays
-from ddf_jax.convert.rules import translate
-from ddf_jax.verify.weights import make_weights
+from ddf_jax import torch_port
+from ddf_jax.verify import format_table, verify
 
 
-@pytest.fixture(autouse=True)
-def in_float64():
-    with jax.enable_x64(True):
-        yield
-
-
-def channels_last(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().numpy().transpose(0, 2, 3, 1)
-
-
-def close(ours, theirs, what):
-    theirs = np.asarray(theirs)
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-10 * np.abs(theirs).max(), err_msg=what)
-
-
-def compare(theirs: torch.nn.Module, ours, *shapes: tuple[int, ...]) -> None:
-    """Both layers with the same weights, under the official names; `shapes` [B, C, H, W] are those of the inputs."""
-    theirs = theirs.double()
-    weights = make_weights({name: tuple(value.shape) for name, value in theirs.named_parameters()}, margin=0.0)
-    theirs.load_state_dict({name: torch.tensor(value) for name, value in weights.items()}, strict=True)
-    dtypes = {"dtype": jnp.float64, "param_dtype": jnp.float64}
-    layer = nnx.eval_shape(lambda: ours(rngs=nnx.Rngs(0), **dtypes))
-    load_tensors(layer, weights, "made up")
-
-    random = np.random.RandomState(5)
-    inputs = [torch.tensor(random.standard_normal(shape), requires_grad=True) for shape in shapes]
-    expected = theirs(*inputs)
-    cotangent = torch.tensor(random.standard_normal(expected.shape))
-    expected.backward(cotangent)
-
-    structure, state = nnx.split(layer)
-    run = jax.jit(lambda state, *inputs: nnx.merge(structure, state)(*inputs))
-    y, pull_back = jax.vjp(run, state, *(jnp.asarray(channels_last(x)) for x in inputs))
-    close(y, channels_last(expected), "value")
-    parameters, *gradients = pull_back(jnp.asarray(channels_last(cotangent)))
-    for gradient, x in zip(gradients, inputs, strict=True):
-        close(gradient, channels_last(x.grad), "gradient of an input")
-    official = {name: value.grad.numpy() for name, value in theirs.named_parameters()}
-    own = translate(official, "official")
-    got = named_arrays(parameters)
-    assert got.keys() == own.keys()
-    scale = max(np.abs(value).max() for value in own.values())
-    for name, value in own.items():
-        # A bias that filter normalisation takes away again has no gradient but rounding.
-        np.testing.assert_allclose(got[name], value, rtol=0, atol=1e-10 * scale, err_msg=name)
+def assert_passes(name, **options):
+    [report] = verify(name, size=(5, 3), options=options)
+    parameters = "spatial_branch" if name == "ddf_up" else "content_encoder"
+    assert any(key.startswith(parameters) for key in report.errors["gradient"])
+    assert report.errors["gradient"].keys() >= {"input"}
+    assert ("guidance" in report.errors["gradient"]) == ("guidance_channels" in options)
+    assert report.passed, format_table([report])
 
 
 @pytest.mark.parametrize(
@@ -76,10 +33,7 @@ def compare(theirs: torch.nn.Module, ours, *shapes: tuple[int, ...]) -> None:
     ids=str,
 )
 def test_ddf_up_is_the_ports(options):
-    options = {"squeeze_ratio": 0.4, **options}
-    guidance = [(2, options["guidance_channels"], 5, 3)] if "guidance_channels" in options else []
-    theirs = torch_port.DDFUp(8, **options)
-    compare(theirs, lambda **dtypes: layers.DDFUp(8, **options, **dtypes), (2, 8, 5, 3), *guidance)
+    assert_passes("ddf_up", squeeze_ratio=0.4, **options)
 
 
 @pytest.mark.parametrize(
@@ -93,8 +47,29 @@ def test_ddf_up_is_the_ports(options):
     ids=str,
 )
 def test_carafe_is_the_ports(options):
-    options = {"compressed_channels": 6, **options}
-    compare(torch_port.CARAFE(8, **options), lambda **dtypes: layers.CARAFE(8, **options, **dtypes), (2, 8, 5, 3))
+    assert_passes("carafe", compressed_channels=6, **options)
+
+
+@pytest.mark.parametrize("name", ["ddf_up", "ddf_up_guided", "carafe"])
+def test_the_table_of_comparisons_has_them_in_float32_too(name):
+    [report] = verify(name, dtype="float32", size=(7, 5))
+    assert report.passed, format_table([report])
+
+
+def test_a_difference_is_found_and_named(monkeypatch):
+    create = torch_port.CARAFE
+
+    def changed(*arguments, **options):
+        port = create(*arguments, **options)
+        port.content_encoder.register_forward_hook(lambda module, inputs, output: output * 1.001)
+        return port
+
+    monkeypatch.setattr(torch_port, "CARAFE", changed)
+    [report] = verify("carafe", size=(5, 3))
+    assert not report.passed
+    table = format_table([report]).splitlines()
+    assert table[1].startswith("carafe")
+    assert "FAILED" in table[1]
 
 
 def test_carafe_has_mmcvs_names():
