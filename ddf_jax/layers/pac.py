@@ -145,19 +145,25 @@ class PACUp(nnx.Module):
         expected = (batch, self.scale * height, self.scale * width)
         if guidance is not None and guidance.shape[:3] != expected:
             raise ValueError(f"`guidance` must be [B, S·H, S·W, …] = {expected}, got {guidance.shape}.")
-        if guidance is None:
-            guidance = jnp.repeat(jnp.repeat(x, self.scale, axis=1), self.scale, axis=2)
         taps, exists = sub_pixel_taps(self.kernel_size, self.scale)
         channel = jnp.broadcast_to(jnp.asarray(exists, x.dtype)[:, :, None], (*taps.shape, channels))
         if self.filters is not None:
             channel = channel * self.filters[...].astype(x.dtype)[taps]
         return dynamic_upsample(
             x,
-            sub_pixel_gaussians(guidance, self.kernel_size, self.scale)[:, :, :, :, None].astype(x.dtype),
+            self._gaussians(x, guidance)[:, :, :, :, None].astype(x.dtype),
             jnp.broadcast_to(channel[None], (batch, *channel.shape)),
             scale=self.scale,
             implementation=self.implementation,
         )
+
+    def _gaussians(self, x: Array, guidance: Array | None) -> Array:
+        """[B, H, W, S², T']."""
+        if guidance is not None:
+            return sub_pixel_gaussians(guidance, self.kernel_size, self.scale)
+        side = 2 * _reach(self.kernel_size, self.scale) + 1
+        alike = gaussian_filters(x, side)  # to all sub-pixels
+        return jnp.broadcast_to(alike[:, :, :, None], (*alike.shape[:3], self.scale**2, side**2))
 
 
 def gaussian_filters(guidance: Array, kernel_size: int, *, stride: int = 1, dilation: int = 1) -> Array:

@@ -112,8 +112,7 @@ def test_carafe_is_the_formula_of_the_paper(options):
     formulas.check(up, place(outputs, options["scale"]), x)
 
 
-@pytest.mark.parametrize(("scale", "kernel_size"), [(1, 3), (2, 3), (2, 5), (3, 5), (4, 9)])
-@pytest.mark.parametrize("learned", [True, False])
+@pytest.mark.parametrize(("scale", "kernel_size", "learned"), [(1, 3, True), (2, 5, True), (3, 5, False), (4, 9, True)])
 def test_pac_up_is_pac_of_an_image_with_zeros_between_its_pixels(scale, kernel_size, learned):
     up = formulas.drawn(lambda rngs: PACUp(4, scale=scale, kernel_size=kernel_size, learned=learned, rngs=rngs))
     pac = PAC(4, kernel_size=kernel_size, learned=learned, rngs=nnx.Rngs(0))
@@ -129,7 +128,7 @@ def test_pac_up_without_a_guidance_compares_the_pixels_of_x():
     up = formulas.drawn(lambda rngs: PACUp(4, scale=3, rngs=rngs))
     x = formulas.image(1, 3, 5, 4)
     repeated = x.repeat(3, 1).repeat(3, 2)
-    np.testing.assert_array_equal(formulas.run(up, x), formulas.run(up, x, repeated))
+    np.testing.assert_allclose(formulas.run(up, x), formulas.run(up, x, repeated), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("scale", "kernel_size"), [(1, 3), (2, None), (2, 5), (3, None)])

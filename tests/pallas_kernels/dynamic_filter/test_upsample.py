@@ -38,7 +38,7 @@ def sub_pixels(y, scale):
 
 @pytest.mark.parametrize(
     ("arg", "dtype"),
-    [*((arg, "float32") for arg in CASES), (CASES[1], "bfloat16"), (CASES[4], "bfloat16")],
+    list(zip(CASES, ("float32", "bfloat16", "float32", "float32", "bfloat16", "float32"), strict=True)),
     ids=lambda value: getattr(value, "name", value),
 )
 def test_value_and_gradients_are_those_of_a_filter_for_each_sub_pixel_and_a_pixel_shuffle(arg, dtype):
