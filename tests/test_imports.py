@@ -30,12 +30,13 @@ RULES = {
     "pallas_kernels": rule("jax numpy"),
     "pallas_kernels.deviceless": rule("jax numpy", lazily="jaxlib.mlir jaxlib.triton triton"),
     "ddf_jax": rule(),
-    "ddf_jax.layers": rule("jax flax pallas_kernels"),
+    "ddf_jax.layers": rule("jax flax numpy pallas_kernels"),
     "ddf_jax.models": rule("jax flax pallas_kernels ddf_jax.layers", lazily="ddf_jax.convert"),
     "ddf_jax.convert": rule("jax flax numpy safetensors", lazily="ddf_jax.models torch"),
     "ddf_jax.torch_port": rule("torch"),
     "ddf_jax.verify": rule(
-        "jax flax numpy optax matplotlib tqdm ddf_jax.models ddf_jax.convert", lazily="ddf_jax.torch_port torch"
+        "jax flax numpy optax matplotlib tqdm ddf_jax.layers ddf_jax.models ddf_jax.convert",
+        lazily="ddf_jax.torch_port torch",
     ),
     "ddf_jax.verify.observe_torch": rule("numpy torch ddf_jax.torch_port ddf_jax.verify"),
     "ddf_jax.data": rule("numpy PIL absl grain sklearn tensorflow_datasets"),

@@ -44,12 +44,11 @@ class Models:
         return Result(rows, "\n".join([header, *map(_text, rows)]))
 
     def _tables(self) -> Result:
-        from ddf_jax.models.compare import compare, summary
-        from ddf_jax.models.published import TABLES
+        from ddf_jax.models.compare import NAMES, compare, summary
 
         cells = list(compare(self.pattern))
         if not cells:
-            raise ValueError(f"No table's name matches {self.pattern!r}. There are: {', '.join(TABLES)}.")
+            raise ValueError(f"No table's name matches {self.pattern!r}. There are: {', '.join(NAMES)}.")
         return Result([cell._asdict() for cell in cells], summary(cells))
 
 

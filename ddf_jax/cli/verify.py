@@ -17,11 +17,12 @@ class Verify:
 
     Examples:
       ddf verify
+      ddf verify 'ddf_up*'
       ddf verify ddf_resnet50 --size 224 224 --checkpoint ddf_mul_resnet50.pth
     """
 
     pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATTERN")] = "*"
-    """A model's name, or a shell pattern in quotes."""
+    """The name of a model or of an upsampler (ddf_up, ddf_up_guided, carafe), or a shell pattern in quotes."""
     checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Weights to compare with instead of made-up ones."""
     dtype: Literal["float64", "float32"] = "float64"

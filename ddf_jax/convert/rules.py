@@ -1,8 +1,8 @@
 """Which tensor of the official (PyTorch) checkpoints is which of ours: the names and memory layouts of both, as data.
 
 A rule is a pair of name templates and a layout. Official names are timm's for ResNets, SE, ECA, ResNeXts and Res2Nets,
-theFoxofSky/ddfnet's for DDF and, without `backbone.` and `head.`, d-li14/involution's for RedNets; ours are the paths
-of the variables in the Flax modules, joined by dots. Every name matches exactly one rule.
+theFoxofSky/ddfnet's for DDF and DDF-Up, mmcv's for CARAFE and, without `backbone.` and `head.`, d-li14/involution's for
+RedNets; ours are the paths of the variables in the Flax modules, joined by dots. Every name matches exactly one rule.
 """
 
 import dataclasses
@@ -93,17 +93,24 @@ def _norm(official: str, own: str, layout: Layout = SAME, squeeze: tuple[str, st
     return [*rules, Rule(f"{official}.{COUNTER}", f"{own}.{COUNTER}")]
 
 
+def _conv(official: str, own: str) -> list[Rule]:
+    return [Rule(f"{official}.weight", f"{own}.kernel", CONV), Rule(f"{official}.bias", f"{own}.bias")]
+
+
 def _ddf(official: str, own: str) -> list[Rule]:
-    official_channel, own_channel = f"{official}.channel_branch", f"{own}.channel_branch"
-    squeeze = (f"{official_channel}.1.weight", f"{own_channel}.squeeze.kernel")
     return [
-        Rule(f"{official}.spatial_branch.0.weight", f"{own}.spatial_branch.conv.kernel", CONV),
-        Rule(f"{official}.spatial_branch.0.bias", f"{own}.spatial_branch.conv.bias"),
-        Rule(*squeeze, CONV),
-        Rule(f"{official_channel}.1.bias", f"{own_channel}.squeeze.bias"),
-        Rule(f"{official_channel}.3.weight", f"{own_channel}.excite.kernel", TAPS_WEIGHT, squeeze),
-        Rule(f"{official_channel}.3.bias", f"{own_channel}.excite.bias", TAPS_BIAS, squeeze),
-        Rule(f"{official_channel}.4.std", f"{own_channel}.norm.scale", TAPS_SCALE, squeeze),
+        *_conv(f"{official}.spatial_branch.0", f"{own}.spatial_branch.conv"),
+        *_channel_branch(f"{official}.channel_branch", f"{own}.channel_branch"),
+    ]
+
+
+def _channel_branch(official: str, own: str) -> list[Rule]:
+    squeeze = (f"{official}.1.weight", f"{own}.squeeze.kernel")
+    return [
+        *_conv(f"{official}.1", f"{own}.squeeze"),
+        Rule(f"{official}.3.weight", f"{own}.excite.kernel", TAPS_WEIGHT, squeeze),
+        Rule(f"{official}.3.bias", f"{own}.excite.bias", TAPS_BIAS, squeeze),
+        Rule(f"{official}.4.std", f"{own}.norm.scale", TAPS_SCALE, squeeze),
     ]
 
 
@@ -162,6 +169,11 @@ RULES: tuple[Rule, ...] = (
     *_ddf(f"{_OFFICIAL_BLOCK}.conv{{n}}.ddf", f"{_OWN_BLOCK}.conv{{n}}.spatial"),
     *_norm(f"{_OFFICIAL_BLOCK}.conv{{n}}.bn", f"{_OWN_BLOCK}.conv{{n}}.norm"),
     Rule(f"{_OFFICIAL_BLOCK}.conv{{n}}.pointwise.weight", f"{_OWN_BLOCK}.conv{{n}}.pointwise.kernel", CONV),
+    # Upsamplers alone, as their packages have them: DDF-Up's S² branches, CARAFE.
+    *_conv("spatial_branch.{n}.{m}", "spatial_branch.{n}.convs.{m}"),
+    *_channel_branch("channel_branch.{n}", "channel_branch.{n}"),
+    *_conv("channel_compressor", "channel_compressor"),
+    *_conv("content_encoder", "content_encoder"),
 )
 
 

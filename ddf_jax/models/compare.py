@@ -12,11 +12,14 @@ from flax import nnx
 
 from ddf_jax.layers import DDF, Conv
 from ddf_jax.models.counting import Complexity, complexity
-from ddf_jax.models.published import TABLES, Row
+from ddf_jax.models.fpn import FPN
+from ddf_jax.models.published import TABLES, UPSAMPLERS, Row
 from ddf_jax.models.registry import create
 
-_OPERATORS = "DDF, Table 1"
+_OPERATORS, _UPSAMPLERS = "DDF, Table 1", "DDF, Table 6"
+NAMES = (_OPERATORS, *TABLES, _UPSAMPLERS)
 IMAGE = (1, 224, 224, 3)
+DETECTION_IMAGE = (1, 800, 1333, 3)
 
 
 class Cell(NamedTuple):
@@ -44,6 +47,8 @@ def compare(tables: str = "*") -> Iterator[Cell]:
     for table in fnmatch.filter(TABLES, tables):
         for row in TABLES[table]:
             yield from _cells(table, row)
+    if fnmatch.fnmatch(_UPSAMPLERS, tables):
+        yield from _upsamplers()
 
 
 def summary(cells: Sequence[Cell]) -> str:
@@ -92,17 +97,17 @@ def _cells(table: str, row: Row) -> Iterator[Cell]:
         "FLOPs (G)": {"core": counts.macs_core / 1e9, "mmcv": counts.macs_mmcv / 1e9},
     }
     for column, text in printed.items():
-        yield _nearest(table, row, column, text, ours[column])
+        yield _nearest(table, row.label, column, text, ours[column], row.why)
 
 
-def _nearest(table: str, row: Row, column: str, printed: str, ours: Mapping[str, float]) -> Cell:
+def _nearest(table: str, row: str, column: str, printed: str, ours: Mapping[str, float], why: str) -> Cell:
     def rank(convention: str) -> tuple[bool, float]:
         return not has_digits(ours[convention], printed), abs(ours[convention] - float(printed))
 
     convention = min(ours, key=rank)
     equal = has_digits(ours[convention], printed)
-    note = "; ".join(filter(None, (convention, "" if equal else row.why)))
-    return Cell(table, row.label, column, float(printed), round(ours[convention], 4), equal, note)
+    note = "; ".join(filter(None, (convention, "" if equal else why)))
+    return Cell(table, row, column, float(printed), round(ours[convention], 4), equal, note)
 
 
 def _operators() -> Iterator[Cell]:
@@ -126,3 +131,20 @@ def _operators() -> Iterator[Cell]:
             computed = sum(leaf.size for leaf in jax.tree.leaves(state))
         equal = None if computed is None else computed == published
         yield Cell(_OPERATORS, row, "parameters", published, computed, equal, "" if equal else why)
+
+
+def _upsamplers() -> Iterator[Cell]:
+    """DDF's Table 6: what the three upsamplers of an FPN on ResNet-50 cost, P5 to P4, P4 to P3 and P3 to P2."""
+    backbone: Any = nnx.eval_shape(lambda: create("resnet50", rngs=nnx.Rngs(0)))
+    backbone.eval()
+    image = jax.ShapeDtypeStruct(DETECTION_IMAGE, jnp.float32)
+    features = nnx.eval_shape(lambda backbone, image: backbone.features(image), backbone, image)
+    for row in UPSAMPLERS:
+        fpn = nnx.eval_shape(lambda row=row: FPN(backbone.feature_info, upsampler=row.upsampler, rngs=nnx.Rngs(0)))
+        maps = [jax.ShapeDtypeStruct((*feature.shape[:3], fpn.channels), jnp.float32) for feature in features[1:]]
+        counts = [complexity(upsampler, below) for upsampler, below in zip(fpn.upsamplers, maps, strict=True)]
+        ours = {
+            "core": sum(counted.macs_core for counted in counts) / 1e9,
+            "mmcv": sum(counted.macs_mmcv for counted in counts) / 1e9,
+        }
+        yield _nearest(_UPSAMPLERS, row.label, "FLOPs (G)", row.macs_billions, ours, row.why)

@@ -8,9 +8,9 @@ a dynamic filter T.
 
 **mmcv**: what the flops counter of mmcv 1 prints, and so what papers built on it report: convolutions and matrix
 products with a learned operand; 1 for each value a bias is added to, 2 for each that is batch-normalised, 1 for each
-that a ReLU or a pooling layer takes in. What is no layer class of torch costs nothing: dynamic filters, attention's
-products, convolutions with a generated kernel. (One detail differs: mmcv leaves out the bias of a fully connected
-layer, which is counted here.)
+that a ReLU or a pooling layer takes in or that a resizing (`jax.image.resize`) gives. What is no layer class of torch
+costs nothing: dynamic filters, attention's products, convolutions with a generated kernel. (One detail differs: mmcv
+leaves out the bias of a fully connected layer, which is counted here.)
 """
 
 import dataclasses
@@ -35,12 +35,12 @@ class Complexity:
     macs_mmcv: int
 
 
-def complexity(model: nnx.Module, *inputs: jax.ShapeDtypeStruct) -> Complexity:
+def complexity(model: nnx.Module, *inputs: Any) -> Complexity:
     """Counts `model(*inputs)` in evaluation mode, which the model is left in.
 
     Args:
       model: with arrays or, as `nnx.eval_shape` makes it, with their shapes.
-      inputs: shapes and dtypes; a batch of one gives the numbers that papers print.
+      inputs: shapes and dtypes (`jax.ShapeDtypeStruct`); a batch of one gives the numbers that papers print.
 
     Raises:
       NotImplementedError: there are MACs in a loop whose number of rounds is not known before it runs.
@@ -100,8 +100,10 @@ def _equation(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
     if name in _COSTS:
         return _COSTS[name](equation, origins)
     inner = list(jaxprs_in_params(equation.params))
-    if name == "custom_vjp_call" and inner[0].debug_info.func_filename == vjp.apply.__code__.co_filename:
+    if name == "custom_vjp_call" and _is_of(inner[0], vjp.apply):
         return _dynamic_filter(equation)
+    if name == "jit" and _is_of(inner[0], jax.image.resize):
+        return _resizing(equation)
     # The inputs of an inner program are the last ones of its equation (a `cond` has its index before them).
     costs = [_program(program, origins) for program in inner]
     if name == "cond":
@@ -117,6 +119,15 @@ def _dynamic_filter(equation: JaxprEqn) -> Macs:
     filters = _shape(equation.invars[1])
     taps = filters[-1] if len(filters) == 6 else filters[-2]
     return Macs(_size(equation.outvars[0]) * taps, 0)
+
+
+def _is_of(program: Jaxpr, function: Any) -> bool:
+    """Whether the program is traced from the file of a public function, whose own name a program does not keep."""
+    return program.debug_info.func_filename == function.__code__.co_filename
+
+
+def _resizing(equation: JaxprEqn) -> Macs:
+    return Macs(0, _size(equation.outvars[0]))  # its weights are constant
 
 
 def _convolution(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from ddf_jax.layers import CARAFE, Bilinear, DDFUp, Deconvolution, Nearest, PixelShuffle
 from ddf_jax.models.binet import DC, DC_CA
+from ddf_jax.models.slots import Upsampler, layer
 
 
 class Row(NamedTuple):
@@ -203,6 +205,30 @@ TABLES: dict[str, tuple[Row, ...]] = {
         Row("k_gsi 7, λ 2", "21.88", "1.74", "77.90", "dcdc_resnet26", {"shared_kernel_size": 7, "width_factor": 2.0}),
     ),
 }
+
+
+class UpsamplerRow(NamedTuple):
+    """One row of DDF's Table 6: the multiply-accumulates of all upsamplers of an FPN, as they are printed."""
+
+    label: str
+    macs_billions: str
+    upsampler: Upsampler
+    why: str = ""
+
+
+_MAPS = (
+    "the paper does not say which maps it counts; its number is that of P3 to P5 with 2 to 5 % fewer pixels than the "
+    "21,950 of an 800×1333 input"
+)
+
+UPSAMPLERS = (
+    UpsamplerRow("Nearest (base)", "0.00", Nearest),
+    UpsamplerRow("Bilinear", "0.02", Bilinear),
+    UpsamplerRow("Deconv", "12.57", layer(Deconvolution, kernel_size=3), _MAPS),
+    UpsamplerRow("P.S.", "50.18", layer(PixelShuffle, kernel_size=3), _MAPS),
+    UpsamplerRow("CARAFE", "2.14", CARAFE, _MAPS),
+    UpsamplerRow("DDF-Up", "0.58", DDFUp, _MAPS),
+)
 
 
 PAPERS = {

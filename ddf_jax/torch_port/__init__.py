@@ -5,6 +5,7 @@ the parameter names of the official repositories, so that their checkpoints load
 PyTorch runs, in any floating dtype, at any image size. Needs the extra `torch` (`pip install "ddf-jax[torch]"`).
 """
 
+from ddf_jax.torch_port.carafe import CARAFE as CARAFE
 from ddf_jax.torch_port.ddf import DDF as DDF
 from ddf_jax.torch_port.ddf import DDFUp as DDFUp
 from ddf_jax.torch_port.ddf import FilterNorm as FilterNorm

@@ -97,11 +97,11 @@ class DDF(nn.Module):
 class DDFUp(nn.Module):
     """DDF that enlarges: [B, C, H, W] to [B, C, S·H, S·W], with a pair of branches for each of the S² sub-pixels.
 
-    With `guidance_channels` the spatial filters come from a second input [B, guidance_channels, H, W]; without, from a
-    depthwise `guidance_kernel_size`² convolution of the input, padded by half of that size.
-    (The official module pads by half of `kernel_size` and so only runs where the two sizes are equal.)
+    With `guidance_channels` the spatial filters come from a second input [B, guidance_channels, H, W]; without, from
+    the input itself. A depthwise `guidance_kernel_size`² convolution, padded by half of its own size, goes before, by
+    default where there is no guidance (3×3; 1 is none). In the official module it is the other way round.
 
-    Reference: Zhou et al., CVPR 2021, section 3.3.
+    Reference: Zhou et al., CVPR 2021, section 6.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class DDFUp(nn.Module):
         squeeze_ratio: float = 0.2,
         nonlinearity: Nonlinearity = "linear",
         guidance_channels: int | None = None,
-        guidance_kernel_size: int = 3,
+        guidance_kernel_size: int | None = None,
         combine: Combine = "mul",
     ):
         super().__init__()
@@ -124,15 +124,16 @@ class DDFUp(nn.Module):
         self.heads = heads
         self.combine: Combine = combine
 
+        source = in_channels if guidance_channels is None else guidance_channels
+        if guidance_kernel_size is None:
+            guidance_kernel_size = 3 if guidance_channels is None else 1
+
         def spatial_branch() -> nn.Module:
-            generator = _spatial_branch(guidance_channels or in_channels, heads, kernel_size, 1, nonlinearity)
-            if guidance_channels is not None:
-                return generator
-            padding = guidance_kernel_size // 2
-            return nn.Sequential(
-                nn.Conv2d(in_channels, in_channels, guidance_kernel_size, padding=padding, groups=in_channels),
-                generator,
-            )
+            layers = list(_spatial_branch(source, heads, kernel_size, 1, nonlinearity))
+            if guidance_kernel_size > 1:
+                padding = guidance_kernel_size // 2
+                layers.insert(0, nn.Conv2d(source, source, guidance_kernel_size, padding=padding, groups=source))
+            return nn.Sequential(*layers)
 
         self.spatial_branch = nn.ModuleList(spatial_branch() for _ in range(scale**2))
         self.channel_branch = nn.ModuleList(

@@ -1,5 +1,6 @@
-"""Compares registered models with their PyTorch ports."""
+"""Compares registered models, and layers that none of them has, with their PyTorch ports."""
 
+import fnmatch
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from ddf_jax import models
 from ddf_jax.convert.checkpoint import load_tensors
 from ddf_jax.convert.files import read_tensors
 from ddf_jax.convert.rules import COUNTER, naming_of, translate
+from ddf_jax.verify.layers import LAYERS, layer_errors
 from ddf_jax.verify.observe_jax import observe_jax
 from ddf_jax.verify.report import TOLERANCES, Report, relative_errors
 from ddf_jax.verify.weights import make_batch, make_weights
@@ -41,14 +43,15 @@ def verify(
     (`TOLERANCES`).
 
     Args:
-      model: a registered name or a shell pattern; those without a port are left out.
+      model: a registered name, that of a layer (`LAYERS`: its output and gradients) or a shell pattern; models without
+        a port are left out.
       checkpoint: weights to compare with, in any form that `load_checkpoint` takes; made-up ones by default.
       dtype: of all our arithmetic. With the weights of a checkpoint use float64: in float32 a unit of a ReLU
         within rounding of 0 may switch, and changes gradients by more than rounding.
       size: height and width of the images.
       batch: number of images.
       implementation: of `dynamic_filter`; default: the best that runs here.
-      options: fields of the model's configuration to replace, on both sides.
+      options: fields of the model's configuration to replace, or options of the layer, on both sides.
       seed: of the made-up weights and images.
 
     Returns:
@@ -64,8 +67,11 @@ def verify(
         raise ValueError('Comparing with PyTorch needs it: `pip install "ddf-jax[torch]"`.') from error
     ports = torch_port.list_models()
     names = [name for name in models.list_models(model) if name in ports]
-    if not names:
-        raise ValueError(f"No model with a PyTorch port is named {model!r}; there are {', '.join(ports)}.")
+    layers = {} if checkpoint is not None else LAYERS
+    pairs = {name: layers[name] for name in fnmatch.filter(layers, model)}
+    if not names and not pairs:
+        there = ", ".join([*ports, *layers])
+        raise ValueError(f"No model with a PyTorch port is named {model!r}; there are {there}.")
     if checkpoint is not None and len(names) > 1:
         raise ValueError(f"A checkpoint is of one model, but {model!r} names {len(names)}: {', '.join(names)}.")
     options = options or {}
@@ -74,7 +80,7 @@ def verify(
     images = make_batch(size, batch=batch, channels=options.get("in_channels", 3), num_classes=num_classes, seed=seed)
     images = images._replace(images=_rounded(images.images, dtype))
     reports = []
-    for name in tqdm.tqdm(names, unit="model", disable=len(names) == 1):
+    for name in tqdm.tqdm(names, unit="model", disable=len(names) < 2):
         theirs = torch_port.create(name, num_classes=num_classes, **options)
         shapes = {key: tuple(value.shape) for key, value in theirs.state_dict().items()}
         if stored is None:
@@ -93,6 +99,11 @@ def verify(
         reports.append(Report(name, dtype, size, TOLERANCES[dtype], errors))
         if len(names) > 1:  # some hundred programs a model; after thirty the process is out of memory mappings
             jax.clear_caches()
+    for name, pair in pairs.items():
+        pair = pair._replace(options={**pair.options, **options})
+        with jax.enable_x64(dtype == "float64"):
+            errors = layer_errors(pair, dtype=dtype, size=size, batch=batch, implementation=implementation, seed=seed)
+        reports.append(Report(name, dtype, size, TOLERANCES[dtype], errors))
     return reports
 
 

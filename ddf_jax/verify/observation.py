@@ -10,6 +10,8 @@ Observe = Callable[..., Observation]
 
 LOGITS = "logits"
 INPUT = "input"
+OUTPUT = "output"  # of a layer that is compared alone
+LAYER_INPUTS = (INPUT, "guidance")
 
 KINDS = {
     "evaluation": "output of each layer with running statistics",

@@ -4,14 +4,23 @@
 # pyright: reportMissingImports=false
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ddf_jax.verify.observation import INPUT, LEARNING_RATE, LOGITS, MOMENTUM, WEIGHT_DECAY, Observation
+from ddf_jax.verify.observation import (
+    INPUT,
+    LAYER_INPUTS,
+    LEARNING_RATE,
+    LOGITS,
+    MOMENTUM,
+    OUTPUT,
+    WEIGHT_DECAY,
+    Observation,
+)
 from ddf_jax.verify.weights import Batch
 
 
@@ -38,6 +47,20 @@ def observe_torch(model: nn.Module, weights: Mapping[str, np.ndarray], batch: Ba
     optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     optimizer.step()
     return {**observation, "step": _arrays(dict(model.named_parameters()))}
+
+
+def observe_torch_layer(
+    layer: nn.Module, weights: Mapping[str, np.ndarray], inputs: Sequence[np.ndarray], cotangent: np.ndarray
+) -> Observation:
+    """Output and gradients of a layer in float64; inputs and cotangent are [B, H, W, C]."""
+    layer = layer.double()
+    layer.load_state_dict(_tensors(weights))
+    tensors = [_channels_first(value, torch.float64).requires_grad_() for value in inputs]
+    y = layer(*tensors)
+    y.backward(_channels_first(cotangent, torch.float64))
+    gradients = {name: tensor.grad for name, tensor in zip(LAYER_INPUTS, tensors, strict=False)}
+    gradients |= {name: value.grad for name, value in layer.named_parameters()}
+    return {"evaluation": {OUTPUT: _array(y)}, "gradient": _arrays(gradients)}
 
 
 def calibrate(model: nn.Module, weights: Mapping[str, np.ndarray], batch: Batch) -> dict[str, np.ndarray]:
@@ -85,7 +108,11 @@ def _tensors(weights: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
 
 
 def _images(batch: Batch, dtype: torch.dtype) -> Tensor:
-    return torch.from_numpy(batch.images.transpose(0, 3, 1, 2).copy()).to(dtype)
+    return _channels_first(batch.images, dtype)
+
+
+def _channels_first(value: np.ndarray, dtype: torch.dtype) -> Tensor:
+    return torch.from_numpy(value.transpose(0, 3, 1, 2).copy()).to(dtype)
 
 
 def _arrays(tensors: Mapping[str, Tensor | None]) -> dict[str, np.ndarray]:

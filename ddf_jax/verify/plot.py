@@ -24,7 +24,7 @@ def draw_errors(reports: Sequence[Report], path: Path) -> None:
     FigureCanvasAgg(figure)
     for axes, report in zip(figure.subplots(len(reports), squeeze=False)[:, 0], reports, strict=True):
         for kind, label in _KINDS.items():
-            errors = report.errors[kind].values()
+            errors = report.errors.get(kind, {}).values()
             depth = [index / max(len(errors) - 1, 1) for index in range(len(errors))]
             axes.semilogy(depth, [max(error, _FLOOR) for error in errors], ".", markersize=4, label=label)
         axes.axhline(report.tolerance, color="black", linewidth=0.8, label="tolerance")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ddf_jax.torch_port import DDF, DDFUp, FilterNorm, Involution, dynamic_filter
+from ddf_jax.torch_port import CARAFE, DDF, DDFUp, FilterNorm, Involution, dynamic_filter
 
 
 def random(*shape, seed=0):
@@ -82,19 +82,24 @@ def test_ddf_is_its_two_branches_and_the_operator(combine, heads, stride, dilati
 
 
 @pytest.mark.parametrize("guidance_channels", [None, 5])
-def test_ddf_up_has_the_official_names_and_enlarges(guidance_channels):
-    up = DDFUp(8, scale=2, heads=2, guidance_channels=guidance_channels, guidance_kernel_size=5).double()
-    generator = "spatial_branch.3.0" if guidance_channels else "spatial_branch.3.1.0"
+@pytest.mark.parametrize("guidance_kernel_size", [None, 1, 5])
+def test_ddf_up_has_the_official_names_and_enlarges(guidance_channels, guidance_kernel_size):
+    options = {"guidance_channels": guidance_channels, "guidance_kernel_size": guidance_kernel_size}
+    up = DDFUp(8, scale=2, heads=2, **options).double()
+    depthwise = guidance_kernel_size or (1 if guidance_channels else 3)
+    source = guidance_channels or 8
+    generator = "spatial_branch.3.0" if depthwise == 1 else "spatial_branch.3.1"
     expected = {
-        f"{generator}.weight": (18, guidance_channels or 8, 1, 1),
+        f"{generator}.weight": (18, source, 1, 1),
         f"{generator}.bias": (18,),
         "channel_branch.3.1.weight": (1, 8, 1, 1),
         "channel_branch.3.3.weight": (72, 1, 1, 1),
         "channel_branch.3.4.std": (72,),
     }
-    if guidance_channels is None:
-        expected["spatial_branch.3.0.weight"] = (8, 1, 5, 5)
+    if depthwise > 1:
+        expected["spatial_branch.3.0.weight"] = (source, 1, depthwise, depthwise)
     assert expected.items() <= names(up).items()
+    assert len(names(up)) == 4 * (2 + 5 + 2 * (depthwise > 1))
     guidance = None if guidance_channels is None else random(2, guidance_channels, 7, 3, seed=1)
     assert up(random(2, 8, 7, 3), guidance).shape == (2, 8, 14, 6)
 
@@ -122,7 +127,7 @@ def test_involution_filters_with_what_it_generates(stride, size):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(
-    "make", [lambda: DDF(16, stride=2), lambda: DDFUp(16), lambda: Involution(16, stride=2).eval()]
+    "make", [lambda: DDF(16, stride=2), lambda: DDFUp(16), lambda: CARAFE(16), lambda: Involution(16, stride=2).eval()]
 )
 def test_layers_run_in_half_precision_at_odd_sizes(make, dtype):
     layer = make().to(dtype)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ddf_jax import models
+from ddf_jax import layers, models
 from ddf_jax.convert.checkpoint import expected_shapes
 from ddf_jax.convert.files import CheckpointError
 from ddf_jax.convert.rules import COUNTER, RULES, naming_of, translate, translate_name
@@ -14,7 +14,17 @@ FAMILIES = ("resnet*", "ddf_*", "rednet*", "se_*", "eca_*", "resnext*", "res2net
 NAMES = [name for family in FAMILIES for name in models.list_models(family)]
 
 
+# Those that no model has.
+UPSAMPLERS = {
+    "ddf_up": lambda rngs: layers.DDFUp(8, scale=3, heads=2, rngs=rngs),
+    "ddf_up_guided": lambda rngs: layers.DDFUp(8, guidance_channels=3, rngs=rngs),
+    "carafe": lambda rngs: layers.CARAFE(8, rngs=rngs),
+}
+
+
 def abstract(name, **options):
+    if name in UPSAMPLERS:
+        return nnx.eval_shape(lambda: UPSAMPLERS[name](nnx.Rngs(0)))
     return nnx.eval_shape(lambda: models.create(name, rngs=nnx.Rngs(0), **options))
 
 
@@ -76,7 +86,17 @@ def test_official_entries_are_as_many_as_counted(name, entries):
 )
 @pytest.mark.parametrize("source", ["official", "own"])
 def test_there_and_back_is_the_identity(name, source):
-    tensors = numbered(expected_shapes(abstract(name, width=32, num_classes=7, blocks=(2, 1)), source))
+    check_there_and_back(abstract(name, width=32, num_classes=7, blocks=(2, 1)), source)
+
+
+@pytest.mark.parametrize("name", UPSAMPLERS)
+@pytest.mark.parametrize("source", ["official", "own"])
+def test_there_and_back_is_the_identity_of_upsamplers(name, source):
+    check_there_and_back(abstract(name), source)
+
+
+def check_there_and_back(model, source):
+    tensors = numbered(expected_shapes(model, source))
     there = translate(tensors, source)
     back = translate(there, "own" if source == "official" else "official")
     assert back.keys() == tensors.keys()
@@ -87,10 +107,13 @@ def test_there_and_back_is_the_identity(name, source):
 
 def test_every_rule_is_used():
     used = set()
-    for name in NAMES:
+    for name in [*NAMES, *UPSAMPLERS]:
         used |= {name.translate(str.maketrans("", "", "0123456789")) for name in expected_shapes(abstract(name), "own")}
     digits_dropped = [rule.own.translate(str.maketrans("", "", "0123456789")) for rule in RULES]
-    fields_dropped = [own.replace("{stage}", "").replace("{block}", "").replace("{n}", "") for own in digits_dropped]
+    fields_dropped = [
+        own.replace("{stage}", "").replace("{block}", "").replace("{n}", "").replace("{m}", "")
+        for own in digits_dropped
+    ]
     assert {own for own in fields_dropped if not own.endswith(COUNTER)} == used
 
 

@@ -103,7 +103,11 @@ def test_products_of_two_activations_are_core_alone():
 
 
 def test_products_with_constants_are_free():
-    assert cost(lambda x: jax.image.resize(x, (1, 16, 16, 3), "bilinear"), (1, 8, 8, 3)) == (0, 0)
+    assert cost(lambda x: x @ jnp.ones((3, 5)), (8, 3)) == (0, 0)
+
+
+def test_resizing_counts_what_it_gives():
+    assert cost(lambda x: jax.image.resize(x, (1, 16, 16, 3), "bilinear"), (1, 8, 8, 3)) == (0, 16 * 16 * 3)
 
 
 def test_what_does_not_depend_on_the_image_is_free():

@@ -1,0 +1,149 @@
+"""Upsampling that does not depend on the content: what the dynamic upsamplers are compared with.
+
+Each takes [B, H, W, C] to [B, S·H, S·W, C], with sub-pixel (i, j) of pixel (h, w) at (S·h + i, S·w + j).
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from ddf_jax.layers.convolution import Conv, Initializer, uniform_bias, uniform_fan_in
+from pallas_kernels.dynamic_filter.spec import accumulator_dtype
+
+
+class Nearest(nnx.Module):
+    """Repeats every pixel S×S times.
+
+    >>> import jax.numpy as jnp
+    >>> Nearest(1, scale=2)(jnp.arange(2.0).reshape(1, 1, 2, 1))[0, :, :, 0].tolist()
+    [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]]
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        scale: int = 2,
+        dtype: jnp.dtype | None = None,
+        param_dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs | None = None,
+    ):
+        del in_channels, param_dtype, rngs  # there is nothing to learn
+        self.scale = scale
+        self.dtype = dtype
+
+    def __call__(self, x: Array) -> Array:
+        x = x if self.dtype is None else x.astype(self.dtype)
+        batch, height, width, channels = x.shape
+        repeated = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, self.scale, width, self.scale, channels))
+        return repeated.reshape(batch, self.scale * height, self.scale * width, channels)
+
+
+class Bilinear(nnx.Module):
+    """Interpolates between the centres of pixels, the border repeated (torch's `align_corners=False`).
+
+    Weights and sums are in float32 (float64 for float64).
+
+    >>> import jax.numpy as jnp
+    >>> Bilinear(1, scale=2)(jnp.array([0.0, 4.0]).reshape(1, 1, 2, 1))[0, 0, :, 0].tolist()
+    [0.0, 1.0, 3.0, 4.0]
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        scale: int = 2,
+        dtype: jnp.dtype | None = None,
+        param_dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs | None = None,
+    ):
+        del in_channels, param_dtype, rngs  # there is nothing to learn
+        self.scale = scale
+        self.dtype = dtype
+
+    def __call__(self, x: Array) -> Array:
+        x = x if self.dtype is None else x.astype(self.dtype)
+        batch, height, width, channels = x.shape
+        size = (batch, self.scale * height, self.scale * width, channels)
+        return jax.image.resize(x.astype(accumulator_dtype(x)), size, "bilinear").astype(x.dtype)
+
+
+class PixelShuffle(nnx.Module):
+    """A K×K convolution from C to S²·C channels, [S², C], whose S² parts become the sub-pixels.
+
+    Reference: Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel
+    Convolutional Neural Network", CVPR 2016.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        scale: int = 2,
+        kernel_size: int = 3,
+        kernel_init: Initializer = uniform_fan_in,
+        dtype: jnp.dtype | None = None,
+        param_dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.conv = Conv(
+            in_channels,
+            scale**2 * in_channels,
+            kernel_size=kernel_size,
+            use_bias=True,
+            kernel_init=kernel_init,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+        self.scale = scale
+
+    def __call__(self, x: Array) -> Array:
+        batch, height, width, channels = x.shape
+        parts = self.conv(x).reshape(batch, height, width, self.scale, self.scale, channels)
+        return parts.swapaxes(2, 3).reshape(batch, self.scale * height, self.scale * width, channels)
+
+
+class Deconvolution(nnx.ConvTranspose):
+    r"""Transposed convolution with a stride of S, K = 2S − 1 by default.
+
+    .. math:: y_{p} = b + \sum_t [S \mid p + t] \; W_t \; x_{(p+t)/S}, \qquad
+                     t \in \{-\lfloor K/2 \rfloor, …, \lfloor K/2 \rfloor\}^2
+
+    It is torch's with a padding of ⌊K/2⌋ and an output padding of S − 1, its kernel turned by 180°.
+
+    Raises:
+      ValueError: K is even or smaller than 2S − 1, which would leave outputs that see no input.
+
+    Reference: Noh et al., "Learning Deconvolution Network for Semantic Segmentation", ICCV 2015.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        scale: int = 2,
+        kernel_size: int | None = None,
+        kernel_init: Initializer = uniform_fan_in,
+        dtype: jnp.dtype | None = None,
+        param_dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        kernel_size = 2 * scale - 1 if kernel_size is None else kernel_size
+        if kernel_size % 2 == 0 or kernel_size < 2 * scale - 1:
+            raise ValueError(f"`kernel_size` must be odd and at least 2·scale - 1, got {kernel_size} for {scale=}.")
+        border = (kernel_size // 2, kernel_size // 2 + scale - 1)
+        super().__init__(
+            in_channels,
+            in_channels,
+            (kernel_size, kernel_size),
+            scale,
+            padding=(border, border),
+            kernel_init=kernel_init,
+            bias_init=uniform_bias(in_channels * kernel_size**2),
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )

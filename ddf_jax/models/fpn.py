@@ -1,0 +1,97 @@
+"""Feature pyramid networks, Lin et al., CVPR 2017, with any upsampler in the top-down path."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from ddf_jax.layers import Conv, Nearest, PointwiseConv
+from ddf_jax.models.initial_keys import InitialKeys
+from ddf_jax.models.resnet import FeatureInfo
+from ddf_jax.models.slots import Upsampler
+
+
+class FPN(nnx.Module):
+    """The stages of a backbone, finest first, to a pyramid of maps with as many channels each.
+
+    Every stage goes through a 1×1 convolution (`laterals`); from the coarsest down the sum of all above is upsampled
+    and added; a 3×3 convolution of each sum is an output (`outputs`). Extra levels take every second pixel of the one
+    before. A backbone of four stages with strides 4 to 32 and one extra level give P2 to P6, those of Faster R-CNN.
+
+    Any size of image will do: what is upsampled is cropped to the finer stage, ceil(H / stride).
+
+    Args:
+      feature_info: channels and stride of every stage, a model's `feature_info`.
+      channels: of every output.
+      upsampler: makes what takes a level's place to the next finer one; scale is the ratio of their strides.
+      extra_levels: beyond the coarsest stage.
+      dtype: compute dtype (default: that of the features); param_dtype: storage dtype.
+
+    `feature_info` lists channels and strides of the outputs.
+
+    Raises:
+      ValueError: a stride is not a multiple of the one before, or features do not fit the stages.
+
+    References: Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017; with DDF-Up: Zhou et al.,
+    "Decoupled Dynamic Filter Networks", CVPR 2021, Figure 6a.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from flax import nnx
+    >>> from ddf_jax.layers import DDFUp
+    >>> from ddf_jax.models.slots import layer
+    >>> stages = FeatureInfo(32, 4), FeatureInfo(64, 8)
+    >>> fpn = lambda *features: FPN(stages, channels=16, upsampler=layer(DDFUp), rngs=nnx.Rngs(0))(features)
+    >>> [level.shape for level in jax.eval_shape(fpn, jnp.ones((1, 25, 17, 32)), jnp.ones((1, 13, 9, 64)))]
+    [(1, 25, 17, 16), (1, 13, 9, 16), (1, 7, 5, 16)]
+    """
+
+    def __init__(
+        self,
+        feature_info: Sequence[FeatureInfo],
+        *,
+        channels: int = 256,
+        upsampler: Upsampler = Nearest,
+        extra_levels: int = 1,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        strides = [info.stride for info in feature_info]
+        if not strides or any(coarse % fine for fine, coarse in itertools.pairwise(strides)):
+            raise ValueError(f"Every stage's stride must be a multiple of the one before, got {strides}.")
+        self.stages = tuple(feature_info)
+        self.scales = tuple(coarse // fine for fine, coarse in itertools.pairwise(strides))
+        self.channels = channels
+        self.extra_levels = extra_levels
+        strides += [strides[-1] * 2 ** (level + 1) for level in range(extra_levels)]
+        self.feature_info = tuple(FeatureInfo(channels, stride) for stride in strides)
+        dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": InitialKeys(rngs)}
+        convolution = {"use_bias": True, "kernel_init": nnx.initializers.xavier_uniform(), **dtypes}
+        self.laterals = nnx.List([PointwiseConv(info.channels, channels, **convolution) for info in feature_info])
+        self.outputs = nnx.List([Conv(channels, channels, **convolution) for _ in feature_info])
+        self.upsamplers = nnx.List([upsampler(channels, scale=scale, **dtypes) for scale in self.scales])
+
+    def __call__(self, features: Sequence[Array]) -> list[Array]:
+        """Feature maps [B, ceil(H/stride), ceil(W/stride), C] of every stage to those of every level."""
+        self._check(features)
+        maps = [lateral(feature) for lateral, feature in zip(self.laterals, features, strict=True)]
+        for level in reversed(range(len(self.upsamplers))):
+            height, width = maps[level].shape[1:3]
+            maps[level] += self.upsamplers[level](maps[level + 1])[:, :height, :width]
+        levels = [output(m) for output, m in zip(self.outputs, maps, strict=True)]
+        for _ in range(self.extra_levels):
+            levels.append(levels[-1][:, ::2, ::2])
+        return levels
+
+    def _check(self, features: Sequence[Array]) -> None:
+        shapes = [feature.shape for feature in features]
+        channels = [info.channels for info in self.stages]
+        if [shape[-1] for shape in shapes] != channels:
+            raise ValueError(f"Features must have {channels} channels, those of `feature_info`, got {shapes}.")
+        for scale, (finer, coarser) in zip(self.scales, itertools.pairwise(shapes), strict=True):
+            expected = tuple(-(-size // scale) for size in finer[1:3])
+            if coarser[1:3] != expected:
+                raise ValueError(f"Above {finer} a stage {scale} times as coarse must be {expected}, got {coarser}.")
