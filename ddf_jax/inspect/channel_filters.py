@@ -8,9 +8,9 @@ from ddf_jax.inspect.tiling import tiled
 
 
 def filter_grid(filters: np.ndarray) -> np.ndarray:
-    """The K×K filters of all channels, row by row in a square: [B, T, C] to [B, rows·(K + 1) - 1, columns·(K + 1) - 1].
+    """The K×K filters of all channels, row by row in a square: [B, T, C] to [B, rows·K, columns·K].
 
-    What is between them, and in the places behind the last, is NaN.
+    Places behind the last channel's are NaN.
     """
     batch, taps, channels = filters.shape
     size, columns = math.isqrt(taps), math.ceil(channels**0.5)

@@ -9,19 +9,23 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-SIGNED = matplotlib.colormaps["RdBu_r"].with_extremes(bad="0.8")  # white is 0, grey is what separates tiles
+SIGNED = matplotlib.colormaps["RdBu_r"].with_extremes(bad="0.8")  # white is 0, grey is nothing
 HEAT = matplotlib.colormaps["inferno"]
 
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]  # by label
 
 
 class Panel(NamedTuple):
-    """A picture, a title, how `imshow` is to show it, and a map from 0 to 1 that lies over it."""
+    """A picture."""
 
     title: str
     values: np.ndarray
     style: Mapping[str, Any] = {}
+    """How `imshow` is to show it."""
+    tile: int = 0
+    """Side of the tiles that lines separate."""
     overlay: np.ndarray | None = None
+    """A map from 0 to 1 that lies over it."""
 
 
 class SpectrumRow(NamedTuple):
@@ -33,16 +37,16 @@ class SpectrumRow(NamedTuple):
     feature_spectra: Curves
 
 
-def pixels(title: str, image: np.ndarray, overlay: np.ndarray | None = None) -> Panel:
+def pixels(title: str, image: np.ndarray) -> Panel:
     """An image [H, W, C] with pixels in [0, 1]."""
     if image.shape[-1] == 1:
-        return Panel(title, image[..., 0], {"cmap": "gray", "vmin": 0, "vmax": 1}, overlay)
-    return Panel(title, image, {}, overlay)
+        return Panel(title, image[..., 0], {"cmap": "gray", "vmin": 0, "vmax": 1})
+    return Panel(title, image)
 
 
-def signed(title: str, values: np.ndarray, largest: float) -> Panel:
+def signed(title: str, values: np.ndarray, largest: float, *, tile: int = 0) -> Panel:
     """Values around 0, which is white; ±`largest` have the strongest colours."""
-    return Panel(f"{title}\\n±{largest:.2g}", values, {"cmap": SIGNED, "vmin": -largest, "vmax": largest})
+    return Panel(f"{title}\n±{largest:.2g}", values, {"cmap": SIGNED, "vmin": -largest, "vmax": largest}, tile)
 
 
 def heat(title: str, values: np.ndarray, largest: float) -> Panel:
@@ -51,12 +55,14 @@ def heat(title: str, values: np.ndarray, largest: float) -> Panel:
 
 
 def draw_grid(rows: Sequence[Sequence[Panel]], title: str) -> Figure:
-    """A panel in each cell; all rows have the same number of them."""
-    size, head = 2.2, 0.45
-    figure = _figure((size * len(rows[0]), (size + head) * len(rows) + head), title)
-    for line, panels in zip(figure.subplots(len(rows), len(rows[0]), squeeze=False), rows, strict=True):
-        for axes, panel in zip(line, panels, strict=True):
-            _show(axes, panel)
+    """A panel in each cell. Columns have the titles of the first row, but for the first column."""
+    size, head = 2.2, 0.3
+    figure = _figure((size * len(rows[0]), (size + head) * len(rows) + 2 * head), title)
+    for index, (line, panels) in enumerate(
+        zip(figure.subplots(len(rows), len(rows[0]), squeeze=False), rows, strict=True)
+    ):
+        for column, (axes, panel) in enumerate(zip(line, panels, strict=True)):
+            _show(axes, panel if index == 0 or column == 0 else panel._replace(title=""))
     return figure
 
 
@@ -80,7 +86,7 @@ def draw_spectra(rows: Sequence[SpectrumRow], layer: str, title: str) -> Figure:
 def png(figure: Figure) -> bytes:
     """The file's bytes."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
+    figure.savefig(file, format="png", dpi=100)
     return file.getvalue()
 
 
@@ -95,10 +101,16 @@ def _show(axes: Any, panel: Panel) -> None:
     axes.set_axis_off()
     axes.set_title(panel.title, fontsize="small")
     axes.imshow(panel.values, interpolation="nearest", **panel.style)
+    height, width = panel.values.shape[:2]
+    if panel.tile > 1:
+        style = {"color": "black", "linewidth": 0.6}
+        for edge in range(panel.tile, height, panel.tile):
+            axes.axhline(edge - 0.5, **style)
+        for edge in range(panel.tile, width, panel.tile):
+            axes.axvline(edge - 0.5, **style)
     if panel.overlay is not None:
-        height, width = panel.values.shape[:2]
         extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-        style = {"cmap": "jet", "vmin": 0, "vmax": 1, "alpha": 0.5, "interpolation": "bilinear"}
+        style = {"cmap": "turbo", "vmin": 0, "vmax": 1, "alpha": 0.55, "interpolation": "bilinear"}
         axes.imshow(panel.overlay, extent=extent, **style)
 
 

@@ -1,5 +1,6 @@
 """The panels of each kind of generated filters, beside the images that they were generated from."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -23,40 +24,42 @@ def spatial_panels(filters: np.ndarray) -> list[list[Panel]]:
     sums, mosaics = tap_sums(chosen), mosaic(chosen[:, ::step, ::step])
     has_sums = np.abs(sums).max() > 1e-4 * np.abs(filters).sum(-1).max()
     every = f", every {step}th" if step > 1 else ""
-    rows = []
-    for image in range(len(filters)):
-        row = [pixels("alike filters,\nalike colours", colours[image])]
-        for index, group in enumerate(groups):
-            of_group = f", group {group}" if filters.shape[3] > 1 else ""
-            if has_sums:
-                row.append(signed(f"sums{of_group}", sums[image, index], _largest(sums[:, index])))
-            row.append(signed(f"filters{of_group}{every}", mosaics[image, index], _largest(mosaics[:, index])))
-        rows.append(row)
+    rows = [[pixels("alike filters,\nalike colours", colour)] for colour in colours]
+    for index, group in enumerate(groups):
+        of_group = f" of group {group}" if filters.shape[3] > 1 else ""
+        if has_sums:
+            _add(rows, f"sums of taps{of_group}", sums[:, index])
+        _add(rows, f"filters{of_group}{every}", mosaics[:, index], tile=math.isqrt(filters.shape[-1]))
     return rows
 
 
 def channel_panels(filters: np.ndarray) -> list[list[Panel]]:
-    return _with_deviations(f"{min(filters.shape[-1], _CHANNELS)} channels", filter_grid(filters[..., :_CHANNELS]))
+    filters = filters[..., :_CHANNELS]
+    title = f"filters of {filters.shape[-1]} channels"
+    return _with_deviations(title, filter_grid(filters), tile=math.isqrt(filters.shape[1]))
 
 
 def shared_panels(kernels: np.ndarray) -> list[list[Panel]]:
     kernels = kernels[..., :_CHANNELS, :_CHANNELS]
-    return _with_deviations(f"{kernels.shape[-1]}×{kernels.shape[-2]} channels", kernel_matrix(kernels))
+    title = f"from {kernels.shape[-2]} to {kernels.shape[-1]} channels"
+    return _with_deviations(title, kernel_matrix(kernels), tile=kernels.shape[1])
 
 
-def _with_deviations(title: str, values: np.ndarray) -> list[list[Panel]]:
+def _with_deviations(title: str, values: np.ndarray, *, tile: int) -> list[list[Panel]]:
     """The values of each image, and what distinguishes them from the mean of the images where there are several."""
-    rows = [[signed(title, image, _largest(values))] for image in values]
+    rows: list[list[Panel]] = [[] for _ in values]
+    _add(rows, title, values, tile=tile)
     if len(values) > 1:
-        deviations = values - values.mean(0)
-        for row, deviation in zip(rows, deviations, strict=True):
-            row.append(signed("minus the images' mean", deviation, _largest(deviations)))
+        _add(rows, "minus the images' mean", values - values.mean(0), tile=tile)
     return rows
 
 
-def _largest(values: np.ndarray) -> float:
-    """What the strongest colour stands for: one value of 200 may lie beyond it."""
-    return float(np.nanquantile(np.abs(values), 0.995)) or 1.0
+def _add(rows: list[list[Panel]], title: str, values: np.ndarray, *, tile: int = 0) -> None:
+    """One more panel in each row, all on one scale."""
+    # One value of 200 may lie beyond it.
+    largest = float(np.nanquantile(np.abs(values), 0.995)) or 1.0
+    for row, image in zip(rows, values, strict=True):
+        row.append(signed(title, image, largest, tile=tile))
 
 
 # By kind: a title, and how the filters of B images become B rows.

@@ -49,7 +49,15 @@ def find_layer(shapes: Shapes, name: str) -> str:
 
 
 def ends_of_stages(model: Any) -> list[str]:
-    """The last block of every stage."""
+    """The last block of every stage.
+
+    Raises:
+      ValueError: the network has no stages.
+    """
+    if not hasattr(model, "stages"):
+        raise ValueError(
+            f"A network must have stages, as residual networks do, to look into them; got a {type(model).__name__}."
+        )
     return [f"stages.{index}.{len(stage) - 1}" for index, stage in enumerate(model.stages)]
 
 

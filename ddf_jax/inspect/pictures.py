@@ -80,8 +80,10 @@ def _grad_cam(first: Sequence[Panel], clean: np.ndarray, seen: Observation, laye
     for name in layers:
         cams = np.asarray(grad_cam(seen.outputs[name], seen.gradients[name]))
         for row, image, cam in zip(rows, clean, cams, strict=False):
-            row.append(pixels(f"{name}\n{cam.shape[0]}×{cam.shape[1]}", image, overlay=cam))
-    return draw_grid(rows, "Grad-CAM of the likeliest class: red speaks for it")
+            # Lighter, so that black shows the map's colours too.
+            panel = pixels(f"{name}\n{cam.shape[0]}×{cam.shape[1]}", 0.4 + 0.6 * image)
+            row.append(panel._replace(overlay=cam))
+    return draw_grid(rows, "Grad-CAM of the likeliest class: what is red speaks for it")
 
 
 def _spectrum(versions: dict[str, np.ndarray], features: np.ndarray, guesses: Sequence[str], layer: str) -> Figure:

@@ -6,8 +6,5 @@ from ddf_jax.inspect.tiling import tiled
 
 
 def kernel_matrix(kernels: np.ndarray) -> np.ndarray:
-    """A K×K block for each output channel (down) and input channel (across): [B, K, K, C, D] to a picture each.
-
-    [B, D, C] where K is 1; larger blocks have NaN between them.
-    """
-    return tiled(kernels.transpose(0, 4, 3, 1, 2), gap=int(kernels.shape[1] > 1))
+    """A K×K block for each output channel (down) and input channel (across): [B, K, K, C, D] to [B, D·K, C·K]."""
+    return tiled(kernels.transpose(0, 4, 3, 1, 2))

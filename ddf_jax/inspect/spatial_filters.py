@@ -8,7 +8,7 @@ from ddf_jax.inspect.tiling import tiled
 
 
 def mosaic(filters: np.ndarray) -> np.ndarray:
-    """Every K×K filter where its pixel is, NaN between: [B, H, W, G, T] to [B, G, H·(K + 1) - 1, W·(K + 1) - 1]."""
+    """Every K×K filter where its pixel is: [B, H, W, G, T] to [B, G, H·K, W·K]."""
     size = math.isqrt(filters.shape[-1])
     return tiled(filters.reshape(*filters.shape[:-1], size, size).transpose(0, 3, 1, 2, 4, 5))
 
