@@ -23,7 +23,7 @@ def spatial_panels(filters: np.ndarray) -> list[list[Panel]]:
     colours, chosen = likeness(filters), filters[:, :, :, groups]
     sums, mosaics = tap_sums(chosen), mosaic(chosen[:, ::step, ::step])
     has_sums = np.abs(sums).max() > 1e-4 * np.abs(filters).sum(-1).max()
-    every = f", every {step}th" if step > 1 else ""
+    every = f", 1 in {step}×{step}" if step > 1 else ""
     rows = [[pixels("alike filters,\nalike colours", colour)] for colour in colours]
     for index, group in enumerate(groups):
         of_group = f" of group {group}" if filters.shape[3] > 1 else ""

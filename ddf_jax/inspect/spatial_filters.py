@@ -28,8 +28,8 @@ def likeness(filters: np.ndarray) -> np.ndarray:
     """
     points = filters.reshape(-1, filters.shape[-2] * filters.shape[-1]).astype(np.float64)
     points = points - points.mean(0)
-    _, _, axes = np.linalg.svd(points, full_matrices=False)
-    axes = axes[:3]
+    _, vectors = np.linalg.eigh(points.T @ points)  # of rising eigenvalues
+    axes = vectors.T[:-4:-1]
     # A component's sign is arbitrary. With its largest weight positive, the same filters have the same colours.
     axes = axes * np.sign(np.take_along_axis(axes, np.abs(axes).argmax(1)[:, None], 1))
     components = np.zeros((len(points), 3))
