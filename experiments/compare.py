@@ -85,13 +85,13 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _page(rows: Sequence[dict[str, Any]], lines: Sequence[str]) -> str:
-    where = sorted({f"{row['devices']} {row['device']}, JAX {row['versions']['jax']}, {row['date']}" for row in rows})
+    where = sorted({f"{row['devices']} × {row['device']}, JAX {row['versions']['jax']}, {row['date']}" for row in rows})
     about = (
         "Each operator's small network on 1,437 images of 8×8 pixels, tested on 360 others: one of these is 0.28 %. "
         "Multiply-accumulates (MACs) are those of one image, in the two ways that `ddf models --help` explains. "
         "Images per second are those of training steps, forward and backward."
     )
-    return "\n".join(["# The zoo on digits", "", f"`make zoo`. {'; '.join(where)}.", "", about, "", *lines, ""])
+    return "\n".join(["# The zoo on digits", "", f"`make zoo` on {'; '.join(where)}.", "", about, "", *lines, ""])
 
 
 if __name__ == "__main__":
