@@ -16,7 +16,9 @@ def mosaic(filters: np.ndarray) -> np.ndarray:
 def tap_sums(filters: np.ndarray) -> np.ndarray:
     """One number for each filter, the sum of its taps: [B, H, W, G, T] to [B, G, H, W].
 
-    Reference: Li et al., "Involution", CVPR 2021, which draws these sums. It is 0 for all filters that were normalised to mean 0.
+    It is 0 for all filters that were normalised to mean 0.
+
+    Reference: Li et al., "Involution", CVPR 2021, which draws these sums.
     """
     return filters.sum(-1).transpose(0, 3, 1, 2)
 
