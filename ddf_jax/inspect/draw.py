@@ -103,7 +103,7 @@ def _show(axes: Any, panel: Panel) -> None:
     axes.imshow(panel.values, interpolation="nearest", **panel.style)
     height, width = panel.values.shape[:2]
     if panel.tile > 1:
-        style = {"color": "black", "linewidth": 0.6}
+        style = {"color": "black", "linewidth": min(0.6, 5 * panel.tile / max(height, width))}
         for edge in range(panel.tile, height, panel.tile):
             axes.axhline(edge - 0.5, **style)
         for edge in range(panel.tile, width, panel.tile):

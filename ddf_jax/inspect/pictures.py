@@ -39,7 +39,8 @@ def inspect_run(run: Run, images: Sequence[np.ndarray], *, layer: str | None = N
       layer: a module's path such as "stages.1.0.conv2"; default: the last block of the last stage but one.
 
     Raises:
-      ValueError: there are no images or more than 16, no layer of that name, or nothing to draw of it.
+      ValueError: there are no images or more than 16, no layer of that name, nothing to draw of it, or the network's
+        outputs are not finite.
     """
     if not 1 <= len(images) <= MOST_IMAGES:
         raise ValueError(f"There must be 1 to {MOST_IMAGES} images, a row of the pictures for each, got {len(images)}.")
@@ -60,6 +61,8 @@ def inspect_run(run: Run, images: Sequence[np.ndarray], *, layer: str | None = N
     batch = np.concatenate([normalize.map({"image": 255 * version})["image"] for version in versions.values()])
     seen = observe(model, jnp.asarray(batch), [*makers, *maps], gradients=maps)
     seen = jax.tree.map(lambda value: np.asarray(value, np.float32), seen)
+    if not np.isfinite(seen.logits).all():
+        raise ValueError("The network's outputs for these images must be finite to be drawn; some are infinite or NaN.")
     guesses = [_guess(logits, run.info.class_names) for logits in seen.logits]
     first = list(map(pixels, guesses, clean))
 
