@@ -15,7 +15,8 @@ zoo: train
 	$(BIN)/ddf train digits_rednet
 	$(BIN)/ddf train digits_binet
 	$(BIN)/ddf train digits_dcdc
-	$(BIN)/python -m experiments.compare runs/digits runs/digits_plain runs/digits_rednet runs/digits_binet runs/digits_dcdc
+	$(BIN)/python -m experiments.compare --write experiments/results \
+		runs/digits runs/digits_plain runs/digits_rednet runs/digits_binet runs/digits_dcdc
 
 test: $(VENV)/.installed-deviceless
 	PYTHONPATH=$(abspath $(VENV)/deviceless) $(BIN)/python -m pytest

@@ -43,10 +43,11 @@ RULES = {
     "ddf_jax.training": rule(
         "jax flax numpy optax orbax matplotlib tensorboardX tqdm ddf_jax.models ddf_jax.data", lazily="pallas_kernels"
     ),
+    "ddf_jax.inspect": rule("jax flax numpy matplotlib ddf_jax.data ddf_jax.models ddf_jax.training"),
     "ddf_jax.plan": rule("jax ddf_jax.data ddf_jax.training pallas_kernels"),
     "ddf_jax.cli": rule(
         "jax flax numpy tyro ddf_jax.data ddf_jax.models ddf_jax.convert ddf_jax.training ddf_jax.verify ddf_jax.plan "
-        "pallas_kernels"
+        "ddf_jax.inspect pallas_kernels"
     ),
     "experiments": rule("jax flax numpy optax ddf_jax pallas_kernels", lazily="torch"),
     "experiments.tables": rule("matplotlib ddf_jax"),

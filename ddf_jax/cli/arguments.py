@@ -18,6 +18,7 @@ from tyro.extras import SubcommandApp
 from ddf_jax.cli.command import Command
 from ddf_jax.cli.convert import Convert
 from ddf_jax.cli.evaluate import Evaluate
+from ddf_jax.cli.inspect import Inspect
 from ddf_jax.cli.kernels import Kernels
 from ddf_jax.cli.models import Models
 from ddf_jax.cli.plan import Plan
@@ -31,6 +32,7 @@ COMMANDS: dict[str, type[Command]] = {
     "train": Train,
     "evaluate": Evaluate,
     "predict": Predict,
+    "inspect": Inspect,
     "models": Models,
     "convert": Convert,
     "verify": Verify,

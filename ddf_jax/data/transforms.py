@@ -158,6 +158,11 @@ class Normalize(grain.transforms.Map):
         image /= std
         return element | {"image": image}
 
+    def undo(self, images: np.ndarray) -> np.ndarray:
+        """Normalised images as pixels in [0, 1]."""
+        mean, std = np.array(_STATISTICS[self.channels], np.float32)
+        return np.clip(images * std + mean, 0, 1)
+
 
 def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """`[H, W, C]` -> `[height, width, C]`, C = 1 or 3, uint8."""

@@ -75,14 +75,24 @@ class GSI(SharedBranch):
 
 
 class GeneratedConv(nnx.Module):
-    """Convolves each sample with a kernel made by a fully connected layer of its average: [B, H, W, s] to the same."""
+    """Convolves each sample with a kernel made of its average: [B, H, W, s] to the same shape."""
+
+    def __init__(self, channels: int, kernel_size: int, **dtypes: Any):
+        self.predict = KernelGenerator(channels, kernel_size, **dtypes)
+
+    def __call__(self, x: Array) -> Array:
+        return per_sample_conv(x, self.predict(x))
+
+
+class KernelGenerator(Linear):
+    """One kernel per sample, a fully connected layer of its average: [B, H, W, s] to [B, K, K, s, s]."""
 
     def __init__(self, channels: int, kernel_size: int, **dtypes: Any):
         self.shape = (kernel_size, kernel_size, channels, channels)
-        self.predict = Linear(channels, math.prod(self.shape), **dtypes)
+        super().__init__(channels, math.prod(self.shape), **dtypes)
 
     def __call__(self, x: Array) -> Array:
-        return per_sample_conv(x, self.predict(global_average(x)).reshape(-1, *self.shape))
+        return super().__call__(global_average(x)).reshape(-1, *self.shape)
 
 
 def _large(channels: int, squeezed: int, *, stride: int, kernel_size: int, **dtypes: Any) -> nnx.Module:

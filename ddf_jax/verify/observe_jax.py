@@ -2,9 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from jax import Array
 
 from ddf_jax.convert.checkpoint import named_arrays
 from ddf_jax.convert.rules import translate, translate_name
+from ddf_jax.models.interception import Call, intercepted
 from ddf_jax.verify.observation import INPUT, LEARNING_RATE, LOGITS, MOMENTUM, WEIGHT_DECAY, Observation
 from ddf_jax.verify.weights import Batch
 
@@ -70,35 +70,26 @@ def _run(model: nnx.Module, images: Array) -> tuple[Outputs, Array]:
 def _recording(root: nnx.Module) -> Iterator[Outputs]:
     """Fills a dictionary with what the submodules of `root` return, and compiles the members of lists of modules."""
     outputs: Outputs = {}
-    paths = {id(module): path for path, module in nnx.iter_modules(root)}
 
-    def record(call: Callable[..., Array]) -> Callable[..., Array]:
-        def recorded(module: nnx.Module, x: Array) -> Array:
-            path = paths.get(id(module))
-            if path is None:  # a module inside a block, whose own recording takes it
-                return call(module, x)
-            name = ".".join(map(str, path))
-            if path and isinstance(path[-1], int):
-                structure, state = nnx.split(module)
-                y, state, inner = _call_compiled(call, structure, state, x)
-                nnx.update(module, state)
-                outputs.update({f"{name}.{key}": value for key, value in inner.items()})
-            else:
-                y = call(module, x)
-            outputs[name] = y
-            return y
+    def recorded(path: tuple[Any, ...], call: Call, module: nnx.Module, x: Array) -> Array:
+        name = ".".join(map(str, path))
+        if path and isinstance(path[-1], int):
+            structure, state = nnx.split(module)
+            y, state, inner = _call_compiled(call, structure, state, x)
+            nnx.update(module, state)
+            outputs.update({f"{name}.{key}": value for key, value in inner.items()})
+        else:
+            y = call(module, x)
+        outputs[name] = y
+        return y
 
-        return recorded
-
-    with contextlib.ExitStack() as stack:
-        for kind in {type(module) for path, module in nnx.iter_modules(root) if path and callable(module)}:
-            stack.enter_context(mock.patch.object(kind, "__call__", record(kind.__call__)))
+    with intercepted(root, recorded):
         yield outputs
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _call_compiled(
-    call: Callable[..., Array], structure: nnx.GraphDef[nnx.Module], state: nnx.State, x: Array
+    call: Call, structure: nnx.GraphDef[nnx.Module], state: nnx.State, x: Array
 ) -> tuple[Array, nnx.State, Outputs]:
     module = nnx.merge(structure, state)
     with _recording(module) as outputs:

@@ -2,7 +2,7 @@
 
 Command:   ddf train digits_dcdc
 Hardware:  2 CPU cores
-Time:      minutes
+Time:      about three minutes (`experiments/results/digits_dcdc.json` has the measured one)
 Expected:  test accuracy ≥ 97.0 %; its source is this recipe's own runs
 """
 

@@ -2,7 +2,7 @@
 
 Command:   ddf train digits_rednet
 Hardware:  2 CPU cores
-Time:      minutes
+Time:      about two minutes (`experiments/results/digits_rednet.json` has the measured one)
 Expected:  test accuracy ≥ 97.0 %; its source is this recipe's own runs
 """
 

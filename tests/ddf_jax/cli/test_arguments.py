@@ -35,6 +35,7 @@ def test_help_lists_the_commands_with_a_line_for_each(ddf):
         ("train", ["RECIPE", "--workdir DIR", "--json", "Shipped recipes: digits, "]),
         ("evaluate", ["RUN", "--json"]),
         ("predict", ["RUN IMAGE [IMAGE ...]", "--json"]),
+        ("inspect", ["RUN IMAGE [IMAGE ...]", "--layer NAME", "--out DIR", "--json"]),
         ("models", ["PATTERN", "--json", "Core:", "mmcv:"]),
         ("convert", ["SOURCE", "TARGET", "--model NAME", "--naming {None,official,own}", "--ema"]),
         ("verify", ["PATTERN", "--checkpoint FILE", "--dtype {float64,float32}", "--size INT INT"]),

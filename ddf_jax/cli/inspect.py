@@ -1,0 +1,56 @@
+"""`ddf inspect`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ddf_jax.cli.command import Result
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspect:
+    """Draw what a run's newest checkpoint does with images: generated filters, Grad-CAM, spectra under noise.
+
+    One PNG for each kind of picture, with a row for each image. Filters are drawn of networks that generate them.
+
+    Examples:
+      ddf inspect runs/digits seven.png one.png
+      ddf inspect runs/digits seven.png --layer stages.0.0 --out pictures
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The run's folder."""
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE [IMAGE ...]")]
+    """Image files, prepared as the run's own test images are; 16 at most."""
+    layer: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """A module's path, such as stages.1.0.conv2; default: the last block of the last stage but one."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """The pictures' folder instead of RUN/inspect."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print `[{kind, layer, file}]`."""
+
+    def run(self) -> Result:
+        if not self.images:
+            raise ValueError("`ddf inspect` needs the path of an IMAGE after the RUN.")
+        from ddf_jax.data.pipeline import read_image
+        from ddf_jax.inspect import inspect_run
+        from ddf_jax.inspect.draw import png
+        from ddf_jax.training.files import write_atomically
+        from ddf_jax.training.run import load_run
+
+        run = load_run(self.folder)
+        images = [read_image(image, run.info) for image in self.images]
+        pictures = inspect_run(run, images, layer=self.layer)
+        folder = self.out or self.folder / "inspect"
+        rows = []
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for picture in pictures:
+                file = folder / f"{picture.kind}-{picture.layer}.png"
+                write_atomically(file, png(picture.figure))
+                rows.append({"kind": picture.kind, "layer": picture.layer, "file": str(file)})
+        except OSError as error:
+            raise ValueError(f"Cannot write pictures to {folder}: {error.strerror}. Choose another `--out`.") from None
+        return Result(rows, "\n".join(row["file"] for row in rows))

@@ -1,0 +1,133 @@
+"""What is seen of a network while it runs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from ddf_jax.inspect.observe import ends_of_stages, find_layer, generators, layer_shapes, observe
+from ddf_jax.layers import DCDC
+from ddf_jax.layers.per_sample import per_sample_conv
+from ddf_jax.models import create
+from ddf_jax.models.interception import intercepted
+
+TINY = {"stem": "small", "width": 8, "blocks": (1, 1), "num_classes": 5, "in_channels": 1}
+IMAGES = np.random.default_rng(0).normal(size=(2, 5, 7, 1)).astype(np.float32)
+
+
+def tiny(name: str, **options):
+    model = create(name, **TINY, **options, rngs=nnx.Rngs(0))
+    model.eval()
+    return model
+
+
+def test_gradients_are_those_of_each_images_largest_logit():
+    model = tiny("resnet18")
+    seen = observe(model, jnp.asarray(IMAGES), ["stages.0.0", "stages.1.0"], gradients=["stages.0.0", "stages.1.0"])
+    np.testing.assert_allclose(seen.logits, model(IMAGES), rtol=1e-4, atol=1e-5)
+    for output, expected in zip(seen.outputs.values(), model.features(IMAGES), strict=True):
+        np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
+    best = np.asarray(seen.logits).argmax(-1)
+
+    # Behind the last stage is an average over 3×4 pixels and a linear layer.
+    expected = np.asarray(model.head.kernel[...])[:, best].T[:, None, None] / 12
+    np.testing.assert_allclose(seen.gradients["stages.1.0"], np.broadcast_to(expected, (2, 3, 4, 16)), rtol=1e-4)
+
+    def rest(features):
+        logits = model.head(model.stages[1][0](features).mean((1, 2)))
+        return logits[np.arange(2), best].sum()
+
+    expected = jax.grad(rest)(model.features(IMAGES)[0])
+    np.testing.assert_allclose(seen.gradients["stages.0.0"], expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "made"),
+    [
+        ("resnet18", {}, set()),
+        ("ddf_resnet18", {}, {"conv1.spatial.spatial_branch", "conv2.spatial.channel_branch"}),
+        ("rednet26", {"group_channels": 4}, {"conv2.spatial_branch"}),
+        ("binet38", {"group_channels": 4, "static_groups": 4}, {"conv2.dynamic.spatial_branch"}),
+        ("binet38_dc_ca", {}, {"conv2.dynamic.spatial_branch", "conv2.dynamic.channel_branch"}),
+        ("dcdc_resnet26", {"group_channels": 4}, {"conv2.local.spatial_branch", "conv2.shared.inner.predict"}),
+    ],
+)
+def test_generated_filters_are_found_in_the_network(name, options, made):
+    model = nnx.eval_shape(lambda: create(name, **TINY, **options, rngs=nnx.Rngs(0)))
+    model.eval()
+    shapes = layer_shapes(model, IMAGES)
+    found = generators(shapes, "stages.1.0")
+    assert {f"stages.1.0.{name}" for name in made} <= found.keys()
+    assert bool(made) == bool(found)
+    for maker, kind in found.items():
+        shape = shapes[maker]
+        assert shape[:3] == {"spatial_filters": (2, 3, 4), "channel_filters": (2, 9, shape[2])}.get(kind, (2, 1, 1))
+        assert generators(shapes, maker) == {maker: kind}
+    assert not generators(shapes, "stages.1.0.norm1")
+    assert ends_of_stages(model) == ["stages.0.0", "stages.1.0"]
+
+
+class Averaged(nnx.Module):
+    """Logits of a layer alone."""
+
+    def __init__(self, layer: nnx.Module):
+        self.layer = layer
+
+    def __call__(self, x):
+        return self.layer(x).mean((1, 2))
+
+
+def test_observed_kernels_are_those_that_the_layer_convolves_with():
+    layer = DCDC(8, lsa=False, shared_kernel_size=3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    names = ["layer.shared.squeeze", "layer.shared.inner", "layer.shared.inner.predict"]
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 5, 7, 8)), jnp.bfloat16)
+    seen = observe(Averaged(layer), x, names)
+    squeezed, convolved, kernels = (seen.outputs[name] for name in names)
+    assert kernels.shape == (2, 3, 3, 2, 2)
+    expected = per_sample_conv(squeezed, kernels).astype(jnp.float32)
+    np.testing.assert_allclose(convolved.astype(jnp.float32), expected, rtol=0.02, atol=0.02)
+
+
+def test_an_unknown_layer_names_the_nearest():
+    with pytest.raises(ValueError, match=r"got 'stages.0.conv2'. Nearest: stages.0.0.conv2, "):
+        find_layer({"stem": (), "stages.0.0.conv2": (), "stages.0.0.conv1": (), "head": ()}, "stages.0.conv2")
+
+
+def test_a_network_without_stages_is_refused():
+    with pytest.raises(ValueError, match=r"must have stages, .* got a Linear"):
+        ends_of_stages(nnx.Linear(1, 1, rngs=nnx.Rngs(0)))
+
+
+class Halved(nnx.Linear):
+    """Inherits its call."""
+
+
+class Three(nnx.Module):
+    def __init__(self):
+        self.first = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+        self.rest = nnx.List([Halved(2, 2, rngs=nnx.Rngs(1))])
+
+    def __call__(self, x):
+        return self.rest[0](self.first(x))
+
+
+def test_interception_sees_every_call_once_may_change_it_and_ends_with_its_block():
+    model, x, paths = Three(), jnp.ones((1, 2)), []
+    usual = model(x)
+
+    def doubled(path, call, module, x):
+        paths.append(path)
+        return 2 * call(module, x)
+
+    def interrupted():
+        with intercepted(model, doubled):
+            np.testing.assert_allclose(model(x), 4 * usual, rtol=1e-6)
+            Three()(x)  # is not watched
+            raise RuntimeError("on the way")
+
+    with pytest.raises(RuntimeError, match="on the way"):
+        interrupted()
+    assert paths == [("first",), ("rest", 0)]
+    np.testing.assert_array_equal(model(x), usual)
+    assert "__call__" not in vars(Halved)
