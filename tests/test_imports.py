@@ -30,7 +30,7 @@ RULES = {
     "pallas_kernels": rule("jax numpy"),
     "pallas_kernels.deviceless": rule("jax numpy", lazily="jaxlib.mlir jaxlib.triton triton"),
     "ddf_jax": rule(),
-    "ddf_jax.layers": rule("jax flax pallas_kernels"),
+    "ddf_jax.layers": rule("jax flax numpy pallas_kernels"),
     "ddf_jax.models": rule("jax flax pallas_kernels ddf_jax.layers", lazily="ddf_jax.convert"),
     "ddf_jax.convert": rule("jax flax numpy safetensors", lazily="ddf_jax.models torch"),
     "ddf_jax.torch_port": rule("torch"),

@@ -13,6 +13,7 @@ from ddf_jax.layers.convolution import Linear as Linear
 from ddf_jax.layers.convolution import PointwiseConv as PointwiseConv
 from ddf_jax.layers.dcdc import DCDC as DCDC
 from ddf_jax.layers.ddf import DDF as DDF
+from ddf_jax.layers.ddf_up import DDFUp as DDFUp
 from ddf_jax.layers.dynamic_conv import DynamicConv as DynamicConv
 from ddf_jax.layers.eca import ECA as ECA
 from ddf_jax.layers.filter_norm import FilterBatchNorm as FilterBatchNorm
@@ -20,6 +21,7 @@ from ddf_jax.layers.filter_norm import FilterNorm as FilterNorm
 from ddf_jax.layers.filter_norm import FilterSigmoid as FilterSigmoid
 from ddf_jax.layers.involution import Involution as Involution
 from ddf_jax.layers.pac import PAC as PAC
+from ddf_jax.layers.pac import PACUp as PACUp
 from ddf_jax.layers.per_sample import per_sample_conv as per_sample_conv
 from ddf_jax.layers.squeeze_excitation import SqueezeExcitation as SqueezeExcitation
 from ddf_jax.layers.weightnet import DepthwiseWeightNet as DepthwiseWeightNet

@@ -1,11 +1,12 @@
-"""The pixel-adaptive convolution of Su et al., CVPR 2019."""
+"""The pixel-adaptive convolution of Su et al., CVPR 2019, and its transpose."""
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
-from ddf_jax.layers.convolution import Initializer, normal_fan_out
-from pallas_kernels import dynamic_filter
+from ddf_jax.layers.convolution import Initializer, normal_fan_out, uniform_fan_in
+from pallas_kernels import dynamic_filter, dynamic_upsample
 from pallas_kernels.dynamic_filter.spec import accumulator_dtype
 
 
@@ -81,6 +82,84 @@ class PAC(nnx.Module):
         )
 
 
+class PACUp(nnx.Module):
+    r"""The transposed, depthwise form, adapted to a guidance: [B, H, W, C] to [B, S·H, S·W, C].
+
+    .. math:: y_{p,c} = \sum_t [S \mid p + t] \; \exp\!\big(-\tfrac12 \lVert f_p - f_{p+t} \rVert^2\big)
+                        \; w_{t,c} \; x_{(p+t)/S,\,c}, \qquad t \in \{-\lfloor K/2 \rfloor, …, \lfloor K/2 \rfloor\}^2
+
+    p runs over the pixels of the output, and x lies on every S-th of them: the paper's transposed convolution with a
+    stride of S, a padding of ⌊K/2⌋ and an output padding of S − 1, without its mixing of channels (as in `PAC`; a 1×1
+    convolution behind this one mixes them) and without a bias. A sub-pixel sees K/S × K/S pixels of x, a
+    (2⌈⌊K/2⌋/S⌉ + 1)² filter of `dynamic_upsample` with zeros in it.
+
+    Args:
+      in_channels: C.
+      scale: S ≥ 1.
+      kernel_size: K, odd, in pixels of the output; at least 2S − 1 for every output pixel to see one of x.
+      learned: whether w exists; without it every tap has the weight 1.
+      kernel_init: of w, as of a convolution kernel [K, K, 1, C].
+      implementation: of `pallas_kernels.dynamic_upsample`.
+      dtype: compute dtype (default: that of x); param_dtype: storage dtype.
+
+    Raises:
+      ValueError: K is even or smaller than 2S − 1, or the guidance is not as large as the output.
+
+    Reference: Su et al., "Pixel-Adaptive Convolutional Neural Networks", CVPR 2019, Section 4.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from flax import nnx
+    >>> layer = lambda x, guidance: PACUp(8, scale=2, rngs=nnx.Rngs(0))(x, guidance)
+    >>> jax.eval_shape(layer, jnp.ones((2, 5, 4, 8)), jnp.ones((2, 10, 8, 3))).shape
+    (2, 10, 8, 8)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        scale: int = 2,
+        kernel_size: int = 5,
+        learned: bool = True,
+        kernel_init: Initializer = uniform_fan_in,
+        implementation: str | None = None,
+        dtype: jnp.dtype | None = None,
+        param_dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        if kernel_size % 2 == 0 or kernel_size < 2 * scale - 1:
+            raise ValueError(f"`kernel_size` must be odd and at least 2·scale - 1, got {kernel_size} for {scale=}.")
+        self.filters = nnx.data(None)
+        if learned:
+            filters = kernel_init(rngs.params(), (kernel_size, kernel_size, 1, in_channels), param_dtype)
+            self.filters = nnx.Param(filters.reshape(kernel_size**2, in_channels))
+        self.kernel_size = kernel_size
+        self.scale = scale
+        self.implementation = implementation
+        self.dtype = dtype
+
+    def __call__(self, x: Array, guidance: Array | None = None) -> Array:
+        """x [B, H, W, C] and a guidance [B, S·H, S·W, any number of channels], by default x, each pixel repeated."""
+        x = x if self.dtype is None else x.astype(self.dtype)
+        batch, height, width, channels = x.shape
+        expected = (batch, self.scale * height, self.scale * width)
+        if guidance is not None and guidance.shape[:3] != expected:
+            raise ValueError(f"`guidance` must be [B, S·H, S·W, …] = {expected}, got {guidance.shape}.")
+        if guidance is None:
+            guidance = jnp.repeat(jnp.repeat(x, self.scale, axis=1), self.scale, axis=2)
+        taps, exists = sub_pixel_taps(self.kernel_size, self.scale)
+        channel = jnp.broadcast_to(jnp.asarray(exists, x.dtype)[:, :, None], (*taps.shape, channels))
+        if self.filters is not None:
+            channel = channel * self.filters[...].astype(x.dtype)[taps]
+        return dynamic_upsample(
+            x,
+            sub_pixel_gaussians(guidance, self.kernel_size, self.scale)[:, :, :, :, None].astype(x.dtype),
+            jnp.broadcast_to(channel[None], (batch, *channel.shape)),
+            scale=self.scale,
+            implementation=self.implementation,
+        )
+
+
 def gaussian_filters(guidance: Array, kernel_size: int, *, stride: int = 1, dilation: int = 1) -> Array:
     r"""How alike a pixel's neighbours are to it, :math:`\exp(-\frac12 \lVert f_p - f_{p+t} \rVert^2)`.
 
@@ -95,3 +174,40 @@ def gaussian_filters(guidance: Array, kernel_size: int, *, stride: int = 1, dila
     views = (padded[:, i : i + height : stride, j : j + width : stride] for i in offsets for j in offsets)
     distances = [((view - centre) ** 2).sum(-1) for view in views]
     return jnp.exp(-jnp.stack(distances, axis=-1) / 2)
+
+
+def sub_pixel_gaussians(guidance: Array, kernel_size: int, scale: int) -> Array:
+    """How alike an output pixel is to those around it that x lies on: [B, S·H, S·W, F] to [B, H, W, S², T'].
+
+    T' counts the pixels of x within reach of K, in `sub_pixel_taps`' order. In float32 (float64 for float64).
+    """
+    batch, height, width, features = guidance.shape
+    rows, columns = height // scale, width // scale
+    wide = guidance.astype(accumulator_dtype(guidance))
+    fine = wide.reshape(batch, rows, scale, columns, scale, features).swapaxes(2, 3)
+    fine = fine.reshape(batch, rows, columns, scale**2, features)
+    reach = _reach(kernel_size, scale)
+    coarse = jnp.pad(wide[:, ::scale, ::scale], ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+    offsets = range(2 * reach + 1)
+    views = (coarse[:, i : i + rows, j : j + columns, None] for i in offsets for j in offsets)
+    distances = [((view - fine) ** 2).sum(-1) for view in views]
+    return jnp.exp(-jnp.stack(distances, axis=-1) / 2)
+
+
+def sub_pixel_taps(kernel_size: int, scale: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which tap of K×K meets which pixel of x from which sub-pixel: [S², T'], and whether one does.
+
+    From row i of a patch of S×S outputs, the pixel of x that is `a` rows below lies S·a - i outputs below.
+    """
+    reach = _reach(kernel_size, scale)
+    along = scale * np.arange(-reach, reach + 1) - np.arange(scale)[:, None] + kernel_size // 2  # [S, 2·reach + 1]
+    inside = (along >= 0) & (along < kernel_size)
+    taps = along[:, None, :, None] * kernel_size + along[None, :, None, :]
+    exists = inside[:, None, :, None] & inside[None, :, None, :]
+    size = (scale**2, (2 * reach + 1) ** 2)
+    return np.where(exists, taps, 0).reshape(size), exists.reshape(size)
+
+
+def _reach(kernel_size: int, scale: int) -> int:
+    """How many pixels of x a K×K filter on the output reaches beyond the one it stands in: ⌈⌊K/2⌋ / S⌉."""
+    return -(-(kernel_size // 2) // scale)

@@ -23,6 +23,16 @@ class Attention(Protocol):
     def __call__(self, channels: int, /, *, dtype: Any, param_dtype: Any, rngs: nnx.Rngs) -> nnx.Module: ...
 
 
+class Upsampler(Protocol):
+    """Makes what enlarges a feature map, `module(x)`: [B, H, W, channels] to [B, scale·H, scale·W, channels].
+
+    A guided one is called as `module(x, guidance)`. Where its guidance lies is its own: `DDFUp` (made with
+    `guidance_channels`) takes one of x's size, `PACUp` one of the output's size, which defaults to x.
+    """
+
+    def __call__(self, channels: int, /, *, scale: int, dtype: Any, param_dtype: Any, rngs: nnx.Rngs) -> nnx.Module: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Layer:
     """A layer's class with some of its options: the factory that a slot takes.
