@@ -1,0 +1,237 @@
+"""Joint depth upsampling: depth of lower resolution and a picture to depth of the picture's resolution.
+
+Every network is called as `model(image, low)`: a picture [B, H, W, 3] in [0, 1] and depth [B, ⌈H/S⌉, ⌈W/S⌉, 1] in any unit,
+0 in holes; it returns depth [B, H, W, 1] in that unit, float32 and without holes. H and W need not be multiples of S. Low
+pixel (i, j) is taken to lie at pixel (S·i + S // 2, S·j + S // 2) of the picture.
+
+References: Zhou et al., "Decoupled Dynamic Filter Networks", CVPR 2021, Figure 6b; Su et al., "Pixel-Adaptive
+Convolutional Neural Networks", CVPR 2019, Section 4; Li et al., "Deep Joint Image Filtering", ECCV 2016.
+"""
+
+import dataclasses
+from typing import Any, ClassVar, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from ddf_jax.layers import Conv, DDFUp, PACUp, PointwiseConv
+from ddf_jax.layers.convolution import uniform_fan_in
+from ddf_jax.layers.joint_upsampling import bicubic_upsample, fill_holes, pad_to, space_to_depth
+from ddf_jax.models.initial_keys import InitialKeys
+from ddf_jax.models.registry import register
+
+
+class GuidedStep(Protocol):
+    """Makes what doubles the resolution by a guidance of the doubled one: `module(x, guidance)`, [B, H, W, channels]
+    and [B, 2·H, 2·W, guidance_channels] to [B, 2·H, 2·W, channels]. The first step of a network is told so."""
+
+    def __call__(
+        self, channels: int, guidance_channels: int, /, *, first: bool, dtype: Any, param_dtype: Any, rngs: Any
+    ) -> nnx.Module: ...
+
+
+class DDFStep(nnx.Module):
+    """`DDFUp`, whose filters are generated from all four pixels of the guidance that a pixel of x becomes."""
+
+    def __init__(self, channels: int, guidance_channels: int, *, first: bool, **dtypes: Any):
+        del first
+        self.up = DDFUp(channels, scale=2, guidance_channels=4 * guidance_channels, **dtypes)
+
+    def __call__(self, x: Array, guidance: Array) -> Array:
+        return self.up(x, space_to_depth(guidance, 2))
+
+
+class PACStep(nnx.Module):
+    """`PACUp`, which takes each pixel of x to lie on the first of the four that it becomes.
+
+    Depth was taken from pixel S // 2 of S, which is the last of the four in the first step and the first in all others:
+    the first step is done upside down and mirrored.
+    """
+
+    def __init__(self, channels: int, guidance_channels: int, *, first: bool, **dtypes: Any):
+        del guidance_channels
+        self.up = PACUp(channels, scale=2, **dtypes)
+        self.turned = first
+
+    def __call__(self, x: Array, guidance: Array) -> Array:
+        if not self.turned:
+            return self.up(x, guidance)
+        return self.up(x[:, ::-1, ::-1], guidance[:, ::-1, ::-1])[:, ::-1, ::-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class DepthConfig:
+    """What every network for depth has: inputs, residual and dtypes."""
+
+    target: ClassVar[str] = "depth"
+
+    scale: int = 4
+    """S, how many times lower the resolution of the depth is."""
+    in_channels: int = 3
+    """Of the picture."""
+    dtype: Any = jnp.float32
+    """Compute dtype."""
+    param_dtype: Any = jnp.float32
+    """Storage dtype."""
+
+    def inputs(self, height: int, width: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """What the model is called with for one picture of this size."""
+        low = (1, -(-height // self.scale), -(-width // self.scale), 1)
+        return tuple(
+            jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, height, width, self.in_channels), low)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class StepwiseConfig(DepthConfig):
+    """PAC-Net's layout: depth is encoded at its own resolution and the picture at its, then depth's features are
+    doubled in steps, each guided by features of the picture of its own, and decoded."""
+
+    step: GuidedStep = DDFStep
+    """What doubles the resolution."""
+    channels: int = 32
+    """Of every hidden layer but the guidance."""
+    guidance_channels: int = 16
+    """Of the guidance of each step."""
+    kernel_size: int = 5
+    """Of every convolution."""
+    depth_layers: int = 3
+    guidance_layers: int = 3
+    output_layers: int = 2
+
+    def __post_init__(self) -> None:
+        if self.scale < 2 or self.scale & (self.scale - 1):
+            raise ValueError(f"`scale` must be a power of two, 2 or more, got {self.scale}.")
+        if min(self.depth_layers, self.guidance_layers, self.output_layers) < 1:
+            raise ValueError("`depth_layers`, `guidance_layers` and `output_layers` must be at least 1.")
+
+    def build(self, *, rngs: nnx.Rngs) -> "StepwiseUpsampler":
+        return StepwiseUpsampler(self, rngs=rngs)
+
+
+@dataclasses.dataclass(frozen=True)
+class DeepJointFilterConfig(DepthConfig):
+    """Three convolutional networks of three layers: over upsampled depth, over the picture, and over what both give."""
+
+    widths: tuple[int, int, int] = (96, 48, 1)
+    """Channels of the first two networks."""
+    joint_widths: tuple[int, int] = (64, 32)
+    """Hidden channels of the third."""
+
+    def build(self, *, rngs: nnx.Rngs) -> "DeepJointFilter":
+        return DeepJointFilter(self, rngs=rngs)
+
+
+class DepthUpsampler(nnx.Module):
+    """What the networks share: they see depth without holes and of deviation 1, and add to bicubic upsampling."""
+
+    config: DepthConfig
+
+    def __call__(self, image: Array, low: Array) -> Array:
+        scale, (batch, height, width, channels) = self.config.scale, image.shape
+        expected = (batch, -(-height // scale), -(-width // scale), 1)
+        if low.shape != expected or channels != self.config.in_channels:
+            raise ValueError(
+                f"The picture must be [B, H, W, {self.config.in_channels}] and the depth [B, ⌈H/{scale}⌉, ⌈W/{scale}⌉, 1] "
+                f"= {expected}, got {image.shape} and {low.shape}."
+            )
+        filled = fill_holes(low)
+        mean = filled.mean((1, 2, 3), keepdims=True)
+        unit = filled.std((1, 2, 3), keepdims=True) + 0.01 * mean + 1e-6
+        rows, columns = scale * expected[1], scale * expected[2]
+        base = (bicubic_upsample(filled, height=rows, width=columns, scale=scale) - mean) / unit
+        depth = jnp.concatenate([(filled - mean) / unit, (low > 0).astype(jnp.float32)], -1)
+        picture = pad_to(image.astype(jnp.float32), rows, columns) - 0.5
+        dtype = self.config.dtype
+        detail = self.detail(picture.astype(dtype), depth.astype(dtype), base.astype(dtype)).astype(jnp.float32)
+        return ((base + detail) * unit + mean)[:, :height, :width]
+
+    def detail(self, picture: Array, depth: Array, base: Array) -> Array:
+        """What bicubic upsampling lacks, [B, S·h, S·w, 1].
+
+        Args:
+          picture: [B, S·h, S·w, C]; depth: [B, h, w, 2], its values and whether they were measured;
+          base: [B, S·h, S·w, 1], depth upsampled.
+        """
+        raise NotImplementedError
+
+
+class StepwiseUpsampler(DepthUpsampler):
+    """PAC-Net's layout with any step."""
+
+    def __init__(self, config: StepwiseConfig, *, rngs: nnx.Rngs):
+        dtypes = {"dtype": config.dtype, "param_dtype": config.param_dtype, "rngs": InitialKeys(rngs)}
+        width, guide, count = config.channels, config.guidance_channels, config.scale.bit_length() - 1
+        k = config.kernel_size
+        self.encoder = _convs([2] + [width] * config.depth_layers, [k] * config.depth_layers, dtypes)
+        hidden = [width] * (config.guidance_layers - 1)
+        self.guide = _convs([config.in_channels, *hidden, guide * count], [k] * config.guidance_layers, dtypes)
+        self.steps = nnx.List([config.step(width, guide, first=index == 0, **dtypes) for index in range(count)])
+        self.mixes = nnx.List([_pointwise(width, width, dtypes) for _ in range(count)])
+        hidden = [width] * (config.output_layers - 1)
+        self.decoder = _convs([width, *hidden, 1], [k] * config.output_layers, dtypes)
+        self.config = config
+
+    def detail(self, picture: Array, depth: Array, base: Array) -> Array:
+        x = jax.nn.relu(_chain(self.encoder, depth))
+        guidance = jnp.split(_chain(self.guide, picture), len(self.steps), axis=-1)
+        for index, (step, mix) in enumerate(zip(self.steps, self.mixes, strict=True)):
+            shrunk = _average(guidance[index], 2 ** (len(self.steps) - 1 - index))
+            x = jax.nn.relu(mix(step(x, shrunk)))
+        return _chain(self.decoder, x)
+
+
+class DeepJointFilter(DepthUpsampler):
+    """Convolutions of 9×9, 1×1 and 5×5 over depth, over the picture, and over the two results."""
+
+    def __init__(self, config: DeepJointFilterConfig, *, rngs: nnx.Rngs):
+        dtypes = {"dtype": config.dtype, "param_dtype": config.param_dtype, "rngs": InitialKeys(rngs)}
+        sizes = [9, 1, 5]
+        self.depth = _convs([1, *config.widths], sizes, dtypes)
+        self.guide = _convs([config.in_channels, *config.widths], sizes, dtypes)
+        self.joint = _convs([2 * config.widths[-1], *config.joint_widths, 1], sizes, dtypes)
+        self.config = config
+
+    def detail(self, picture: Array, depth: Array, base: Array) -> Array:
+        both = [_chain(self.depth, base), _chain(self.guide, picture)]
+        return _chain(self.joint, jnp.concatenate(both, -1))
+
+
+def _convs(channels: list[int], sizes: list[int], dtypes: dict[str, Any]) -> nnx.List[nnx.Module]:
+    pairs = zip(channels, channels[1:], sizes, strict=False)
+    options = {"use_bias": True, "kernel_init": uniform_fan_in, **dtypes}
+    return nnx.List([Conv(given, made, kernel_size=size, **options) for given, made, size in pairs])
+
+
+def _pointwise(given: int, made: int, dtypes: dict[str, Any]) -> PointwiseConv:
+    return PointwiseConv(given, made, use_bias=True, kernel_init=uniform_fan_in, **dtypes)
+
+
+def _chain(convs: Any, x: Array) -> Array:
+    """One after the other, with a ReLU between any two."""
+    for index, conv in enumerate(convs):
+        x = conv(jax.nn.relu(x) if index else x)
+    return x
+
+
+def _average(x: Array, factor: int) -> Array:
+    """Means of blocks: [B, f·H, f·W, C] to [B, H, W, C]."""
+    batch, height, width, channels = x.shape
+    return x.reshape(batch, height // factor, factor, width // factor, factor, channels).mean((2, 4))
+
+
+@register
+def ddf_up_net(*, scale: int = 4) -> StepwiseConfig:
+    return StepwiseConfig(scale=scale, step=DDFStep)
+
+
+@register
+def pac_net(*, scale: int = 4) -> StepwiseConfig:
+    return StepwiseConfig(scale=scale, step=PACStep)
+
+
+@register
+def djf(*, scale: int = 4) -> DeepJointFilterConfig:
+    return DeepJointFilterConfig(scale=scale)
