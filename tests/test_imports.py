@@ -38,9 +38,10 @@ RULES = {
         "jax flax numpy optax matplotlib tqdm ddf_jax.models ddf_jax.convert", lazily="ddf_jax.torch_port torch"
     ),
     "ddf_jax.verify.observe_torch": rule("numpy torch ddf_jax.torch_port ddf_jax.verify"),
-    "ddf_jax.data": rule("numpy PIL absl grain sklearn tensorflow_datasets"),
+    "ddf_jax.data": rule("numpy PIL absl grain h5py sklearn tensorflow_datasets"),
     "ddf_jax.training": rule(
-        "jax flax numpy optax orbax matplotlib tensorboardX tqdm ddf_jax.models ddf_jax.data", lazily="pallas_kernels"
+        "jax flax numpy optax orbax matplotlib tensorboardX tqdm ddf_jax.layers ddf_jax.models ddf_jax.data",
+        lazily="pallas_kernels",
     ),
     "ddf_jax.plan": rule("jax ddf_jax.data ddf_jax.training pallas_kernels"),
     "ddf_jax.cli": rule(

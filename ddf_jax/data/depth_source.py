@@ -29,7 +29,9 @@ class DepthSource:
         builder: Any = prepared_builder(name, data_dir)  # Any: TFDS's decorators hide its signatures
         self.name = builder.info.full_name
         features = builder.info.features
-        kinds = {name: feature.np_dtype for name, feature in features.items() if isinstance(feature, tfds.features.Image)}
+        kinds = {
+            name: feature.np_dtype for name, feature in features.items() if isinstance(feature, tfds.features.Image)
+        }
         if (kinds.get("image"), kinds.get("depth")) != ("uint8", "uint16"):
             raise ValueError(
                 f"{self.name} must hold an 8-bit `image` and a 16-bit `depth` each, got "

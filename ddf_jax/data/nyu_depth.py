@@ -78,14 +78,18 @@ def open_labeled(path: Path) -> Iterator[tuple[Any, Any]]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise ValueError(f"{path} must be the published HDF5 file, got one that cannot be read ({error}). {advice}") from (
-            None
-        )
+        raise ValueError(
+            f"{path} must be the published HDF5 file, got one that cannot be read ({error}). {advice}"
+        ) from (None)
     with file:
         images, depths = file.get("images"), file.get("depths")
         shapes = [item.shape if isinstance(item, h5py.Dataset) else "nothing" for item in (images, depths)]
         match shapes:
-            case [(count, 3, w, h), (other, width, height)] if (count, w, h) == (COUNT, width, height) and count == other:
+            case [(count, 3, w, h), (other, width, height)] if (count, w, h) == (
+                COUNT,
+                width,
+                height,
+            ) and count == other:
                 yield images, depths
             case _:
                 raise ValueError(

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ddf_jax.data.batches import BatchIterator
 from ddf_jax.data.config import DataConfig
-from ddf_jax.data.decode import CorruptImageError, decode_image, pixels
+from ddf_jax.data.decode import CorruptImageError, decode_depth, decode_image, pixels
 from ddf_jax.data.depth_source import DepthSource
 from ddf_jax.data.depth_transforms import Downsample, depth_training_transforms
 from ddf_jax.data.sources import DataInfo, Source, open_source
@@ -87,6 +87,33 @@ def read_image(image: str | os.PathLike[str] | Image.Image, info: DataInfo) -> n
     for transform in evaluation_transforms(info.image_size, info.channels):
         example = transform.map(example)
     return example["image"]
+
+
+def read_picture(file: Path) -> np.ndarray:
+    """A user's picture as an upsampler of depth sees it, float32 `[H, W, 3]` in [0, 1].
+
+    Raises:
+        ValueError: the file cannot be read or is no image.
+    """
+    try:
+        return decode_image(file.read_bytes(), 3).astype(np.float32) / np.float32(255)
+    except (OSError, CorruptImageError) as error:
+        raise ValueError(f"{file} must be an image file that pillow can read, got {error}.") from error
+
+
+def read_depth(file: Path) -> np.ndarray:
+    """A user's depth map in metres, float32 `[H, W]`, 0 where nothing was measured.
+
+    Raises:
+        ValueError: the file cannot be read, is no grey PNG of 16 bits, or nothing was measured at all.
+    """
+    try:
+        depth = decode_depth(file.read_bytes())
+    except (OSError, CorruptImageError) as error:
+        raise ValueError(f"{file} must be a grey PNG of 16 bits, depth in millimetres, got {error}.") from error
+    if not depth.any():
+        raise ValueError(f"{file} must have a pixel that was measured, got 0 everywhere.")
+    return depth
 
 
 def _batches(

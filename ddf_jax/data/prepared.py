@@ -42,13 +42,13 @@ def prepared_builder(name: str, data_dir: Path | None) -> tfds.core.DatasetBuild
         ) from error
 
 
-def open_split(builder: tfds.core.DatasetBuilder, split: str, encoded: tuple[str, ...]) -> Any:
+def open_split(builder: Any, split: str, encoded: tuple[str, ...]) -> Any:
     """The records of a split by index, the features named in `encoded` left as bytes.
 
     Raises:
         ValueError: there is no such split, or it is not stored for random access.
     """
-    info: Any = builder.info
+    info = builder.info
     decoders: Any = dict.fromkeys(encoded, tfds.decode.SkipDecoding())
     try:
         return builder.as_data_source(split, decoders=decoders)
@@ -59,7 +59,9 @@ def open_split(builder: tfds.core.DatasetBuilder, split: str, encoded: tuple[str
         ) from error
     except ValueError as error:
         splits = ", ".join(info.splits)
-        raise ValueError(f"The split of {info.full_name} must be {splits}, or a slice of one, got {split!r}.") from error
+        raise ValueError(
+            f"The split of {info.full_name} must be {splits}, or a slice of one, got {split!r}."
+        ) from error
 
 
 def _prepare(builder: Any) -> None:

@@ -186,14 +186,14 @@ def _table(rng: np.random.Generator, size: np.ndarray) -> list[Box | Sphere]:
     for i in (-0.92, 0.92):
         for j in (-0.92, 0.92):
             dx, _, dz = turn @ np.array([i * length, 0, j * depth])
-            parts.append(_at((x + dx, top / 2, z + dz), (0.025, top / 2, 0.025), turn, paint))
+            parts.append(_at((x + dx, top / 2, z + dz), (0.04, top / 2, 0.04), turn, paint))
     radius = rng.uniform(0.06, 0.15)
     return [*parts, Sphere(np.array([x, top + 0.025 + radius, z], np.float32), radius, _paint(rng))]
 
 
 def _pole(rng: np.random.Generator, size: np.ndarray) -> list[Box | Sphere]:
     x, z = _somewhere(rng, size)
-    half = np.array([rng.uniform(0.02, 0.06), rng.uniform(0.5, 1.1), rng.uniform(0.02, 0.06)])
+    half = np.array([rng.uniform(0.04, 0.09), rng.uniform(0.5, 1.1), rng.uniform(0.04, 0.09)])
     head = Sphere(np.array([x, 2 * half[1], z], np.float32), rng.uniform(0.08, 0.2), _paint(rng))
     return [_box(rng, (x, half[1], z), half, yaw=rng.uniform(0, 90)), head]
 
@@ -236,15 +236,15 @@ def _at(centre: Any, half: Any, turn: np.ndarray, paint: Paint) -> Box:
 
 def _paint(rng: np.random.Generator) -> Paint:
     base = rng.uniform(0.05, 0.9) * (1 - rng.uniform(0, 0.8) * rng.dirichlet((1, 1, 1)))
-    if rng.random() < 0.25:
+    if rng.random() < 0.1:
         base = _WALL * rng.uniform(0.85, 1.1)
     other = np.clip(base + rng.normal(0, 0.25, 3), 0.02, 0.98)
     direction = rotation(yaw=rng.uniform(0, 90), pitch=rng.uniform(0, 90))[:, 0]
     pattern = rng.choice(["plain", "stripes", "checks", "grain"], p=[0.35, 0.25, 0.15, 0.25])
-    return Paint(np.stack([base, other]), str(pattern), direction, rng.uniform(0.04, 0.35))
+    return Paint(np.stack([base, other]), str(pattern), direction, rng.uniform(0.12, 0.45))
 
 
-_WALL = np.array([0.62, 0.58, 0.5])  # what most walls are painted like, and a quarter of the things too
+_WALL = np.array([0.62, 0.58, 0.5])  # what most walls are painted like, and a tenth of the things too
 
 
 def _walls(rng: np.random.Generator, room: Box, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -257,7 +257,7 @@ def _walls(rng: np.random.Generator, room: Box, point: np.ndarray) -> tuple[np.n
         on = np.flatnonzero((axis == face[0]) & (sign == 2 * face[1] - 1))
         floor_or_ceiling = face[0] == 1
         paint = _paint(rng)
-        if not (floor_or_ceiling and face[1] == 0) and rng.random() < 0.7:
+        if not (floor_or_ceiling and face[1] == 0) and rng.random() < 0.5:
             paint = dataclasses.replace(paint, colours=np.stack([_WALL * rng.uniform(0.8, 1.2)] * 2))
         flat = place[on]
         flat[:, face[0]] = 0.0

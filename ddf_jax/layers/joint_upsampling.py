@@ -1,8 +1,8 @@
 """Upsampling of depth without learning: bicubic, joint bilateral and by a guided filter; and what fills holes.
 
 Depth of lower resolution is `low` [B, h, w, 1], 0 in holes. Its pixel (i, j) was taken from pixel
-(S·i + S // 2, S·j + S // 2) of the full resolution [B, H, W, 1], where h = ⌈H/S⌉ and w = ⌈W/S⌉. Everything is computed in
-float32.
+(S·i + S // 2, S·j + S // 2) of the full resolution [B, H, W, 1], where h = ⌈H/S⌉ and w = ⌈W/S⌉. Everything is computed
+in float32.
 """
 
 import jax
@@ -30,7 +30,7 @@ def bicubic_upsample(low: Array, *, height: int, width: int, scale: int) -> Arra
     border = 2  # so that past the last sample a cubic meets its like, not a kernel cut off
     padded = jnp.pad(filled, ((0, 0), (border, border), (border, border), (0, 0)), mode="edge")
     shape = (low.shape[0], height, width, 1)
-    # Pixel centres: sample i lies at S·i + S // 2 + 1/2, and `scale_and_translate` puts it at S·(i + 1/2) + translation.
+    # Sample i lies at S·i + S // 2 + 1/2, and `scale_and_translate` puts it at S·(i + 1/2) + shift.
     shift = jnp.full(2, scale // 2 + 0.5 - scale / 2 - scale * border, jnp.float32)
     return jax.image.scale_and_translate(padded, shape, (1, 2), jnp.full(2, scale, jnp.float32), shift, "cubic")
 
@@ -51,7 +51,7 @@ def joint_bilateral_upsample(
 
     Reference: Kopf et al., "Joint Bilateral Upsampling", SIGGRAPH 2007.
     """
-    batch, height, width, colours = image.shape
+    height, width, colours = image.shape[1:]
     filled, rows, columns = fill_holes(low), low.shape[1], low.shape[2]
     fine = _blocks(pad_to(image.astype(jnp.float32), scale * rows, scale * columns), scale)  # [B, h, w, S², C]
     samples = fine[:, :, :, (scale // 2) * (scale + 1)]
@@ -70,7 +70,7 @@ def joint_bilateral_upsample(
             unlike = ((window[..., :colours] - fine) ** 2).sum(-1)
             filters.append(near * jnp.exp(-unlike / (2 * sigma_colour**2)) * window[..., colours])
     spatial = jnp.stack(filters, -1) + 1e-30
-    spatial = spatial * (values[..., colours:].shape[-1] / spatial.sum(-1, keepdims=True))
+    spatial = spatial / spatial.sum(-1, keepdims=True)
     return dynamic_upsample(filled, spatial[:, :, :, :, None], None, scale=scale)[:, :height, :width]
 
 
@@ -110,9 +110,7 @@ def _fill(values: Array, weights: Array) -> Array:
     if height == width == 1:
         return values
     even = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
-    sums, counts = (
-        _blocks(jnp.pad(x, even), 2).sum(3) for x in (values * weights, weights)
-    )
+    sums, counts = (_blocks(jnp.pad(x, even), 2).sum(3) for x in (values * weights, weights))
     averages = jnp.where(counts > 0, sums / jnp.maximum(counts, 1.0), 0.0)
     coarse = _fill(averages, (counts > 0).astype(counts.dtype))
     around = jnp.repeat(jnp.repeat(coarse, 2, axis=1), 2, axis=2)[:, :height, :width]
@@ -130,6 +128,13 @@ def space_to_depth(x: Array, scale: int) -> Array:
     """[B, S·h, S·w, C] to [B, h, w, S²·C]: the channels of each block's pixels, one pixel after the other."""
     blocks = _blocks(x, scale)
     return blocks.reshape(*blocks.shape[:3], -1)
+
+
+def depth_to_space(x: Array, scale: int) -> Array:
+    """What `space_to_depth` came from: [B, h, w, S²·C] to [B, S·h, S·w, C]."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height, width, scale, scale, channels // scale**2).swapaxes(2, 3)
+    return x.reshape(batch, scale * height, scale * width, channels // scale**2)
 
 
 def _window_mean(x: Array, radius: int) -> Array:

@@ -7,16 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from ddf_jax.layers import DDF, Conv
 from ddf_jax.models.counting import Complexity, complexity
 from ddf_jax.models.published import TABLES, Row
-from ddf_jax.models.registry import create
+from ddf_jax.models.registry import get_config
 
 _OPERATORS = "DDF, Table 1"
-IMAGE = (1, 224, 224, 3)
+SIZE = (224, 224)
 
 
 class Cell(NamedTuple):
@@ -63,8 +62,9 @@ def summary(cells: Sequence[Cell]) -> str:
 @functools.cache
 def count(model: str, options: tuple[tuple[str, Any], ...] = ()) -> Complexity:
     """The size of a registered model, for one image of 224×224 pixels."""
-    abstract = nnx.eval_shape(lambda: create(model, rngs=nnx.Rngs(0), **dict(options)))
-    return complexity(abstract, jax.ShapeDtypeStruct(IMAGE, jnp.float32))
+    config = get_config(model, **dict(options))
+    abstract = nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0)))
+    return complexity(abstract, *config.inputs(*SIZE))
 
 
 def has_digits(value: float, printed: str) -> bool:

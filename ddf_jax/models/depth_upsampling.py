@@ -1,8 +1,8 @@
 """Joint depth upsampling: depth of lower resolution and a picture to depth of the picture's resolution.
 
-Every network is called as `model(image, low)`: a picture [B, H, W, 3] in [0, 1] and depth [B, ⌈H/S⌉, ⌈W/S⌉, 1] in any unit,
-0 in holes; it returns depth [B, H, W, 1] in that unit, float32 and without holes. H and W need not be multiples of S. Low
-pixel (i, j) is taken to lie at pixel (S·i + S // 2, S·j + S // 2) of the picture.
+Every network is called as `model(image, low)`: a picture [B, H, W, 3] in [0, 1] and depth [B, ⌈H/S⌉, ⌈W/S⌉, 1] in any
+unit, 0 in holes; it returns depth [B, H, W, 1] in that unit, float32 and without holes. H and W need not be multiples
+of S. Low pixel (i, j) is taken to lie at pixel (S·i + S // 2, S·j + S // 2) of the picture.
 
 References: Zhou et al., "Decoupled Dynamic Filter Networks", CVPR 2021, Figure 6b; Su et al., "Pixel-Adaptive
 Convolutional Neural Networks", CVPR 2019, Section 4; Li et al., "Deep Joint Image Filtering", ECCV 2016.
@@ -18,9 +18,10 @@ from jax import Array
 
 from ddf_jax.layers import Conv, DDFUp, PACUp, PointwiseConv
 from ddf_jax.layers.convolution import uniform_fan_in
-from ddf_jax.layers.joint_upsampling import bicubic_upsample, fill_holes, pad_to, space_to_depth
+from ddf_jax.layers.joint_upsampling import bicubic_upsample, depth_to_space, fill_holes, pad_to, space_to_depth
 from ddf_jax.models.initial_keys import InitialKeys
 from ddf_jax.models.registry import register
+from ddf_jax.models.slots import layer
 
 
 class GuidedStep(Protocol):
@@ -35,9 +36,9 @@ class GuidedStep(Protocol):
 class DDFStep(nnx.Module):
     """`DDFUp`, whose filters are generated from all four pixels of the guidance that a pixel of x becomes."""
 
-    def __init__(self, channels: int, guidance_channels: int, *, first: bool, **dtypes: Any):
+    def __init__(self, channels: int, guidance_channels: int, *, first: bool, **options: Any):
         del first
-        self.up = DDFUp(channels, scale=2, guidance_channels=4 * guidance_channels, **dtypes)
+        self.up = DDFUp(channels, scale=2, guidance_channels=4 * guidance_channels, **options)
 
     def __call__(self, x: Array, guidance: Array) -> Array:
         return self.up(x, space_to_depth(guidance, 2))
@@ -79,9 +80,7 @@ class DepthConfig:
     def inputs(self, height: int, width: int) -> tuple[jax.ShapeDtypeStruct, ...]:
         """What the model is called with for one picture of this size."""
         low = (1, -(-height // self.scale), -(-width // self.scale), 1)
-        return tuple(
-            jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, height, width, self.in_channels), low)
-        )
+        return tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, height, width, self.in_channels), low))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,11 +98,15 @@ class StepwiseConfig(DepthConfig):
     """Of every convolution."""
     depth_layers: int = 3
     guidance_layers: int = 3
+    guidance_stride: int = 1
+    """1, or 2 for layers at half the picture's resolution, in and out of which its pixels are folded."""
     output_layers: int = 2
 
     def __post_init__(self) -> None:
         if self.scale < 2 or self.scale & (self.scale - 1):
             raise ValueError(f"`scale` must be a power of two, 2 or more, got {self.scale}.")
+        if self.guidance_stride not in (1, 2):
+            raise ValueError(f"`guidance_stride` must be 1 or 2, got {self.guidance_stride}.")
         if min(self.depth_layers, self.guidance_layers, self.output_layers) < 1:
             raise ValueError("`depth_layers`, `guidance_layers` and `output_layers` must be at least 1.")
 
@@ -134,8 +137,8 @@ class DepthUpsampler(nnx.Module):
         expected = (batch, -(-height // scale), -(-width // scale), 1)
         if low.shape != expected or channels != self.config.in_channels:
             raise ValueError(
-                f"The picture must be [B, H, W, {self.config.in_channels}] and the depth [B, ⌈H/{scale}⌉, ⌈W/{scale}⌉, 1] "
-                f"= {expected}, got {image.shape} and {low.shape}."
+                f"The picture must be [B, H, W, {self.config.in_channels}] and the depth "
+                f"[B, ⌈H/{scale}⌉, ⌈W/{scale}⌉, 1] = {expected}, got {image.shape} and {low.shape}."
             )
         filled = fill_holes(low)
         mean = filled.mean((1, 2, 3), keepdims=True)
@@ -167,7 +170,9 @@ class StepwiseUpsampler(DepthUpsampler):
         k = config.kernel_size
         self.encoder = _convs([2] + [width] * config.depth_layers, [k] * config.depth_layers, dtypes)
         hidden = [width] * (config.guidance_layers - 1)
-        self.guide = _convs([config.in_channels, *hidden, guide * count], [k] * config.guidance_layers, dtypes)
+        folded = config.guidance_stride**2
+        ends = (folded * config.in_channels, folded * guide * count)
+        self.guide = _convs([ends[0], *hidden, ends[1]], [k] * config.guidance_layers, dtypes)
         self.steps = nnx.List([config.step(width, guide, first=index == 0, **dtypes) for index in range(count)])
         self.mixes = nnx.List([_pointwise(width, width, dtypes) for _ in range(count)])
         hidden = [width] * (config.output_layers - 1)
@@ -176,7 +181,9 @@ class StepwiseUpsampler(DepthUpsampler):
 
     def detail(self, picture: Array, depth: Array, base: Array) -> Array:
         x = jax.nn.relu(_chain(self.encoder, depth))
-        guidance = jnp.split(_chain(self.guide, picture), len(self.steps), axis=-1)
+        fold = self.config.guidance_stride
+        guidance = depth_to_space(_chain(self.guide, space_to_depth(picture, fold)), fold)
+        guidance = jnp.split(guidance, len(self.steps), axis=-1)
         for index, (step, mix) in enumerate(zip(self.steps, self.mixes, strict=True)):
             shrunk = _average(guidance[index], 2 ** (len(self.steps) - 1 - index))
             x = jax.nn.relu(mix(step(x, shrunk)))
@@ -223,13 +230,13 @@ def _average(x: Array, factor: int) -> Array:
 
 
 @register
-def ddf_up_net(*, scale: int = 4) -> StepwiseConfig:
-    return StepwiseConfig(scale=scale, step=DDFStep)
+def ddf_up_net(*, scale: int = 4, heads: int = 1, squeeze_ratio: float = 0.2) -> StepwiseConfig:
+    return StepwiseConfig(scale=scale, step=layer(DDFStep, heads=heads, squeeze_ratio=squeeze_ratio))
 
 
 @register
 def pac_net(*, scale: int = 4) -> StepwiseConfig:
-    return StepwiseConfig(scale=scale, step=PACStep)
+    return StepwiseConfig(scale=scale, step=layer(PACStep))
 
 
 @register
