@@ -33,7 +33,7 @@ class Upsample:
     """Print `{out, height, width, scale}`."""
 
     def run(self) -> Result:
-        if self.out.suffix.lower() != ".png" or not self.out.parent.is_dir():
+        if self.out.suffix.lower() != ".png" or not self.out.parent.is_dir() or self.out.is_dir():
             raise ValueError(f"OUT must be a .png file in a folder that exists, got {self.out}.")
         import numpy as np
 
