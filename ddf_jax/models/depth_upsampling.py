@@ -90,7 +90,7 @@ class StepwiseConfig(DepthConfig):
     step: GuidedStep = DDFStep
     """What doubles the resolution."""
     channels: int = 32
-    """Of every hidden layer but the guidance."""
+    """Of every hidden layer."""
     guidance_channels: int = 16
     """Of the guidance of each step."""
     kernel_size: int = 5
@@ -98,14 +98,17 @@ class StepwiseConfig(DepthConfig):
     depth_layers: int = 3
     guidance_layers: int = 3
     guidance_stride: int = 1
-    """1, or 2 for layers at half the picture's resolution, in and out of which its pixels are folded."""
+    """A divisor of S: the picture's layers have so many times less than its resolution, for its pixels are folded into
+    channels before them and unfolded behind them."""
+    guidance_width: int | None = None
+    """Of the picture's hidden layers, where it is not `channels`."""
     output_layers: int = 2
 
     def __post_init__(self) -> None:
         if self.scale < 2 or self.scale & (self.scale - 1):
             raise ValueError(f"`scale` must be a power of two, 2 or more, got {self.scale}.")
-        if self.guidance_stride not in (1, 2):
-            raise ValueError(f"`guidance_stride` must be 1 or 2, got {self.guidance_stride}.")
+        if self.guidance_stride < 1 or self.scale % self.guidance_stride:
+            raise ValueError(f"`guidance_stride` must divide `scale`, {self.scale}, got {self.guidance_stride}.")
         if min(self.depth_layers, self.guidance_layers, self.output_layers) < 1:
             raise ValueError("`depth_layers`, `guidance_layers` and `output_layers` must be at least 1.")
 
@@ -168,7 +171,7 @@ class StepwiseUpsampler(DepthUpsampler):
         width, guide, count = config.channels, config.guidance_channels, config.scale.bit_length() - 1
         k = config.kernel_size
         self.encoder = _convs([2] + [width] * config.depth_layers, [k] * config.depth_layers, dtypes)
-        hidden = [width] * (config.guidance_layers - 1)
+        hidden = [config.guidance_width or width] * (config.guidance_layers - 1)
         folded = config.guidance_stride**2
         ends = (folded * config.in_channels, folded * guide * count)
         self.guide = _convs([ends[0], *hidden, ends[1]], [k] * config.guidance_layers, dtypes)

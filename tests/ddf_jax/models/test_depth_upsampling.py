@@ -11,11 +11,21 @@ from flax import nnx
 from ddf_jax.models import create, get_config, list_models
 from ddf_jax.models.depth_upsampling import PACStep
 
-PARAMETERS: dict[tuple[str, int], int] = {}
+PARAMETERS = {
+    ("ddf_up_net", 4): 159_833,
+    ("ddf_up_net", 8): 186_053,
+    ("ddf_up_net", 16): 212_273,
+    ("pac_net", 4): 136_737,
+    ("pac_net", 8): 151_409,
+    ("pac_net", 16): 166_081,
+    ("djf", 4): 56_323,
+    ("djf", 8): 56_323,
+    ("djf", 16): 56_323,
+}
 
 TINY = {
     "ddf_up_net": {"channels": 4, "guidance_channels": 2, "kernel_size": 3, "squeeze_ratio": 1.0, "heads": 2},
-    "pac_net": {"channels": 4, "guidance_channels": 2, "kernel_size": 3, "guidance_stride": 2},
+    "pac_net": {"channels": 4, "guidance_channels": 2, "kernel_size": 3, "guidance_stride": 2, "guidance_width": 5},
     "djf": {"widths": (4, 3, 1), "joint_widths": (4, 3)},
 }
 
@@ -122,8 +132,8 @@ def test_what_does_not_fit_is_refused():
         model(jnp.zeros((2, 13, 18, 3)), jnp.zeros((2, 3, 5, 1)))
     with pytest.raises(ValueError, match="`scale` must be a power of two, 2 or more, got 6"):
         get_config("pac_net", scale=6)
-    with pytest.raises(ValueError, match="`guidance_stride` must be 1 or 2, got 4"):
-        get_config("ddf_up_net", guidance_stride=4)
+    with pytest.raises(ValueError, match="`guidance_stride` must divide `scale`, 4, got 3"):
+        get_config("ddf_up_net", guidance_stride=3)
     with pytest.raises(ValueError, match="must be at least 1"):
         get_config("ddf_up_net", depth_layers=0)
     with pytest.raises(ValueError, match="has no option 'num_classes'"):
