@@ -36,7 +36,7 @@ def bicubic_upsample(low: Array, *, height: int, width: int, scale: int) -> Arra
 
 
 def joint_bilateral_upsample(
-    low: Array, image: Array, *, scale: int, radius: int = 2, sigma_space: float = 0.7, sigma_colour: float = 0.1
+    low: Array, image: Array, *, scale: int, radius: int = 2, sigma_space: float = 0.5, sigma_colour: float = 0.045
 ) -> Array:
     r"""Averages samples by how near they are and how alike their colours: to [B, H, W, 1].
 

@@ -9,6 +9,7 @@ Convolutional Neural Networks", CVPR 2019, Section 4; Li et al., "Deep Joint Ima
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
 import jax
@@ -17,7 +18,14 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.layers import Conv, DDFUp, PACUp, PointwiseConv
-from ddf_jax.layers.joint_upsampling import bicubic_upsample, depth_to_space, fill_holes, pad_to, space_to_depth
+from ddf_jax.layers.joint_upsampling import (
+    bicubic_upsample,
+    depth_to_space,
+    fill_holes,
+    joint_bilateral_upsample,
+    pad_to,
+    space_to_depth,
+)
 from ddf_jax.models.initial_keys import InitialKeys
 from ddf_jax.models.registry import register
 from ddf_jax.models.slots import layer
@@ -61,6 +69,15 @@ class PACStep(nnx.Module):
         return self.up(x[:, ::-1, ::-1], guidance[:, ::-1, ::-1])[:, ::-1, ::-1]
 
 
+# (low, picture, scale) to depth of the picture's size, a multiple of the scale.
+BASES: dict[str, Callable[[Array, Array, int], Array]] = {
+    "bicubic": lambda low, image, scale: bicubic_upsample(
+        low, height=image.shape[1], width=image.shape[2], scale=scale
+    ),
+    "joint_bilateral": lambda low, image, scale: joint_bilateral_upsample(low, image, scale=scale, radius=1),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class DepthConfig:
     """What every network for depth has: inputs, residual and dtypes."""
@@ -71,10 +88,16 @@ class DepthConfig:
     """S, how many times lower the resolution of the depth is."""
     in_channels: int = 3
     """Of the picture."""
+    base: str = "bicubic"
+    """What the network adds to: one of `BASES`."""
     dtype: Any = jnp.float32
     """Compute dtype."""
     param_dtype: Any = jnp.float32
     """Storage dtype."""
+
+    def __post_init__(self) -> None:
+        if self.base not in BASES:
+            raise ValueError(f"`base` must be one of {sorted(BASES)}, got {self.base!r}.")
 
     def inputs(self, height: int, width: int) -> tuple[jax.ShapeDtypeStruct, ...]:
         """What the model is called with for one picture of this size."""
@@ -105,6 +128,7 @@ class StepwiseConfig(DepthConfig):
     output_layers: int = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.scale < 2 or self.scale & (self.scale - 1):
             raise ValueError(f"`scale` must be a power of two, 2 or more, got {self.scale}.")
         if self.guidance_stride < 1 or self.scale % self.guidance_stride:
@@ -130,7 +154,7 @@ class DeepJointFilterConfig(DepthConfig):
 
 
 class DepthUpsampler(nnx.Module):
-    """What the networks share: they see depth without holes and of deviation 1, and add to bicubic upsampling."""
+    """What the networks share: they see depth without holes and of deviation 1, and add to their base."""
 
     config: DepthConfig
 
@@ -146,15 +170,15 @@ class DepthUpsampler(nnx.Module):
         mean = filled.mean((1, 2, 3), keepdims=True)
         unit = filled.std((1, 2, 3), keepdims=True) + 0.01 * mean + 1e-6
         rows, columns = scale * expected[1], scale * expected[2]
-        base = (bicubic_upsample(filled, height=rows, width=columns, scale=scale) - mean) / unit
         depth = jnp.concatenate([(filled - mean) / unit, (low > 0).astype(jnp.float32)], -1)
-        picture = pad_to(image.astype(jnp.float32), rows, columns) - 0.5
+        picture = pad_to(image.astype(jnp.float32), rows, columns)
+        base = (BASES[self.config.base](low, picture, scale) - mean) / unit
         dtype = self.config.dtype
-        detail = self.detail(picture.astype(dtype), depth.astype(dtype), base.astype(dtype)).astype(jnp.float32)
+        detail = self.detail((picture - 0.5).astype(dtype), depth.astype(dtype), base.astype(dtype)).astype(jnp.float32)
         return ((base + detail) * unit + mean)[:, :height, :width]
 
     def detail(self, picture: Array, depth: Array, base: Array) -> Array:
-        """What bicubic upsampling lacks, [B, S·h, S·w, 1].
+        """What upsampling without learning lacks, [B, S·h, S·w, 1].
 
         Args:
           picture: [B, S·h, S·w, C]; depth: [B, h, w, 2], its values and whether they were measured;
