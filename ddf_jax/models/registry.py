@@ -83,24 +83,23 @@ def create(
 ) -> nnx.Module:
     """Makes a registered model, ready to train or with the parameters of a checkpoint.
 
-        Args:
-          name: one of `list_models()`.
-          num_classes: outputs of a classifier; default: its configuration's, 1000.
-          checkpoint: a `.safetensors` or `.pth` file with the official (PyTorch) names or our own.
-          dtype: compute dtype; param_dtype: storage dtype.
-          rngs: `nnx.Rngs(seed)`; stochastic depth also draws from it.
-          options: fields of the configuration to replace, such as `stem="small"` or `squeeze_ratio=0.3`.
+    Args:
+      name: one of `list_models()`.
+      num_classes: outputs of a classifier; default: its configuration's, 1000.
+      checkpoint: a `.safetensors` or `.pth` file with the official (PyTorch) names or our own.
+      dtype: compute dtype; param_dtype: storage dtype.
+      rngs: `nnx.Rngs(seed)`; stochastic depth also draws from it.
+      options: fields of the configuration to replace, such as `stem="small"` or `squeeze_ratio=0.3`.
 
-        Raises:
-          ValueError: a name or an option is unknown, or the checkpoint does not fit.
+    Raises:
+      ValueError: a name or an option is unknown, or the checkpoint does not fit.
 
-        >>> from flax import nnx
-        >>> import jax
-    import jax.numpy as jnp
-        >>> model = create("resnet18", num_classes=10, stem="small", width=8, blocks=(1, 1), rngs=nnx.Rngs(0))
-        >>> model.eval()
-        >>> model(jnp.zeros((1, 32, 32, 3))).shape
-        (1, 10)
+    >>> from flax import nnx
+    >>> import jax.numpy as jnp
+    >>> model = create("resnet18", num_classes=10, stem="small", width=8, blocks=(1, 1), rngs=nnx.Rngs(0))
+    >>> model.eval()
+    >>> model(jnp.zeros((1, 32, 32, 3))).shape
+    (1, 10)
     """
     if num_classes is not None:
         options["num_classes"] = num_classes
