@@ -14,5 +14,5 @@ from experiments.recipes.joint_depth_4x import recipe as base
 recipe = dataclasses.replace(
     base,
     name="joint_depth_4x_djf",
-    model=ModelConfig("djf", {"widths": (16, 8, 1), "joint_widths": (16, 8)}),
+    model=ModelConfig("djf", {"widths": (16, 8, 1), "joint_widths": (16, 8), "base": "joint_bilateral"}),
 )

@@ -9,8 +9,7 @@ Expected:  the RMSE in `experiments/results/depth/depth.md`
 import dataclasses
 
 from ddf_jax.training.recipe import ModelConfig
+from experiments.recipes.joint_depth_4x import SMALL
 from experiments.recipes.joint_depth_4x import recipe as base
 
-recipe = dataclasses.replace(
-    base, name="joint_depth_4x_pac_net", model=ModelConfig("pac_net", dict(base.model.options))
-)
+recipe = dataclasses.replace(base, name="joint_depth_4x_pac_net", model=ModelConfig("pac_net", SMALL))
