@@ -29,26 +29,59 @@ from ddf_jax.layers.joint_upsampling import (
 from ddf_jax.models.initial_keys import InitialKeys
 from ddf_jax.models.registry import register
 from ddf_jax.models.slots import layer
+from pallas_kernels import dynamic_upsample
 
 
 class GuidedStep(Protocol):
     """Makes what doubles the resolution by a guidance of the doubled one: `module(x, guidance)`, [B, H, W, channels]
-    and [B, 2·H, 2·W, guidance_channels] to [B, 2·H, 2·W, channels]. The first step of a network is told so."""
+    and [B, 2·H, 2·W, guidance_channels] to [B, 2·H, 2·W, channels]. The first step of a network is told so.
+
+    One that `carries` also has `module.carry(depth, measured, guidance)`: averages of depth [B, H, W, 1], weighed by
+    `measured` [B, H, W, 1] and by the guidance, [B, 2·H, 2·W, 1]."""
 
     def __call__(
-        self, channels: int, guidance_channels: int, /, *, first: bool, dtype: Any, param_dtype: Any, rngs: Any
+        self,
+        channels: int,
+        guidance_channels: int,
+        /,
+        *,
+        first: bool,
+        carries: bool,
+        dtype: Any,
+        param_dtype: Any,
+        rngs: Any,
     ) -> nnx.Module: ...
 
 
 class DDFStep(nnx.Module):
-    """`DDFUp`, whose filters are generated from all four pixels of the guidance that a pixel of x becomes."""
+    """`DDFUp`, whose filters are generated from all four pixels of the guidance that a pixel of x becomes.
 
-    def __init__(self, channels: int, guidance_channels: int, *, first: bool, **options: Any):
+    Depth is carried by spatial filters generated in the same way, one for each sub-pixel, with a softmax over the taps.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        guidance_channels: int,
+        *,
+        first: bool,
+        carries: bool = False,
+        heads: int = 1,
+        squeeze_ratio: float = 0.2,
+        **dtypes: Any,
+    ):
         del first
-        self.up = DDFUp(channels, scale=2, guidance_channels=4 * guidance_channels, **options)
+        guide = 4 * guidance_channels
+        self.up = DDFUp(channels, guidance_channels=guide, heads=heads, squeeze_ratio=squeeze_ratio, **dtypes)
+        self.weights = _pointwise(guide, 4 * 9, dtypes) if carries else nnx.data(None)
 
     def __call__(self, x: Array, guidance: Array) -> Array:
         return self.up(x, space_to_depth(guidance, 2))
+
+    def carry(self, depth: Array, measured: Array, guidance: Array) -> Array:
+        weights = self.weights(space_to_depth(guidance, 2)).astype(jnp.float32)
+        spatial = jax.nn.softmax(weights.reshape(*weights.shape[:3], 4, 1, 9), axis=-1)
+        return _normalised(dynamic_upsample(_weighted(depth, measured), spatial, None, scale=2))
 
 
 class PACStep(nnx.Module):
@@ -58,15 +91,21 @@ class PACStep(nnx.Module):
     the first step is done upside down and mirrored.
     """
 
-    def __init__(self, channels: int, guidance_channels: int, *, first: bool, **dtypes: Any):
+    def __init__(self, channels: int, guidance_channels: int, *, first: bool, carries: bool = False, **dtypes: Any):
         del guidance_channels
         self.up = PACUp(channels, scale=2, **dtypes)
+        self.average = PACUp(2, scale=2, learned=False, **dtypes) if carries else nnx.data(None)
         self.turned = first
 
     def __call__(self, x: Array, guidance: Array) -> Array:
-        if not self.turned:
-            return self.up(x, guidance)
-        return self.up(x[:, ::-1, ::-1], guidance[:, ::-1, ::-1])[:, ::-1, ::-1]
+        return self._turn(self.up(self._turn(x), self._turn(guidance)))
+
+    def carry(self, depth: Array, measured: Array, guidance: Array) -> Array:
+        averages = self.average(self._turn(_weighted(depth, measured)), self._turn(guidance))
+        return _normalised(self._turn(averages.astype(jnp.float32)))
+
+    def _turn(self, x: Array) -> Array:
+        return x[:, ::-1, ::-1] if self.turned else x
 
 
 # (low, picture, scale) to depth of the picture's size, a multiple of the scale.
@@ -76,6 +115,7 @@ BASES: dict[str, Callable[[Array, Array, int], Array]] = {
     ),
     "joint_bilateral": lambda low, image, scale: joint_bilateral_upsample(low, image, scale=scale, radius=1),
 }
+STEPS = "steps"  # what the steps carry is the base
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,15 +129,16 @@ class DepthConfig:
     in_channels: int = 3
     """Of the picture."""
     base: str = "bicubic"
-    """What the network adds to: one of `BASES`."""
+    """What the network adds to: one of `BASES`, or in PAC-Net's layout "steps", depth carried up by the steps."""
     dtype: Any = jnp.float32
     """Compute dtype."""
     param_dtype: Any = jnp.float32
     """Storage dtype."""
 
     def __post_init__(self) -> None:
-        if self.base not in BASES:
-            raise ValueError(f"`base` must be one of {sorted(BASES)}, got {self.base!r}.")
+        bases = [*BASES, STEPS] if isinstance(self, StepwiseConfig) else [*BASES]
+        if self.base not in bases:
+            raise ValueError(f"`base` must be one of {', '.join(bases)}, got {self.base!r}.")
 
     def inputs(self, height: int, width: int) -> tuple[jax.ShapeDtypeStruct, ...]:
         """What the model is called with for one picture of this size."""
@@ -172,13 +213,13 @@ class DepthUpsampler(nnx.Module):
         rows, columns = scale * expected[1], scale * expected[2]
         depth = jnp.concatenate([(filled - mean) / unit, (low > 0).astype(jnp.float32)], -1)
         picture = pad_to(image.astype(jnp.float32), rows, columns)
-        base = (BASES[self.config.base](low, picture, scale) - mean) / unit
+        base = BASES.get(self.config.base, BASES["bicubic"])(low, picture, scale)
         dtype = self.config.dtype
-        detail = self.detail((picture - 0.5).astype(dtype), depth.astype(dtype), base.astype(dtype)).astype(jnp.float32)
-        return ((base + detail) * unit + mean)[:, :height, :width]
+        depth, base, picture = depth.astype(dtype), ((base - mean) / unit).astype(jnp.float32), picture - 0.5
+        return (self.refine(picture.astype(dtype), depth, base) * unit + mean)[:, :height, :width]
 
-    def detail(self, picture: Array, depth: Array, base: Array) -> Array:
-        """What upsampling without learning lacks, [B, S·h, S·w, 1].
+    def refine(self, picture: Array, depth: Array, base: Array) -> Array:
+        """Depth of the picture's resolution, [B, S·h, S·w, 1] in float32.
 
         Args:
           picture: [B, S·h, S·w, C]; depth: [B, h, w, 2], its values and whether they were measured;
@@ -199,13 +240,19 @@ class StepwiseUpsampler(DepthUpsampler):
         folded = config.guidance_stride**2
         ends = (folded * config.in_channels, folded * guide * count)
         self.guide = _convs([ends[0], *hidden, ends[1]], [k] * config.guidance_layers, dtypes)
-        self.steps = nnx.List([config.step(width, guide, first=index == 0, **dtypes) for index in range(count)])
+        carries = config.base == STEPS
+        self.steps = nnx.List(
+            [config.step(width, guide, first=index == 0, carries=carries, **dtypes) for index in range(count)]
+        )
         self.mixes = nnx.List([_pointwise(width, width, dtypes) for _ in range(count)])
         hidden = [width] * (config.output_layers - 1)
         self.decoder = _convs([width, *hidden, 1], [k] * config.output_layers, dtypes)
         self.config = config
 
-    def detail(self, picture: Array, depth: Array, base: Array) -> Array:
+    def refine(self, picture: Array, depth: Array, base: Array) -> Array:
+        carries = self.config.base == STEPS
+        # Depth of holes was filled in; it is carried where nothing else is within reach.
+        value, weight = depth[..., :1].astype(jnp.float32), jnp.maximum(depth[..., 1:].astype(jnp.float32), 1e-3)
         x = jax.nn.relu(_chain(self.encoder, depth))
         fold = self.config.guidance_stride
         guidance = depth_to_space(_chain(self.guide, space_to_depth(picture, fold)), fold)
@@ -213,7 +260,9 @@ class StepwiseUpsampler(DepthUpsampler):
         for index, (step, mix) in enumerate(zip(self.steps, self.mixes, strict=True)):
             shrunk = _average(guidance[index], 2 ** (len(self.steps) - 1 - index))
             x = jax.nn.relu(mix(step(x, shrunk)))
-        return _chain(self.decoder, x)
+            if carries:
+                value, weight = step.carry(value, weight, shrunk), jnp.ones((), jnp.float32)
+        return (value if carries else base) + _chain(self.decoder, x).astype(jnp.float32)
 
 
 class DeepJointFilter(DepthUpsampler):
@@ -227,9 +276,9 @@ class DeepJointFilter(DepthUpsampler):
         self.joint = _convs([2 * config.widths[-1], *config.joint_widths, 1], sizes, dtypes)
         self.config = config
 
-    def detail(self, picture: Array, depth: Array, base: Array) -> Array:
-        both = [_chain(self.depth, base), _chain(self.guide, picture)]
-        return _chain(self.joint, jnp.concatenate(both, -1))
+    def refine(self, picture: Array, depth: Array, base: Array) -> Array:
+        both = [_chain(self.depth, base.astype(picture.dtype)), _chain(self.guide, picture)]
+        return base + _chain(self.joint, jnp.concatenate(both, -1)).astype(jnp.float32)
 
 
 # He et al., 2015: a guidance that starts smaller leaves the Gaussians of PAC flat, and their gradients 0.
@@ -251,6 +300,16 @@ def _chain(convs: Any, x: Array) -> Array:
     for index, conv in enumerate(convs):
         x = conv(jax.nn.relu(x) if index else x)
     return x
+
+
+def _weighted(depth: Array, measured: Array) -> Array:
+    """[B, H, W, 2]: weights may vanish beyond the border too, so that sums of both give an average."""
+    weights = jnp.broadcast_to(measured, depth.shape)
+    return jnp.concatenate([depth * weights, weights], -1)
+
+
+def _normalised(sums: Array) -> Array:
+    return sums[..., :1] / (sums[..., 1:] + 1e-8)
 
 
 def _average(x: Array, factor: int) -> Array:
