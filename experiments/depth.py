@@ -30,14 +30,14 @@ from ddf_jax.training.summary import versions
 
 RESULTS = Path(__file__).parent / "results" / "depth"
 PICTURES = Path(__file__).parents[1] / "docs"
-TUNING_PICTURES = 32
+TUNING_PICTURES = 24
 DRAWN = 4
 
 GRIDS: dict[str, tuple[Callable[..., jax.Array], dict[str, tuple[Any, ...]]]] = {
-    "guided filter": (guided_upsample, {"radius": (1, 2, 4, 8), "epsilon": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)}),
+    "guided filter": (guided_upsample, {"radius": (1, 2, 4, 8), "epsilon": (1e-5, 1e-4, 1e-3, 1e-2)}),
     "joint bilateral": (
         joint_bilateral_upsample,
-        {"radius": (1, 2, 3), "sigma_space": (0.4, 0.5, 0.6, 0.8), "sigma_colour": (0.02, 0.03, 0.045, 0.06, 0.1)},
+        {"radius": (1, 2), "sigma_space": (0.4, 0.6, 0.8), "sigma_colour": (0.03, 0.045, 0.06, 0.1)},
     ),
 }
 
