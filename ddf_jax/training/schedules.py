@@ -1,6 +1,7 @@
 """From a recipe's epochs and rates per 256 examples to steps, a learning rate per step and an optimizer."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -107,8 +108,13 @@ def adam(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.Gradie
     Reference: Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015.
     """
     mask = None if config.decay_norm_and_bias else _more_than_one_dimension
-    decay = optax.add_decayed_weights(config.weight_decay, mask=mask)
-    return optax.chain(decay, optax.adam(learning_rate)) if config.weight_decay else optax.adam(learning_rate)
+    rule = optax.chain(optax.add_decayed_weights(config.weight_decay, mask=mask), optax.adam(learning_rate))
+
+    def update(*arguments: Any, **others: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to the power of its integer step
+            return rule.update(*arguments, **others)
+
+    return optax.GradientTransformation(rule.init, update)
 
 
 def _more_than_one_dimension(parameters: optax.Params) -> optax.Params:
