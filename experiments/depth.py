@@ -81,8 +81,9 @@ def main(folders: list[str]) -> int:
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown.
 
-    >>> print(table([{"method": "bicubic", "rmse_cm": 20.0, "below_bicubic": 0.0, "scale": 4, "dataset": "rooms",
-    ...               "test_pictures": 100, "device": "cpu", "date": "2026-11-21", "versions": {"jax": "0.10.2"}}]), end="")
+    >>> row = {"method": "bicubic", "rmse_cm": 20.0, "below_bicubic": 0.0, "scale": 4, "dataset": "rooms"}
+    >>> where = {"test_pictures": 100, "device": "cpu", "date": "2026-11-21", "versions": {"jax": "0.10.2"}}
+    >>> print(table([row | where]), end="")
     # Joint depth upsampling by 4 on rooms
     <BLANKLINE>
     100 test pictures; cpu, JAX 0.10.2, 2026-11-21.
