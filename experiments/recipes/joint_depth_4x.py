@@ -5,13 +5,13 @@ Hardware:  2 CPU cores
 Time:      a few minutes (`experiments/results/depth/depth.json` has the measured one)
 Expected:  the RMSE in `experiments/results/depth/depth.md`; its source is that run, no paper trains on these pictures
 Recipe:    Adam, cosine, batch 8, crops of 64×64, a fifth of them with holes in the input; the network is narrower than
-           the published one, with 3×3 convolutions, and adds to joint bilateral upsampling
+           the published one, with 3×3 convolutions, and its steps also carry up the depth itself, which it adds to
 """
 
 from ddf_jax.data.config import DataConfig
 from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
 
-SMALL = {"channels": 16, "guidance_channels": 8, "kernel_size": 3, "base": "joint_bilateral"}
+SMALL = {"channels": 16, "guidance_channels": 8, "kernel_size": 3, "base": "steps"}
 
 recipe = Recipe(
     name="joint_depth_4x",

@@ -1,5 +1,7 @@
 """Deep joint filtering in the place of the network of `joint_depth_4x`, on as many pictures.
 
+It adds to joint bilateral upsampling, for it has no steps that could carry depth up.
+
 Command:   ddf train joint_depth_4x_djf
 Hardware:  2 CPU cores
 Time:      a few minutes (`experiments/results/depth/depth.json` has the measured one)
