@@ -185,7 +185,7 @@ def _picture(runs: Mapping[Path, Run], rows: list[dict[str, Any]], scale: int) -
                 s for s in _settings(grid) if ", ".join(f"{k} {v:g}" for k, v in s.items()) == row["setting"]
             )
             answers[row["method"]] = np.asarray(_with(function, scale, setting)(low, image))
-    for run in reversed(runs.values()):
+    for run in reversed(list(runs.values())):
         depths = [upsample(run, *pair) for pair in zip(batch["image"], batch["low"][..., 0], strict=True)]
         answers[run.recipe.model.name] = np.stack(depths)[..., None]
     return draw_depth(batch, answers)

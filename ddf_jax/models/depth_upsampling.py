@@ -73,7 +73,7 @@ class DDFStep(nnx.Module):
         del first
         guide = 4 * guidance_channels
         self.up = DDFUp(channels, guidance_channels=guide, heads=heads, squeeze_ratio=squeeze_ratio, **dtypes)
-        self.weights = _pointwise(guide, 4 * 9, dtypes) if carries else nnx.data(None)
+        self.weights: Any = _pointwise(guide, 4 * 9, dtypes) if carries else nnx.data(None)
 
     def __call__(self, x: Array, guidance: Array) -> Array:
         return self.up(x, space_to_depth(guidance, 2))
@@ -94,7 +94,7 @@ class PACStep(nnx.Module):
     def __init__(self, channels: int, guidance_channels: int, *, first: bool, carries: bool = False, **dtypes: Any):
         del guidance_channels
         self.up = PACUp(channels, scale=2, **dtypes)
-        self.average = PACUp(2, scale=2, learned=False, **dtypes) if carries else nnx.data(None)
+        self.average: Any = PACUp(2, scale=2, learned=False, **dtypes) if carries else nnx.data(None)
         self.turned = first
 
     def __call__(self, x: Array, guidance: Array) -> Array:
@@ -197,7 +197,7 @@ class DeepJointFilterConfig(DepthConfig):
 class DepthUpsampler(nnx.Module):
     """What the networks share: they see depth without holes and of deviation 1, and add to their base."""
 
-    config: DepthConfig
+    config: Any
 
     def __call__(self, image: Array, low: Array) -> Array:
         scale, (batch, height, width, channels) = self.config.scale, image.shape
@@ -241,7 +241,7 @@ class StepwiseUpsampler(DepthUpsampler):
         ends = (folded * config.in_channels, folded * guide * count)
         self.guide = _convs([ends[0], *hidden, ends[1]], [k] * config.guidance_layers, dtypes)
         carries = config.base == STEPS
-        self.steps = nnx.List(
+        self.steps: Any = nnx.List(
             [config.step(width, guide, first=index == 0, carries=carries, **dtypes) for index in range(count)]
         )
         self.mixes = nnx.List([_pointwise(width, width, dtypes) for _ in range(count)])
