@@ -10,14 +10,14 @@ Convolutional Neural Networks", CVPR 2019, Section 4; Li et al., "Deep Joint Ima
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.layers import Conv, DDFUp, PACUp, PointwiseConv
+from ddf_jax.layers import Conv
 from ddf_jax.layers.joint_upsampling import (
     bicubic_upsample,
     depth_to_space,
@@ -26,87 +26,10 @@ from ddf_jax.layers.joint_upsampling import (
     pad_to,
     space_to_depth,
 )
+from ddf_jax.models.guided_steps import FAN_IN, DDFStep, GuidedStep, PACStep, pointwise
 from ddf_jax.models.initial_keys import InitialKeys
 from ddf_jax.models.registry import register
 from ddf_jax.models.slots import layer
-from pallas_kernels import dynamic_upsample
-
-
-class GuidedStep(Protocol):
-    """Makes what doubles the resolution by a guidance of the doubled one: `module(x, guidance)`, [B, H, W, channels]
-    and [B, 2·H, 2·W, guidance_channels] to [B, 2·H, 2·W, channels]. The first step of a network is told so.
-
-    One that `carries` also has `module.carry(depth, measured, guidance)`: averages of depth [B, H, W, 1], weighed by
-    `measured` [B, H, W, 1] and by the guidance, [B, 2·H, 2·W, 1]."""
-
-    def __call__(
-        self,
-        channels: int,
-        guidance_channels: int,
-        /,
-        *,
-        first: bool,
-        carries: bool,
-        dtype: Any,
-        param_dtype: Any,
-        rngs: Any,
-    ) -> nnx.Module: ...
-
-
-class DDFStep(nnx.Module):
-    """`DDFUp`, whose filters are generated from all four pixels of the guidance that a pixel of x becomes.
-
-    Depth is carried by spatial filters generated in the same way, one for each sub-pixel, with a softmax over the taps.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        guidance_channels: int,
-        *,
-        first: bool,
-        carries: bool = False,
-        heads: int = 1,
-        squeeze_ratio: float = 0.2,
-        **dtypes: Any,
-    ):
-        del first
-        guide = 4 * guidance_channels
-        self.up = DDFUp(channels, guidance_channels=guide, heads=heads, squeeze_ratio=squeeze_ratio, **dtypes)
-        self.weights: Any = _pointwise(guide, 4 * 9, dtypes) if carries else nnx.data(None)
-
-    def __call__(self, x: Array, guidance: Array) -> Array:
-        return self.up(x, space_to_depth(guidance, 2))
-
-    def carry(self, depth: Array, measured: Array, guidance: Array) -> Array:
-        weights = self.weights(space_to_depth(guidance, 2)).astype(jnp.float32)
-        spatial = jax.nn.softmax(weights.reshape(*weights.shape[:3], 4, 1, 9), axis=-1)
-        return _normalised(dynamic_upsample(_weighted(depth, measured), spatial, None, scale=2))
-
-
-class PACStep(nnx.Module):
-    """`PACUp`, which takes each pixel of x to lie on the first of the four that it becomes.
-
-    Depth was taken from pixel S // 2 of S, which is the last of the four in the first step and the first in all others:
-    the first step is done upside down and mirrored.
-    """
-
-    def __init__(self, channels: int, guidance_channels: int, *, first: bool, carries: bool = False, **dtypes: Any):
-        del guidance_channels
-        self.up = PACUp(channels, scale=2, **dtypes)
-        self.average: Any = PACUp(2, scale=2, learned=False, **dtypes) if carries else nnx.data(None)
-        self.turned = first
-
-    def __call__(self, x: Array, guidance: Array) -> Array:
-        return self._turn(self.up(self._turn(x), self._turn(guidance)))
-
-    def carry(self, depth: Array, measured: Array, guidance: Array) -> Array:
-        averages = self.average(self._turn(_weighted(depth, measured)), self._turn(guidance))
-        return _normalised(self._turn(averages.astype(jnp.float32)))
-
-    def _turn(self, x: Array) -> Array:
-        return x[:, ::-1, ::-1] if self.turned else x
-
 
 # (low, picture, scale) to depth of the picture's size, a multiple of the scale.
 BASES: dict[str, Callable[[Array, Array, int], Array]] = {
@@ -244,7 +167,7 @@ class StepwiseUpsampler(DepthUpsampler):
         self.steps: Any = nnx.List(
             [config.step(width, guide, first=index == 0, carries=carries, **dtypes) for index in range(count)]
         )
-        self.mixes = nnx.List([_pointwise(width, width, dtypes) for _ in range(count)])
+        self.mixes = nnx.List([pointwise(width, width, dtypes) for _ in range(count)])
         hidden = [width] * (config.output_layers - 1)
         self.decoder = _convs([width, *hidden, 1], [k] * config.output_layers, dtypes)
         self.config = config
@@ -281,18 +204,10 @@ class DeepJointFilter(DepthUpsampler):
         return base + _chain(self.joint, jnp.concatenate(both, -1)).astype(jnp.float32)
 
 
-# He et al., 2015: a guidance that starts smaller leaves the Gaussians of PAC flat, and their gradients 0.
-_FAN_IN = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
-
-
 def _convs(channels: list[int], sizes: list[int], dtypes: dict[str, Any]) -> nnx.List[nnx.Module]:
     pairs = zip(channels, channels[1:], sizes, strict=False)
-    options = {"use_bias": True, "kernel_init": _FAN_IN, **dtypes}
+    options = {"use_bias": True, "kernel_init": FAN_IN, **dtypes}
     return nnx.List([Conv(given, made, kernel_size=size, **options) for given, made, size in pairs])
-
-
-def _pointwise(given: int, made: int, dtypes: dict[str, Any]) -> PointwiseConv:
-    return PointwiseConv(given, made, use_bias=True, kernel_init=_FAN_IN, **dtypes)
 
 
 def _chain(convs: Any, x: Array) -> Array:
@@ -300,16 +215,6 @@ def _chain(convs: Any, x: Array) -> Array:
     for index, conv in enumerate(convs):
         x = conv(jax.nn.relu(x) if index else x)
     return x
-
-
-def _weighted(depth: Array, measured: Array) -> Array:
-    """[B, H, W, 2]: weights may vanish beyond the border too, so that sums of both give an average."""
-    weights = jnp.broadcast_to(measured, depth.shape)
-    return jnp.concatenate([depth * weights, weights], -1)
-
-
-def _normalised(sums: Array) -> Array:
-    return sums[..., :1] / (sums[..., 1:] + 1e-8)
 
 
 def _average(x: Array, factor: int) -> Array:

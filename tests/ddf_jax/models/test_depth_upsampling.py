@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from ddf_jax.models import create, get_config, list_models
-from ddf_jax.models.depth_upsampling import PACStep
+from ddf_jax.models.guided_steps import PACStep
 
 PARAMETERS = {
     ("ddf_up_net", 4): 159_833,
