@@ -1,6 +1,7 @@
 """The task of finding the depth of every pixel of a picture from depth of lower resolution."""
 
 import dataclasses
+import functools
 import io
 import math
 from collections.abc import Mapping
@@ -103,13 +104,8 @@ class DepthUpsampling:
 
 def classical_peers(batch: Mapping[str, np.ndarray], scale: int) -> dict[str, np.ndarray]:
     """What upsampling without learning makes of a batch, by name."""
-    image, low = jnp.asarray(batch["image"]), jnp.asarray(batch["low"])
-    found = {
-        "bicubic": bicubic_upsample(low, height=image.shape[1], width=image.shape[2], scale=scale),
-        "guided filter": guided_upsample(low, image, scale=scale),
-        "joint bilateral": joint_bilateral_upsample(low, image, scale=scale),
-    }
-    return {name: np.asarray(depth) for name, depth in found.items()}
+    found = _classical_peers(jnp.asarray(batch["image"]), jnp.asarray(batch["low"]), scale)
+    return {name.replace("_", " "): np.asarray(found[name]) for name in ("bicubic", "guided_filter", "joint_bilateral")}
 
 
 def draw_depth(batch: Mapping[str, np.ndarray], answers: Mapping[str, np.ndarray]) -> bytes:
@@ -144,6 +140,15 @@ def draw_depth(batch: Mapping[str, np.ndarray], answers: Mapping[str, np.ndarray
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
     return file.getvalue()
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _classical_peers(image: jax.Array, low: jax.Array, scale: int) -> dict[str, jax.Array]:
+    return {
+        "bicubic": bicubic_upsample(low, height=image.shape[1], width=image.shape[2], scale=scale),
+        "guided_filter": guided_upsample(low, image, scale=scale),
+        "joint_bilateral": joint_bilateral_upsample(low, image, scale=scale),
+    }
 
 
 def _measured(batch: Batch) -> jax.Array:
