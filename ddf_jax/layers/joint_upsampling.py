@@ -7,6 +7,7 @@ in float32.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from pallas_kernels import dynamic_upsample
@@ -138,6 +139,12 @@ def depth_to_space(x: Array, scale: int) -> Array:
 
 
 def _window_mean(x: Array, radius: int) -> Array:
-    size = (1, 2 * radius + 1, 2 * radius + 1, 1)
-    total = lambda x: jax.lax.reduce_window(x, 0.0, jax.lax.add, size, (1, 1, 1, 1), "SAME")  # noqa: E731
-    return total(x) / total(jnp.ones_like(x[:1, :, :, :1]))
+    """Means over windows cut off at the border: sums along columns and then rows, divided by a count known beforehand."""
+    for axis in (1, 2):
+        window = tuple(2 * radius + 1 if other == axis else 1 for other in range(4))
+        x = jax.lax.reduce_window(x, 0.0, jax.lax.add, window, (1, 1, 1, 1), "SAME")
+    rows, columns = (
+        np.minimum(np.arange(size) + radius, size - 1) - np.maximum(np.arange(size) - radius, 0) + 1
+        for size in x.shape[1:3]
+    )
+    return x / (rows[:, None] * columns[None]).astype(np.float32)[None, :, :, None]
