@@ -139,7 +139,7 @@ def depth_to_space(x: Array, scale: int) -> Array:
 
 
 def _window_mean(x: Array, radius: int) -> Array:
-    """Means over windows cut off at the border: sums along columns and then rows, divided by a count known beforehand."""
+    """Means over windows cut off at the border: sums along columns, then rows, divided by a count known beforehand."""
     for axis in (1, 2):
         window = tuple(2 * radius + 1 if other == axis else 1 for other in range(4))
         x = jax.lax.reduce_window(x, 0.0, jax.lax.add, window, (1, 1, 1, 1), "SAME")
