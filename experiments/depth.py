@@ -8,6 +8,7 @@ on training pictures.
 import contextlib
 import datetime
 import functools
+import io
 import itertools
 import json
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from ddf_jax.data.depth_transforms import Downsample
 from ddf_jax.data.pipeline import eval_batches
@@ -188,7 +190,15 @@ def _picture(runs: Mapping[Path, Run], rows: list[dict[str, Any]], scale: int) -
     for run in reversed(list(runs.values())):
         depths = [upsample(run, *pair) for pair in zip(batch["image"], batch["low"][..., 0], strict=True)]
         answers[run.recipe.model.name] = np.stack(depths)[..., None]
-    return draw_depth(batch, answers)
+    return _small(draw_depth(batch, answers))
+
+
+def _small(png: bytes) -> bytes:
+    """The picture with 64 colours, for a repository."""
+    file = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as image:
+        image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(file, "png", optimize=True)
+    return file.getvalue()
 
 
 if __name__ == "__main__":

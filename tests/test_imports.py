@@ -49,6 +49,7 @@ RULES = {
         "pallas_kernels"
     ),
     "experiments": rule("jax flax numpy optax ddf_jax pallas_kernels", lazily="torch"),
+    "experiments.depth": rule("jax numpy PIL ddf_jax"),
     "experiments.tables": rule("matplotlib ddf_jax"),
     "experiments.benchmarks.torch_unfold": rule("numpy torch pallas_kernels"),
 }
