@@ -33,7 +33,7 @@ from ddf_jax.training.summary import versions
 RESULTS = Path(__file__).parent / "results" / "depth"
 PICTURES = Path(__file__).parents[1] / "docs"
 TUNING_PICTURES = 24
-DRAWN = 4
+DRAWN = 3
 
 GRIDS: dict[str, tuple[Callable[..., jax.Array], dict[str, tuple[Any, ...]]]] = {
     "guided filter": (guided_upsample, {"radius": (1, 2, 4, 8), "epsilon": (1e-5, 1e-4, 1e-3, 1e-2)}),
@@ -194,10 +194,10 @@ def _picture(runs: Mapping[Path, Run], rows: list[dict[str, Any]], scale: int) -
 
 
 def _small(png: bytes) -> bytes:
-    """The picture with 64 colours, for a repository."""
+    """The picture with 256 colours, for a repository."""
     file = io.BytesIO()
     with Image.open(io.BytesIO(png)) as image:
-        image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(file, "png", optimize=True)
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, "png", optimize=True)
     return file.getvalue()
 
 
