@@ -35,7 +35,7 @@ def training_transforms(config: DataConfig, channels: int) -> list[grain.transfo
         "imagenet": [RandomResizedCrop(size), RandomHorizontalFlip()],
     }
     if config.augment not in augment:
-        raise ValueError(f"`augment` must be one of {', '.join(augment)} for labels, got {config.augment!r}.")
+        raise ValueError(f"`augment` must be one of {', '.join(augment)}, got {config.augment!r}.")
     return [*augment[config.augment], Normalize(channels)]
 
 
