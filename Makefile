@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train zoo test test-torch test-slow check format clean
+.PHONY: train zoo depth test test-torch test-slow check format clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.installed
@@ -17,6 +17,12 @@ zoo: train
 	$(BIN)/ddf train digits_dcdc
 	$(BIN)/python -m experiments.compare --write experiments/results \
 		runs/digits runs/digits_plain runs/digits_rednet runs/digits_binet runs/digits_dcdc
+
+depth: $(VENV)/.installed
+	$(BIN)/ddf train joint_depth_4x
+	$(BIN)/ddf train joint_depth_4x_pac_net
+	$(BIN)/ddf train joint_depth_4x_djf
+	$(BIN)/python -m experiments.depth runs/joint_depth_4x runs/joint_depth_4x_pac_net runs/joint_depth_4x_djf
 
 test: $(VENV)/.installed-deviceless
 	PYTHONPATH=$(abspath $(VENV)/deviceless) $(BIN)/python -m pytest

@@ -8,7 +8,7 @@ from ddf_jax.data.sources import DataInfo, describe
 from ddf_jax.training.mesh import check_batch_size, data_mesh, replicated
 from ddf_jax.training.programs import compile_train_step
 from ddf_jax.training.recipe import Recipe
-from ddf_jax.training.schedules import learning_rate_schedule, make_plan, sgd
+from ddf_jax.training.schedules import learning_rate_schedule, make_optimizer, make_plan
 from ddf_jax.training.state import abstract_state
 from pallas_kernels import deviceless
 
@@ -37,7 +37,7 @@ def plan(recipe: Recipe, *, device: str = "h200", devices: int = 8) -> dict[str,
     check_batch_size(recipe.batch_size, mesh)
     info = _data_info(recipe)
     learning_rate = learning_rate_schedule(recipe.optimizer, make_plan(recipe, info), recipe.batch_size)
-    abstract = abstract_state(recipe, info, sgd(recipe.optimizer, learning_rate), replicated(mesh))
+    abstract = abstract_state(recipe, info, make_optimizer(recipe.optimizer, learning_rate), replicated(mesh))
     with jax.set_mesh(mesh):
         step: Any = compile_train_step(recipe, info, mesh, abstract, learning_rate)
     return deviceless.summary(step)

@@ -39,9 +39,10 @@ RULES = {
         lazily="ddf_jax.torch_port torch",
     ),
     "ddf_jax.verify.observe_torch": rule("numpy torch ddf_jax.torch_port ddf_jax.verify"),
-    "ddf_jax.data": rule("numpy PIL absl grain sklearn tensorflow_datasets"),
+    "ddf_jax.data": rule("numpy PIL absl grain h5py sklearn tensorflow_datasets"),
     "ddf_jax.training": rule(
-        "jax flax numpy optax orbax matplotlib tensorboardX tqdm ddf_jax.models ddf_jax.data", lazily="pallas_kernels"
+        "jax flax numpy optax orbax matplotlib tensorboardX tqdm ddf_jax.layers ddf_jax.models ddf_jax.data",
+        lazily="pallas_kernels",
     ),
     "ddf_jax.inspect": rule("jax flax numpy matplotlib ddf_jax.data ddf_jax.models ddf_jax.training"),
     "ddf_jax.plan": rule("jax ddf_jax.data ddf_jax.training pallas_kernels"),
@@ -50,6 +51,7 @@ RULES = {
         "ddf_jax.inspect pallas_kernels"
     ),
     "experiments": rule("jax flax numpy optax ddf_jax pallas_kernels", lazily="torch"),
+    "experiments.depth": rule("jax numpy PIL ddf_jax"),
     "experiments.tables": rule("matplotlib ddf_jax"),
     "experiments.benchmarks.torch_unfold": rule("numpy torch pallas_kernels"),
 }

@@ -25,6 +25,7 @@ from ddf_jax.cli.plan import Plan
 from ddf_jax.cli.predict import Predict
 from ddf_jax.cli.recipes import find_recipe, shipped_recipes
 from ddf_jax.cli.train import Train
+from ddf_jax.cli.upsample import Upsample
 from ddf_jax.cli.verify import Verify
 from ddf_jax.training.recipe import Recipe
 
@@ -33,6 +34,7 @@ COMMANDS: dict[str, type[Command]] = {
     "evaluate": Evaluate,
     "predict": Predict,
     "inspect": Inspect,
+    "upsample": Upsample,
     "models": Models,
     "convert": Convert,
     "verify": Verify,

@@ -25,13 +25,11 @@ class Evaluate:
     def run(self) -> Result:
         from ddf_jax.training.mesh import initialize_processes
         from ddf_jax.training.run import evaluate
+        from ddf_jax.training.run_folder import RunFolder
+        from ddf_jax.training.tasks import task_of
 
         initialize_processes()
         scores = evaluate(self.folder)
-        loss = scores["test_loss"]  # None where it is not finite
-        text = (
-            f"{scores['name']}, step {scores['step']}: test accuracy {scores['test_accuracy']:.2%}, top-5 "
-            f"{scores['test_top5_accuracy']:.2%}, loss {'not finite' if loss is None else f'{loss:.4f}'} on "
-            f"{scores['test_examples']} examples."
-        )
+        task = task_of(RunFolder(self.folder).recipe())
+        text = f"{scores['name']}, step {scores['step']}: {task.headline(scores)}, {task.details(scores)}."
         return Result(scores, text)

@@ -36,6 +36,8 @@ class Predict:
         from ddf_jax.training.run import load_run
 
         run = load_run(self.folder)
+        if run.recipe.data.target != "label":
+            raise ValueError(f"`ddf predict` needs a run of a classifier, got {self.folder}. Try `ddf upsample`.")
         images = [read_image(image, run.info) for image in self.images]
         structure, variables = nnx.split(run.model())
 

@@ -34,12 +34,13 @@ class Train:
     def run(self) -> Result:
         from ddf_jax.training.loop import train
         from ddf_jax.training.mesh import initialize_processes
+        from ddf_jax.training.tasks import task_of
 
         initialize_processes()
         folder = self.workdir or Path("runs", self.recipe.name)
         summary = train(self.recipe, folder)
         text = (
-            f"{summary['name']}: test accuracy {summary['test_accuracy']:.2%} after {summary['steps']} steps in "
+            f"{summary['name']}: {task_of(self.recipe).headline(summary)} after {summary['steps']} steps in "
             f"{summary['seconds']:.0f} s, {summary['images_per_second']:.0f} images/s. Everything is in {folder}."
         )
         return Result(summary, text)

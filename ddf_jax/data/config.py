@@ -20,11 +20,16 @@ class DataConfig:
     """TFDS split to train on."""
     eval_split: str = "test"
     """TFDS split to evaluate on."""
+    target: Literal["label", "depth"] = "label"
+    """What is to be found: an image's class, or the depth of its pixels from depth of lower resolution."""
+    scale: int = 4
+    """For depth: how many times lower in each direction."""
     image_size: int = 224
-    """Side of the square images the model sees, in pixels."""
-    augment: Literal["none", "shift", "affine", "imagenet"] = "imagenet"
-    """Training augmentation: none; a random shift of an eighth of the side; a little rotation, scale and shift; or
-    random resized crop and flip."""
+    """Side of the square images the model sees, in pixels; for depth those of training, and evaluation sees whole
+    pictures."""
+    augment: Literal["none", "shift", "affine", "imagenet", "crop", "holes"] = "imagenet"
+    """Training augmentation. For labels: none; a random shift of an eighth of the side; a little rotation, scale and
+    shift; or random resized crop and flip. For depth: random crop and flip, without or with holes in the input."""
     workers: int = 0
     """Grain worker processes that decode and augment; 0 works in the main process."""
     max_corrupt_share: float = 0.01
@@ -33,6 +38,10 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.image_size < 1:
             raise ValueError(f"`image_size` must be at least 1 pixel, got {self.image_size}.")
+        if self.scale < 1:
+            raise ValueError(f"`scale` must be at least 1, got {self.scale}.")
+        if self.target == "depth" and self.folder is not None:
+            raise ValueError(f"Depth must come from a `dataset`, such as rooms, got the `folder` {self.folder}.")
         if self.workers < 0:
             raise ValueError(f"`workers` must be 0 (the main process) or a number of processes, got {self.workers}.")
         if not 0.0 <= self.max_corrupt_share <= 1.0:

@@ -29,6 +29,42 @@ def decode_image(data: bytes, channels: int) -> np.ndarray:
         raise CorruptImageError(f"{type(error).__name__}: {error}") from error
 
 
+def decode_depth(data: bytes) -> np.ndarray:
+    """Decodes a grey PNG of 16 bits, millimetres, to metres: float32 `[H, W]`, 0 where nothing was measured.
+
+    Raises:
+        CorruptImageError: the bytes are none; the message is the reason.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.format != "PNG" or not image.mode.startswith("I"):
+                raise CorruptImageError(f"a {image.format} of {_depth_name(image.mode)}, not a grey PNG of 16 bits")
+            return np.asarray(image).astype(np.float32) / np.float32(1000)
+    except UnidentifiedImageError as error:
+        raise CorruptImageError("no known image format" if data else "empty file") from error
+    except (MemoryError, CorruptImageError):
+        raise
+    except Exception as error:
+        raise CorruptImageError(f"{type(error).__name__}: {error}") from error
+
+
+def encode_depth(depth: np.ndarray) -> io.BytesIO:
+    """Metres [H, W] as a grey PNG of 16 bits: whole millimetres, of which 65,535 is the most."""
+    return encode_png(np.clip(np.round(depth * 1000.0), 0, 65535).astype(np.uint16))
+
+
+def encode_png(image: np.ndarray) -> io.BytesIO:
+    """A file of PNG bytes: given an array instead, TFDS would encode it with TensorFlow."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "png")
+    file.seek(0)
+    return file
+
+
+def _depth_name(mode: str) -> str:
+    return {"L": "8-bit grey", "LA": "8-bit grey and alpha", "P": "a palette", "1": "one bit"}.get(mode, mode)
+
+
 def pixels(image: Image.Image, channels: int) -> np.ndarray:
     """The pixels as a viewer shows them, uint8 `[H, W, C]` with C = 1 (grey) or 3 (RGB).
 

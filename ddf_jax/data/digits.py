@@ -1,13 +1,13 @@
 """The TFDS dataset `digits`: scikit-learn's shipped handwritten digits, real images and nothing to download."""
 
-import io
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 from sklearn.datasets import load_digits
+
+from ddf_jax.data.decode import encode_png
 
 DIGITS_NAME = "digits"
 
@@ -57,7 +57,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, counts: np.ndarray, labels: np.ndarray) -> Iterator[tuple[int, Any]]:
         for key, (count, label) in enumerate(zip(counts, labels, strict=True)):
-            yield key, {"image": _png(np.round(count * 255 / 16).astype(np.uint8)), "label": int(label)}
+            yield key, {"image": encode_png(np.round(count * 255 / 16).astype(np.uint8)), "label": int(label)}
 
 
 def held_out(labels: np.ndarray) -> np.ndarray:
@@ -65,11 +65,3 @@ def held_out(labels: np.ndarray) -> np.ndarray:
     is_test = np.zeros(len(labels), bool)
     is_test[np.argsort(labels, kind="stable")[::5]] = True
     return is_test
-
-
-def _png(image: np.ndarray) -> io.BytesIO:
-    """PNG bytes: given an array instead, TFDS would encode it with TensorFlow."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "png")
-    file.seek(0)
-    return file

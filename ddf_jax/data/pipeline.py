@@ -1,12 +1,14 @@
 """From examples to batches: the same global batches for any number of processes and workers, resumable at any step.
 
 A batch is a dict of numpy arrays, this process's share b of the global batch B:
-`{"image": float32 [b, H, W, C], "label": int32 [b], "mask": bool [b]}`, where `mask` is False for padding.
+`{"image": float32 [b, H, W, C], "label": int32 [b], "mask": bool [b]}`, where `mask` is False for padding. With depth
+as the target, `"low"` and `"depth"` are in the label's place (`ddf_jax.data.depth_transforms`).
 """
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
@@ -14,7 +16,9 @@ from PIL import Image
 
 from ddf_jax.data.batches import BatchIterator
 from ddf_jax.data.config import DataConfig
-from ddf_jax.data.decode import CorruptImageError, decode_image, pixels
+from ddf_jax.data.decode import CorruptImageError, decode_depth, decode_image, pixels
+from ddf_jax.data.depth_source import DepthSource
+from ddf_jax.data.depth_transforms import Downsample, depth_training_transforms
 from ddf_jax.data.sources import DataInfo, Source, open_source
 from ddf_jax.data.transforms import evaluation_transforms, training_transforms
 
@@ -44,7 +48,7 @@ def train_iterator(
     _check_share(batch_size, process_index, process_count)
     source = open_source(config, "train")
     examples = grain.MapDataset.source(_Readable(source)).seed(seed).shuffle().repeat()
-    examples = examples.apply(training_transforms(config, source.channels))
+    examples = examples.apply(_TARGETS[config.target].training(config, source))
     return _batches(examples, config, batch_size, process_index, process_count)
 
 
@@ -60,9 +64,9 @@ def eval_batches(
         ValueError: the data cannot be opened, or `batch_size` is not a multiple of `process_count`.
     """
     _check_share(batch_size, process_index, process_count)
-    source = open_source(config, "eval")
-    examples = grain.MapDataset.source(_Padded(source, batch_size, config.image_size))
-    examples = examples.apply(evaluation_transforms(config.image_size, source.channels))
+    source, target = open_source(config, "eval"), _TARGETS[config.target]
+    examples = grain.MapDataset.source(_Padded(source, batch_size, target.blank(config, source)))
+    examples = examples.apply(target.evaluation(config, source))
     return _batches(examples, config, batch_size, process_index, process_count)
 
 
@@ -83,6 +87,33 @@ def read_image(image: str | os.PathLike[str] | Image.Image, info: DataInfo) -> n
     for transform in evaluation_transforms(info.image_size, info.channels):
         example = transform.map(example)
     return example["image"]
+
+
+def read_picture(file: Path) -> np.ndarray:
+    """A user's picture as an upsampler of depth sees it, float32 `[H, W, 3]` in [0, 1].
+
+    Raises:
+        ValueError: the file cannot be read or is no image.
+    """
+    try:
+        return decode_image(file.read_bytes(), 3).astype(np.float32) / np.float32(255)
+    except (OSError, CorruptImageError) as error:
+        raise ValueError(f"{file} must be an image file that pillow can read, got {error}.") from error
+
+
+def read_depth(file: Path) -> np.ndarray:
+    """A user's depth map in metres, float32 `[H, W]`, 0 where nothing was measured.
+
+    Raises:
+        ValueError: the file cannot be read, is no grey PNG of 16 bits, or nothing was measured at all.
+    """
+    try:
+        depth = decode_depth(file.read_bytes())
+    except (OSError, CorruptImageError) as error:
+        raise ValueError(f"{file} must be a grey PNG of 16 bits, depth in millimetres, got {error}.") from error
+    if not depth.any():
+        raise ValueError(f"{file} must have a pixel that was measured, got 0 everywhere.")
+    return depth
 
 
 def _batches(
@@ -134,27 +165,59 @@ class _Readable:
         for step in range(len(self)):
             example = self._source[(index + step) % len(self)]
             if example is not None:
-                return _masked(example["image"], example["label"], True)
+                return _masked(example, True)
         raise ValueError("There must be a readable image to train on, got none.")
 
 
 class _Padded:
     """An evaluation source as long as its batches: padding and unreadable examples have `mask` False."""
 
-    def __init__(self, source: Source, batch_size: int, image_size: int):
+    def __init__(self, source: Source, batch_size: int, blank: dict[str, Any]):
         self._source = source
         self._length = -(-len(source) // batch_size) * batch_size
-        self._blank = np.zeros((image_size, image_size, source.channels), np.uint8)
+        self._blank = blank
 
     def __len__(self) -> int:
         return self._length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         example = self._source[index] if index < len(self._source) else None
-        if example is None:
-            return _masked(self._blank, 0, False)
-        return _masked(example["image"], example["label"], True)
+        return _masked(self._blank, False) if example is None else _masked(example, True)
 
 
-def _masked(image: np.ndarray, label: int, mask: bool) -> dict[str, Any]:
-    return {"image": image, "label": np.int32(label), "mask": np.bool_(mask)}
+def _masked(example: dict[str, Any], mask: bool) -> dict[str, Any]:
+    label = {"label": np.int32(example["label"])} if "label" in example else {}
+    return example | label | {"mask": np.bool_(mask)}
+
+
+class _Target(NamedTuple):
+    """How the examples of one kind of target become what a batch consists of, given the recipe's data and the source.
+
+    `blank` is the example that padding consists of.
+    """
+
+    training: Callable[[DataConfig, Any], Sequence[grain.transforms.Transformation]]
+    evaluation: Callable[[DataConfig, Any], Sequence[grain.transforms.Transformation]]
+    blank: Callable[[DataConfig, Any], dict[str, Any]]
+
+
+def _blank_label(config: DataConfig, source: Source) -> dict[str, Any]:
+    return {"image": np.zeros((config.image_size, config.image_size, source.channels), np.uint8), "label": 0}
+
+
+def _blank_depth(config: DataConfig, source: DepthSource) -> dict[str, Any]:
+    return {"image": np.zeros((*source.shape, 3), np.uint8), "depth": np.zeros(source.shape, np.float32)}
+
+
+_TARGETS = {
+    "label": _Target(
+        training=lambda config, source: training_transforms(config, source.channels),
+        evaluation=lambda config, source: evaluation_transforms(config.image_size, source.channels),
+        blank=_blank_label,
+    ),
+    "depth": _Target(
+        training=lambda config, source: depth_training_transforms(config, source.shape),
+        evaluation=lambda config, source: [Downsample(config.scale)],
+        blank=_blank_depth,
+    ),
+}

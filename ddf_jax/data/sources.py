@@ -5,12 +5,16 @@ import functools
 from typing import Any, Literal, Protocol
 
 from ddf_jax.data.config import DataConfig
+from ddf_jax.data.depth_source import DepthSource
 from ddf_jax.data.image_folder import ImageFolder
 from ddf_jax.data.tfds_source import TfdsSource
 
 
 class Source(Protocol):
-    """Labelled images by index, the same in every process: what Grain calls a random access data source."""
+    """Images with what is to be found in them, by index, the same in every process.
+
+    What Grain calls a random access data source.
+    """
 
     class_names: tuple[str, ...]
     channels: int
@@ -18,7 +22,10 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> dict[str, Any] | None:
-        """`{"image": uint8 [H, W, C], "label": int}`, or None where an image file is unreadable."""
+        """`{"image": uint8 [H, W, C], "label": int}`, or `"depth": float32 [H, W]` in place of the label.
+
+        None where an image file is unreadable.
+        """
         ...
 
 
@@ -32,6 +39,10 @@ class DataInfo:
     train_size: int
     eval_size: int
     image_size: int
+    eval_shape: tuple[int, int] | None = None
+    """Height and width in evaluation, where these are not `image_size`."""
+    scale: int | None = None
+    """Of depth: how many times lower the resolution of a model's input is."""
 
     def steps(self, epochs: float, batch_size: int) -> int:
         """Training steps in so many epochs, at least 1. Batches run on over the end of an epoch, so none is cut short.
@@ -49,9 +60,12 @@ def open_source(config: DataConfig, split: Literal["train", "eval"]) -> Source:
     Raises:
         ValueError: the dataset or folder does not exist or does not fit; the message says what to do.
     """
+    tfds_split = config.train_split if split == "train" else config.eval_split
+    if config.target == "depth":
+        return DepthSource(config.dataset, tfds_split, config.data_dir)
     if config.folder is not None:
         return ImageFolder(config.folder, split, config.max_corrupt_share)
-    return TfdsSource(config.dataset, config.train_split if split == "train" else config.eval_split, config.data_dir)
+    return TfdsSource(config.dataset, tfds_split, config.data_dir)
 
 
 def describe(config: DataConfig) -> DataInfo:
@@ -64,4 +78,6 @@ def describe(config: DataConfig) -> DataInfo:
         train_size=len(train),
         eval_size=len(evaluation),
         image_size=config.image_size,
+        eval_shape=evaluation.shape if isinstance(evaluation, DepthSource) else None,
+        scale=config.scale if config.target == "depth" else None,
     )

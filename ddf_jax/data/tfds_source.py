@@ -1,19 +1,12 @@
-"""Prepared TFDS classification datasets, by random access and without TensorFlow.
+"""Prepared TFDS classification datasets, by random access and without TensorFlow."""
 
-Only what lies prepared on disk is read, so that a run never starts a download of its own. The exception is `digits`,
-which comes out of an installed package and is prepared on first use.
-"""
-
-import contextlib
-import io
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import constants, read_only_builder
 
 from ddf_jax.data.decode import CorruptImageError, decode_image
-from ddf_jax.data.digits import Digits
+from ddf_jax.data.prepared import open_split, prepared_builder
 
 
 class TfdsSource:
@@ -27,21 +20,11 @@ class TfdsSource:
     """
 
     def __init__(self, name: str, split: str, data_dir: Path | None):
-        builder: Any = _prepared_builder(name, data_dir)  # Any: TFDS's decorators hide its signatures
+        builder: Any = prepared_builder(name, data_dir)  # Any: TFDS's decorators hide its signatures
         info = builder.info
         self.name = info.full_name
         self._image_key, self._label_key, self.channels, self.class_names = _classification(info)
-        decoders = {self._image_key: tfds.decode.SkipDecoding()}
-        try:
-            self._records = builder.as_data_source(split, decoders=decoders)
-        except NotImplementedError as error:
-            raise ValueError(
-                f"{self.name} must be prepared as array_record, got {info.file_format} in {builder.data_dir}. "
-                f"Delete that folder and prepare it again: tfds build {info.name} --file_format=array_record"
-            ) from error
-        except ValueError as error:
-            splits = ", ".join(info.splits)
-            raise ValueError(f"The split of {self.name} must be {splits}, or a slice of one, got {split!r}.") from error
+        self._records = open_split(builder, split, (self._image_key,))
 
     def __len__(self) -> int:
         return len(self._records)
@@ -59,44 +42,6 @@ class TfdsSource:
             raise ValueError(
                 f"Image {index} of {self.name} is unreadable ({error}): prepare the dataset again."
             ) from error
-
-
-def _prepared_builder(name: str, data_dir: Path | None) -> tfds.core.DatasetBuilder:
-    """The read-only builder of what is on disk: the dataset's own code is not needed, and nothing is downloaded."""
-    data_dir = data_dir and data_dir.expanduser()
-    if name.partition(":")[0] == Digits.name:
-        _prepare_digits(data_dir)
-    try:
-        return read_only_builder.builder_from_files(name, data_dir=data_dir)
-    except ValueError as error:  # the name cannot be parsed, or DatasetNotFoundError
-        root = data_dir or Path(constants.DATA_DIR).expanduser()
-        usable = {Digits.name} | {path.name for path in root.glob("*/") if any(path.rglob("features.json"))}
-        raise ValueError(
-            f"`dataset` must be a TFDS name, `builder[/config][:version]`, that is prepared in {root} (usable now: "
-            f"{', '.join(sorted(usable))}), got {name!r}. To prepare a dataset, where TFDS has what it needs for that: "
-            f"tfds build NAME --file_format=array_record --data_dir={root}"
-        ) from error
-
-
-def _prepare_digits(data_dir: Path | None) -> None:
-    """Writes `digits` unless it is there.
-
-    TFDS writes to a folder of its own per process and renames it when it is whole. A killed process therefore leaves no
-    half dataset; and of two at once, the slower fails to rename and finds the other's, which holds the same.
-    """
-    builder = Digits(data_dir=data_dir)
-    if builder.data_path.exists():
-        return
-    # TFDS reports progress on both streams: noise for a fraction of a second, and standard output may have to be JSON.
-    noise = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(noise), contextlib.redirect_stderr(noise):
-            builder.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(try_download_gcs=False), file_format="array_record"
-            )
-    except OSError as error:
-        if not builder.data_path.exists():
-            raise ValueError(f"`data_dir` must be a writable folder, got {builder.data_dir_root}: {error}.") from error
 
 
 def _classification(info: tfds.core.DatasetInfo) -> tuple[str, str, int, tuple[str, ...]]:

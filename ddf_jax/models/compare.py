@@ -14,11 +14,11 @@ from ddf_jax.layers import DDF, Conv
 from ddf_jax.models.counting import Complexity, complexity
 from ddf_jax.models.fpn import FPN
 from ddf_jax.models.published import TABLES, UPSAMPLERS, Row
-from ddf_jax.models.registry import create
+from ddf_jax.models.registry import create, get_config
 
 _OPERATORS, _UPSAMPLERS = "DDF, Table 1", "DDF, Table 6"
 NAMES = (_OPERATORS, *TABLES, _UPSAMPLERS)
-IMAGE = (1, 224, 224, 3)
+SIZE = (224, 224)
 DETECTION_IMAGE = (1, 800, 1333, 3)
 
 
@@ -68,8 +68,9 @@ def summary(cells: Sequence[Cell]) -> str:
 @functools.cache
 def count(model: str, options: tuple[tuple[str, Any], ...] = ()) -> Complexity:
     """The size of a registered model, for one image of 224×224 pixels."""
-    abstract = nnx.eval_shape(lambda: create(model, rngs=nnx.Rngs(0), **dict(options)))
-    return complexity(abstract, jax.ShapeDtypeStruct(IMAGE, jnp.float32))
+    config = get_config(model, **dict(options))
+    abstract = nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0)))
+    return complexity(abstract, *config.inputs(*SIZE))
 
 
 def has_digits(value: float, printed: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -15,7 +16,14 @@ from flax import nnx
 class ModelConfig(Protocol):
     """A frozen dataclass that holds everything about a model but its parameters."""
 
-    num_classes: int
+    @property
+    def target(self) -> str:
+        """What the model finds: a "label", called as `model(images)`, or "depth", called as `model(images, low)`."""
+        ...
+
+    def inputs(self, height: int, width: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """What the model is called with for one image of this size."""
+        ...
 
     def build(self, *, rngs: nnx.Rngs) -> nnx.Module: ...
 
@@ -33,13 +41,16 @@ def register(factory: ConfigFactory) -> ConfigFactory:
     return factory
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """The registered names that a shell-style pattern matches, sorted.
+def list_models(pattern: str = "*", *, target: str | None = None) -> list[str]:
+    """The registered names that a shell-style pattern matches, sorted; with a `target`, of the models that find it.
 
     >>> list_models("ddf_resnet1*")
     ['ddf_resnet101', 'ddf_resnet152', 'ddf_resnet18']
+    >>> list_models(target="depth")
+    ['ddf_up_net', 'djf', 'pac_net']
     """
-    return sorted(fnmatch.filter(_FACTORIES, pattern))
+    names = sorted(fnmatch.filter(_FACTORIES, pattern))
+    return [name for name in names if target in (None, _FACTORIES[name]().target)]
 
 
 def get_config(name: str, **options: Any) -> Any:
@@ -63,7 +74,7 @@ def get_config(name: str, **options: Any) -> Any:
 def create(
     name: str,
     *,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     checkpoint: str | Path | None = None,
     dtype: jnp.dtype | type = jnp.float32,
     param_dtype: jnp.dtype | type = jnp.float32,
@@ -74,7 +85,7 @@ def create(
 
     Args:
       name: one of `list_models()`.
-      num_classes: outputs of the classifier.
+      num_classes: outputs of a classifier; default: its configuration's, 1000.
       checkpoint: a `.safetensors` or `.pth` file with the official (PyTorch) names or our own.
       dtype: compute dtype; param_dtype: storage dtype.
       rngs: `nnx.Rngs(seed)`; stochastic depth also draws from it.
@@ -90,7 +101,9 @@ def create(
     >>> model(jnp.zeros((1, 32, 32, 3))).shape
     (1, 10)
     """
-    config = get_config(name, num_classes=num_classes, dtype=dtype, param_dtype=param_dtype, **options)
+    if num_classes is not None:
+        options["num_classes"] = num_classes
+    config = get_config(name, dtype=dtype, param_dtype=param_dtype, **options)
     model = config.build(rngs=rngs)
     if checkpoint is not None:
         from ddf_jax.convert import load_checkpoint

@@ -5,8 +5,9 @@ convolution; Zhou et al., "Decoupled Dynamic Filter Networks", CVPR 2021, Sectio
 """
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -33,6 +34,8 @@ class FeatureInfo(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class ResNetConfig:
     """Everything about a residual network but its parameters."""
+
+    target: ClassVar[str] = "label"
 
     block: str = "bottleneck"
     """One of `BLOCKS`."""
@@ -76,6 +79,10 @@ class ResNetConfig:
         """What the blocks of a stage see: one spatial operator."""
         ops = self.spatial_op
         return dataclasses.replace(self, spatial_op=ops[min(stage, len(ops) - 1)]) if isinstance(ops, tuple) else self
+
+    def inputs(self, height: int, width: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """What the model is called with for one image of this size."""
+        return (jax.ShapeDtypeStruct((1, height, width, self.in_channels), jnp.float32),)
 
     def build(self, *, rngs: nnx.Rngs) -> "ResNet":
         return ResNet(self, rngs=rngs)

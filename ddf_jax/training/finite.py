@@ -16,17 +16,14 @@ _ADVICE = "lower `optimizer.learning_rate`, lengthen `optimizer.warmup_epochs`, 
 def check_report(step: int, report: StepReport, parameter_names: Sequence[str], previous_loss: float | None) -> None:
     """Raises `NonFiniteError` where training step `step` (the first is 1) met anything infinite or not a number.
 
-    The cause is the first that fails of pixels, labels, loss and gradients, the order in which a step computes them.
+    The cause is the first that fails of the batch, the loss and the gradients, the order in which a step meets them.
     """
     bad = [
         name for name, square in zip(parameter_names, report.gradient_squares, strict=True) if not np.isfinite(square)
     ]
-    if not report.images_finite:
-        raise NonFiniteError(f"Stopped at step {step}: the batch holds pixels that are not finite; check the data.")
-    if not report.labels_valid:
-        raise NonFiniteError(
-            f"Stopped at step {step}: the batch holds labels outside the model's classes; check the data."
-        )
+    faults = [what for what, found in report.faults.items() if found]
+    if faults:
+        raise NonFiniteError(f"Stopped at step {step}: the batch holds {' and '.join(faults)}; check the data.")
     if not np.isfinite(report.loss):
         before = "" if previous_loss is None else f", after {previous_loss:.4g} a step before"
         raise NonFiniteError(f"Stopped at step {step}: the loss is {report.loss} on a finite batch{before}; {_ADVICE}.")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from ddf_jax.data.pipeline import eval_batches, train_iterator
@@ -12,21 +13,23 @@ from ddf_jax.data.sources import DataInfo, describe
 from ddf_jax.training.batches import device_batches
 from ddf_jax.training.clock import Clock
 from ddf_jax.training.errors import NonFiniteError, StoppedError
+from ddf_jax.training.files import write_atomically
 from ddf_jax.training.finite import check_variables
 from ddf_jax.training.inflight import InFlight
-from ddf_jax.training.mesh import Devices, check_batch_size, data_mesh, replicated
+from ddf_jax.training.mesh import Devices, check_batch_size, data_mesh, global_batch, replicated
 from ddf_jax.training.metrics import evaluate_batches
 from ddf_jax.training.plots import draw_curves
-from ddf_jax.training.programs import compile_eval_step, compile_train_step
+from ddf_jax.training.programs import answer_program, compile_eval_step, compile_train_step
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.reporter import Reporter
 from ddf_jax.training.run_folder import RunFolder
 from ddf_jax.training.run_state import RunCheckpoints, RunState
-from ddf_jax.training.schedules import learning_rate_schedule, make_plan, sgd
+from ddf_jax.training.schedules import learning_rate_schedule, make_optimizer, make_plan
 from ddf_jax.training.signals import StopRequest
 from ddf_jax.training.state import abstract_state, initial_variables, model_part, parameter_sizes
 from ddf_jax.training.step import StepReport
 from ddf_jax.training.summary import summarize
+from ddf_jax.training.tasks import task_of
 from ddf_jax.training.writers import read_metrics, say
 
 
@@ -49,7 +52,7 @@ def train(recipe: Recipe, workdir: Path | str, *, devices: Devices | None = None
     summary = folder.finished(recipe)
     if summary is not None:
         say(
-            f"{folder.path} is done: test accuracy {summary['test_accuracy']:.2%} after {summary['steps']} steps. "
+            f"{folder.path} is done: {task_of(recipe).headline(summary)} after {summary['steps']} steps. "
             f"To train again, remove the folder or choose another --workdir."
         )
         return summary
@@ -79,6 +82,7 @@ class _Launch:
         stack: contextlib.ExitStack,
     ) -> None:
         self.recipe, self.folder, self.mesh, self.clock, self.stop = recipe, folder, mesh, clock, stop
+        self.task = task_of(recipe)
         self.plan = make_plan(recipe, info)
         self.share = {
             "batch_size": recipe.batch_size,
@@ -87,7 +91,7 @@ class _Launch:
         }
         data = stack.enter_context(contextlib.closing(train_iterator(recipe.data, seed=recipe.seed, **self.share)))
         learning_rate = learning_rate_schedule(recipe.optimizer, self.plan, recipe.batch_size)
-        tx = sgd(recipe.optimizer, learning_rate)
+        tx = make_optimizer(recipe.optimizer, learning_rate)
         abstract = abstract_state(recipe, info, tx, replicated(mesh))
         self.parameters = parameter_sizes(abstract)
 
@@ -103,7 +107,8 @@ class _Launch:
         self.state = state
         self.batches = device_batches(data, mesh)
         self.train_step = compile_train_step(recipe, info, mesh, abstract, learning_rate)
-        self.eval_step = compile_eval_step(info, mesh, model_part(abstract), recipe.batch_size)
+        self.eval_step = compile_eval_step(recipe, info, mesh, model_part(abstract), recipe.batch_size)
+        self.answer = answer_program(recipe, mesh, model_part(abstract))
 
         if jax.process_index() == 0:
             folder.write_recipe(recipe)
@@ -163,13 +168,31 @@ class _Launch:
     def _evaluate(self) -> None:
         state = self.state
         with contextlib.closing(eval_batches(self.recipe.data, **self.share)) as batches:
-            evaluation = evaluate_batches(
-                self.eval_step, state.variables["model"], batches, self.mesh, should_stop=self.stop.poll
+            scores = evaluate_batches(
+                self.eval_step,
+                state.variables["model"],
+                batches,
+                self.mesh,
+                task=self.task,
+                should_stop=self.stop.poll,
             )
-        if evaluation is None:
+        if scores is None:
             raise _StopAskedError
-        state.evaluation, state.evaluated_step = evaluation, state.step
-        self.reporter.evaluation(evaluation)
+        state.evaluation, state.evaluated_step = scores, state.step
+        self.reporter.evaluation(scores)
+        self._draw()
+
+    def _draw(self) -> None:
+        """A picture of the model's answers to the first evaluation batch, where the task has one."""
+        if not self.task.draws:
+            return
+        with contextlib.closing(eval_batches(self.recipe.data, **self.share)) as batches:
+            batch = next(batches)
+        answer = self.answer(self.state.variables["model"], global_batch(batch, self.mesh))
+        if jax.process_index() == 0:
+            self.folder.pictures.mkdir(exist_ok=True)
+            picture = self.task.draw(batch, np.asarray(answer))
+            write_atomically(self.folder.pictures / f"{self.state.step:06d}.png", picture)
 
     def _save(self) -> None:
         check_variables(self.state.step, self.state.variables)
@@ -178,7 +201,9 @@ class _Launch:
     def _finish(self) -> dict[str, Any]:
         summary = summarize(self.recipe, self.state, self.clock, sum(self.parameters.values()), self.mesh)
         if jax.process_index() == 0:
-            draw_curves(read_metrics(self.folder.path), self.folder.curves, title=self.recipe.name)
+            draw_curves(
+                read_metrics(self.folder.path), self.folder.curves, title=self.recipe.name, quality=self.task.quality
+            )
             self.folder.write_summary(summary)
         return summary
 

@@ -1,4 +1,4 @@
-"""The loss of classification and the mean over real examples."""
+"""The losses of the tasks, and means over what is real."""
 
 import jax
 import jax.numpy as jnp
@@ -29,3 +29,13 @@ def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
     """Mean of `values` [B] where `mask` [B] is true; 0 where it is true nowhere."""
     weights = mask.astype(values.dtype)
     return jnp.sum(values * weights) / jnp.maximum(jnp.sum(weights), 1.0)
+
+
+def root_mean_square(values: jax.Array, mask: jax.Array) -> jax.Array:
+    """`sqrt(mean of values² where mask)`, both of one shape; 0, with a gradient of 0, where the mask is true nowhere.
+
+    Computed in float32. The square of a tenth of a millimetre is added, or the gradient at 0 would be infinite.
+    """
+    squares = jnp.square(values.astype(jnp.float32))
+    mean = jnp.sum(squares, where=mask) / jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1.0)
+    return jnp.sqrt(mean + 1e-8) - 1e-4

@@ -1,7 +1,5 @@
 """Exact evaluation: every example of the set counts once, whatever the batch size and the number of devices."""
 
-import dataclasses
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,46 +10,37 @@ from jax.sharding import Mesh
 from ddf_jax.training.errors import RunError
 from ddf_jax.training.inflight import InFlight
 from ddf_jax.training.mesh import global_batch
-from ddf_jax.training.step import EvalCounts
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """Means over a set of examples. Smoothing of labels does not enter the loss."""
-
-    test_loss: float | None  # None where it is not finite, which JSON cannot say
-    test_accuracy: float
-    test_top5_accuracy: float
-    test_examples: int
+from ddf_jax.training.task import Scores, Task
 
 
 def evaluate_batches(
-    eval_step: Callable[[Any, Mapping[str, jax.Array]], EvalCounts],
+    eval_step: Callable[[Any, Mapping[str, jax.Array]], Any],
     model_variables: Any,
     batches: Iterable[Mapping[str, np.ndarray]],
     mesh: Mesh,
     *,
+    task: Task,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Evaluation | None:
+) -> Scores | None:
     """Evaluates a model on `batches`, each process giving its share; None where `should_stop` said so on the way.
 
     Raises:
         RunError: there is no example.
     """
-    in_flight = InFlight[EvalCounts]()
-    total = np.zeros(len(EvalCounts._fields), np.float64)  # exact for counts, and sums of batches lose no digit
-
-    def add(finished: list[EvalCounts]) -> None:
-        for counts in finished:
-            total[:] += np.asarray(counts, np.float64)
-
+    in_flight, totals = InFlight[Any](), None
     for batch in batches:
-        add(in_flight.push(eval_step(model_variables, global_batch(batch, mesh))))
+        totals = _sum(totals, in_flight.push(eval_step(model_variables, global_batch(batch, mesh))))
         if should_stop():
             return None
-    add(in_flight.drain())
-    loss, correct, correct_top5, examples = total.tolist()
-    if examples == 0:
+    totals = _sum(totals, in_flight.drain())
+    if totals is None or totals.examples == 0:
         raise RunError("There is no example to evaluate on: the evaluation split is empty.")
-    mean_loss = loss / examples if math.isfinite(loss) else None
-    return Evaluation(mean_loss, correct / examples, correct_top5 / examples, int(examples))
+    return task.scores(totals)
+
+
+def _sum(totals: Any, counts: list[Any]) -> Any:
+    """In float64: exact for counts, and sums of batches lose no digit."""
+    for count in counts:
+        wide = jax.tree.map(np.float64, count)
+        totals = wide if totals is None else jax.tree.map(np.add, totals, wide)
+    return totals

@@ -1,4 +1,4 @@
-"""`curves.png`: loss, accuracy and learning rate over a run."""
+"""`curves.png`: loss, quality and learning rate over a run."""
 
 import io
 from collections.abc import Sequence
@@ -11,14 +11,17 @@ from matplotlib.figure import Figure
 from ddf_jax.training.files import write_atomically
 
 
-def draw_curves(rows: Sequence[dict[str, Any]], path: Path, *, title: str) -> None:
-    """Draws the rows of `metrics.jsonl`. Needs no display and leaves matplotlib's global state alone."""
+def draw_curves(rows: Sequence[dict[str, Any]], path: Path, *, title: str, quality: str = "accuracy") -> None:
+    """Draws the rows of `metrics.jsonl`, one panel of `train_<quality>` and `test_<quality>`.
+
+    Needs no display and leaves matplotlib's global state alone.
+    """
     figure = Figure(figsize=(12, 3.5), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     panels = {
         "loss": ("train_loss", "test_loss"),
-        "accuracy": ("train_accuracy", "test_accuracy"),
+        quality: (f"train_{quality}", f"test_{quality}"),
         "learning rate": ("learning_rate",),
     }
     for axes, (label, names) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):

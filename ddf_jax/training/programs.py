@@ -1,9 +1,9 @@
 """The compiled programs of a run, made before its first step so that shapes and memory are known then."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
@@ -11,41 +11,52 @@ from ddf_jax.data.sources import DataInfo
 from ddf_jax.training.mesh import batch_split, replicated
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.state import ModelState, TrainState, Variables
-from ddf_jax.training.step import Batch, EvalCounts, StepReport, eval_step, train_step
+from ddf_jax.training.step import StepReport, answer_step, eval_step, train_step
+from ddf_jax.training.task import Batch, Task
+from ddf_jax.training.tasks import task_of
 
 
 def compile_train_step(
     recipe: Recipe, info: DataInfo, mesh: Mesh, abstract: TrainState, learning_rate: optax.Schedule
 ) -> Callable[[Variables, Batch], tuple[Variables, StepReport]]:
     """`(variables, batch) -> (variables, report)`; the memory of the old variables holds the new ones."""
+    task = task_of(recipe)
 
     def step(variables: Variables, batch: Batch) -> tuple[Variables, StepReport]:
-        state = TrainState(abstract.structure, variables)
-        return train_step(state, batch, learning_rate=learning_rate, label_smoothing=recipe.label_smoothing)
+        return train_step(TrainState(abstract.structure, variables), batch, task=task, learning_rate=learning_rate)
 
     program = jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
-    return program.lower(abstract.variables, _abstract_batch(info, mesh, recipe.batch_size)).compile()
+    batch = _abstract_batch(task, info, mesh, recipe.batch_size, training=True)
+    return program.lower(abstract.variables, batch).compile()
 
 
 def compile_eval_step(
-    info: DataInfo, mesh: Mesh, abstract: ModelState, batch_size: int
-) -> Callable[[Variables, Batch], EvalCounts]:
+    recipe: Recipe, info: DataInfo, mesh: Mesh, abstract: ModelState, batch_size: int
+) -> Callable[[Variables, Batch], Any]:
     """`(model's variables, batch) -> counts`."""
+    task = task_of(recipe)
 
-    def step(variables: Variables, batch: Batch) -> EvalCounts:
-        return eval_step(ModelState(abstract.structure, variables), batch)
+    def step(variables: Variables, batch: Batch) -> Any:
+        return eval_step(ModelState(abstract.structure, variables), batch, task=task)
 
     program = jax.jit(step, out_shardings=replicated(mesh))
-    return program.lower(abstract.variables, _abstract_batch(info, mesh, batch_size)).compile()
+    return program.lower(abstract.variables, _abstract_batch(task, info, mesh, batch_size, training=False)).compile()
 
 
-def _abstract_batch(info: DataInfo, mesh: Mesh, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    shapes = {
-        "image": ((info.image_size, info.image_size, info.channels), jnp.float32),
-        "label": ((), jnp.int32),
-        "mask": ((), jnp.bool),
-    }
+def answer_program(recipe: Recipe, mesh: Mesh, abstract: ModelState) -> Callable[[Variables, Batch], jax.Array]:
+    """`(model's variables, batch) -> answers`, the whole of them on every device; compiled when it is first asked."""
+    task = task_of(recipe)
+
+    def step(variables: Variables, batch: Batch) -> jax.Array:
+        return answer_step(ModelState(abstract.structure, variables), batch, task=task)
+
+    return jax.jit(step, out_shardings=replicated(mesh))
+
+
+def _abstract_batch(
+    task: Task, info: DataInfo, mesh: Mesh, batch_size: int, *, training: bool
+) -> dict[str, jax.ShapeDtypeStruct]:
     return {
         name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=batch_split(mesh))
-        for name, (shape, dtype) in shapes.items()
+        for name, (shape, dtype) in task.shapes(info, training=training).items()
     }

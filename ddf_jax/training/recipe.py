@@ -25,14 +25,18 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """SGD with momentum, linear warm-up and cosine decay."""
+    """SGD with momentum or Adam, with linear warm-up and cosine decay or decay by tenths."""
 
+    method: Literal["sgd", "adam"] = "sgd"
     learning_rate: float = 0.1
     """Peak learning rate per 256 examples of the global batch."""
     end_learning_rate: float = 1e-5
     """Learning rate at the end of the cosine, as it is (not scaled by the batch)."""
+    drops: tuple[float, ...] = ()
+    """Epochs after each of which the learning rate is a tenth of what it was, in place of the cosine."""
     warmup_epochs: float = 5.0
     momentum: float = 0.9
+    """Of SGD; Adam has β = (0.9, 0.999)."""
     nesterov: bool = False
     weight_decay: float = 1e-4
     """L2 added to the gradient (as in the papers)."""

@@ -1,6 +1,5 @@
 """Tells what a run does as it does it, to files and to people, and is the first to see a number that is not finite."""
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 
 import jax
@@ -8,10 +7,11 @@ import numpy as np
 
 from ddf_jax.training.clock import Clock
 from ddf_jax.training.finite import check_report
-from ddf_jax.training.metrics import Evaluation
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.run_folder import RunFolder
 from ddf_jax.training.step import StepReport
+from ddf_jax.training.task import Scores
+from ddf_jax.training.tasks import task_of
 from ddf_jax.training.writers import MetricsLog, Progress, say
 
 
@@ -35,7 +35,7 @@ class Reporter:
         total_steps: int,
         parameter_names: Sequence[str],
     ) -> None:
-        self._recipe, self._clock = recipe, clock
+        self._recipe, self._clock, self._task = recipe, clock, task_of(recipe)
         self._epoch_steps, self._total_steps, self._parameter_names = epoch_steps, total_steps, parameter_names
         self._step = step
         self._loss: float | None = None  # of the step before
@@ -53,23 +53,23 @@ class Reporter:
             self._step += 1
             check_report(self._step, report, self._parameter_names, self._loss)
             self._loss = loss = float(report.loss)
-            self._progress.advance(self._recipe.batch_size, loss)
+            quality = float(report.quality)
+            self._progress.advance(self._recipe.batch_size, self._task.progress(loss, quality))
             if self._step % self._recipe.log_every == 0:
                 self._write(
                     train_loss=loss,
-                    train_accuracy=float(report.accuracy),
+                    **{f"train_{self._task.quality}": quality},
                     learning_rate=float(report.learning_rate),
                     gradient_norm=float(np.sqrt(report.gradient_squares.sum(dtype=np.float64))),
                     images_per_second=self._images_per_second(),
                 )
 
-    def evaluation(self, evaluation: Evaluation) -> None:
+    def evaluation(self, scores: Scores) -> None:
         """Takes an evaluation after the last step."""
-        self._write(**dataclasses.asdict(evaluation))
-        loss = "not finite" if evaluation.test_loss is None else f"{evaluation.test_loss:.4f}"
+        self._write(**scores)
         say(
             f"epoch {self._step / self._epoch_steps:.1f}, step {self._step} of {self._total_steps}: "
-            f"test accuracy {evaluation.test_accuracy:.2%}, test loss {loss}"
+            f"{self._task.headline(scores)}, {self._task.details(scores)}"
         )
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.curves = path / "curves.png"
+        self.pictures = path / "pictures"
         self._recipe = path / "recipe.json"
         self._summary = path / "summary.json"
 

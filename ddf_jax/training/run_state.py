@@ -8,11 +8,11 @@ from ddf_jax.data.sources import DataInfo
 from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.clock import Clock
 from ddf_jax.training.errors import RunError
-from ddf_jax.training.metrics import Evaluation
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.recipe_json import recipe_from_json, recipe_to_json
 from ddf_jax.training.run_folder import RunFolder, check_same_recipe
 from ddf_jax.training.state import Variables
+from ddf_jax.training.task import Scores
 from ddf_jax.training.writers import say
 
 
@@ -23,7 +23,7 @@ class RunState:
     step: int
     variables: Variables
     data: dict[str, Any]  # the state of the data's iterator
-    evaluation: Evaluation | None = None  # the newest, made after `evaluated_step` steps
+    evaluation: Scores | None = None  # the newest, made after `evaluated_step` steps
     evaluated_step: int | None = None
     saved_step: int | None = None  # of the newest checkpoint
 
@@ -43,7 +43,7 @@ class RunCheckpoints:
             "recipe": json.loads(recipe_to_json(self._recipe)),
             "data_info": dataclasses.asdict(self._info),
             "data": state.data,
-            "evaluation": state.evaluation and dataclasses.asdict(state.evaluation),
+            "evaluation": state.evaluation,
             "evaluated_step": state.evaluated_step,
             "seconds": clock.seconds,
             "training_seconds": clock.training_seconds,
@@ -78,7 +78,7 @@ class RunCheckpoints:
             step=step,
             variables=variables,
             data=record["data"],
-            evaluation=record["evaluation"] and Evaluation(**record["evaluation"]),
+            evaluation=record["evaluation"],
             evaluated_step=record["evaluated_step"],
             saved_step=step,
         )
@@ -86,4 +86,6 @@ class RunCheckpoints:
 
 def data_info(record: dict[str, Any]) -> DataInfo:
     """What a run's data were, from a checkpoint's record."""
-    return DataInfo(**record["data_info"] | {"class_names": tuple(record["data_info"]["class_names"])})
+    saved = record["data_info"].items()
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in saved}
+    return DataInfo(**fields)

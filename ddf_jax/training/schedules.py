@@ -1,6 +1,7 @@
 """From a recipe's epochs and rates per 256 examples to steps, a learning rate per step and an optimizer."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ class Plan:
     warmup_steps: int
     evaluate_every: float  # 0: only at the end
     checkpoint_every: float  # 0: only at the end
+    drops: tuple[int, ...] = ()  # steps from which on the learning rate is a tenth
 
     def evaluates_at(self, step: int) -> bool:
         """Whether an evaluation is due after so many steps."""
@@ -51,11 +53,12 @@ def make_plan(recipe: Recipe, info: DataInfo) -> Plan:
             f"{recipe.optimizer.warmup_epochs} epochs is {warmup}."
         )
     epoch = info.train_size / recipe.batch_size
-    return Plan(total, warmup, recipe.evaluate_every * epoch, recipe.checkpoint_every * epoch)
+    drops = tuple(info.steps(epochs, recipe.batch_size) for epochs in recipe.optimizer.drops)
+    return Plan(total, warmup, recipe.evaluate_every * epoch, recipe.checkpoint_every * epoch, drops)
 
 
 def learning_rate_schedule(config: OptimizerConfig, plan: Plan, batch_size: int) -> optax.Schedule:
-    """Linear warm-up, then half a cosine.
+    """Linear warm-up, then half a cosine, or where the recipe has `drops` a tenth after each of them.
 
     With T = `plan.total_steps`, W = `plan.warmup_steps`, `peak = learning_rate · batch_size / 256` (Goyal et al.,
     "Accurate, Large Minibatch SGD", 2017) and `end = end_learning_rate`:
@@ -63,14 +66,25 @@ def learning_rate_schedule(config: OptimizerConfig, plan: Plan, batch_size: int)
         rate(t) = peak · t / W                                            for t < W
         rate(t) = end + (peak - end) · (1 + cos(π · (t - W) / (T - W))) / 2    after
     """
-    schedule = optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=config.learning_rate * batch_size / 256,
-        warmup_steps=plan.warmup_steps,
-        decay_steps=plan.total_steps,
-        end_value=config.end_learning_rate,
-    )
+    peak = config.learning_rate * batch_size / 256
+    if plan.drops:
+        warmup = optax.linear_schedule(0.0 if plan.warmup_steps else peak, peak, max(plan.warmup_steps, 1))
+        decay = optax.piecewise_constant_schedule(1.0, dict.fromkeys(plan.drops, 0.1))
+        schedule = lambda step: warmup(step) * decay(step)  # noqa: E731
+    else:
+        schedule = optax.warmup_cosine_decay_schedule(
+            init_value=0.0,
+            peak_value=peak,
+            warmup_steps=plan.warmup_steps,
+            decay_steps=plan.total_steps,
+            end_value=config.end_learning_rate,
+        )
     return lambda step: schedule(jnp.asarray(step, jnp.float32))  # strict promotion lets no integer meet optax's floats
+
+
+def make_optimizer(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
+    """The optimizer that a recipe names."""
+    return {"sgd": sgd, "adam": adam}[config.method](config, learning_rate)
 
 
 def sgd(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
@@ -86,6 +100,21 @@ def sgd(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.Gradien
         optax.add_decayed_weights(config.weight_decay, mask=mask),
         optax.sgd(learning_rate, momentum=config.momentum, nesterov=config.nesterov),
     )
+
+
+def adam(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
+    """Adam exactly as `torch.optim.Adam` does it, weight decay included: λ·w is added to the gradient.
+
+    Reference: Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015.
+    """
+    mask = None if config.decay_norm_and_bias else _more_than_one_dimension
+    rule = optax.chain(optax.add_decayed_weights(config.weight_decay, mask=mask), optax.adam(learning_rate))
+
+    def update(*arguments: Any, **others: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to the power of its integer step
+            return rule.update(*arguments, **others)
+
+    return optax.GradientTransformation(rule.init, update)
 
 
 def _more_than_one_dimension(parameters: optax.Params) -> optax.Params:

@@ -11,7 +11,9 @@ from jax.sharding import Sharding
 
 from ddf_jax import models
 from ddf_jax.data.sources import DataInfo
+from ddf_jax.training.errors import RunError
 from ddf_jax.training.recipe import Recipe
+from ddf_jax.training.tasks import task_of
 
 Variables = dict[str, Any]
 """Nested dictionaries of arrays, named as the attributes are: plain, so no checkpoint depends on Flax's classes."""
@@ -33,10 +35,16 @@ class ModelState(NamedTuple):
 
 def create_model(recipe: Recipe, info: DataInfo) -> nnx.Module:
     """The recipe's model for data of this kind: parameters in float32, computing in `recipe.dtype`."""
-    options: dict[str, Any] = {"in_channels": info.channels, **recipe.model.options}
+    target = models.get_config(recipe.model.name).target
+    if target != recipe.data.target:
+        fitting = models.list_models(target=recipe.data.target)
+        raise RunError(
+            f"`model.name` must be a model for data whose target is a {recipe.data.target}, such as {fitting[0]}, got "
+            f"{recipe.model.name}, which is for a {target}."
+        )
+    options: dict[str, Any] = task_of(recipe).model_options(info) | dict(recipe.model.options)
     return models.create(
         recipe.model.name,
-        num_classes=info.num_classes,
         dtype=jnp.dtype(recipe.dtype),
         rngs=nnx.Rngs(recipe.seed),
         **options,

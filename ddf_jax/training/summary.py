@@ -1,6 +1,5 @@
 """`summary.json`: what a finished run was, how well it did, how long it took and on what."""
 
-import dataclasses
 import importlib.metadata
 import platform
 from typing import Any
@@ -27,7 +26,7 @@ def summarize(recipe: Recipe, state: RunState, clock: Clock, parameters: int, me
         "model": recipe.model.name,
         "dataset": str(recipe.data.folder or recipe.data.dataset),
         "parameters": parameters,
-        **(dataclasses.asdict(state.evaluation) if state.evaluation else {}),
+        **(state.evaluation or {}),
         "steps": state.step,
         "epochs": recipe.epochs,
         "batch_size": recipe.batch_size,

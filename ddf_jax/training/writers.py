@@ -53,7 +53,7 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
 
 
 class Progress:
-    """A bar over the images of a run on a terminal: images per second, time left and the loss."""
+    """A bar over the images of a run on a terminal: images per second, time left, and what the task says."""
 
     def __init__(self, *, images_done: int, images: int) -> None:
         disable = True if jax.process_index() else None  # None: no bar where the output is not a terminal
@@ -61,9 +61,9 @@ class Progress:
             total=images, initial=images_done, unit="img", unit_scale=True, dynamic_ncols=True, disable=disable
         )
 
-    def advance(self, images: int, loss: float) -> None:
+    def advance(self, images: int, text: str) -> None:
         """Counts images trained on."""
-        self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+        self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(images)
 
     def close(self) -> None:

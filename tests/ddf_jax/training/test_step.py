@@ -10,12 +10,14 @@ import pytest
 from flax import nnx
 
 from ddf_jax.layers import BatchNorm
+from ddf_jax.training.classification import Classification, EvalCounts
 from ddf_jax.training.errors import NonFiniteError
 from ddf_jax.training.finite import check_report, check_variables
 from ddf_jax.training.mesh import data_mesh, global_batch, replicated
 from ddf_jax.training.state import ModelState, TrainState, parameter_sizes
-from ddf_jax.training.step import EvalCounts, eval_step, train_step
+from ddf_jax.training.step import eval_step, train_step
 
+TASK = Classification(label_smoothing=0.1)
 RATE = optax.constant_schedule(0.05)
 TX = optax.sgd(RATE, momentum=0.9)  # one for all, so that equal states share a compiled step
 
@@ -50,12 +52,12 @@ def make_batch(seed: int, size: int = 16) -> dict[str, np.ndarray]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def step(structure: Any, variables: dict[str, Any], batch: Any) -> Any:
-    return train_step(TrainState(structure, variables), batch, learning_rate=RATE, label_smoothing=0.1)
+    return train_step(TrainState(structure, variables), batch, task=TASK, learning_rate=RATE)
 
 
 @jax.jit
 def evaluate(variables: dict[str, Any], batch: Any) -> EvalCounts:
-    return eval_step(ModelState(nnx.split(Net(jnp.float32, nnx.Rngs(0)))[0], variables), batch)
+    return eval_step(ModelState(nnx.split(Net(jnp.float32, nnx.Rngs(0)))[0], variables), batch, task=TASK)
 
 
 def train(devices: int, steps: int) -> tuple[list[float], dict[str, Any]]:

@@ -1,0 +1,98 @@
+"""The TFDS dataset `nyu_depth_v2_labeled`: the labelled part of NYU Depth v2, out of the file its authors publish."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import tensorflow_datasets as tfds
+
+from ddf_jax.data.decode import encode_depth, encode_png
+
+FILE = "nyu_depth_v2_labeled.mat"
+HOMEPAGE = "https://cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html"
+COUNT, TRAIN_COUNT = 1449, 1000
+
+
+class NyuDepthV2Labeled(tfds.core.GeneratorBasedBuilder):
+    """1,449 indoor pictures of 480×640 pixels with depth from a Kinect, holes filled in by the authors.
+
+    **Split.** The first 1,000 to train on and the other 449 to test on, as joint depth upsampling is published (Su et
+    al., CVPR 2019; Zhou et al., CVPR 2021). Depth is stored in whole millimetres, as PNG of 16 bits.
+
+    Source: N. Silberman et al., "Indoor Segmentation and Support Inference from RGBD Images", ECCV 2012.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012  (declared as a class variable by the base class)
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f"Put {FILE} (2.8 GB, from {HOMEPAGE}) into the manual directory."
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="The 1,449 labelled RGB-D pairs of NYU Depth v2.",
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+                    "depth": tfds.features.Image(shape=(None, None, 1), dtype=np.uint16, encoding_format="png"),
+                }
+            ),
+            supervised_keys=("image", "depth"),
+            homepage=HOMEPAGE,
+            disable_shuffling=True,
+        )
+
+    @property
+    def manual_file(self) -> Path:
+        """Where the published file must lie: in TFDS's folder for what a person downloads."""
+        return Path(self.data_dir_root) / "downloads" / "manual" / FILE
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Any]]]:
+        del dl_manager  # nothing is downloaded
+        with open_labeled(self.manual_file):
+            pass  # a wrong file is refused before anything is written
+        return {
+            "train": self._generate_examples(range(TRAIN_COUNT)),
+            "test": self._generate_examples(range(TRAIN_COUNT, COUNT)),
+        }
+
+    def _generate_examples(self, indices: range) -> Iterator[tuple[int, Any]]:
+        with open_labeled(self.manual_file) as (images, depths):
+            for index in indices:
+                image, depth = images[index].transpose(2, 1, 0), depths[index].T  # MATLAB's order is columns first
+                yield index, {"image": encode_png(image.copy()), "depth": encode_depth(depth)}
+
+
+@contextlib.contextmanager
+def open_labeled(path: Path) -> Iterator[tuple[Any, Any]]:
+    """The file's `images` [1449, 3, W, H] uint8 and `depths` [1449, W, H] floats in metres.
+
+    Raises:
+        ValueError: there is no such file, or it is another one; the message says what to put where.
+    """
+    advice = f"Download {FILE} (2.8 GB) from {HOMEPAGE} and put it there."
+    if not path.is_file():
+        raise ValueError(f"NYU Depth v2 must lie in {path}, got no such file. {advice}")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(
+            f"{path} must be the published HDF5 file, got one that cannot be read ({error}). {advice}"
+        ) from (None)
+    with file:
+        images, depths = file.get("images"), file.get("depths")
+        shapes = [item.shape if isinstance(item, h5py.Dataset) else "nothing" for item in (images, depths)]
+        match shapes:
+            case [(count, 3, w, h), (other, width, height)] if (count, w, h) == (
+                COUNT,
+                width,
+                height,
+            ) and count == other:
+                yield images, depths
+            case _:
+                raise ValueError(
+                    f"{path} must hold `images` [{COUNT}, 3, W, H] and `depths` [{COUNT}, W, H], got {shapes[0]} and "
+                    f"{shapes[1]}. {advice}"
+                )

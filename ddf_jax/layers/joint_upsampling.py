@@ -1,0 +1,150 @@
+"""Upsampling of depth without learning: bicubic, joint bilateral and by a guided filter; and what fills holes.
+
+Depth of lower resolution is `low` [B, h, w, 1], 0 in holes. Its pixel (i, j) was taken from pixel
+(S·i + S // 2, S·j + S // 2) of the full resolution [B, H, W, 1], where h = ⌈H/S⌉ and w = ⌈W/S⌉. Everything is computed
+in float32.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pallas_kernels import dynamic_upsample
+
+
+def fill_holes(depth: Array) -> Array:
+    """Puts the average of the nearest block with a measured pixel where depth [B, H, W, 1] is 0; 0 if all of it is.
+
+    Blocks are 2×2, then 4×4, and so on: a hole is filled from as near as there is something.
+
+    >>> fill_holes(jnp.array([[0.0, 2.0, 4.0]])[None, ..., None]).ravel()
+    Array([2., 2., 4.], dtype=float32)
+    """
+    depth = depth.astype(jnp.float32)
+    return _fill(depth, (depth > 0).astype(jnp.float32))
+
+
+def bicubic_upsample(low: Array, *, height: int, width: int, scale: int) -> Array:
+    """Cubic interpolation (Keys, a = -1/2) with every sample in its place, to [B, H, W, 1]; the border is repeated."""
+    filled = fill_holes(low)
+    border = 2  # so that past the last sample a cubic meets its like, not a kernel cut off
+    padded = jnp.pad(filled, ((0, 0), (border, border), (border, border), (0, 0)), mode="edge")
+    shape = (low.shape[0], height, width, 1)
+    # Sample i lies at S·i + S // 2 + 1/2, and `scale_and_translate` puts it at S·(i + 1/2) + shift.
+    shift = jnp.full(2, scale // 2 + 0.5 - scale / 2 - scale * border, jnp.float32)
+    return jax.image.scale_and_translate(padded, shape, (1, 2), jnp.full(2, scale, jnp.float32), shift, "cubic")
+
+
+def joint_bilateral_upsample(
+    low: Array, image: Array, *, scale: int, radius: int = 2, sigma_space: float = 0.5, sigma_colour: float = 0.045
+) -> Array:
+    r"""Averages samples by how near they are and how alike their colours: to [B, H, W, 1].
+
+    .. math:: y_p = \frac{1}{Z_p} \sum_{q} x_q \;
+        e^{-\lVert p - q \rVert^2 / (2 S^2 \sigma_s^2)} \; e^{-\lVert I_p - I_q \rVert^2 / (2 \sigma_c^2)}
+
+    over the measured samples of a window of 2·radius + 1. It is a `dynamic_upsample` by spatial filters alone.
+
+    Args:
+      image: [B, H, W, C], the guidance I.
+      sigma_space: σ_s, in pixels of `low`; sigma_colour: σ_c, in units of the image.
+
+    Reference: Kopf et al., "Joint Bilateral Upsampling", SIGGRAPH 2007.
+    """
+    height, width, colours = image.shape[1:]
+    filled, rows, columns = fill_holes(low), low.shape[1], low.shape[2]
+    fine = _blocks(pad_to(image.astype(jnp.float32), scale * rows, scale * columns), scale)  # [B, h, w, S², C]
+    samples = fine[:, :, :, (scale // 2) * (scale + 1)]
+    measured = (low > 0).astype(jnp.float32)
+    # Where nothing in reach was measured, what fills the holes counts a little.
+    values = jnp.concatenate([samples, jnp.maximum(measured, 1e-6)], -1)
+    values = jnp.pad(values, ((0, 0), (radius, radius), (radius, radius), (0, 0)))
+
+    place = (jnp.arange(scale) - scale // 2) / scale
+    filters = []
+    for i in range(2 * radius + 1):
+        for j in range(2 * radius + 1):
+            window = values[:, i : i + rows, j : j + columns, None]
+            far = (i - radius - place)[:, None] ** 2 + (j - radius - place)[None] ** 2
+            near = jnp.exp(-far / (2 * sigma_space**2)).reshape(1, 1, 1, scale**2)
+            unlike = ((window[..., :colours] - fine) ** 2).sum(-1)
+            filters.append(near * jnp.exp(-unlike / (2 * sigma_colour**2)) * window[..., colours])
+    spatial = jnp.stack(filters, -1) + 1e-30
+    spatial = spatial / spatial.sum(-1, keepdims=True)
+    return dynamic_upsample(filled, spatial[:, :, :, :, None], None, scale=scale)[:, :height, :width]
+
+
+def guided_upsample(low: Array, image: Array, *, scale: int, radius: int = 4, epsilon: float = 1e-3) -> Array:
+    r"""Bicubic upsampling, then the guided filter with a colour guidance: to [B, H, W, 1].
+
+    .. math:: y_p = \bar a_p^\top I_p + \bar b_p, \qquad a = (\Sigma + \epsilon E)^{-1} \operatorname{cov}(I, x), \quad
+        b = \bar x - a^\top \bar I
+
+    with means over windows of 2·radius + 1, cut off at the border.
+
+    Args:
+      image: [B, H, W, C], the guidance I.
+      epsilon: ε, in squared units of the image.
+
+    Reference: He et al., "Guided Image Filtering", TPAMI 2013.
+    """
+    image = image.astype(jnp.float32)
+    x = bicubic_upsample(low, height=image.shape[1], width=image.shape[2], scale=scale)
+    mean_image, mean_x = _window_mean(image, radius), _window_mean(x, radius)
+    products = _window_mean((image[..., :, None] * image[..., None, :]).reshape(*image.shape[:3], -1), radius)
+    covariance = products.reshape(*image.shape, -1) - mean_image[..., :, None] * mean_image[..., None, :]
+    with_x = _window_mean(image * x, radius) - mean_image * mean_x
+    identity = jnp.eye(image.shape[-1], dtype=jnp.float32).reshape(1, 1, 1, image.shape[-1], -1)
+    a = jnp.linalg.solve(covariance + epsilon * identity, with_x[..., None])[..., 0]
+    b = mean_x - (a * mean_image).sum(-1, keepdims=True)
+    return (_window_mean(a, radius) * image).sum(-1, keepdims=True) + _window_mean(b, radius)
+
+
+def pad_to(x: Array, height: int, width: int) -> Array:
+    """[B, H, W, C] to [B, height, width, C], its last row and column repeated."""
+    return jnp.pad(x, ((0, 0), (0, height - x.shape[1]), (0, width - x.shape[2]), (0, 0)), mode="edge")
+
+
+def _fill(values: Array, weights: Array) -> Array:
+    _, height, width, _ = values.shape
+    if height == width == 1:
+        return values
+    even = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
+    sums, counts = (_blocks(jnp.pad(x, even), 2).sum(3) for x in (values * weights, weights))
+    averages = jnp.where(counts > 0, sums / jnp.maximum(counts, 1.0), 0.0)
+    coarse = _fill(averages, (counts > 0).astype(counts.dtype))
+    around = jnp.repeat(jnp.repeat(coarse, 2, axis=1), 2, axis=2)[:, :height, :width]
+    return jnp.where(weights > 0, values, around)
+
+
+def _blocks(x: Array, scale: int) -> Array:
+    """[B, S·h, S·w, C] to [B, h, w, S², C]: the pixels of each block, row by row."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // scale, scale, width // scale, scale, channels).swapaxes(2, 3)
+    return x.reshape(batch, height // scale, width // scale, scale**2, channels)
+
+
+def space_to_depth(x: Array, scale: int) -> Array:
+    """[B, S·h, S·w, C] to [B, h, w, S²·C]: the channels of each block's pixels, one pixel after the other."""
+    blocks = _blocks(x, scale)
+    return blocks.reshape(*blocks.shape[:3], -1)
+
+
+def depth_to_space(x: Array, scale: int) -> Array:
+    """What `space_to_depth` came from: [B, h, w, S²·C] to [B, S·h, S·w, C]."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height, width, scale, scale, channels // scale**2).swapaxes(2, 3)
+    return x.reshape(batch, scale * height, scale * width, channels // scale**2)
+
+
+def _window_mean(x: Array, radius: int) -> Array:
+    """Means over windows cut off at the border: sums along columns, then rows, divided by a count known beforehand."""
+    for axis in (1, 2):
+        window = tuple(2 * radius + 1 if other == axis else 1 for other in range(4))
+        x = jax.lax.reduce_window(x, 0.0, jax.lax.add, window, (1, 1, 1, 1), "SAME")
+    rows, columns = (
+        np.minimum(np.arange(size) + radius, size - 1) - np.maximum(np.arange(size) - radius, 0) + 1
+        for size in x.shape[1:3]
+    )
+    return x / (rows[:, None] * columns[None]).astype(np.float32)[None, :, :, None]

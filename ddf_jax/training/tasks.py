@@ -1,0 +1,18 @@
+"""Which task a recipe sets."""
+
+from collections.abc import Callable
+
+from ddf_jax.training.classification import Classification
+from ddf_jax.training.depth import DepthUpsampling
+from ddf_jax.training.recipe import Recipe
+from ddf_jax.training.task import Task
+
+TASKS: dict[str, Callable[[Recipe], Task]] = {
+    "label": lambda recipe: Classification(recipe.label_smoothing),
+    "depth": lambda recipe: DepthUpsampling(recipe.data.scale),
+}
+
+
+def task_of(recipe: Recipe) -> Task:
+    """What there is to be found in the recipe's data decides."""
+    return TASKS[recipe.data.target](recipe)

@@ -1,0 +1,205 @@
+"""Joint depth upsampling compared: `python -m experiments.depth runs/joint_depth_4x runs/joint_depth_4x_pac_net …`.
+
+Puts the scores of finished runs beside those of upsampling without training on the same test split, and writes rows, a
+table and pictures. The parameters of the guided filter and of joint bilateral upsampling are those with the least error
+on training pictures.
+"""
+
+import contextlib
+import datetime
+import functools
+import io
+import itertools
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from ddf_jax.data.depth_transforms import Downsample
+from ddf_jax.data.pipeline import eval_batches
+from ddf_jax.data.sources import open_source
+from ddf_jax.layers.joint_upsampling import bicubic_upsample, guided_upsample, joint_bilateral_upsample
+from ddf_jax.training.depth import draw_depth
+from ddf_jax.training.files import write_atomically, write_json
+from ddf_jax.training.run import Run, load_run, upsample
+from ddf_jax.training.summary import versions
+
+RESULTS = Path(__file__).parent / "results" / "depth"
+PICTURES = Path(__file__).parents[1] / "docs"
+TUNING_PICTURES = 24
+DRAWN = 3
+
+GRIDS: dict[str, tuple[Callable[..., jax.Array], dict[str, tuple[Any, ...]]]] = {
+    "guided filter": (guided_upsample, {"radius": (1, 2, 4, 8), "epsilon": (1e-5, 1e-4, 1e-3, 1e-2)}),
+    "joint bilateral": (
+        joint_bilateral_upsample,
+        {"radius": (1, 2), "sigma_space": (0.4, 0.6, 0.8), "sigma_colour": (0.03, 0.045, 0.06, 0.1)},
+    ),
+}
+
+Upsampler = Callable[[jax.Array, jax.Array], jax.Array]
+"""Depth and picture to depth, for batches."""
+
+
+def main(folders: list[str]) -> int:
+    runs = {Path(folder): load_run(folder) for folder in folders}
+    first = next(iter(runs.values()))
+    scale = first.info.scale
+    if scale is None or any(run.recipe.data.dataset != first.recipe.data.dataset for run in runs.values()):
+        print("All runs must be for depth, on one dataset.", file=sys.stderr)
+        return 2
+    rows = list(_classical_rows(first, scale))
+    for folder, run in runs.items():
+        summary = json.loads((folder / "summary.json").read_text())
+        facts = {name: summary[name] for name in ("parameters", "steps", "seconds", "images_per_second")}
+        rows.append({"method": run.recipe.model.name, "rmse_cm": summary["test_rmse"], **facts})
+    rows.sort(key=lambda row: -row["rmse_cm"])
+    reference = {row["method"]: row["rmse_cm"] for row in rows}["bicubic"]
+    common = {
+        "dataset": first.recipe.data.dataset,
+        "scale": scale,
+        "test_pictures": first.info.eval_size,
+        "device": jax.devices()[0].device_kind,
+        "date": datetime.date.today().isoformat(),
+        "versions": versions(),
+    }
+    rows = [{**row, "below_bicubic": 1 - row["rmse_cm"] / reference, **common} for row in rows]
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    write_json(RESULTS / "depth.json", rows)
+    text = table(rows)
+    write_atomically(RESULTS / "depth.md", text)
+    PICTURES.mkdir(exist_ok=True)
+    write_atomically(PICTURES / f"joint_depth_{scale}x.png", _picture(runs, rows, scale))
+    print(text)
+    return 0
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown.
+
+    >>> row = {"method": "bicubic", "rmse_cm": 20.0, "below_bicubic": 0.0, "scale": 4, "dataset": "rooms"}
+    >>> where = {"test_pictures": 100, "device": "cpu", "date": "2026-11-21", "versions": {"jax": "0.10.2"}}
+    >>> print(table([row | where]), end="")
+    # Joint depth upsampling by 4 on rooms
+    <BLANKLINE>
+    100 test pictures; cpu, JAX 0.10.2, 2026-11-21.
+    <BLANKLINE>
+    | method | RMSE (cm) | below bicubic | parameters | steps | seconds |
+    |---|--:|--:|--:|--:|--:|
+    | bicubic | 20.00 | 0 % |  |  |  |
+    """
+    first = rows[0]
+    lines = [
+        f"# Joint depth upsampling by {first['scale']} on {first['dataset']}",
+        "",
+        f"{first['test_pictures']} test pictures; {first['device']}, JAX {first['versions']['jax']}, {first['date']}.",
+        "",
+        "| method | RMSE (cm) | below bicubic | parameters | steps | seconds |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        numbers = [f"{row['parameters']:,}", row["steps"], f"{row['seconds']:.0f}"] if "steps" in row else [""] * 3
+        name = f"{row['method']} ({row['setting']})" if row.get("setting") else row["method"]
+        cells = [name, f"{row['rmse_cm']:.2f}", f"{row['below_bicubic']:.0%}".replace("%", " %"), *map(str, numbers)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _classical_rows(run: Run, scale: int) -> Any:
+    height, width = run.info.eval_shape or (run.info.image_size, run.info.image_size)
+    bicubic: Upsampler = lambda low, image: bicubic_upsample(low, height=height, width=width, scale=scale)  # noqa: E731
+    yield {"method": "bicubic", "rmse_cm": _rmse(run, jax.jit(bicubic))}
+    batch = _training_pictures(run, scale)
+    for name, (function, grid) in GRIDS.items():
+        best, setting = min(
+            ((_error(batch, _with(function, scale, setting)), setting) for setting in _settings(grid)),
+            key=lambda pair: pair[0],
+        )
+        words = ", ".join(f"{key} {value:g}" for key, value in setting.items())
+        yield {
+            "method": name,
+            "rmse_cm": _rmse(run, _with(function, scale, setting)),
+            "setting": words,
+            "tuning_rmse_cm": best,
+        }
+
+
+def _settings(grid: Mapping[str, tuple[Any, ...]]) -> list[dict[str, Any]]:
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def _with(function: Callable[..., jax.Array], scale: int, setting: Mapping[str, Any]) -> Upsampler:
+    """The function with a setting, compiled once for each radius."""
+    program = _compiled(function, scale, setting["radius"])
+    numbers = {name: jnp.float32(value) for name, value in setting.items() if name != "radius"}
+    return lambda low, image: program(low, image, numbers)
+
+
+@functools.cache
+def _compiled(function: Callable[..., jax.Array], scale: int, radius: int) -> Any:
+    return jax.jit(lambda low, image, numbers: function(low, image, scale=scale, radius=radius, **numbers))
+
+
+def _training_pictures(run: Run, scale: int) -> dict[str, jax.Array]:
+    source, downsample = open_source(run.recipe.data, "train"), Downsample(scale)
+    chosen = np.linspace(0, len(source) - 1, TUNING_PICTURES).astype(int).tolist()
+    examples = [downsample.map(source[index] or {}) for index in chosen]
+    return {name: jnp.asarray(np.stack([example[name] for example in examples])) for name in ("image", "low", "depth")}
+
+
+def _error(batch: Mapping[str, jax.Array], upsampler: Upsampler) -> float:
+    errors = np.asarray(upsampler(batch["low"], batch["image"]) - batch["depth"], np.float64)
+    return 100.0 * float(np.sqrt(np.mean(np.square(errors[np.asarray(batch["depth"]) > 0]))))
+
+
+def _rmse(run: Run, upsampler: Upsampler) -> float:
+    """Over all measured pixels of the test split, in centimetres."""
+    squares, pixels = 0.0, 0
+    with contextlib.closing(eval_batches(run.recipe.data, batch_size=10)) as batches:
+        for batch in batches:
+            measured = (batch["depth"] > 0) & batch["mask"][:, None, None, None]
+            answer = np.asarray(upsampler(jnp.asarray(batch["low"]), jnp.asarray(batch["image"])), np.float64)
+            squares += float(np.square(answer - batch["depth"])[measured].sum())
+            pixels += int(measured.sum())
+    return 100.0 * (squares / pixels) ** 0.5
+
+
+def _picture(runs: Mapping[Path, Run], rows: list[dict[str, Any]], scale: int) -> bytes:
+    """A few test pictures beside what each method makes of them."""
+    first = next(iter(runs.values()))
+    source, downsample = open_source(first.recipe.data, "eval"), Downsample(scale)
+    chosen = np.linspace(0, len(source) - 1, DRAWN).astype(int).tolist()
+    examples = [downsample.map(source[index] or {}) for index in chosen]
+    batch = {name: np.stack([example[name] for example in examples]) for name in ("image", "low", "depth")}
+    low, image = jnp.asarray(batch["low"]), jnp.asarray(batch["image"])
+    height, width = image.shape[1:3]
+    answers = {"bicubic": np.asarray(bicubic_upsample(low, height=height, width=width, scale=scale))}
+    for row in rows:
+        if row["method"] in GRIDS:
+            function, grid = GRIDS[row["method"]]
+            setting = next(
+                s for s in _settings(grid) if ", ".join(f"{k} {v:g}" for k, v in s.items()) == row["setting"]
+            )
+            answers[row["method"]] = np.asarray(_with(function, scale, setting)(low, image))
+    for run in reversed(list(runs.values())):
+        depths = [upsample(run, *pair) for pair in zip(batch["image"], batch["low"][..., 0], strict=True)]
+        answers[run.recipe.model.name] = np.stack(depths)[..., None]
+    return _small(draw_depth(batch, answers))
+
+
+def _small(png: bytes) -> bytes:
+    """The picture with 256 colours, for a repository."""
+    file = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as image:
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, "png", optimize=True)
+    return file.getvalue()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,20 @@
+"""Deep joint filtering in the place of the network of `joint_depth_4x`, on as many pictures.
+
+It adds to joint bilateral upsampling, for it has no steps that could carry depth up.
+
+Command:   ddf train joint_depth_4x_djf
+Hardware:  2 CPU cores
+Time:      a few minutes (`experiments/results/depth/depth.json` has the measured one)
+Expected:  the RMSE in `experiments/results/depth/depth.md`
+"""
+
+import dataclasses
+
+from ddf_jax.training.recipe import ModelConfig
+from experiments.recipes.joint_depth_4x import recipe as base
+
+recipe = dataclasses.replace(
+    base,
+    name="joint_depth_4x_djf",
+    model=ModelConfig("djf", {"widths": (16, 8, 1), "joint_widths": (16, 8), "base": "joint_bilateral"}),
+)

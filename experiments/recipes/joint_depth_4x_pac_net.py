@@ -1,0 +1,15 @@
+"""PAC-Net in the place of the network of `joint_depth_4x`, trained as long.
+
+Command:   ddf train joint_depth_4x_pac_net
+Hardware:  2 CPU cores
+Time:      a few minutes (`experiments/results/depth/depth.json` has the measured one)
+Expected:  the RMSE in `experiments/results/depth/depth.md`
+"""
+
+import dataclasses
+
+from ddf_jax.training.recipe import ModelConfig
+from experiments.recipes.joint_depth_4x import SMALL
+from experiments.recipes.joint_depth_4x import recipe as base
+
+recipe = dataclasses.replace(base, name="joint_depth_4x_pac_net", model=ModelConfig("pac_net", SMALL))

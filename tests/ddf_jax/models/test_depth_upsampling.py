@@ -1,0 +1,143 @@
+"""Networks for depth: pinned sizes, any picture's size, holes, units, and a gradient for every parameter."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from ddf_jax.models import create, get_config, list_models
+from ddf_jax.models.guided_steps import PACStep
+
+PARAMETERS = {
+    ("ddf_up_net", 4): 159_833,
+    ("ddf_up_net", 8): 186_053,
+    ("ddf_up_net", 16): 212_273,
+    ("pac_net", 4): 136_737,
+    ("pac_net", 8): 151_409,
+    ("pac_net", 16): 166_081,
+    ("djf", 4): 56_323,
+    ("djf", 8): 56_323,
+    ("djf", 16): 56_323,
+}
+
+SMALL = {"channels": 4, "guidance_channels": 2, "kernel_size": 3, "base": "steps"}
+TINY = {
+    "ddf_up_net": {**SMALL, "squeeze_ratio": 1.0, "heads": 2},
+    "pac_net": {**SMALL, "guidance_stride": 2, "guidance_width": 5},
+    "djf": {"widths": (4, 3, 1), "joint_widths": (4, 3), "base": "joint_bilateral"},
+}
+
+
+def test_every_network_for_depth_is_pinned():
+    assert set(list_models(target="depth")) == {name for name, _ in PARAMETERS} == set(TINY)
+
+
+@pytest.mark.parametrize(("name", "scale"), PARAMETERS)
+def test_parameter_count_is_the_pinned_one(name: str, scale: int):
+    model = nnx.eval_shape(lambda: create(name, scale=scale, rngs=nnx.Rngs(0)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) == PARAMETERS[name, scale]
+
+
+@functools.cache
+def drawn(name: str, scale: int = 4, dtype=jnp.float32):
+    """Structure and random parameters of a tiny one."""
+    config = get_config(name, scale=scale, dtype=dtype, **TINY[name])
+    structure, parameters, rest = nnx.split(nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0))), nnx.Param, ...)
+    rng = np.random.default_rng(0)
+    parameters = jax.tree.map(lambda p: rng.normal(0.1, 0.3, p.shape).astype(p.dtype), parameters)
+    return structure, parameters, rest
+
+
+def pictures(height: int, width: int, scale: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    low = rng.uniform(1, 5, (2, -(-height // scale), -(-width // scale), 1)).astype(np.float32)
+    return rng.random((2, height, width, 3), np.float32), low
+
+
+def answer(name: str, image, low, **options) -> np.ndarray:
+    structure, parameters, rest = drawn(name, **options)
+    run = jax.jit(lambda parameters, image, low: nnx.merge(structure, parameters, rest, copy=True)(image, low))
+    return np.asarray(run(parameters, image, low))
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_parameter_gets_a_gradient_and_any_size_is_answered(name: str):
+    structure, parameters, rest = drawn(name)
+    image, low = pictures(13, 18, 4)
+
+    def total(parameters):
+        depth = nnx.merge(structure, parameters, rest, copy=True)(image, low)
+        return (depth * jnp.linspace(1, 2, depth.size).reshape(depth.shape)).sum(), depth
+
+    (_, depth), gradients = jax.jit(jax.value_and_grad(total, has_aux=True))(parameters)
+    assert depth.shape == (2, 13, 18, 1)
+    assert depth.dtype == jnp.float32
+    for path, gradient in nnx.to_flat_state(gradients):
+        values = np.asarray(gradient[...])
+        assert np.isfinite(values).all(), path
+        assert np.abs(values).max() > 0, path
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("scale", [2, 8, 16])
+def test_other_scales_and_sizes_have_the_pictures_shape(name: str, scale: int):
+    model = nnx.eval_shape(lambda: get_config(name, scale=scale, **TINY[name]).build(rngs=nnx.Rngs(0)))
+    for height, width in ((33, 50), (7, 1)):
+        image, low = pictures(height, width, scale)
+        assert nnx.eval_shape(lambda m, *x: m(*x), model, image, low).shape == (2, height, width, 1)
+
+
+def test_an_answer_is_in_the_unit_of_the_input_and_has_no_holes():
+    image, low = pictures(16, 20, 4)
+    low[0, 1:3, 2:4] = 0
+    metres = answer("ddf_up_net", image, low)
+    assert np.isfinite(metres).all()
+    np.testing.assert_allclose(answer("ddf_up_net", image, 1000 * low), 1000 * metres, rtol=2e-3, atol=1)
+    assert np.isfinite(answer("ddf_up_net", image, np.zeros_like(low))).all()
+
+
+def test_an_unmeasured_pixel_is_told_from_a_measured_one_of_the_same_depth():
+    image, low = pictures(16, 20, 4)
+    low[:] = 2.0
+    holed = low.copy()
+    holed[:, 1, 1] = 0
+    assert not np.allclose(answer("ddf_up_net", image, holed), answer("ddf_up_net", image, low), atol=1e-4)
+
+
+def test_half_precision_is_close_and_answers_in_float32():
+    image, low = pictures(16, 20, 4)
+    exact, half = (answer("ddf_up_net", image, low, dtype=dtype) for dtype in (jnp.float32, jnp.bfloat16))
+    assert half.dtype == np.float32
+    np.testing.assert_allclose(half, exact, atol=0.05 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize(("first", "offset"), [(True, 1), (False, 0)])
+def test_pac_sees_each_sample_where_it_was_taken(first: bool, offset: int):
+    step = PACStep(1, 2, first=first, dtype=jnp.float32, param_dtype=jnp.float32, rngs=nnx.Rngs(0))
+    step.up.filters[...] = jnp.zeros((25, 1)).at[12].set(1.0)  # the centre of 5×5 alone
+    x = jnp.arange(1.0, 13.0).reshape(1, 3, 4, 1)
+    up = np.asarray(step(x, jnp.zeros((1, 6, 8, 2))))[0, ..., 0]
+    np.testing.assert_allclose(up[offset::2, offset::2], x[0, ..., 0])
+    assert np.count_nonzero(up) == 12
+
+
+def test_what_does_not_fit_is_refused():
+    structure, parameters, rest = drawn("djf")
+    model = nnx.merge(structure, parameters, rest)
+    with pytest.raises(
+        ValueError, match=r"\[B, ⌈H/4⌉, ⌈W/4⌉, 1\] = \(2, 4, 5, 1\), got \(2, 13, 18, 3\) and \(2, 3, 5, 1\)"
+    ):
+        model(jnp.zeros((2, 13, 18, 3)), jnp.zeros((2, 3, 5, 1)))
+    with pytest.raises(ValueError, match="`scale` must be a power of two, 2 or more, got 6"):
+        get_config("pac_net", scale=6)
+    with pytest.raises(ValueError, match="`guidance_stride` must divide `scale`, 4, got 3"):
+        get_config("ddf_up_net", guidance_stride=3)
+    with pytest.raises(ValueError, match="`base` must be one of bicubic, joint_bilateral, got 'steps'"):
+        get_config("djf", base="steps")
+    with pytest.raises(ValueError, match="must be at least 1"):
+        get_config("ddf_up_net", depth_layers=0)
+    with pytest.raises(ValueError, match="has no option 'num_classes'"):
+        create("djf", num_classes=10, rngs=nnx.Rngs(0))
