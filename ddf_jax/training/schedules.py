@@ -70,16 +70,22 @@ def learning_rate_schedule(config: OptimizerConfig, plan: Plan, batch_size: int)
     if plan.drops:
         warmup = optax.linear_schedule(0.0 if plan.warmup_steps else peak, peak, max(plan.warmup_steps, 1))
         decay = optax.piecewise_constant_schedule(1.0, dict.fromkeys(plan.drops, 0.1))
-        schedule = lambda step: warmup(step) * decay(step)  # noqa: E731
+        parts = [warmup, decay]
     else:
-        schedule = optax.warmup_cosine_decay_schedule(
+        cosine = optax.warmup_cosine_decay_schedule(
             init_value=0.0,
             peak_value=peak,
             warmup_steps=plan.warmup_steps,
             decay_steps=plan.total_steps,
             end_value=config.end_learning_rate,
         )
-    return lambda step: schedule(jnp.asarray(step, jnp.float32))  # strict promotion lets no integer meet optax's floats
+        parts = [cosine]
+
+    def schedule(step: Any) -> jax.Array:
+        at = jnp.asarray(step, jnp.float32)  # strict promotion lets no integer meet optax's floats
+        return jnp.prod(jnp.stack([jnp.asarray(part(at)) for part in parts]))
+
+    return schedule
 
 
 def make_optimizer(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:

@@ -17,7 +17,7 @@ from ddf_jax.convert.rules import COUNTER, naming_of, translate
 from ddf_jax.verify.layers import LAYERS, layer_errors
 from ddf_jax.verify.observe_jax import observe_jax
 from ddf_jax.verify.report import TOLERANCES, Report, relative_errors
-from ddf_jax.verify.weights import make_batch, make_weights
+from ddf_jax.verify.weights import make_batch, make_weights, rounded_to
 
 # Of `make_weights`: float64 has the digits to compare networks whose units switch.
 MARGINS = {"float64": 1.0, "float32": 4.25}
@@ -78,7 +78,7 @@ def verify(
     stored = None if checkpoint is None else _stored_weights(checkpoint)
     num_classes = 10 if stored is None or "fc.bias" not in stored else stored["fc.bias"].size
     images = make_batch(size, batch=batch, channels=options.get("in_channels", 3), num_classes=num_classes, seed=seed)
-    images = images._replace(images=_rounded(images.images, dtype))
+    images = images._replace(images=rounded_to(images.images, dtype))
     reports = []
     for name in tqdm.tqdm(names, unit="model", disable=len(names) < 2):
         theirs = torch_port.create(name, num_classes=num_classes, **options)
@@ -87,7 +87,7 @@ def verify(
             weights = calibrate(theirs, make_weights(shapes, margin=MARGINS[dtype], seed=seed), images)
         else:  # a file need not hold torch's counters
             weights = {key: np.zeros((), np.int64) for key in shapes if key.endswith(COUNTER)} | stored
-        weights = {key: _rounded(value, dtype) for key, value in weights.items()}
+        weights = {key: rounded_to(value, dtype) for key, value in weights.items()}
         with jax.enable_x64(dtype == "float64"):
             ours = create_abstract(name, dtype, num_classes, options)
             load_tensors(ours, weights, str(checkpoint or "what was made up"))
@@ -118,11 +118,6 @@ def choose_implementation(model: nnx.Module, implementation: str) -> None:
     for _, module in nnx.iter_modules(model):
         if hasattr(module, "implementation"):
             module.implementation = implementation  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _rounded(value: np.ndarray, dtype: str) -> np.ndarray:
-    """The nearest values that `dtype` has, in float64; integers as they are."""
-    return value.astype(dtype).astype(np.float64) if np.issubdtype(value.dtype, np.floating) else value
 
 
 def _stored_weights(path: Path) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from ddf_jax.convert.checkpoint import load_tensors, named_arrays
 from ddf_jax.convert.rules import translate
 from ddf_jax.verify.observation import LAYER_INPUTS, OUTPUT, Observation
 from ddf_jax.verify.report import relative_errors
-from ddf_jax.verify.weights import make_weights
+from ddf_jax.verify.weights import make_weights, rounded_to
 
 
 class Pair(NamedTuple):
@@ -43,14 +43,13 @@ def layer_errors(
     from ddf_jax.verify.observe_torch import observe_torch_layer
 
     random = np.random.RandomState(seed)
-    rounded = lambda values: values.astype(dtype).astype(np.float64)  # noqa: E731
     port = getattr(torch_port, pair.port)(CHANNELS, **pair.options)
     shapes = {name: tuple(value.shape) for name, value in port.state_dict().items()}
-    weights = {name: rounded(value) for name, value in make_weights(shapes, margin=0.0, seed=seed).items()}
+    weights = {name: rounded_to(value, dtype) for name, value in make_weights(shapes, margin=0.0, seed=seed).items()}
     channels = [CHANNELS, pair.options["guidance_channels"]] if "guidance_channels" in pair.options else [CHANNELS]
-    inputs = [rounded(random.standard_normal((batch, *size, count))) for count in channels]
+    inputs = [rounded_to(random.standard_normal((batch, *size, count)), dtype) for count in channels]
     scale = pair.options.get("scale", 2)
-    cotangent = rounded(random.standard_normal((batch, scale * size[0], scale * size[1], CHANNELS)))
+    cotangent = rounded_to(random.standard_normal((batch, scale * size[0], scale * size[1], CHANNELS)), dtype)
 
     options = {**pair.options, "implementation": implementation, "dtype": dtype, "param_dtype": dtype}
     ours = nnx.eval_shape(lambda: pair.ours(CHANNELS, **options, rngs=nnx.Rngs(0)))

@@ -40,6 +40,11 @@ def make_batch(size: tuple[int, int], *, batch: int, num_classes: int, channels:
     return Batch(random.standard_normal((batch, *size, channels)), random.randint(0, num_classes, batch))
 
 
+def rounded_to(value: np.ndarray, dtype: str) -> np.ndarray:
+    """The nearest values that `dtype` has, in float64; integers as they are."""
+    return value.astype(dtype).astype(np.float64) if np.issubdtype(value.dtype, np.floating) else value
+
+
 def _weight(
     name: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]], margin: float, seed: int
 ) -> np.ndarray:
@@ -65,7 +70,7 @@ def _weight(
 def _margin(layer: str, shapes: Mapping[str, tuple[int, ...]], margin: float) -> float:
     """Less for the last normalisation of a block: the residual sum adds up the shifts of all blocks before it."""
     match = re.fullmatch(r"(.+\.bn)(\d)", layer)
-    last = match is not None and f"{match[1]}{int(match[2]) + 1}.running_var" not in shapes
+    last = match is not None and not any(f"{match[1]}{n}.running_var" in shapes for n in range(int(match[2]) + 1, 10))
     return margin / 8 if last else margin
 
 

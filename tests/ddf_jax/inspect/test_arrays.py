@@ -77,9 +77,14 @@ def test_colours_are_alike_where_filters_are():
     np.testing.assert_allclose(colours[1, 2, 3], colours[0, 0, 0])
     # Three components hold everything about filters of three values in all, so distances are kept.
     few = values(1, 4, 5, 3, 1)
-    distances = lambda points: np.linalg.norm(points.reshape(20, 1, 3) - points.reshape(1, 20, 3), axis=-1)  # noqa: E731
-    ratios = distances(likeness(few))[np.triu_indices(20, 1)] / distances(few)[np.triu_indices(20, 1)]
+    ratios = distances(likeness(few)) / distances(few)
     np.testing.assert_allclose(ratios, ratios[0], rtol=1e-5)
+
+
+def distances(points: np.ndarray) -> np.ndarray:
+    """Between any two of twenty points in space."""
+    apart = points.reshape(20, 1, 3) - points.reshape(1, 20, 3)
+    return np.linalg.norm(apart, axis=-1)[np.triu_indices(20, 1)]
 
 
 def test_the_same_filter_everywhere_is_grey():

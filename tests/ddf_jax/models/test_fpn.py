@@ -45,8 +45,8 @@ def test_every_parameter_gets_a_gradient_those_of_the_upsamplers_too():
     carafe = layer(CARAFE, kernel_size=3, compressed_channels=2)
     fpn = formulas.drawn(lambda rngs: FPN(STAGES, channels=4, upsampler=carafe, rngs=rngs))
     features = [jnp.asarray(formulas.image(*shape), jnp.float32) for shape in SHAPES]
-    loss = lambda fpn: sum((level**2).sum() for level in fpn(features))  # noqa: E731
-    for path, gradient in nnx.to_flat_state(nnx.jit(nnx.grad(loss))(fpn)):
+    gradients = nnx.jit(nnx.grad(lambda fpn: sum((level**2).sum() for level in fpn(features))))(fpn)
+    for path, gradient in nnx.to_flat_state(gradients):
         assert jnp.abs(gradient[...]).max() > 0, path
 
 
@@ -78,9 +78,9 @@ def test_the_default_upsampler_is_nearest():
     ],
 )
 def test_features_that_do_not_fit_are_named(shapes, message):
-    fpn = lambda *features: FPN(STAGES, channels=4, rngs=nnx.Rngs(0))(features)  # noqa: E731
+    features = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
     with pytest.raises(ValueError, match=message):
-        jax.eval_shape(fpn, *(jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes))
+        jax.eval_shape(lambda features: FPN(STAGES, channels=4, rngs=nnx.Rngs(0))(features), features)
 
 
 def test_strides_that_do_not_divide_are_named():
