@@ -239,8 +239,8 @@ def _patch(problem: Problem, which: Pass, tap_rows: int, tap_columns: int) -> tu
     terms = tap_rows * tap_columns * sub_pixels
     correlates = which in ("forward", "input")
     columns = min(2, width)
-    if correlates and tap_rows == 1 and spec.scale == 1 and not problem.has_channel:
-        columns = _wide_patch(problem, which, width)
+    if correlates and spec.scale == 1 and not problem.has_channel:
+        columns = _wide_patch(problem, which, width, looped=tap_rows == 1)
     columns = step * math.ceil(columns / step)
     if which == "spatial" and (terms > SUMS_PER_POSITION or problem.has_channel):
         columns = 1
@@ -266,14 +266,20 @@ def _patch(problem: Problem, which: Pass, tap_rows: int, tap_columns: int) -> tu
     return step * math.ceil(rows / step), columns
 
 
-def _wide_patch(problem: Problem, which: Pass, width: int) -> int:
-    """Columns where nothing is kept per tap: seven divide the images of a ResNet, and every x value serves them all.
+def _wide_patch(problem: Problem, which: Pass, width: int, *, looped: bool) -> int:
+    """Columns where nothing is kept per tap: four, or in a loop over filter rows what makes more of each x value.
 
-    In the cotangent of x as many cost 255 registers, unless a patch spans the image and the borders are known. With a
-    stride they see twice the pixels.
+    There a patch spans narrow images, whose borders are then known. Otherwise seven columns divide the images of a
+    ResNet; in the cotangent of x as many cost 255 registers, and with a stride they see twice the pixels.
     """
-    divides = which == "forward" and problem.spec.stride == 1 and width % 7 == 0
-    return min(width, 7 if divides or width <= 7 else 4)
+    columns = 4
+    if looped and width <= 7:
+        columns = width
+    elif looped and which == "forward" and problem.spec.stride == 1 and width % 7 == 0:
+        columns = 7
+    elif looped and which == "input" and width >= 56:
+        columns = 5  # with four, float16 spilled
+    return min(width, columns)
 
 
 def _chunks(problem: Problem, config: BlockConfig) -> int:
