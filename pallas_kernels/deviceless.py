@@ -115,17 +115,21 @@ def one_device(device: Device) -> Any:
     return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=abstract))
 
 
+def lower(function: Callable[..., Any], *arguments: Any, device: Device = DEVICES["h200"]) -> jax.stages.Lowered:
+    """`function(*arguments)` as it would be handed to the compiler for one device; arguments may be abstract."""
+    with one_device(device), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated", DeprecationWarning)
+        return jax.jit(function).trace(*arguments).lower(lowering_platforms=("cuda",))
+
+
 def triton_kernels(
     function: Callable[..., Any], *arguments: Any, device: Device = DEVICES["h200"]
 ) -> list[TritonKernel]:
     """The Triton kernels of `function(*arguments)` on a device, in program order; arguments may be abstract."""
-    with one_device(device), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated", DeprecationWarning)
-        lowered = jax.jit(function).trace(*arguments).lower(lowering_platforms=("cuda",))
     from jaxlib.mlir import ir
 
     kernels = []
-    module: Any = lowered.compiler_ir()
+    module: Any = lower(function, *arguments, device=device).compiler_ir()
     for operation in _operations(module.operation):
         if operation.name != "stablehlo.custom_call":
             continue

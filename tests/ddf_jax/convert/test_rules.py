@@ -11,7 +11,7 @@ from ddf_jax.convert.files import CheckpointError
 from ddf_jax.convert.rules import COUNTER, RULES, naming_of, translate, translate_name
 
 FAMILIES = ("resnet*", "ddf_*", "rednet*", "se_*", "eca_*", "resnext*", "res2net*")
-NAMES = [name for family in FAMILIES for name in models.list_models(family)]
+NAMES = [name for family in FAMILIES for name in models.list_models(family, target="label")]
 
 
 # Those that no model has.
