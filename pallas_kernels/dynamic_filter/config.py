@@ -26,11 +26,10 @@ LOAD_BYTES = 16  # of a thread at once: the widest load there is
 WARPS = 4
 THREADS = 32 * WARPS
 # float32 values that a thread keeps: of taps, of positions, and of both in the spatial cotangent. Of 255 registers the
-# operands in flight and the addresses need the rest: with more than these, kernels spilled. A channel filter is not all
-# kept at once.
+# operands in flight and the addresses need the rest: with more than these, kernels spilled.
 TAP_REGISTERS = 90
 POSITION_REGISTERS = 32
-SPATIAL_REGISTERS = {"alone": 88, "with a channel filter": 140}
+SPATIAL_REGISTERS = 88
 # Multiply-adds written out per program and lane; beyond it the code no longer fits the instruction cache.
 UNROLLED_TERMS = 128
 SUMS_PER_POSITION = 9  # of the spatial cotangent, above which a patch is one position wide
@@ -242,16 +241,13 @@ def _patch(problem: Problem, which: Pass, tap_rows: int, tap_columns: int) -> tu
     if correlates and spec.scale == 1 and not problem.has_channel:
         columns = _wide_patch(problem, which, width, looped=tap_rows == 1)
     columns = step * math.ceil(columns / step)
-    if which == "spatial" and (terms > SUMS_PER_POSITION or problem.has_channel):
-        columns = 1
-    if which == "channel" and sub_pixels > 1:
+    if (which == "spatial" and terms > SUMS_PER_POSITION) or (which == "channel" and sub_pixels > 1):
         columns = 1
     rows = max(1, UNROLLED_TERMS // (terms * columns))
     values = sub_pixels * problem.lanes  # of y or dy at a position
     if which == "spatial":
         shared = problem.lanes * terms if problem.has_channel else 0
-        registers = SPATIAL_REGISTERS["with a channel filter" if problem.has_channel else "alone"]
-        rows = min(rows, (registers - shared) // (columns * (terms + values)))
+        rows = min(rows, (SPATIAL_REGISTERS - shared) // (columns * (terms + values)))
     elif not correlates or tap_rows == 1:
         # With all taps at once only the rows a tap row apart are in flight; a loop over taps keeps the sums of every
         # position and where its spatial filter lies.
@@ -261,8 +257,6 @@ def _patch(problem: Problem, which: Pass, tap_rows: int, tap_columns: int) -> tu
     lines = problem.batch * math.ceil(width / columns) * problem.channels / (THREADS * problem.lanes)
     rows = max(1, min(rows, height, round(lines * height / PROGRAMS_PER_DEVICE)))
     rows = math.ceil(height / math.ceil(height / rows))  # 56 rows in sevens of eight, not in eights and a rest
-    if which == "spatial":
-        rows = 2 ** int(math.log2(rows))  # three spilled on sm_80
     return step * math.ceil(rows / step), columns
 
 
