@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from ddf_jax.data.sources import DataInfo
 from ddf_jax.layers.joint_upsampling import bicubic_upsample, guided_upsample, joint_bilateral_upsample
@@ -113,8 +114,9 @@ def draw_depth(batch: Mapping[str, np.ndarray], answers: Mapping[str, np.ndarray
     image, low, truth = batch["image"], batch["low"], batch["depth"]
     columns = ["picture", "input", *answers, "truth", f"error of {list(answers)[-1]}"]
     count, (height, width) = len(image), image.shape[1:3]
-    figure = Figure(figsize=(1.45 * len(columns), 1.45 * height / width * count + 0.25), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)  # type: ignore[union-attr]
+    size = (1.45 * len(columns), 1.45 * height / width * count + 0.25)
+    layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
+    figure = Figure(figsize=size, layout=layout)
     FigureCanvasAgg(figure)
     grid = figure.subplots(count, len(columns), squeeze=False)
     for row, axes in enumerate(grid):
