@@ -21,6 +21,7 @@ from ddf_jax.verify.weights import make_batch, make_weights, rounded_to
 
 # Of `make_weights`: float64 has the digits to compare networks whose units switch.
 MARGINS = {"float64": 1.0, "float32": 4.25}
+TIE = 1e-5  # a share of a tensor's largest value, ten times what float32 loses on the way to a max-pool
 
 
 def verify(
@@ -62,7 +63,7 @@ def verify(
     """
     try:
         from ddf_jax import torch_port
-        from ddf_jax.verify.observe_torch import calibrate, observe_torch
+        from ddf_jax.verify.observe_torch import calibrate, observe_torch, part_ties
     except ImportError as error:
         raise ValueError('Comparing with PyTorch needs it: `pip install "ddf-jax[torch]"`.') from error
     ports = torch_port.list_models()
@@ -77,17 +78,18 @@ def verify(
     options = options or {}
     stored = None if checkpoint is None else _stored_weights(checkpoint)
     num_classes = 10 if stored is None or "fc.bias" not in stored else stored["fc.bias"].size
-    images = make_batch(size, batch=batch, channels=options.get("in_channels", 3), num_classes=num_classes, seed=seed)
-    images = images._replace(images=rounded_to(images.images, dtype))
+    drawn = make_batch(size, batch=batch, channels=options.get("in_channels", 3), num_classes=num_classes, seed=seed)
     reports = []
     for name in tqdm.tqdm(names, unit="model", disable=len(names) < 2):
         theirs = torch_port.create(name, num_classes=num_classes, **options)
         shapes = {key: tuple(value.shape) for key, value in theirs.state_dict().items()}
         if stored is None:
-            weights = calibrate(theirs, make_weights(shapes, margin=MARGINS[dtype], seed=seed), images)
+            weights = calibrate(theirs, make_weights(shapes, margin=MARGINS[dtype], seed=seed), drawn)
         else:  # a file need not hold torch's counters
             weights = {key: np.zeros((), np.int64) for key in shapes if key.endswith(COUNTER)} | stored
         weights = {key: rounded_to(value, dtype) for key, value in weights.items()}
+        images = drawn if dtype == "float64" else part_ties(theirs, weights, drawn, within=TIE)
+        images = images._replace(images=rounded_to(images.images, dtype))
         with jax.enable_x64(dtype == "float64"):
             ours = create_abstract(name, dtype, num_classes, options)
             load_tensors(ours, weights, str(checkpoint or "what was made up"))

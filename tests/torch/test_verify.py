@@ -11,6 +11,8 @@ from ddf_jax import models, torch_port
 from ddf_jax.cli import main
 from ddf_jax.verify import draw_errors, format_table, verify
 from ddf_jax.verify.observation import KINDS
+from ddf_jax.verify.observe_torch import part_ties
+from ddf_jax.verify.weights import Batch
 from pallas_kernels.dynamic_filter import api
 
 
@@ -27,6 +29,7 @@ def test_every_model_with_official_names_has_a_port():
 
 PORTS = torch_port.list_models()
 ONE_OF_EACH_FAMILY = ("resnet18", "resnet50", "ddf_resnet18", "ddf_resnet50", "ddf_add_resnet50")
+RELATIVES = ("rednet26", "se_resnet50", "eca_resnet50", "resnext50_32x4d", "res2net50_26w_4s")
 
 
 @pytest.mark.parametrize("name", PORTS)
@@ -43,7 +46,7 @@ def test_in_float32_too(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("name", ONE_OF_EACH_FAMILY)
+@pytest.mark.parametrize("name", ONE_OF_EACH_FAMILY + RELATIVES)
 def test_at_full_size_too(name, dtype):
     assert_passes(name, dtype=dtype, size=(224, 224))
 
@@ -52,6 +55,31 @@ def test_at_full_size_too(name, dtype):
 def test_small_images_and_other_sizes_too(dtype):
     options = {"stem": "small", "width": 32, "blocks": (1, 1, 1), "in_channels": 1}
     assert_passes("ddf_resnet18", dtype=dtype, size=(9, 8), batch=16, options=options)
+
+
+def test_largest_values_of_a_pools_windows_are_moved_apart():
+    class Pool(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pool = nn.MaxPool2d(3, 2, padding=1)
+
+        def forward(self, x):
+            return self.pool(x)
+
+    images = np.random.RandomState(0).uniform(1, 2, (2, 32, 48, 3))
+    images[0, 8, 10:12] = 5.0  # in one window, and in no other with a larger one
+    batch = Batch(images, np.zeros(2, np.int64))
+    apart = part_ties(Pool(), {}, batch, within=1e-5).images
+    windows = torch.from_numpy(apart).permute(0, 3, 1, 2)
+    windows = nn.functional.pad(windows, [1] * 4, value=-torch.inf).unfold(2, 3, 2).unfold(3, 3, 2).flatten(-2)
+    first, second = windows.topk(2).values.unbind(-1)
+    assert (first - second).min() >= 1e-5 * windows.max()
+    moved = np.abs(apart - images).max(-1) > 0
+    assert moved[0, 8, 10:12].all()
+    assert 0 < moved.mean() < 0.5
+    np.testing.assert_allclose(apart, images, atol=0.1)
+    with pytest.raises(RuntimeError, match=r"must not tie within 0.5; some do"):
+        part_ties(Pool(), {}, batch, within=0.5)
 
 
 SMALL = {"width": 16, "blocks": (1, 1), "num_classes": 5}
