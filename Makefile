@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 .PHONY: train zoo depth test test-torch test-slow check format clean
 .DELETE_ON_ERROR:
@@ -25,20 +26,20 @@ depth: $(VENV)/.installed
 	$(BIN)/python -m experiments.depth runs/joint_depth_4x runs/joint_depth_4x_pac_net runs/joint_depth_4x_djf
 
 test: $(VENV)/.installed-deviceless
-	PYTHONPATH=$(abspath $(VENV)/deviceless) $(BIN)/python -m pytest
+	PYTHONPATH=$(abspath $(VENV)/deviceless) $(PYTEST)
 
 test-torch: $(VENV)/.installed-torch
-	$(BIN)/python -m pytest tests/torch
+	$(PYTEST) tests/torch
 
 test-slow: $(VENV)/.installed-torch $(VENV)/.installed-deviceless
-	PYTHONPATH=$(abspath $(VENV)/deviceless) $(BIN)/python -m pytest -m slow
-	$(BIN)/python -m pytest -m slow tests/torch
+	PYTHONPATH=$(abspath $(VENV)/deviceless) $(PYTEST) -m slow
+	$(PYTEST) -m slow tests/torch
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
