@@ -22,8 +22,7 @@ zoo: train
 depth: $(VENV)/.installed
 	$(BIN)/ddf train joint_depth_4x
 	$(BIN)/ddf train joint_depth_4x_pac_net
-	$(BIN)/ddf train joint_depth_4x_djf
-	$(BIN)/python -m experiments.depth runs/joint_depth_4x runs/joint_depth_4x_pac_net runs/joint_depth_4x_djf
+	$(BIN)/python -m experiments.depth runs/joint_depth_4x runs/joint_depth_4x_pac_net
 
 test: $(VENV)/.installed-deviceless
 	PYTHONPATH=$(abspath $(VENV)/deviceless) $(PYTEST)

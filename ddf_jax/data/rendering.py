@@ -24,7 +24,7 @@ def render_room(rng: np.random.Generator, height: int, width: int) -> View:
 
     Floor, walls and ceiling are the inside of a box. In it stand, lie and lean boxes (cupboards, tables on legs, poles,
     boards) and spheres. Stripes, checks, grain and posters put edges into the colours where the depth has none, and
-    some things are painted as what is behind them, so that depth has edges that the colours hardly show.
+    a few things are painted as what is behind them, so that depth has edges that the colours hardly show.
     """
     size = rng.uniform((3.0, 2.3, 3.5), (6.5, 3.2, 7.5)).astype(np.float32)
     eye, rays = _camera(rng, size, height, width)
@@ -235,8 +235,9 @@ def _at(centre: Any, half: Any, turn: np.ndarray, paint: Paint) -> Box:
 
 
 def _paint(rng: np.random.Generator) -> Paint:
-    base = rng.uniform(0.05, 0.9) * (1 - rng.uniform(0, 0.8) * rng.dirichlet((1, 1, 1)))
-    if rng.random() < 0.1:
+    hue = rng.permutation([0.0, rng.uniform(), 1.0])
+    base = rng.uniform(0.1, 0.9) * (1 - rng.uniform(0.1, 0.9) * hue)
+    if rng.random() < 0.02:
         base = _WALL * rng.uniform(0.85, 1.1)
     other = np.clip(base + rng.normal(0, 0.25, 3), 0.02, 0.98)
     direction = rotation(yaw=rng.uniform(0, 90), pitch=rng.uniform(0, 90))[:, 0]
@@ -244,7 +245,7 @@ def _paint(rng: np.random.Generator) -> Paint:
     return Paint(np.stack([base, other]), str(pattern), direction, rng.uniform(0.12, 0.45))
 
 
-_WALL = np.array([0.62, 0.58, 0.5])  # what most walls are painted like, and a tenth of the things too
+_WALL = np.array([0.62, 0.58, 0.5])  # what some walls and a few things are painted like
 
 
 def _walls(rng: np.random.Generator, room: Box, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -257,7 +258,7 @@ def _walls(rng: np.random.Generator, room: Box, point: np.ndarray) -> tuple[np.n
         on = np.flatnonzero((axis == face[0]) & (sign == 2 * face[1] - 1))
         floor_or_ceiling = face[0] == 1
         paint = _paint(rng)
-        if not (floor_or_ceiling and face[1] == 0) and rng.random() < 0.5:
+        if not (floor_or_ceiling and face[1] == 0) and rng.random() < 0.2:
             paint = dataclasses.replace(paint, colours=np.stack([_WALL * rng.uniform(0.8, 1.2)] * 2))
         flat = place[on]
         flat[:, face[0]] = 0.0

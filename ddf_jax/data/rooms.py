@@ -20,8 +20,8 @@ class Rooms(tfds.core.GeneratorBasedBuilder):
     (split, i) alone. Depth is stored in whole millimetres, as PNG of 16 bits; every pixel has one.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012  (declared as a class variable by the base class)
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES = {"1.1.0": "Paints of more different colours.", "1.0.0": "First version."}  # noqa: RUF012  (declared as a class variable by the base class)
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(

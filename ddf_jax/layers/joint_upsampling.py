@@ -5,6 +5,9 @@ Depth of lower resolution is `low` [B, h, w, 1], 0 in holes. Its pixel (i, j) wa
 in float32.
 """
 
+import math
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,7 +47,7 @@ def joint_bilateral_upsample(
     .. math:: y_p = \frac{1}{Z_p} \sum_{q} x_q \;
         e^{-\lVert p - q \rVert^2 / (2 S^2 \sigma_s^2)} \; e^{-\lVert I_p - I_q \rVert^2 / (2 \sigma_c^2)}
 
-    over the measured samples of a window of 2·radius + 1. It is a `dynamic_upsample` by spatial filters alone.
+    over the measured samples of a window of 2·radius + 1.
 
     Args:
       image: [B, H, W, C], the guidance I.
@@ -52,27 +55,44 @@ def joint_bilateral_upsample(
 
     Reference: Kopf et al., "Joint Bilateral Upsampling", SIGGRAPH 2007.
     """
-    height, width, colours = image.shape[1:]
-    filled, rows, columns = fill_holes(low), low.shape[1], low.shape[2]
-    fine = _blocks(pad_to(image.astype(jnp.float32), scale * rows, scale * columns), scale)  # [B, h, w, S², C]
-    samples = fine[:, :, :, (scale // 2) * (scale + 1)]
-    measured = (low > 0).astype(jnp.float32)
-    # Where nothing in reach was measured, what fills the holes counts a little.
-    values = jnp.concatenate([samples, jnp.maximum(measured, 1e-6)], -1)
-    values = jnp.pad(values, ((0, 0), (radius, radius), (radius, radius), (0, 0)))
+    (height, width), (rows, columns) = image.shape[1:3], low.shape[1:3]
+    image = pad_to(image.astype(jnp.float32), scale * rows, scale * columns)
+    unlike = colour_distances(image, scale=scale, radius=radius) / (2 * sigma_colour**2)
+    far = place_distances(scale=scale, radius=radius) / (2 * sigma_space**2)
+    weights = window_weights(-far - unlike, low > 0)
+    return dynamic_upsample(fill_holes(low), weights[:, :, :, :, None], None, scale=scale)[:, :height, :width]
 
-    place = (jnp.arange(scale) - scale // 2) / scale
-    filters = []
-    for i in range(2 * radius + 1):
-        for j in range(2 * radius + 1):
-            window = values[:, i : i + rows, j : j + columns, None]
-            far = (i - radius - place)[:, None] ** 2 + (j - radius - place)[None] ** 2
-            near = jnp.exp(-far / (2 * sigma_space**2)).reshape(1, 1, 1, scale**2)
-            unlike = ((window[..., :colours] - fine) ** 2).sum(-1)
-            filters.append(near * jnp.exp(-unlike / (2 * sigma_colour**2)) * window[..., colours])
-    spatial = jnp.stack(filters, -1) + 1e-30
-    spatial = spatial / spatial.sum(-1, keepdims=True)
-    return dynamic_upsample(filled, spatial[:, :, :, :, None], None, scale=scale)[:, :height, :width]
+
+def window_weights(logits: Array, measured: Array) -> Array:
+    """Softmax over the measured samples of each window: logits [B, h, w, S², K²] to weights of that shape.
+
+    Those beyond the border weigh 0. Where nothing in reach was `measured` [B, h, w, 1], what fills holes counts.
+    """
+    size = math.isqrt(logits.shape[-1])
+    border = ((0, 0), (size // 2, size // 2), (size // 2, size // 2), (0, 0))
+    share = jnp.pad(jnp.maximum(measured.astype(jnp.float32), 1e-6), border)
+    share = jnp.concatenate(list(_windows(share, size)), -1)[:, :, :, None]  # 0 beyond the border
+    return jax.nn.softmax(jnp.where(share > 0, logits + jnp.log(jnp.maximum(share, 1e-6)), -1e9), axis=-1)
+
+
+def colour_distances(image: Array, *, scale: int, radius: int) -> Array:
+    """How unlike each pixel's colour is to those where samples were taken: ‖I_p - I_q‖², [B, h, w, S², K²].
+
+    Args:
+      image: [B, S·h, S·w, C]; of a window's K² = (2·radius + 1)² samples, those beyond the border repeat the last.
+    """
+    fine = blocks(image, scale)  # [B, h, w, S², C]
+    samples = fine[:, :, :, (scale // 2) * (scale + 1)]
+    samples = jnp.pad(samples, ((0, 0), (radius, radius), (radius, radius), (0, 0)), mode="edge")
+    return jnp.stack([((q[:, :, :, None] - fine) ** 2).sum(-1) for q in _windows(samples, 2 * radius + 1)], -1)
+
+
+def place_distances(*, scale: int, radius: int) -> np.ndarray:
+    """How far each of a block's pixels is from where samples were taken, squared, in low pixels: [1, 1, 1, S², K²]."""
+    place, window = (np.arange(scale) - scale // 2) / scale, np.arange(-radius, radius + 1)
+    squares = (window - place[:, None]) ** 2
+    both = squares[:, None, :, None] + squares[None, :, None, :]
+    return both.reshape(1, 1, 1, scale**2, -1).astype(np.float32)
 
 
 def guided_upsample(low: Array, image: Array, *, scale: int, radius: int = 4, epsilon: float = 1e-3) -> Array:
@@ -111,14 +131,22 @@ def _fill(values: Array, weights: Array) -> Array:
     if height == width == 1:
         return values
     even = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
-    sums, counts = (_blocks(jnp.pad(x, even), 2).sum(3) for x in (values * weights, weights))
+    sums, counts = (blocks(jnp.pad(x, even), 2).sum(3) for x in (values * weights, weights))
     averages = jnp.where(counts > 0, sums / jnp.maximum(counts, 1.0), 0.0)
     coarse = _fill(averages, (counts > 0).astype(counts.dtype))
     around = jnp.repeat(jnp.repeat(coarse, 2, axis=1), 2, axis=2)[:, :height, :width]
     return jnp.where(weights > 0, values, around)
 
 
-def _blocks(x: Array, scale: int) -> Array:
+def _windows(padded: Array, size: int) -> Iterator[Array]:
+    """[B, H + size - 1, W + size - 1, C] to each tap's [B, H, W, C], row by row."""
+    height, width = (extent - size + 1 for extent in padded.shape[1:3])
+    for i in range(size):
+        for j in range(size):
+            yield padded[:, i : i + height, j : j + width]
+
+
+def blocks(x: Array, scale: int) -> Array:
     """[B, S·h, S·w, C] to [B, h, w, S², C]: the pixels of each block, row by row."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // scale, scale, width // scale, scale, channels).swapaxes(2, 3)
@@ -127,8 +155,8 @@ def _blocks(x: Array, scale: int) -> Array:
 
 def space_to_depth(x: Array, scale: int) -> Array:
     """[B, S·h, S·w, C] to [B, h, w, S²·C]: the channels of each block's pixels, one pixel after the other."""
-    blocks = _blocks(x, scale)
-    return blocks.reshape(*blocks.shape[:3], -1)
+    pixels = blocks(x, scale)
+    return pixels.reshape(*pixels.shape[:3], -1)
 
 
 def depth_to_space(x: Array, scale: int) -> Array:

@@ -26,6 +26,7 @@ from ddf_jax.layers.joint_upsampling import (
     pad_to,
     space_to_depth,
 )
+from ddf_jax.models.depth_filters import DepthFilters
 from ddf_jax.models.guided_steps import FAN_IN, DDFStep, GuidedStep, PACStep, pointwise
 from ddf_jax.models.initial_keys import InitialKeys
 from ddf_jax.models.registry import register
@@ -38,7 +39,7 @@ BASES: dict[str, Callable[[Array, Array, int], Array]] = {
     ),
     "joint_bilateral": lambda low, image, scale: joint_bilateral_upsample(low, image, scale=scale, radius=1),
 }
-STEPS = "steps"  # what the steps carry is the base
+FILTERS = "filters"  # depth is chosen by `DepthFilters`, not added to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +53,14 @@ class DepthConfig:
     in_channels: int = 3
     """Of the picture."""
     base: str = "bicubic"
-    """What the network adds to: one of `BASES`, or in PAC-Net's layout "steps", depth carried up by the steps."""
+    """What the network adds to: one of `BASES`, or in PAC-Net's layout "filters", which `DepthFilters` explains."""
     dtype: Any = jnp.float32
     """Compute dtype."""
     param_dtype: Any = jnp.float32
     """Storage dtype."""
 
     def __post_init__(self) -> None:
-        bases = [*BASES, STEPS] if isinstance(self, StepwiseConfig) else [*BASES]
+        bases = [*BASES, FILTERS] if isinstance(self, StepwiseConfig) else [*BASES]
         if self.base not in bases:
             raise ValueError(f"`base` must be one of {', '.join(bases)}, got {self.base!r}.")
 
@@ -161,31 +162,35 @@ class StepwiseUpsampler(DepthUpsampler):
         self.encoder = _convs([2] + [width] * config.depth_layers, [k] * config.depth_layers, dtypes)
         hidden = [config.guidance_width or width] * (config.guidance_layers - 1)
         folded = config.guidance_stride**2
-        ends = (folded * config.in_channels, folded * guide * count)
+        chooses = config.base == FILTERS
+        ends = (folded * (config.in_channels + chooses), folded * guide * count)
         self.guide = _convs([ends[0], *hidden, ends[1]], [k] * config.guidance_layers, dtypes)
-        carries = config.base == STEPS
-        self.steps: Any = nnx.List(
-            [config.step(width, guide, first=index == 0, carries=carries, **dtypes) for index in range(count)]
-        )
+        self.steps: Any = nnx.List([config.step(width, guide, first=index == 0, **dtypes) for index in range(count)])
         self.mixes = nnx.List([pointwise(width, width, dtypes) for _ in range(count)])
         hidden = [width] * (config.output_layers - 1)
-        self.decoder = _convs([width, *hidden, 1], [k] * config.output_layers, dtypes)
+        self.filters: Any = DepthFilters(config.scale) if chooses else nnx.data(None)
+        last = (DepthFilters.channels, 1, {"kernel_init": nnx.initializers.zeros}) if chooses else (1, k, {})
+        decoder = _convs([width, *hidden], [k] * len(hidden), dtypes)
+        self.decoder = nnx.List([*decoder, *_convs([width, last[0]], [last[1]], dtypes | last[2])])
         self.config = config
 
     def refine(self, picture: Array, depth: Array, base: Array) -> Array:
-        carries = self.config.base == STEPS
-        # Depth of holes was filled in; it is carried where nothing else is within reach.
-        value, weight = depth[..., :1].astype(jnp.float32), jnp.maximum(depth[..., 1:].astype(jnp.float32), 1e-3)
+        if self.config.base != FILTERS:
+            return base + self._decoded(picture, depth).astype(jnp.float32)
+        colours, (values, measured) = picture.astype(jnp.float32), jnp.split(depth.astype(jnp.float32), 2, axis=-1)
+        prior = self.filters.prior(colours)
+        chosen = self.filters.choose(prior, values, measured)
+        features = self._decoded(jnp.concatenate([picture, chosen.astype(picture.dtype)], -1), depth)
+        return self.filters(features, prior, colours, values, measured)
+
+    def _decoded(self, picture: Array, depth: Array) -> Array:
         x = jax.nn.relu(_chain(self.encoder, depth))
         fold = self.config.guidance_stride
         guidance = depth_to_space(_chain(self.guide, space_to_depth(picture, fold)), fold)
         guidance = jnp.split(guidance, len(self.steps), axis=-1)
         for index, (step, mix) in enumerate(zip(self.steps, self.mixes, strict=True)):
-            shrunk = _average(guidance[index], 2 ** (len(self.steps) - 1 - index))
-            x = jax.nn.relu(mix(step(x, shrunk)))
-            if carries:
-                value, weight = step.carry(value, weight, shrunk), jnp.ones((), jnp.float32)
-        return (value if carries else base) + _chain(self.decoder, x).astype(jnp.float32)
+            x = jax.nn.relu(mix(step(x, _average(guidance[index], 2 ** (len(self.steps) - 1 - index)))))
+        return _chain(self.decoder, x)
 
 
 class DeepJointFilter(DepthUpsampler):

@@ -2,14 +2,11 @@
 
 from typing import Any, Protocol
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from ddf_jax.layers import DDFUp, PACUp, PointwiseConv
 from ddf_jax.layers.joint_upsampling import space_to_depth
-from pallas_kernels import dynamic_upsample
 
 # He et al., 2015: a guidance that starts smaller leaves the Gaussians of PAC flat, and their gradients 0.
 FAN_IN = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -17,10 +14,7 @@ FAN_IN = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 class GuidedStep(Protocol):
     """Makes what doubles the resolution by a guidance of the doubled one: `module(x, guidance)`, [B, H, W, channels]
-    and [B, 2·H, 2·W, guidance_channels] to [B, 2·H, 2·W, channels]. The first step of a network is told so.
-
-    One that `carries` also has `module.carry(depth, measured, guidance)`: averages of depth [B, H, W, 1], weighed by
-    `measured` [B, H, W, 1] and by the guidance, [B, 2·H, 2·W, 1]."""
+    and [B, 2·H, 2·W, guidance_channels] to [B, 2·H, 2·W, channels]. The first step of a network is told so."""
 
     def __call__(
         self,
@@ -29,7 +23,6 @@ class GuidedStep(Protocol):
         /,
         *,
         first: bool,
-        carries: bool,
         dtype: Any,
         param_dtype: Any,
         rngs: Any,
@@ -37,10 +30,7 @@ class GuidedStep(Protocol):
 
 
 class DDFStep(nnx.Module):
-    """`DDFUp`, whose filters are generated from all four pixels of the guidance that a pixel of x becomes.
-
-    Depth is carried by spatial filters generated in the same way, one for each sub-pixel, with a softmax over the taps.
-    """
+    """`DDFUp`, whose filters are generated from all four pixels of the guidance that a pixel of x becomes."""
 
     def __init__(
         self,
@@ -48,7 +38,6 @@ class DDFStep(nnx.Module):
         guidance_channels: int,
         *,
         first: bool,
-        carries: bool = False,
         heads: int = 1,
         squeeze_ratio: float = 0.2,
         **dtypes: Any,
@@ -56,15 +45,9 @@ class DDFStep(nnx.Module):
         del first
         guide = 4 * guidance_channels
         self.up = DDFUp(channels, guidance_channels=guide, heads=heads, squeeze_ratio=squeeze_ratio, **dtypes)
-        self.weights: Any = pointwise(guide, 4 * 9, dtypes) if carries else nnx.data(None)
 
     def __call__(self, x: Array, guidance: Array) -> Array:
         return self.up(x, space_to_depth(guidance, 2))
-
-    def carry(self, depth: Array, measured: Array, guidance: Array) -> Array:
-        weights = self.weights(space_to_depth(guidance, 2)).astype(jnp.float32)
-        spatial = jax.nn.softmax(weights.reshape(*weights.shape[:3], 4, 1, 9), axis=-1)
-        return _normalised(dynamic_upsample(_weighted(depth, measured), spatial, None, scale=2))
 
 
 class PACStep(nnx.Module):
@@ -74,18 +57,13 @@ class PACStep(nnx.Module):
     the first step is done upside down and mirrored.
     """
 
-    def __init__(self, channels: int, guidance_channels: int, *, first: bool, carries: bool = False, **dtypes: Any):
+    def __init__(self, channels: int, guidance_channels: int, *, first: bool, **dtypes: Any):
         del guidance_channels
         self.up = PACUp(channels, scale=2, **dtypes)
-        self.average: Any = PACUp(2, scale=2, learned=False, **dtypes) if carries else nnx.data(None)
         self.turned = first
 
     def __call__(self, x: Array, guidance: Array) -> Array:
         return self._turn(self.up(self._turn(x), self._turn(guidance)))
-
-    def carry(self, depth: Array, measured: Array, guidance: Array) -> Array:
-        averages = self.average(self._turn(_weighted(depth, measured)), self._turn(guidance))
-        return _normalised(self._turn(averages.astype(jnp.float32)))
 
     def _turn(self, x: Array) -> Array:
         return x[:, ::-1, ::-1] if self.turned else x
@@ -94,13 +72,3 @@ class PACStep(nnx.Module):
 def pointwise(given: int, made: int, dtypes: dict[str, Any]) -> PointwiseConv:
     """A 1×1 convolution with a bias."""
     return PointwiseConv(given, made, use_bias=True, kernel_init=FAN_IN, **dtypes)
-
-
-def _weighted(depth: Array, measured: Array) -> Array:
-    """[B, H, W, 2]: weights may vanish beyond the border too, so that sums of both give an average."""
-    weights = jnp.broadcast_to(measured, depth.shape)
-    return jnp.concatenate([depth * weights, weights], -1)
-
-
-def _normalised(sums: Array) -> Array:
-    return sums[..., :1] / (sums[..., 1:] + 1e-8)

@@ -5,7 +5,7 @@ import functools
 import io
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from ddf_jax.data.sources import DataInfo
 from ddf_jax.layers.joint_upsampling import bicubic_upsample, guided_upsample, joint_bilateral_upsample
-from ddf_jax.training.losses import root_mean_square
+from ddf_jax.training.losses import charbonnier, root_mean_square
 from ddf_jax.training.task import Batch, Outcome, Scores
 
 _CENTIMETRES = 100.0
@@ -33,7 +33,7 @@ class DepthCounts(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class DepthUpsampling:
-    """Root of the mean squared error over the measured pixels: of a batch in training, of the whole set in evaluation.
+    """Root of the mean squared error over the measured pixels of the whole set; training may minimise another loss.
 
     A batch's `low` is depth of lower resolution [B, ⌈H/S⌉, ⌈W/S⌉, 1] and its `depth` the truth [B, H, W, 1], float32 in
     metres and 0 where nothing was measured. The model answers `model(image, low)` [B, H, W, 1].
@@ -41,6 +41,8 @@ class DepthUpsampling:
 
     scale: int
     """S"""
+    loss: Literal["rmse", "charbonnier"] = "rmse"
+    """What training minimises."""
     quality = "rmse"
     draws = True
 
@@ -58,9 +60,10 @@ class DepthUpsampling:
         }
 
     def outcome(self, model: Any, batch: Batch) -> Outcome:
-        rmse = root_mean_square(model(batch["image"], batch["low"]) - batch["depth"], _measured(batch))
+        errors, measured = model(batch["image"], batch["low"]) - batch["depth"], _measured(batch)
+        rmse = root_mean_square(errors, measured)
         return Outcome(
-            loss=rmse,
+            loss=rmse if self.loss == "rmse" else charbonnier(errors, measured),
             quality=rmse * _CENTIMETRES,
             faults={
                 "pixels that are not finite": ~jnp.all(jnp.isfinite(batch["image"])),

@@ -59,6 +59,8 @@ class Recipe:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute dtype; parameters and statistics are kept in float32."""
     label_smoothing: float = 0.0
+    depth_loss: Literal["rmse", "charbonnier"] = "rmse"
+    """Of the errors in metres: the root of their mean square, or of their absolute values the mean, smoothed at 0."""
     seed: int = 0
     evaluate_every: float = 1.0
     """Epochs between two evaluations; 0: only at the end."""

@@ -9,7 +9,7 @@ from ddf_jax.training.task import Task
 
 TASKS: dict[str, Callable[[Recipe], Task]] = {
     "label": lambda recipe: Classification(recipe.label_smoothing),
-    "depth": lambda recipe: DepthUpsampling(recipe.data.scale),
+    "depth": lambda recipe: DepthUpsampling(recipe.data.scale, recipe.depth_loss),
 }
 
 

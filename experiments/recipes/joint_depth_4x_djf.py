@@ -1,6 +1,6 @@
 """Deep joint filtering in the place of the network of `joint_depth_4x`, on as many pictures.
 
-It adds to joint bilateral upsampling, for it has no steps that could carry depth up.
+It adds to joint bilateral upsampling, for its layout has no steps.
 
 Command:   ddf train joint_depth_4x_djf
 Hardware:  2 CPU cores

@@ -23,7 +23,7 @@ PARAMETERS = {
     ("djf", 16): 56_323,
 }
 
-SMALL = {"channels": 4, "guidance_channels": 2, "kernel_size": 3, "base": "steps"}
+SMALL = {"channels": 4, "guidance_channels": 2, "kernel_size": 3, "base": "filters"}
 TINY = {
     "ddf_up_net": {**SMALL, "squeeze_ratio": 1.0, "heads": 2},
     "pac_net": {**SMALL, "guidance_stride": 2, "guidance_width": 5},
@@ -135,8 +135,8 @@ def test_what_does_not_fit_is_refused():
         get_config("pac_net", scale=6)
     with pytest.raises(ValueError, match="`guidance_stride` must divide `scale`, 4, got 3"):
         get_config("ddf_up_net", guidance_stride=3)
-    with pytest.raises(ValueError, match="`base` must be one of bicubic, joint_bilateral, got 'steps'"):
-        get_config("djf", base="steps")
+    with pytest.raises(ValueError, match="`base` must be one of bicubic, joint_bilateral, got 'filters'"):
+        get_config("djf", base="filters")
     with pytest.raises(ValueError, match="must be at least 1"):
         get_config("ddf_up_net", depth_layers=0)
     with pytest.raises(ValueError, match="has no option 'num_classes'"):
