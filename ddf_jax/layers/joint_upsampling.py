@@ -87,12 +87,12 @@ def colour_distances(image: Array, *, scale: int, radius: int) -> Array:
     return jnp.stack([((q[:, :, :, None] - fine) ** 2).sum(-1) for q in _windows(samples, 2 * radius + 1)], -1)
 
 
-def place_distances(*, scale: int, radius: int) -> np.ndarray:
+def place_distances(*, scale: int, radius: int) -> Array:
     """How far each of a block's pixels is from where samples were taken, squared, in low pixels: [1, 1, 1, S², K²]."""
     place, window = (np.arange(scale) - scale // 2) / scale, np.arange(-radius, radius + 1)
     squares = (window - place[:, None]) ** 2
     both = squares[:, None, :, None] + squares[None, :, None, :]
-    return both.reshape(1, 1, 1, scale**2, -1).astype(np.float32)
+    return jnp.asarray(both.reshape(1, 1, 1, scale**2, -1), jnp.float32)
 
 
 def guided_upsample(low: Array, image: Array, *, scale: int, radius: int = 4, epsilon: float = 1e-3) -> Array:

@@ -23,6 +23,7 @@ from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
 from ddf_jax.training.schedules import adam, learning_rate_schedule, make_plan
 from ddf_jax.training.state import ModelState, create_model
 from ddf_jax.training.step import eval_step
+from ddf_jax.training.tasks import task_of
 
 TASK = DepthUpsampling(scale=2)
 INFO = DataInfo(0, (), channels=3, train_size=80, eval_size=5, image_size=4, eval_shape=(5, 6), scale=2)
@@ -79,6 +80,18 @@ def test_holes_and_padding_have_no_part_in_the_loss_nor_in_its_gradient():
     assert not any(outcome.faults.values())
     broken = TASK.outcome(Offset(), clean | {"depth": -clean["depth"]}).faults
     assert [what for what, found in broken.items() if found] == ["depth that is not finite or negative"]
+
+
+def test_training_minimises_the_loss_of_the_recipe_and_shows_the_rmse():
+    [batch] = batches(8, 8, np.random.default_rng(0))
+    for loss in ("rmse", "charbonnier"):
+        task = task_of(Recipe("x", data=DataConfig(target="depth", scale=2), depth_loss=loss))
+        outcome = task.outcome(Offset(), {name: jnp.asarray(values) for name, values in batch.items()})
+        errors = (batch["image"][..., :1] - batch["depth"])[batch["depth"] > 0].astype(np.float64)
+        rmse = np.sqrt(np.mean(errors**2))
+        expected = {"rmse": rmse, "charbonnier": np.mean(np.sqrt(errors**2 + 1e-4) - 0.01)}[loss]
+        assert float(outcome.loss) == pytest.approx(expected, rel=1e-3)
+        assert float(outcome.quality) == pytest.approx(100 * rmse, rel=1e-3)
 
 
 def test_a_root_mean_square_of_nothing_or_of_zeros_has_a_finite_gradient():

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddf_jax.training.losses import masked_mean, softmax_cross_entropy
+from ddf_jax.training.losses import charbonnier, masked_mean, softmax_cross_entropy
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
@@ -29,3 +29,12 @@ def test_the_mean_is_over_real_examples_only():
     values = jnp.array([1.0, 2.0, 1000.0])
     assert float(masked_mean(values, jnp.array([True, True, False]))) == 1.5
     assert float(masked_mean(values, jnp.zeros(3, bool))) == 0.0
+
+
+def test_charbonnier_is_its_formula_and_smooth_at_0():
+    values, mask = jnp.array([0.0, -0.03, 2.0, jnp.inf]), jnp.array([True, True, True, False])
+    loss, gradient = jax.value_and_grad(charbonnier)(values, mask)
+    expected = np.sqrt(np.array([0, 0.03, 2.0]) ** 2 + 0.01**2) - 0.01
+    np.testing.assert_allclose(loss, expected.mean(), rtol=1e-5)
+    np.testing.assert_allclose(gradient[:3], np.array([0, -0.03, 2.0]) / (expected + 0.01) / 3, rtol=1e-5)
+    assert float(charbonnier(values, jnp.zeros(4, bool))) == 0.0

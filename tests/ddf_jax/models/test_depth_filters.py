@@ -1,0 +1,84 @@
+"""Filters over depth: what they choose, what they leave in its place, and what holes and borders do to them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from ddf_jax.layers.joint_upsampling import joint_bilateral_upsample
+from ddf_jax.models.depth_filters import DepthFilters
+
+
+def inputs(scale: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """A picture of two colours, depth [1, 4, 5, 1] that differs with the colour, and where it was measured."""
+    rng = np.random.default_rng(0)
+    right = np.arange(5 * scale) >= 2 * scale
+    picture = np.where(right[None, :, None], 0.8, 0.2) + rng.normal(0, 0.01, (1, 4 * scale, 5 * scale, 3))
+    depth = np.where(np.arange(5) >= 2, 5.0, 1.0)[None, None, :, None] + rng.uniform(0, 0.5, (1, 4, 5, 1))
+    measured = np.ones_like(depth)
+    measured[0, 1, 3] = 0
+    return tuple(jnp.asarray(value, jnp.float32) for value in (picture, depth, measured))
+
+
+def run(filters: DepthFilters, features: jax.Array, scale: int) -> np.ndarray:
+    picture, depth, measured = inputs(scale)
+    return np.asarray(filters(features, filters.prior(picture), picture, depth, measured))
+
+
+def no_features(scale: int) -> jax.Array:
+    return jnp.zeros((1, 4 * scale, 5 * scale, DepthFilters.channels))
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_without_features_depth_stays_with_its_colour_and_samples_in_their_place(scale: int):
+    found = run(DepthFilters(scale), no_features(scale), scale)
+    _, depth, measured = inputs(scale)
+    left, right = found[:, :, : 2 * scale], found[:, :, 2 * scale :]
+    assert left.min() >= 1
+    assert left.max() < 2.2  # a smooth upsampling would reach 3 beside the edge
+    assert right.min() > 4.3
+    assert right.max() <= 5.5
+    at = found[:, scale // 2 :: scale, scale // 2 :: scale]
+    np.testing.assert_array_equal(at[measured > 0], depth[measured > 0])
+    assert at[0, 1, 3, 0] != depth[0, 1, 3, 0]
+
+
+def test_the_prior_is_joint_bilateral_upsampling_where_colours_are_alike():
+    rng = np.random.default_rng(0)
+    picture = jnp.asarray(0.5 + rng.normal(0, 0.003, (1, 12, 16, 3)), jnp.float32)
+    depth = jnp.asarray(rng.uniform(1, 5, (1, 3, 4, 1)), jnp.float32)
+    filters = DepthFilters(4)
+    found = filters.choose(filters.prior(picture), depth, jnp.ones_like(depth))
+    expected = joint_bilateral_upsample(depth, picture, scale=4, radius=1, sigma_space=0.6, sigma_colour=0.045)
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+def test_features_overrule_every_colour():
+    features = no_features(4).at[..., 5].set(50.0).at[..., 9 + 4].set(50.0)  # the sample to the right; a pixel itself
+    found = run(DepthFilters(4), features, 4)
+    _, depth, _ = inputs(4)
+    np.testing.assert_allclose(found[0, 3::4, 3:16:4, 0], depth[0, :, 1:, 0], rtol=1e-5)
+    residual = run(DepthFilters(4), features.at[..., 18].set(0.25), 4)
+    np.testing.assert_allclose(residual, found + 0.25, rtol=1e-6)
+
+
+def test_sweeps_carry_depth_over_pixels_at_hand_and_not_over_the_border():
+    features = no_features(4).at[..., 9 + 3].set(50.0)  # everything from the left, four times
+    found = run(DepthFilters(4), features, 4)
+    assert found.min() >= 1  # zeros beyond the border would lower it
+    np.testing.assert_allclose(found[0, 2, 3:6, 0], found[0, 2, 2, 0], rtol=1e-5)
+
+
+def test_the_widths_have_gradients():
+    filters = DepthFilters(4)
+    graph, widths = nnx.split(filters)
+    gradient = jax.grad(lambda widths: run_sum(graph, widths))(widths)
+    assert np.all(np.abs(jax.tree.leaves(gradient)[0]) > 0)
+
+
+def run_sum(graph, widths) -> jax.Array:
+    filters = nnx.merge(graph, widths)
+    picture, depth, measured = inputs(4)
+    y = filters(no_features(4), filters.prior(picture), picture, depth, measured)
+    return (y * jnp.linspace(0, 1, y.size).reshape(y.shape)).sum()
