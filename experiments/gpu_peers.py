@@ -39,6 +39,8 @@ def torch_candidates(arg: ArgSpec, dtype: str) -> Iterator[tuple[str, str, Calla
     import torch  # pyright: ignore[reportMissingImports]  # optional
     from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
+    from experiments.benchmarks.torch_unfold import dynamic_filter
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
     spec, (x, spatial, channel) = arg.spec, arg.arrays()
 
@@ -48,15 +50,12 @@ def torch_candidates(arg: ArgSpec, dtype: str) -> Iterator[tuple[str, str, Calla
     # As the official code has them: x [B, C, H, W], spatial [B, T, Ho, Wo], channel [B, C, T].
     x, spatial = to_torch(x).permute(0, 3, 1, 2).contiguous(), to_torch(spatial)[:, :, :, 0, 0].permute(0, 3, 1, 2)
     channel = to_torch(channel)[:, 0].permute(0, 2, 1).contiguous()
-    size = spatial.shape[2:]
     kernel = torch.full(
         (x.shape[1], 1, spec.kernel_size, spec.kernel_size), 1 / spec.taps, device=device, dtype=x.dtype
     )
 
     def torch_unfold(x, spatial, channel):
-        columns = functional.unfold(x, spec.kernel_size, dilation=spec.dilation, padding=spec.reach, stride=spec.stride)
-        columns = columns.view(x.shape[0], x.shape[1], spec.taps, *size)
-        return (columns * spatial[:, None] * channel[..., None, None]).sum(2)
+        return dynamic_filter(x, spatial, channel, stride=spec.stride, dilation=spec.dilation)
 
     def torch_depthwise(x, spatial, channel):
         return functional.conv2d(x, kernel, None, spec.stride, spec.reach, spec.dilation, x.shape[1])

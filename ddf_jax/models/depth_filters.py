@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import Array
 
@@ -11,7 +10,6 @@ from pallas_kernels import dynamic_filter, dynamic_upsample
 
 _TAPS = 9  # of 3×3, in both kinds of filters
 _UNLIKE, _UNLIKE_NEIGHBOUR = 3.0, 8.0  # how far a colour may lower a logit: features must be able to overrule it
-_ITSELF = np.eye(_TAPS, dtype=np.float32)[None, None, None, None, _TAPS // 2]  # a pixel counts more than its neighbours
 _SIGMA_SPACE, _SIGMA_COLOUR, _SIGMA_NEIGHBOUR = 0.6, 0.045, 0.03
 _SWEEPS = 4
 
@@ -54,7 +52,8 @@ class DepthFilters(nnx.Module):
         chosen, swept, residual = jnp.split(features.astype(jnp.float32), [_TAPS, 2 * _TAPS], axis=-1)
         y = self.choose(prior + blocks(chosen, self.scale), depth, measured)
         unlike = colour_distances(picture, scale=1, radius=1) * jnp.exp(self.widths[2]) / (2 * _SIGMA_NEIGHBOUR**2)
-        logits = swept[:, :, :, None] + _ITSELF - _bounded(unlike, _UNLIKE_NEIGHBOUR)
+        itself = jax.nn.one_hot(_TAPS // 2, _TAPS).reshape(1, 1, 1, 1, _TAPS)  # counts more than its neighbours
+        logits = swept[:, :, :, None] + itself - _bounded(unlike, _UNLIKE_NEIGHBOUR)
         spatial = window_weights(logits, jnp.ones_like(y))
         known, values = _in_place(measured, self.scale), _in_place(depth, self.scale)
         for _ in range(_SWEEPS):

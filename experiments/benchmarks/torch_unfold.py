@@ -46,12 +46,12 @@ def program(arg: ArgSpec, backward: bool) -> tuple[Callable[[], Any], int]:
     return run, sum(tensor.nbytes for tensor in arguments) + allocated_bytes(run)
 
 
-def dynamic_filter(x: Tensor, spatial: Tensor, channel: Tensor) -> Tensor:
-    """x [B, C, H, W], spatial [B, T, H, W], channel [B, C, T]: stride 1, one group, "mul"."""
-    batch, channels, height, width = x.shape
-    taps = channel.shape[2]
-    kernel_size = round(taps**0.5)
-    columns = functional.unfold(x, kernel_size, padding=kernel_size // 2).view(batch, channels, taps, height, width)
+def dynamic_filter(x: Tensor, spatial: Tensor, channel: Tensor, *, stride: int = 1, dilation: int = 1) -> Tensor:
+    """x [B, C, H, W], spatial [B, T, Ho, Wo], channel [B, C, T]: one group, "mul"."""
+    kernel_size = round(channel.shape[2] ** 0.5)
+    padding = dilation * (kernel_size // 2)
+    columns = functional.unfold(x, kernel_size, dilation=dilation, padding=padding, stride=stride)
+    columns = columns.view(*x.shape[:2], -1, *spatial.shape[2:])
     return (columns * spatial[:, None] * channel[..., None, None]).sum(2)
 
 
