@@ -36,10 +36,10 @@ TUNING_PICTURES = 24
 DRAWN = 3
 
 GRIDS: dict[str, tuple[Callable[..., jax.Array], dict[str, tuple[Any, ...]]]] = {
-    "guided filter": (guided_upsample, {"radius": (1, 2, 4, 8), "epsilon": (1e-5, 1e-4, 1e-3, 1e-2)}),
+    "guided filter": (guided_upsample, {"radius": (1, 2, 4, 8), "epsilon": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)}),
     "joint bilateral": (
         joint_bilateral_upsample,
-        {"radius": (1, 2), "sigma_space": (0.4, 0.6, 0.8), "sigma_colour": (0.03, 0.045, 0.06, 0.1)},
+        {"radius": (1, 2, 3), "sigma_space": (0.4, 0.6, 0.8), "sigma_colour": (0.03, 0.045, 0.06, 0.1)},
     ),
 }
 
@@ -62,7 +62,7 @@ def main(folders: list[str]) -> int:
     rows.sort(key=lambda row: -row["rmse_cm"])
     reference = {row["method"]: row["rmse_cm"] for row in rows}["bicubic"]
     common = {
-        "dataset": first.recipe.data.dataset,
+        "dataset": open_source(first.recipe.data, "eval").name,
         "scale": scale,
         "test_pictures": first.info.eval_size,
         "device": jax.devices()[0].device_kind,

@@ -47,6 +47,7 @@ class ImageFolder:
 
     def __init__(self, folder: Path, split: Literal["train", "eval"], max_corrupt_share: float):
         self.folder = folder.expanduser()
+        self.name = str(self.folder)
         self.max_corrupt_share = max_corrupt_share
         self.class_names, self.files, self.labels = _list_split(self.folder, split)
         self.corrupt: dict[str, str] = {}

@@ -16,6 +16,8 @@ class Source(Protocol):
     What Grain calls a random access data source.
     """
 
+    name: str
+    """Of the set, with its version where it has one."""
     class_names: tuple[str, ...]
     channels: int
 

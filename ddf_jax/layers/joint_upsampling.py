@@ -56,23 +56,27 @@ def joint_bilateral_upsample(
     Reference: Kopf et al., "Joint Bilateral Upsampling", SIGGRAPH 2007.
     """
     (height, width), (rows, columns) = image.shape[1:3], low.shape[1:3]
-    image = pad_to(image.astype(jnp.float32), scale * rows, scale * columns)
+    image = pad_to(image, scale * rows, scale * columns)
     unlike = colour_distances(image, scale=scale, radius=radius) / (2 * sigma_colour**2)
     far = place_distances(scale=scale, radius=radius) / (2 * sigma_space**2)
-    weights = window_weights(-far - unlike, low > 0)
+    weights = window_weights(-far - unlike, low)
     return dynamic_upsample(fill_holes(low), weights[:, :, :, :, None], None, scale=scale)[:, :height, :width]
 
 
 def window_weights(logits: Array, measured: Array) -> Array:
     """Softmax over the measured samples of each window: logits [B, h, w, S², K²] to weights of that shape.
 
-    Those beyond the border weigh 0. Where nothing in reach was `measured` [B, h, w, 1], what fills holes counts.
+    Those that were not `measured` [B, h, w, 1] weigh 0, unless none in reach was: then what fills holes counts. Those
+    beyond the border always weigh 0.
     """
     size = math.isqrt(logits.shape[-1])
     border = ((0, 0), (size // 2, size // 2), (size // 2, size // 2), (0, 0))
-    share = jnp.pad(jnp.maximum(measured.astype(jnp.float32), 1e-6), border)
-    share = jnp.concatenate(list(_windows(share, size)), -1)[:, :, :, None]  # 0 beyond the border
-    return jax.nn.softmax(jnp.where(share > 0, logits + jnp.log(jnp.maximum(share, 1e-6)), -1e9), axis=-1)
+    seen, inside = (
+        jnp.concatenate(list(_windows(jnp.pad(there, border), size)), -1)[:, :, :, None]
+        for there in (measured > 0, jnp.ones(measured.shape, jnp.bool))
+    )
+    counts = jnp.where(seen.any(-1, keepdims=True), seen, inside)
+    return jax.nn.softmax(jnp.where(counts, logits.astype(jnp.float32), -jnp.inf), axis=-1)
 
 
 def colour_distances(image: Array, *, scale: int, radius: int) -> Array:
@@ -81,7 +85,7 @@ def colour_distances(image: Array, *, scale: int, radius: int) -> Array:
     Args:
       image: [B, S·h, S·w, C]; of a window's K² = (2·radius + 1)² samples, those beyond the border repeat the last.
     """
-    fine = blocks(image, scale)  # [B, h, w, S², C]
+    fine = blocks(image.astype(jnp.float32), scale)  # [B, h, w, S², C]
     samples = fine[:, :, :, (scale // 2) * (scale + 1)]
     samples = jnp.pad(samples, ((0, 0), (radius, radius), (radius, radius), (0, 0)), mode="edge")
     return jnp.stack([((q[:, :, :, None] - fine) ** 2).sum(-1) for q in _windows(samples, 2 * radius + 1)], -1)

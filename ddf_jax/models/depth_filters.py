@@ -1,5 +1,7 @@
 """Depth that is chosen, not computed: dynamic filters that carry measured depth to the pixels of a picture."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -17,13 +19,17 @@ _SWEEPS = 4
 class DepthFilters(nnx.Module):
     r"""Spatial dynamic filters over depth, generated from features of each pixel: `features` [B, S·h, S·w, channels].
 
-    First an upsampling by filters of 3×3 low pixels, then sweeps of one filter of 3×3 pixels, and a residual:
+    First an upsampling by filters of 3×3 low pixels, then four sweeps of one filter of 3×3 pixels, then a residual:
 
     .. math:: y \leftarrow \sum_q \operatorname{softmax}_q(f_{p,q} + \mathit{prior}_{p,q}) \; y_{p+q}
 
-    so that depth has the values of surfaces and not those between them. After every sweep what was measured is put back
-    in its place. The priors are those of joint bilateral upsampling, bounded and with learned widths: features of 0
-    give that.
+    so that depth has the values of surfaces and not those between them. Each sweep ends with what was measured in its
+    place. The priors are logits of joint bilateral upsampling over 3×3, with learned widths, and bounded so that
+    features can overrule them; a pixel itself has 1 more. Everything is computed in float32.
+
+    Args:
+      scale: S ≥ 1.
+      param_dtype: storage dtype of the three widths.
 
     References: Zhou et al., "Decoupled Dynamic Filter Networks", CVPR 2021 (spatial filters from a guidance); Kopf et
     al., "Joint Bilateral Upsampling", SIGGRAPH 2007 (the prior); Cheng et al., "Depth Estimation via Affinity Learned
@@ -32,13 +38,14 @@ class DepthFilters(nnx.Module):
 
     channels = 2 * _TAPS + 1
 
-    def __init__(self, scale: int):
+    def __init__(self, scale: int, *, param_dtype: Any = jnp.float32):
         self.scale = scale
-        self.widths = nnx.Param(jnp.zeros(3))  # logarithms of the precisions of place, colour and neighbour's colour
+        # Logarithms of how precisely place, colour, and a neighbour's colour must agree.
+        self.widths = nnx.Param(jnp.zeros(3, param_dtype))
 
     def prior(self, picture: Array) -> Array:
         """Logits [B, h, w, S², 9] of the upsampling: how near samples are and how alike their colours."""
-        place, colour, _ = jnp.exp(self.widths[...])
+        place, colour, _ = self._precisions()
         unlike = colour_distances(picture, scale=self.scale, radius=1) * colour / (2 * _SIGMA_COLOUR**2)
         far = place_distances(scale=self.scale, radius=1) * place / (2 * _SIGMA_SPACE**2)
         return -far - _bounded(unlike, _UNLIKE)
@@ -51,14 +58,19 @@ class DepthFilters(nnx.Module):
         """Depth [B, S·h, S·w, 1] in float32, from depth and whether it was measured, both [B, h, w, 1]."""
         chosen, swept, residual = jnp.split(features.astype(jnp.float32), [_TAPS, 2 * _TAPS], axis=-1)
         y = self.choose(prior + blocks(chosen, self.scale), depth, measured)
-        unlike = colour_distances(picture, scale=1, radius=1) * jnp.exp(self.widths[2]) / (2 * _SIGMA_NEIGHBOUR**2)
-        itself = jax.nn.one_hot(_TAPS // 2, _TAPS).reshape(1, 1, 1, 1, _TAPS)  # counts more than its neighbours
+        unlike = colour_distances(picture, scale=1, radius=1) * self._precisions()[2] / (2 * _SIGMA_NEIGHBOUR**2)
+        itself = jax.nn.one_hot(_TAPS // 2, _TAPS, dtype=jnp.float32).reshape(
+            1, 1, 1, 1, _TAPS
+        )  # counts more than its neighbours
         logits = swept[:, :, :, None] + itself - _bounded(unlike, _UNLIKE_NEIGHBOUR)
         spatial = window_weights(logits, jnp.ones_like(y))
         known, values = _in_place(measured, self.scale), _in_place(depth, self.scale)
         for _ in range(_SWEEPS):
             y = jnp.where(known > 0, values, dynamic_filter(y, spatial, None))
         return y + residual
+
+    def _precisions(self) -> Array:
+        return jnp.exp(self.widths[...].astype(jnp.float32))
 
 
 def _bounded(x: Array, bound: float) -> Array:
@@ -67,7 +79,7 @@ def _bounded(x: Array, bound: float) -> Array:
 
 
 def _in_place(low: Array, scale: int) -> Array:
-    """[B, h, w, 1] to [B, S·h, S·w, 1], each value where it was taken and 0 elsewhere."""
+    """[B, h, w, 1] to [B, S·h, S·w, 1], each value at the pixel it belongs to and 0 elsewhere."""
     at, behind = scale // 2, scale - 1 - scale // 2
     return jax.lax.pad(
         low, jnp.zeros((), low.dtype), ((0, 0, 0), (at, behind, scale - 1), (at, behind, scale - 1), (0, 0, 0))

@@ -73,7 +73,8 @@ class DepthConfig:
 @dataclasses.dataclass(frozen=True)
 class StepwiseConfig(DepthConfig):
     """PAC-Net's layout: depth is encoded at its own resolution and the picture at its, then depth's features are
-    doubled in steps, each guided by features of the picture of its own, and decoded."""
+    doubled in steps, each guided by features of the picture of its own, and decoded. With "filters" as its base, the
+    features are also of depth that `DepthFilters` has chosen by colour alone, and are decoded to what chooses again."""
 
     step: GuidedStep = DDFStep
     """What doubles the resolution."""
@@ -82,7 +83,7 @@ class StepwiseConfig(DepthConfig):
     guidance_channels: int = 16
     """Of the guidance of each step."""
     kernel_size: int = 5
-    """Of every convolution."""
+    """Of every convolution but the last where `base` is "filters", which is 1×1."""
     depth_layers: int = 3
     guidance_layers: int = 3
     guidance_stride: int = 1
@@ -119,7 +120,7 @@ class DeepJointFilterConfig(DepthConfig):
 
 
 class DepthUpsampler(nnx.Module):
-    """What the networks share: they see depth without holes and of deviation 1, and add to their base."""
+    """What the networks share: they see depth without holes and of deviation 1."""
 
     config: Any
 
@@ -137,17 +138,16 @@ class DepthUpsampler(nnx.Module):
         rows, columns = scale * expected[1], scale * expected[2]
         depth = jnp.concatenate([(filled - mean) / unit, (low > 0).astype(jnp.float32)], -1)
         picture = pad_to(image.astype(jnp.float32), rows, columns)
-        base = BASES.get(self.config.base, BASES["bicubic"])(low, picture, scale)
-        dtype = self.config.dtype
-        depth, base, picture = depth.astype(dtype), ((base - mean) / unit).astype(jnp.float32), picture - 0.5
-        return (self.refine(picture.astype(dtype), depth, base) * unit + mean)[:, :height, :width]
+        base = BASES[self.config.base](low, picture, scale) if self.config.base in BASES else None
+        base = base if base is None else (base - mean) / unit
+        return (self.refine(picture - 0.5, depth, base) * unit + mean)[:, :height, :width]
 
-    def refine(self, picture: Array, depth: Array, base: Array) -> Array:
-        """Depth of the picture's resolution, [B, S·h, S·w, 1] in float32.
+    def refine(self, picture: Array, depth: Array, base: Array | None) -> Array:
+        """Depth of the picture's resolution, [B, S·h, S·w, 1]. All of it is float32.
 
         Args:
           picture: [B, S·h, S·w, C]; depth: [B, h, w, 2], its values and whether they were measured;
-          base: [B, S·h, S·w, 1], depth upsampled.
+          base: [B, S·h, S·w, 1], depth upsampled, or None where the network does that itself.
         """
         raise NotImplementedError
 
@@ -168,29 +168,31 @@ class StepwiseUpsampler(DepthUpsampler):
         self.steps: Any = nnx.List([config.step(width, guide, first=index == 0, **dtypes) for index in range(count)])
         self.mixes = nnx.List([pointwise(width, width, dtypes) for _ in range(count)])
         hidden = [width] * (config.output_layers - 1)
-        self.filters: Any = DepthFilters(config.scale) if chooses else nnx.data(None)
-        last = (DepthFilters.channels, 1, {"kernel_init": nnx.initializers.zeros}) if chooses else (1, k, {})
+        self.filters: Any = DepthFilters(config.scale, param_dtype=config.param_dtype) if chooses else nnx.data(None)
+        zeros = {"kernel_init": nnx.initializers.zeros, "use_bias": False}  # it starts from the prior
+        last = (DepthFilters.channels, 1, zeros) if chooses else (1, k, {})
         decoder = _convs([width, *hidden], [k] * len(hidden), dtypes)
         self.decoder = nnx.List([*decoder, *_convs([width, last[0]], [last[1]], dtypes | last[2])])
         self.config = config
 
-    def refine(self, picture: Array, depth: Array, base: Array) -> Array:
-        if self.config.base != FILTERS:
-            return base + self._decoded(picture, depth).astype(jnp.float32)
-        colours, (values, measured) = picture.astype(jnp.float32), jnp.split(depth.astype(jnp.float32), 2, axis=-1)
-        prior = self.filters.prior(colours)
+    def refine(self, picture: Array, depth: Array, base: Array | None) -> Array:
+        if base is not None:
+            return base + self._decoded(picture, depth)
+        values, measured = jnp.split(depth, 2, axis=-1)
+        prior = self.filters.prior(picture)
         chosen = self.filters.choose(prior, values, measured)
-        features = self._decoded(jnp.concatenate([picture, chosen.astype(picture.dtype)], -1), depth)
-        return self.filters(features, prior, colours, values, measured)
+        features = self._decoded(jnp.concatenate([picture, chosen], -1), depth)
+        return self.filters(features, prior, picture, values, measured)
 
     def _decoded(self, picture: Array, depth: Array) -> Array:
+        picture, depth = picture.astype(self.config.dtype), depth.astype(self.config.dtype)
         x = jax.nn.relu(_chain(self.encoder, depth))
         fold = self.config.guidance_stride
         guidance = depth_to_space(_chain(self.guide, space_to_depth(picture, fold)), fold)
         guidance = jnp.split(guidance, len(self.steps), axis=-1)
         for index, (step, mix) in enumerate(zip(self.steps, self.mixes, strict=True)):
             x = jax.nn.relu(mix(step(x, _average(guidance[index], 2 ** (len(self.steps) - 1 - index)))))
-        return _chain(self.decoder, x)
+        return _chain(self.decoder, x).astype(jnp.float32)
 
 
 class DeepJointFilter(DepthUpsampler):
@@ -204,8 +206,12 @@ class DeepJointFilter(DepthUpsampler):
         self.joint = _convs([2 * config.widths[-1], *config.joint_widths, 1], sizes, dtypes)
         self.config = config
 
-    def refine(self, picture: Array, depth: Array, base: Array) -> Array:
-        both = [_chain(self.depth, base.astype(picture.dtype)), _chain(self.guide, picture)]
+    def refine(self, picture: Array, depth: Array, base: Array | None) -> Array:
+        assert base is not None  # the configuration has seen to it
+        both = [
+            _chain(self.depth, base.astype(self.config.dtype)),
+            _chain(self.guide, picture.astype(self.config.dtype)),
+        ]
         return base + _chain(self.joint, jnp.concatenate(both, -1)).astype(jnp.float32)
 
 

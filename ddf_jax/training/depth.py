@@ -19,6 +19,7 @@ from ddf_jax.layers.joint_upsampling import bicubic_upsample, guided_upsample, j
 from ddf_jax.training.losses import charbonnier, root_mean_square
 from ddf_jax.training.task import Batch, Outcome, Scores
 
+LOSSES = {"rmse": root_mean_square, "charbonnier": charbonnier}
 _CENTIMETRES = 100.0
 _DRAWN = 4  # examples of a picture
 
@@ -46,6 +47,10 @@ class DepthUpsampling:
     quality = "rmse"
     draws = True
 
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise ValueError(f"`depth_loss` must be one of {', '.join(LOSSES)}, got {self.loss!r}.")
+
     def model_options(self, info: DataInfo) -> dict[str, Any]:
         return {"scale": self.scale, "in_channels": info.channels}
 
@@ -63,7 +68,7 @@ class DepthUpsampling:
         errors, measured = model(batch["image"], batch["low"]) - batch["depth"], _measured(batch)
         rmse = root_mean_square(errors, measured)
         return Outcome(
-            loss=rmse if self.loss == "rmse" else charbonnier(errors, measured),
+            loss=LOSSES[self.loss](errors, measured),
             quality=rmse * _CENTIMETRES,
             faults={
                 "pixels that are not finite": ~jnp.all(jnp.isfinite(batch["image"])),

@@ -36,8 +36,8 @@ def root_mean_square(values: jax.Array, mask: jax.Array) -> jax.Array:
 
     Computed in float32. The square of a tenth of a millimetre is added, or the gradient at 0 would be infinite.
     """
-    squares = jnp.square(values.astype(jnp.float32))
-    mean = jnp.sum(squares, where=mask) / jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1.0)
+    squares = jnp.square(jnp.where(mask, values.astype(jnp.float32), 0.0))  # not finite, it would reach the gradient
+    mean = jnp.sum(squares) / jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1.0)
     return jnp.sqrt(mean + 1e-8) - 1e-4
 
 
@@ -46,6 +46,6 @@ def charbonnier(values: jax.Array, mask: jax.Array, *, epsilon: float = 0.01) ->
 
     Computed in float32. Unlike the root of a mean, no few large errors drown the others.
     """
-    values = values.astype(jnp.float32)
-    total = jnp.sum(jnp.sqrt(jnp.square(values) + epsilon**2) - epsilon, where=mask)
+    values = jnp.where(mask, values.astype(jnp.float32), 0.0)  # or what is not finite would reach the gradient
+    total = jnp.sum(jnp.sqrt(jnp.square(values) + epsilon**2) - epsilon)
     return total / jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1.0)

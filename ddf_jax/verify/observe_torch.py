@@ -101,9 +101,9 @@ def part_ties(model: nn.Module, weights: Mapping[str, np.ndarray], batch: Batch,
       RuntimeError: there are ties after 20 moves; `within` is too much.
     """
     model = copy.deepcopy(model).double().train()
+    model.load_state_dict(_tensors(weights))
     random = np.random.RandomState(0)
     for _ in range(20):
-        model.load_state_dict(_tensors(weights))
         found = _ties(model, _images(batch, torch.float64), within)
         if not any(ties.any() for ties in found):
             return batch

@@ -5,9 +5,9 @@ Hardware:  2 CPU cores
 Time:      six minutes (`experiments/results/depth/depth.json` has the measured one)
 Expected:  the RMSE in `experiments/results/depth/depth.md`; its source is that run, no paper trains on these pictures
 Recipe:    Adam, cosine, batch 8, crops of 64×64, a fifth of them with holes in the input, a loss that large errors do
-           not dominate; the network is narrower than the published one, sees the picture in blocks of 4×4, and ends in
-           filters that choose among the depths around (`ddf_jax.models.depth_filters`) where the published one adds to
-           upsampled depth
+           not dominate. The network has 3×3 convolutions of fewer channels for depth than the published one, sees the
+           picture in blocks of 4×4 (more parameters, fewer operations), and ends in filters that choose among the
+           depths around (`ddf_jax.models.depth_filters`) where the published one adds to upsampled depth
 """
 
 from ddf_jax.data.config import DataConfig

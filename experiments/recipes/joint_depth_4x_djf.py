@@ -1,11 +1,11 @@
 """Deep joint filtering in the place of the network of `joint_depth_4x`, on as many pictures.
 
-It adds to joint bilateral upsampling, for its layout has no steps.
+It adds to joint bilateral upsampling.
 
 Command:   ddf train joint_depth_4x_djf
 Hardware:  2 CPU cores
-Time:      a few minutes (`experiments/results/depth/depth.json` has the measured one)
-Expected:  the RMSE in `experiments/results/depth/depth.md`
+Time:      not measured
+Expected:  not yet run
 """
 
 import dataclasses

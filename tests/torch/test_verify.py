@@ -29,7 +29,10 @@ def test_every_model_with_official_names_has_a_port():
 
 PORTS = torch_port.list_models()
 ONE_OF_EACH_FAMILY = ("resnet18", "resnet50", "ddf_resnet18", "ddf_resnet50", "ddf_add_resnet50")
-RELATIVES = ("rednet26", "se_resnet50", "eca_resnet50", "resnext50_32x4d", "res2net50_26w_4s")
+FULL_SIZE = (
+    "resnet50", "ddf_resnet50", "ddf_add_resnet50", "rednet26", "se_resnet50", "eca_resnet50", "resnext50_32x4d",
+    "res2net50_26w_4s",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PORTS)
@@ -46,7 +49,7 @@ def test_in_float32_too(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("name", ONE_OF_EACH_FAMILY + RELATIVES)
+@pytest.mark.parametrize("name", FULL_SIZE)
 def test_at_full_size_too(name, dtype):
     assert_passes(name, dtype=dtype, size=(224, 224))
 

@@ -47,7 +47,7 @@ def drawn(name: str, scale: int = 4, dtype=jnp.float32):
     config = get_config(name, scale=scale, dtype=dtype, **TINY[name])
     structure, parameters, rest = nnx.split(nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0))), nnx.Param, ...)
     rng = np.random.default_rng(0)
-    parameters = jax.tree.map(lambda p: rng.normal(0.1, 0.3, p.shape).astype(p.dtype), parameters)
+    parameters = jax.tree.map(lambda p: rng.normal(0.2, 0.3, p.shape).astype(p.dtype), parameters)
     return structure, parameters, rest
 
 
@@ -67,6 +67,7 @@ def answer(name: str, image, low, **options) -> np.ndarray:
 def test_every_parameter_gets_a_gradient_and_any_size_is_answered(name: str):
     structure, parameters, rest = drawn(name)
     image, low = pictures(13, 18, 4)
+    low[0, 1, 2:4] = 0
 
     def total(parameters):
         depth = nnx.merge(structure, parameters, rest, copy=True)(image, low)
@@ -105,6 +106,15 @@ def test_an_unmeasured_pixel_is_told_from_a_measured_one_of_the_same_depth():
     holed = low.copy()
     holed[:, 1, 1] = 0
     assert not np.allclose(answer("ddf_up_net", image, holed), answer("ddf_up_net", image, low), atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("name", ["ddf_up_net", "pac_net"])
+def test_a_new_network_with_filters_returns_its_samples_to_the_last_digits(name: str, dtype):
+    image, low = pictures(16, 20, 4)
+    model = get_config(name, dtype=dtype, **TINY[name]).build(rngs=nnx.Rngs(0))
+    answered = np.asarray(nnx.jit(lambda model, *x: model(*x))(model, image, low))
+    np.testing.assert_allclose(answered[:, 2::4, 2::4], low, rtol=1e-5)
 
 
 def test_half_precision_is_close_and_answers_in_float32():
