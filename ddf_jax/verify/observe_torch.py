@@ -89,13 +89,13 @@ def calibrate(model: nn.Module, weights: Mapping[str, np.ndarray], batch: Batch)
 
 
 def part_ties(model: nn.Module, weights: Mapping[str, np.ndarray], batch: Batch, *, within: float) -> Batch:
-    """`batch`, its pixels moved a little around windows of a max-pool whose two largest values nearly tie.
+    """`batch`, its pixels moved a little around units that nearly tie: a ReLU's with 0, a max-pool's largest two.
 
-    Where two implementations find another one the larger, the gradient takes another way, and differs by far more than
-    rounding. Among the 400,000 windows of two images of 224×224 that is to be expected in float32.
+    Where one implementation finds another one the larger, the gradient takes another way, and differs by far more than
+    rounding. Among the 20 million units and 400,000 windows of two images of 224×224 that is to be expected in float32.
 
     Args:
-      within: what counts as a tie, as a share of the largest value.
+      within: what counts as a tie, as a share of a layer's largest value.
 
     Raises:
       RuntimeError: there are ties after 20 moves; `within` is too much.
@@ -109,28 +109,34 @@ def part_ties(model: nn.Module, weights: Mapping[str, np.ndarray], batch: Batch,
             return batch
         images = batch.images.copy()
         for ties in found:
-            stride = -(-images.shape[1] // ties.shape[1])
+            strides = [-(-size // count) for size, count in zip(images.shape[1:3], ties.shape[1:], strict=False)]
             for image, *place in np.argwhere(ties):
-                area = images[image][tuple(slice(max(0, stride * (at - 1)), stride * (at + 2)) for at in place)]
-                area += 0.01 * random.standard_normal(area.shape)  # so little that statistics, and others, stay
+                middle = [s * at + s // 2 for s, at in zip(strides, place, strict=True)]
+                area = images[image][tuple(slice(max(0, at - 6), at + 6) for at in middle)]
+                # So little that statistics, and with them others, stay; more for what sees more.
+                area += 0.003 * max([4, *strides]) * random.standard_normal(area.shape)
         batch = batch._replace(images=images)
-    raise RuntimeError(
-        f"The largest values of a max-pool's windows must not tie within {within:g}; some do, moved or not."
-    )
+    raise RuntimeError(f"No units may tie within {within:g} of their layer's largest, but some do, moved or not.")
 
 
 def _ties(model: nn.Module, images: Tensor, within: float) -> list[np.ndarray]:
-    """For each max-pool, in which windows [B, H, W], in any channel, the two largest values nearly tie."""
+    """For each ReLU and max-pool, where [B, H, W] (or [B] after a global average) it has a tie in any channel."""
     found = []
 
-    def look(pool: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        x = functional.pad(inputs[0], [pool.padding] * 4, value=-torch.inf)
-        windows = x.unfold(2, pool.kernel_size, pool.stride).unfold(3, pool.kernel_size, pool.stride)
-        first, second = windows.flatten(-2).topk(2).values.unbind(-1)
-        ties = (first - second < within * output.abs().max()) & (first > 0)  # a ReLU's zeros tie, and have no gradient
+    def look(layer: Any, inputs: tuple[Tensor, ...]) -> None:
+        [x] = inputs
+        near = within * x.abs().max()
+        if isinstance(layer, nn.ReLU):
+            ties = x.abs() < near
+        else:
+            x = functional.pad(x, [layer.padding] * 4, value=-torch.inf)
+            windows = x.unfold(2, layer.kernel_size, layer.stride).unfold(3, layer.kernel_size, layer.stride)
+            first, second = windows.flatten(-2).topk(2).values.unbind(-1)
+            ties = (first - second < near) & (first > 0)  # a ReLU's zeros tie, and have no gradient
         found.append(ties.any(1).numpy())
 
-    handles = [pool.register_forward_hook(look) for pool in model.modules() if isinstance(pool, nn.MaxPool2d)]
+    layers = [module for module in model.modules() if isinstance(module, nn.ReLU | nn.MaxPool2d)]
+    handles = [layer.register_forward_pre_hook(look) for layer in layers]
     try:
         with torch.no_grad():
             model(images)
