@@ -2,7 +2,7 @@
 
 Command:   ddf train joint_depth_4x
 Hardware:  2 CPU cores
-Time:      six minutes (`experiments/results/depth/depth.json` has the measured one)
+Time:      six to eight minutes (`experiments/results/depth/depth.json` has the measured one)
 Expected:  the RMSE in `experiments/results/depth/depth.md`; its source is that run, no paper trains on these pictures
 Recipe:    Adam, cosine, batch 8, crops of 64×64, a fifth of them with holes in the input, a loss that large errors do
            not dominate. The network has 3×3 convolutions of fewer channels for depth than the published one, sees the
