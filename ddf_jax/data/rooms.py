@@ -1,7 +1,7 @@
 """The TFDS dataset `rooms`: rendered rooms with exact depth, seeded, and nothing to download."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -21,7 +21,7 @@ class Rooms(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.1.0")
-    RELEASE_NOTES = {"1.1.0": "Paints of more different colours.", "1.0.0": "First version."}  # noqa: RUF012  (declared as a class variable by the base class)
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.1.0": "Paints of more different colours.", "1.0.0": "First version."}
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(

@@ -3,6 +3,7 @@
 # torch is an extra, and the types are checked without it too.
 # pyright: reportMissingImports=false
 
+import contextlib
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -138,14 +139,11 @@ def _ties(model: nn.Module, images: Tensor, within: float) -> list[np.ndarray]:
             ties = (first - second < near) & (first > 0)  # a ReLU's zeros tie, and have no gradient
         found.append(ties.any(1).numpy())
 
-    layers = [module for module in model.modules() if isinstance(module, nn.ReLU | nn.MaxPool2d)]
-    handles = [layer.register_forward_pre_hook(look) for layer in layers]
-    try:
-        with torch.no_grad():
-            model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with contextlib.ExitStack() as hooks, torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.ReLU | nn.MaxPool2d):
+                hooks.enter_context(module.register_forward_pre_hook(look))
+        model(images)
     return found
 
 
@@ -156,12 +154,10 @@ def _run(model: nn.Module, images: Tensor) -> tuple[dict[str, np.ndarray], Tenso
     def record(name: str) -> Callable[..., None]:
         return lambda module, inputs, output: outputs.update({name: _array(output)})
 
-    handles = [module.register_forward_hook(record(name or LOGITS)) for name, module in model.named_modules()]
-    try:
+    with contextlib.ExitStack() as hooks:
+        for name, module in model.named_modules():
+            hooks.enter_context(module.register_forward_hook(record(name or LOGITS)))
         logits = model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
     return outputs, logits
 
 
