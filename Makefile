@@ -19,6 +19,8 @@ zoo: train
 	$(BIN)/python -m experiments.compare --write experiments/results \
 		runs/digits runs/digits_plain runs/digits_rednet runs/digits_binet runs/digits_dcdc
 
+# Half of each batch on a device of its own keeps two cores busier than threads within an operation.
+depth: export JAX_NUM_CPU_DEVICES ?= 2
 depth: $(VENV)/.installed
 	$(BIN)/ddf train joint_depth_4x
 	$(BIN)/ddf train joint_depth_4x_pac_net

@@ -150,6 +150,12 @@ def _windows(padded: Array, size: int) -> Iterator[Array]:
             yield padded[:, i : i + height, j : j + width]
 
 
+def neighbours(x: Array) -> list[Array]:
+    """The eight around each pixel of [B, H, W, C], row by row; the border is repeated."""
+    windows = list(_windows(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge"), 3))
+    return windows[:4] + windows[5:]
+
+
 def blocks(x: Array, scale: int) -> Array:
     """[B, S·h, S·w, C] to [B, h, w, S², C]: the pixels of each block, row by row."""
     batch, height, width, channels = x.shape

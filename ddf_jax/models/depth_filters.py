@@ -1,6 +1,7 @@
 """Depth that is chosen, not computed: dynamic filters that carry measured depth to the pixels of a picture."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +12,52 @@ from ddf_jax.layers.joint_upsampling import blocks, colour_distances, place_dist
 from pallas_kernels import dynamic_filter, dynamic_upsample
 
 _TAPS = 9  # of 3×3, in both kinds of filters
+_EMBEDDED = 8  # numbers of each pixel that pixel-adaptive filters compare
 _UNLIKE, _UNLIKE_NEIGHBOUR = 3.0, 8.0  # how far a colour may lower a logit: features must be able to overrule it
 _SIGMA_SPACE, _SIGMA_COLOUR, _SIGMA_NEIGHBOUR = 0.6, 0.045, 0.03
-_SWEEPS = 4
+
+
+class Logits(NamedTuple):
+    """Of the softmax over the taps of both filters, in float32."""
+
+    chosen: Array  # [B, h, w, S², 9], of the samples around each block of S×S pixels
+    swept: Array  # [B, S·h, S·w, 1, 9], of the pixels around each pixel
+
+
+class Kind(NamedTuple):
+    """A way from features of each pixel to its filters."""
+
+    channels: int  # of the features
+    logits: Callable[[Array, int], Logits]  # of features [B, S·h, S·w, channels] and S
+    starts_at_zero: bool  # whether features that are 0 have gradients
+
+
+def _generated(features: Array, scale: int) -> Logits:
+    """The features are the logits, as DDF generates its spatial filters."""
+    chosen, swept = jnp.split(features, [_TAPS], axis=-1)
+    return Logits(blocks(chosen, scale), swept[:, :, :, None])
+
+
+def _pixel_adaptive(features: Array, scale: int) -> Logits:
+    """Gaussians of how unlike the features of two pixels are, as PAC weighs its taps: `-‖f_p - f_q‖² / 2`."""
+    chosen, swept = jnp.split(features, [_EMBEDDED], axis=-1)
+    return Logits(
+        -0.5 * colour_distances(chosen, scale=scale, radius=1), -0.5 * colour_distances(swept, scale=1, radius=1)
+    )
+
+
+KINDS = {
+    "generated": Kind(2 * _TAPS, _generated, starts_at_zero=True),
+    "pixel_adaptive": Kind(2 * _EMBEDDED, _pixel_adaptive, starts_at_zero=False),
+}
 
 
 class DepthFilters(nnx.Module):
-    r"""Spatial dynamic filters over depth, generated from features of each pixel: `features` [B, S·h, S·w, channels].
+    r"""Spatial dynamic filters over depth: `filters(logits, picture, depth, measured)`, [B, S·h, S·w, 1] in float32.
 
-    First an upsampling by filters of 3×3 low pixels, then four sweeps of one filter of 3×3 pixels, then a residual:
+    First an upsampling by filters of 3×3 low pixels, then sweeps of one filter of 3×3 pixels:
 
-    .. math:: y \leftarrow \sum_q \operatorname{softmax}_q(f_{p,q} + \mathit{prior}_{p,q}) \; y_{p+q}
+    .. math:: y \leftarrow \sum_q \operatorname{softmax}_q(\mathit{logit}_{p,q} + \mathit{prior}_{p,q}) \; y_{p+q}
 
     so that depth has the values of surfaces and not those between them. Each sweep ends with what was measured in its
     place. The priors are logits of joint bilateral upsampling over 3×3, with learned widths, and bounded so that
@@ -29,45 +65,39 @@ class DepthFilters(nnx.Module):
 
     Args:
       scale: S ≥ 1.
+      sweeps: how often the second filter is applied.
       param_dtype: storage dtype of the three widths.
+
+    Called with the picture [B, S·h, S·w, C] in [0, 1] less any constant, depth [B, h, w, 1], and `measured`, above 0
+    where that depth is not a hole.
 
     References: Zhou et al., "Decoupled Dynamic Filter Networks", CVPR 2021 (spatial filters from a guidance); Kopf et
     al., "Joint Bilateral Upsampling", SIGGRAPH 2007 (the prior); Cheng et al., "Depth Estimation via Affinity Learned
     with Convolutional Spatial Propagation Network", ECCV 2018 (the sweeps).
     """
 
-    channels = 2 * _TAPS + 1
-
-    def __init__(self, scale: int, *, param_dtype: Any = jnp.float32):
-        self.scale = scale
+    def __init__(self, scale: int, *, sweeps: int = 4, param_dtype: Any = jnp.float32):
+        self.scale, self.sweeps = scale, sweeps
         # Logarithms of how precisely place, colour, and a neighbour's colour must agree.
         self.widths = nnx.Param(jnp.zeros(3, param_dtype))
 
-    def prior(self, picture: Array) -> Array:
-        """Logits [B, h, w, S², 9] of the upsampling: how near samples are and how alike their colours."""
+    def choose(self, chosen: Array | float, picture: Array, depth: Array, measured: Array) -> Array:
+        """The upsampling alone; a `chosen` of 0 leaves it to the prior."""
         place, colour, _ = self._precisions()
         unlike = colour_distances(picture, scale=self.scale, radius=1) * colour / (2 * _SIGMA_COLOUR**2)
         far = place_distances(scale=self.scale, radius=1) * place / (2 * _SIGMA_SPACE**2)
-        return -far - _bounded(unlike, _UNLIKE)
+        weights = window_weights(chosen - far - _bounded(unlike, _UNLIKE), measured)
+        return dynamic_upsample(depth, weights[:, :, :, :, None], None, scale=self.scale)
 
-    def choose(self, logits: Array, depth: Array, measured: Array) -> Array:
-        """Depth [B, S·h, S·w, 1] of the most like samples."""
-        return dynamic_upsample(depth, window_weights(logits, measured)[:, :, :, :, None], None, scale=self.scale)
-
-    def __call__(self, features: Array, prior: Array, picture: Array, depth: Array, measured: Array) -> Array:
-        """Depth [B, S·h, S·w, 1] in float32, from depth and whether it was measured, both [B, h, w, 1]."""
-        chosen, swept, residual = jnp.split(features.astype(jnp.float32), [_TAPS, 2 * _TAPS], axis=-1)
-        y = self.choose(prior + blocks(chosen, self.scale), depth, measured)
+    def __call__(self, logits: Logits, picture: Array, depth: Array, measured: Array) -> Array:
+        y = self.choose(logits.chosen, picture, depth, measured)
         unlike = colour_distances(picture, scale=1, radius=1) * self._precisions()[2] / (2 * _SIGMA_NEIGHBOUR**2)
-        itself = jax.nn.one_hot(_TAPS // 2, _TAPS, dtype=jnp.float32).reshape(
-            1, 1, 1, 1, _TAPS
-        )  # counts more than its neighbours
-        logits = swept[:, :, :, None] + itself - _bounded(unlike, _UNLIKE_NEIGHBOUR)
-        spatial = window_weights(logits, jnp.ones_like(y))
+        itself = jnp.zeros((1,) * 4 + (_TAPS,)).at[..., _TAPS // 2].set(1.0)  # counts more than its neighbours
+        spatial = window_weights(logits.swept + itself - _bounded(unlike, _UNLIKE_NEIGHBOUR), jnp.ones_like(y))
         known, values = _in_place(measured, self.scale), _in_place(depth, self.scale)
-        for _ in range(_SWEEPS):
+        for _ in range(self.sweeps):
             y = jnp.where(known > 0, values, dynamic_filter(y, spatial, None))
-        return y + residual
+        return y
 
     def _precisions(self) -> Array:
         return jnp.exp(self.widths[...].astype(jnp.float32))

@@ -10,23 +10,24 @@ Convolutional Neural Networks", CVPR 2019, Section 4; Li et al., "Deep Joint Ima
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.layers import Conv
+from ddf_jax.layers import Conv, PointwiseConv
 from ddf_jax.layers.joint_upsampling import (
     bicubic_upsample,
     depth_to_space,
     fill_holes,
     joint_bilateral_upsample,
+    neighbours,
     pad_to,
     space_to_depth,
 )
-from ddf_jax.models.depth_filters import DepthFilters
+from ddf_jax.models.depth_filters import KINDS, DepthFilters
 from ddf_jax.models.guided_steps import FAN_IN, DDFStep, GuidedStep, PACStep, pointwise
 from ddf_jax.models.initial_keys import InitialKeys
 from ddf_jax.models.registry import register
@@ -39,12 +40,11 @@ BASES: dict[str, Callable[[Array, Array, int], Array]] = {
     ),
     "joint_bilateral": lambda low, image, scale: joint_bilateral_upsample(low, image, scale=scale, radius=1),
 }
-FILTERS = "filters"  # depth is chosen by `DepthFilters`, not added to
 
 
 @dataclasses.dataclass(frozen=True)
 class DepthConfig:
-    """What every network for depth has: inputs, residual and dtypes."""
+    """What every network for depth has: inputs and dtypes."""
 
     target: ClassVar[str] = "depth"
 
@@ -52,17 +52,10 @@ class DepthConfig:
     """S, how many times lower the resolution of the depth is."""
     in_channels: int = 3
     """Of the picture."""
-    base: str = "bicubic"
-    """What the network adds to: one of `BASES`, or in PAC-Net's layout "filters", which `DepthFilters` explains."""
     dtype: Any = jnp.float32
     """Compute dtype."""
     param_dtype: Any = jnp.float32
     """Storage dtype."""
-
-    def __post_init__(self) -> None:
-        bases = [*BASES, FILTERS] if isinstance(self, StepwiseConfig) else [*BASES]
-        if self.base not in bases:
-            raise ValueError(f"`base` must be one of {', '.join(bases)}, got {self.base!r}.")
 
     def inputs(self, height: int, width: int) -> tuple[jax.ShapeDtypeStruct, ...]:
         """What the model is called with for one picture of this size."""
@@ -71,10 +64,21 @@ class DepthConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class StepwiseConfig(DepthConfig):
+class ResidualConfig(DepthConfig):
+    """Of networks that add to upsampled depth."""
+
+    base: str = "bicubic"
+    """What is added to: one of `BASES`."""
+
+    def __post_init__(self) -> None:
+        if self.base not in BASES:
+            raise ValueError(f"`base` must be one of {', '.join(BASES)}, got {self.base!r}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class StepwiseConfig(ResidualConfig):
     """PAC-Net's layout: depth is encoded at its own resolution and the picture at its, then depth's features are
-    doubled in steps, each guided by features of the picture of its own, and decoded. With "filters" as its base, the
-    features are also of depth that `DepthFilters` has chosen by colour alone, and are decoded to what chooses again."""
+    doubled in steps, each guided by features of the picture of its own, and decoded."""
 
     step: GuidedStep = DDFStep
     """What doubles the resolution."""
@@ -83,22 +87,15 @@ class StepwiseConfig(DepthConfig):
     guidance_channels: int = 16
     """Of the guidance of each step."""
     kernel_size: int = 5
-    """Of every convolution but the last where `base` is "filters", which is 1×1."""
+    """Of every convolution."""
     depth_layers: int = 3
     guidance_layers: int = 3
-    guidance_stride: int = 1
-    """A divisor of S: the picture's layers have so many times less than its resolution, for its pixels are folded into
-    channels before them and unfolded behind them."""
-    guidance_width: int | None = None
-    """Of the picture's hidden layers, where it is not `channels`."""
     output_layers: int = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.scale < 2 or self.scale & (self.scale - 1):
             raise ValueError(f"`scale` must be a power of two, 2 or more, got {self.scale}.")
-        if self.guidance_stride < 1 or self.scale % self.guidance_stride:
-            raise ValueError(f"`guidance_stride` must divide `scale`, {self.scale}, got {self.guidance_stride}.")
         if min(self.depth_layers, self.guidance_layers, self.output_layers) < 1:
             raise ValueError("`depth_layers`, `guidance_layers` and `output_layers` must be at least 1.")
 
@@ -107,7 +104,34 @@ class StepwiseConfig(DepthConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class DeepJointFilterConfig(DepthConfig):
+class FiltersConfig(DepthConfig):
+    """Depth is not added to but chosen: a residual network at the depth's resolution makes the filters of
+    `DepthFilters`, which carry it to the picture's in one step."""
+
+    kind: str = "generated"
+    """How features become filters: one of `depth_filters.KINDS`."""
+    channels: int = 64
+    """Of every hidden layer."""
+    blocks: int = 3
+    """Of two 3×3 convolutions each."""
+    sweeps: int = 4
+    """Of 3×3 filters at the picture's resolution."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, got {self.kind!r}.")
+        if self.scale < 1 or min(self.channels, self.blocks, self.sweeps) < 0 or self.channels == 0:
+            raise ValueError(
+                "`scale` and `channels` must be at least 1, `blocks` and `sweeps` at least 0, got "
+                f"{self.scale}, {self.channels}, {self.blocks} and {self.sweeps}."
+            )
+
+    def build(self, *, rngs: nnx.Rngs) -> "FilterUpsampler":
+        return FilterUpsampler(self, rngs=rngs)
+
+
+@dataclasses.dataclass(frozen=True)
+class DeepJointFilterConfig(ResidualConfig):
     """Three convolutional networks of three layers: over upsampled depth, over the picture, and over what both give."""
 
     widths: tuple[int, int, int] = (96, 48, 1)
@@ -138,16 +162,19 @@ class DepthUpsampler(nnx.Module):
         rows, columns = scale * expected[1], scale * expected[2]
         depth = jnp.concatenate([(filled - mean) / unit, (low > 0).astype(jnp.float32)], -1)
         picture = pad_to(image.astype(jnp.float32), rows, columns)
-        base = BASES[self.config.base](low, picture, scale) if self.config.base in BASES else None
-        base = base if base is None else (base - mean) / unit
-        return (self.refine(picture - 0.5, depth, base) * unit + mean)[:, :height, :width]
+        if isinstance(self.config, ResidualConfig):
+            base = BASES[self.config.base](low, picture, scale)
+            refined = base + unit * self.refine(picture - 0.5, depth, (base - mean) / unit)
+        else:
+            refined = mean + unit * self.refine(picture - 0.5, depth)
+        return refined[:, :height, :width]
 
-    def refine(self, picture: Array, depth: Array, base: Array | None) -> Array:
-        """Depth of the picture's resolution, [B, S·h, S·w, 1]. All of it is float32.
+    def refine(self, picture: Array, depth: Array, *base: Array) -> Array:
+        """Depth of the picture's resolution, or what is added to the base, [B, S·h, S·w, 1]. All of it is float32.
 
         Args:
           picture: [B, S·h, S·w, C]; depth: [B, h, w, 2], its values and whether they were measured;
-          base: [B, S·h, S·w, 1], depth upsampled, or None where the network does that itself.
+          base: [B, S·h, S·w, 1], depth upsampled, where the network adds to it.
         """
         raise NotImplementedError
 
@@ -160,39 +187,54 @@ class StepwiseUpsampler(DepthUpsampler):
         width, guide, count = config.channels, config.guidance_channels, config.scale.bit_length() - 1
         k = config.kernel_size
         self.encoder = _convs([2] + [width] * config.depth_layers, [k] * config.depth_layers, dtypes)
-        hidden = [config.guidance_width or width] * (config.guidance_layers - 1)
-        folded = config.guidance_stride**2
-        chooses = config.base == FILTERS
-        ends = (folded * (config.in_channels + chooses), folded * guide * count)
-        self.guide = _convs([ends[0], *hidden, ends[1]], [k] * config.guidance_layers, dtypes)
+        hidden = [width] * (config.guidance_layers - 1)
+        self.guide = _convs([config.in_channels, *hidden, guide * count], [k] * config.guidance_layers, dtypes)
         self.steps: Any = nnx.List([config.step(width, guide, first=index == 0, **dtypes) for index in range(count)])
         self.mixes = nnx.List([pointwise(width, width, dtypes) for _ in range(count)])
-        hidden = [width] * (config.output_layers - 1)
-        self.filters: Any = DepthFilters(config.scale, param_dtype=config.param_dtype) if chooses else nnx.data(None)
-        zeros = {"kernel_init": nnx.initializers.zeros, "use_bias": False}  # it starts from the prior
-        last = (DepthFilters.channels, 1, zeros) if chooses else (1, k, {})
-        decoder = _convs([width, *hidden], [k] * len(hidden), dtypes)
-        self.decoder = nnx.List([*decoder, *_convs([width, last[0]], [last[1]], dtypes | last[2])])
+        self.decoder = _convs([width] * config.output_layers + [1], [k] * config.output_layers, dtypes)
         self.config = config
 
-    def refine(self, picture: Array, depth: Array, base: Array | None) -> Array:
-        if base is not None:
-            return base + self._decoded(picture, depth)
-        values, measured = jnp.split(depth, 2, axis=-1)
-        prior = self.filters.prior(picture)
-        chosen = self.filters.choose(prior, values, measured)
-        features = self._decoded(jnp.concatenate([picture, chosen], -1), depth)
-        return self.filters(features, prior, picture, values, measured)
-
-    def _decoded(self, picture: Array, depth: Array) -> Array:
+    def refine(self, picture: Array, depth: Array, *base: Array) -> Array:
         picture, depth = picture.astype(self.config.dtype), depth.astype(self.config.dtype)
         x = jax.nn.relu(_chain(self.encoder, depth))
-        fold = self.config.guidance_stride
-        guidance = depth_to_space(_chain(self.guide, space_to_depth(picture, fold)), fold)
-        guidance = jnp.split(guidance, len(self.steps), axis=-1)
+        guidance = jnp.split(_chain(self.guide, picture), len(self.steps), axis=-1)
         for index, (step, mix) in enumerate(zip(self.steps, self.mixes, strict=True)):
             x = jax.nn.relu(mix(step(x, _average(guidance[index], 2 ** (len(self.steps) - 1 - index)))))
         return _chain(self.decoder, x).astype(jnp.float32)
+
+
+class FilterUpsampler(DepthUpsampler):
+    """A residual network whose features are those of S×S pixels each, and the filters and the residual it makes."""
+
+    def __init__(self, config: FiltersConfig, *, rngs: nnx.Rngs):
+        dtypes = {"dtype": config.dtype, "param_dtype": config.param_dtype, "rngs": InitialKeys(rngs)}
+        width, kind, pixels = config.channels, KINDS[config.kind], config.scale**2
+        self.filters = DepthFilters(config.scale, sweeps=config.sweeps, param_dtype=config.param_dtype)
+        seen = pixels * (config.in_channels + 1) + 9 + 1
+        self.enter = _convs([seen, width], [3], dtypes)
+        self.blocks = nnx.List([_convs([width] * 3, [3, 3], dtypes) for _ in range(config.blocks)])
+        zeros = dtypes | {"kernel_init": nnx.initializers.zeros}  # it starts from the prior
+        small = dtypes | {"kernel_init": nnx.initializers.variance_scaling(0.1, "fan_in", "normal")}
+        make = zeros if kind.starts_at_zero else small
+        self.head = PointwiseConv(width, pixels * kind.channels, use_bias=False, **make)
+        self.residual = PointwiseConv(width, pixels, use_bias=False, **zeros)
+        self.config = config
+
+    def refine(self, picture: Array, depth: Array, *base: Array) -> Array:
+        scale, dtype = self.config.scale, self.config.dtype
+        values, measured = jnp.split(depth, 2, axis=-1)
+        chosen = self.filters.choose(0.0, picture, values, measured)
+        # What is seen of depth is how it differs: from the block's sample, and between that and those around.
+        steps = [chosen - jnp.repeat(jnp.repeat(values, scale, axis=1), scale, axis=2), picture]
+        around = jnp.concatenate([values, *(near - values for near in neighbours(values)), measured], -1)
+        x = jnp.concatenate([space_to_depth(jnp.concatenate(steps, -1), scale), around], -1)
+        x = _chain(self.enter, x.astype(dtype))
+        for block in self.blocks:
+            x = x + _chain(block, jax.nn.relu(_of_size_1(x)))
+        x = jax.nn.relu(x)
+        features, residual = (depth_to_space(end(x).astype(jnp.float32), scale) for end in (self.head, self.residual))
+        logits = KINDS[self.config.kind].logits(features, scale)
+        return self.filters(logits, picture, values, measured) + residual
 
 
 class DeepJointFilter(DepthUpsampler):
@@ -206,13 +248,12 @@ class DeepJointFilter(DepthUpsampler):
         self.joint = _convs([2 * config.widths[-1], *config.joint_widths, 1], sizes, dtypes)
         self.config = config
 
-    def refine(self, picture: Array, depth: Array, base: Array | None) -> Array:
-        assert base is not None  # the configuration has seen to it
+    def refine(self, picture: Array, depth: Array, *base: Array) -> Array:
         both = [
-            _chain(self.depth, base.astype(self.config.dtype)),
+            _chain(self.depth, base[0].astype(self.config.dtype)),
             _chain(self.guide, picture.astype(self.config.dtype)),
         ]
-        return base + _chain(self.joint, jnp.concatenate(both, -1)).astype(jnp.float32)
+        return _chain(self.joint, jnp.concatenate(both, -1)).astype(jnp.float32)
 
 
 def _convs(channels: list[int], sizes: list[int], dtypes: dict[str, Any]) -> nnx.List[nnx.Module]:
@@ -228,20 +269,40 @@ def _chain(convs: Any, x: Array) -> Array:
     return x
 
 
+def _of_size_1(x: Array) -> Array:
+    """x divided by the root of its mean square over channels, as RMSNorm without a scale."""
+    wide = x.astype(jnp.float32)
+    squares = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+    return (wide * jax.lax.rsqrt(squares + 1e-6)).astype(x.dtype)
+
+
 def _average(x: Array, factor: int) -> Array:
     """Means of blocks: [B, f·H, f·W, C] to [B, H, W, C]."""
     batch, height, width, channels = x.shape
     return x.reshape(batch, height // factor, factor, width // factor, factor, channels).mean((2, 4))
 
 
-@register
-def ddf_up_net(*, scale: int = 4, heads: int = 1, squeeze_ratio: float = 0.2) -> StepwiseConfig:
-    return StepwiseConfig(scale=scale, step=layer(DDFStep, heads=heads, squeeze_ratio=squeeze_ratio))
+Layout = Literal["steps", "filters"]
 
 
 @register
-def pac_net(*, scale: int = 4) -> StepwiseConfig:
-    return StepwiseConfig(scale=scale, step=layer(PACStep))
+def ddf_up_net(
+    *, scale: int = 4, layout: Layout = "steps", heads: int = 1, squeeze_ratio: float = 0.2
+) -> StepwiseConfig | FiltersConfig:
+    step = layer(DDFStep, heads=heads, squeeze_ratio=squeeze_ratio)
+    return _laid_out(layout, scale, step, "generated")
+
+
+@register
+def pac_net(*, scale: int = 4, layout: Layout = "steps") -> StepwiseConfig | FiltersConfig:
+    return _laid_out(layout, scale, layer(PACStep), "pixel_adaptive")
+
+
+def _laid_out(layout: Layout, scale: int, step: GuidedStep, kind: str) -> StepwiseConfig | FiltersConfig:
+    """As published, in steps over features; or by filters of that kind over depth itself."""
+    if layout not in (names := get_args(Layout)):
+        raise ValueError(f"`layout` must be one of {', '.join(names)}, got {layout!r}.")
+    return StepwiseConfig(scale=scale, step=step) if layout == "steps" else FiltersConfig(scale=scale, kind=kind)
 
 
 @register

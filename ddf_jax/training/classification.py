@@ -42,7 +42,8 @@ class Classification:
         image = (info.image_size, info.image_size, info.channels)
         return {"image": (image, jnp.float32), "label": ((), jnp.int32), "mask": ((), jnp.bool)}
 
-    def outcome(self, model: Any, batch: Batch) -> Outcome:
+    def outcome(self, model: Any, batch: Batch, progress: jax.Array) -> Outcome:
+        del progress
         logits, labels, mask = model(batch["image"]), batch["label"], batch["mask"]
         losses = softmax_cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         return Outcome(

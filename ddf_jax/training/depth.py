@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -19,7 +19,11 @@ from ddf_jax.layers.joint_upsampling import bicubic_upsample, guided_upsample, j
 from ddf_jax.training.losses import charbonnier, root_mean_square
 from ddf_jax.training.task import Batch, Outcome, Scores
 
-LOSSES = {"rmse": root_mean_square, "charbonnier": charbonnier}
+# Of errors in metres, where they count, and the share of the training that is over.
+LOSSES: dict[str, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = {
+    "rmse": lambda errors, mask, progress: root_mean_square(errors, mask),
+    "charbonnier": lambda errors, mask, progress: charbonnier(errors, mask, epsilon=0.01 ** (1 - progress)),
+}
 _CENTIMETRES = 100.0
 _DRAWN = 4  # examples of a picture
 
@@ -64,11 +68,11 @@ class DepthUpsampling:
             "mask": ((), jnp.bool),
         }
 
-    def outcome(self, model: Any, batch: Batch) -> Outcome:
+    def outcome(self, model: Any, batch: Batch, progress: jax.Array) -> Outcome:
         errors, measured = model(batch["image"], batch["low"]) - batch["depth"], _measured(batch)
         rmse = root_mean_square(errors, measured)
         return Outcome(
-            loss=LOSSES[self.loss](errors, measured),
+            loss=LOSSES[self.loss](errors, measured, progress),
             quality=rmse * _CENTIMETRES,
             faults={
                 "pixels that are not finite": ~jnp.all(jnp.isfinite(batch["image"])),

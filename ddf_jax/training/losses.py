@@ -41,10 +41,11 @@ def root_mean_square(values: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.sqrt(mean + 1e-8) - 1e-4
 
 
-def charbonnier(values: jax.Array, mask: jax.Array, *, epsilon: float = 0.01) -> jax.Array:
+def charbonnier(values: jax.Array, mask: jax.Array, *, epsilon: float | jax.Array) -> jax.Array:
     """Mean of `sqrt(values² + epsilon²) - epsilon` where `mask`, both of one shape; 0 where the mask is true nowhere.
 
-    Computed in float32. Unlike the root of a mean, no few large errors drown the others.
+    Computed in float32. It grows with the square of values below `epsilon` and as the absolute value beyond it, so no
+    few large errors drown the others.
     """
     values = jnp.where(mask, values.astype(jnp.float32), 0.0)  # or what is not finite would reach the gradient
     total = jnp.sum(jnp.sqrt(jnp.square(values) + epsilon**2) - epsilon)

@@ -20,10 +20,11 @@ def compile_train_step(
     recipe: Recipe, info: DataInfo, mesh: Mesh, abstract: TrainState, learning_rate: optax.Schedule
 ) -> Callable[[Variables, Batch], tuple[Variables, StepReport]]:
     """`(variables, batch) -> (variables, report)`; the memory of the old variables holds the new ones."""
-    task = task_of(recipe)
+    task, total_steps = task_of(recipe), info.steps(recipe.epochs, recipe.batch_size)
 
     def step(variables: Variables, batch: Batch) -> tuple[Variables, StepReport]:
-        return train_step(TrainState(abstract.structure, variables), batch, task=task, learning_rate=learning_rate)
+        state = TrainState(abstract.structure, variables)
+        return train_step(state, batch, task=task, learning_rate=learning_rate, total_steps=total_steps)
 
     program = jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
     batch = _abstract_batch(task, info, mesh, recipe.batch_size, training=True)

@@ -60,7 +60,8 @@ class Recipe:
     """Compute dtype; parameters and statistics are kept in float32."""
     label_smoothing: float = 0.0
     depth_loss: Literal["rmse", "charbonnier"] = "rmse"
-    """Of the errors in metres: the root of their mean square, or of their absolute values the mean, smoothed at 0."""
+    """Of the errors in metres: the root of their mean square; or a mean that counts the squares of errors below ε and
+    the absolute values of those above, with ε from 1 cm at the first step, geometrically, to 1 m at the last."""
     seed: int = 0
     evaluate_every: float = 1.0
     """Epochs between two evaluations; 0: only at the end."""

@@ -26,7 +26,7 @@ class StepReport(NamedTuple):
 
 
 def train_step(
-    state: TrainState, batch: Batch, *, task: Task, learning_rate: optax.Schedule
+    state: TrainState, batch: Batch, *, task: Task, learning_rate: optax.Schedule, total_steps: int
 ) -> tuple[Variables, StepReport]:
     """One update of every parameter, statistic and random counter.
 
@@ -36,8 +36,10 @@ def train_step(
     model, optimizer = nodes["model"], nodes["optimizer"]
     model.train()
 
+    progress = optimizer.step[...] / total_steps
+
     def objective(model: nnx.Module) -> tuple[jax.Array, Outcome]:
-        outcome = task.outcome(model, batch)
+        outcome = task.outcome(model, batch, progress)
         return outcome.loss, outcome
 
     (loss, outcome), gradients = nnx.value_and_grad(objective, has_aux=True)(model)

@@ -45,8 +45,8 @@ class Task(Protocol):
         """Shape of one example and dtype of everything in a batch."""
         ...
 
-    def outcome(self, model: nnx.Module, batch: Batch) -> Outcome:
-        """Loss and quality over the real examples of a training batch."""
+    def outcome(self, model: nnx.Module, batch: Batch, progress: jax.Array) -> Outcome:
+        """Loss and quality over the real examples of a training batch; `progress` [] is the share of steps taken."""
         ...
 
     def count(self, model: nnx.Module, batch: Batch) -> NamedTuple:

@@ -1,4 +1,4 @@
-"""PAC-Net in the place of the network of `joint_depth_4x`, trained as long.
+"""`joint_depth_4x` with pixel-adaptive filters, the Gaussians of PAC-Net, in the place of generated ones.
 
 Command:   ddf train joint_depth_4x_pac_net
 Hardware:  2 CPU cores
@@ -9,7 +9,7 @@ Expected:  the RMSE in `experiments/results/depth/depth.md`
 import dataclasses
 
 from ddf_jax.training.recipe import ModelConfig
-from experiments.recipes.joint_depth_4x import SMALL
+from experiments.recipes.joint_depth_4x import FILTERS
 from experiments.recipes.joint_depth_4x import recipe as base
 
-recipe = dataclasses.replace(base, name="joint_depth_4x_pac_net", model=ModelConfig("pac_net", SMALL))
+recipe = dataclasses.replace(base, name="joint_depth_4x_pac_net", model=ModelConfig("pac_net", FILTERS))

@@ -127,10 +127,13 @@ def _from_row(row: dict[str, Any]) -> tuple[tuple[Problem, Pass], BlockConfig]:
 def heuristic(problem: Problem, which: Pass) -> BlockConfig:
     """Sizes by counting registers: what a thread keeps per tap and per position must fit beside its operands."""
     channels = _block_channels(problem)
-    patches = THREADS * min(problem.lanes, channels) // channels
+    # In steps of how many programs fit, the compiler takes fewer registers than it needs: with four warps some spatial
+    # cotangents of half precision spilled on an A100, with two some of float32.
+    warps = WARPS // 2 if which == "spatial" and problem.itemsize < 4 else WARPS
+    patches = 32 * warps * min(problem.lanes, channels) // channels
     tap_rows, tap_columns = _taps_at_once(problem, which)
     rows, columns = _patch(problem, which, tap_rows, tap_columns)
-    config = BlockConfig(patches, channels, rows, columns, tap_rows, tap_columns)
+    config = BlockConfig(patches, channels, rows, columns, tap_rows, tap_columns, warps)
     if which == "channel":
         config = dataclasses.replace(config, chunks=_chunks(problem, config))
     return config
@@ -240,6 +243,8 @@ def _patch(problem: Problem, which: Pass, tap_rows: int, tap_columns: int) -> tu
     columns = min(2, width)
     if correlates and spec.scale == 1 and not problem.has_channel:
         columns = _wide_patch(problem, which, width, looped=tap_rows == 1)
+    elif which == "input" and not problem.has_channel and 1 == tap_rows < tap_columns:
+        columns = min(3, width)  # with two, float16 spilled on an A100; with four, every dtype on an H200
     columns = step * math.ceil(columns / step)
     if (which == "spatial" and terms > SUMS_PER_POSITION) or (which == "channel" and sub_pixels > 1):
         columns = 1

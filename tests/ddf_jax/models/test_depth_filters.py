@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from ddf_jax.layers.joint_upsampling import joint_bilateral_upsample
-from ddf_jax.models.depth_filters import DepthFilters
+from ddf_jax.models.depth_filters import KINDS, DepthFilters
 
 
 def inputs(scale: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -21,13 +21,12 @@ def inputs(scale: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     return tuple(jnp.asarray(value, jnp.float32) for value in (picture, depth, measured))
 
 
-def run(filters: DepthFilters, features: jax.Array, scale: int) -> np.ndarray:
-    picture, depth, measured = inputs(scale)
-    return np.asarray(filters(features, filters.prior(picture), picture, depth, measured))
+def run(filters: DepthFilters, features: jax.Array, scale: int, kind: str = "generated") -> np.ndarray:
+    return np.asarray(filters(KINDS[kind].logits(features, scale), *inputs(scale)))
 
 
 def no_features(scale: int) -> jax.Array:
-    return jnp.zeros((1, 4 * scale, 5 * scale, DepthFilters.channels))
+    return jnp.zeros((1, 4 * scale, 5 * scale, KINDS["generated"].channels))
 
 
 @pytest.mark.parametrize("scale", [2, 4, 8])
@@ -49,7 +48,7 @@ def test_the_prior_is_joint_bilateral_upsampling_where_colours_are_alike():
     picture = jnp.asarray(0.5 + rng.normal(0, 0.003, (1, 12, 16, 3)), jnp.float32)
     depth = jnp.asarray(rng.uniform(1, 5, (1, 3, 4, 1)), jnp.float32)
     filters = DepthFilters(4)
-    found = filters.choose(filters.prior(picture), depth, jnp.ones_like(depth))
+    found = filters.choose(0.0, picture, depth, jnp.ones_like(depth))
     expected = joint_bilateral_upsample(depth, picture, scale=4, radius=1, sigma_space=0.6, sigma_colour=0.045)
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
@@ -61,8 +60,6 @@ def test_features_overrule_every_colour():
     taken = np.asarray(measured[0, :, 1:, 0] > 0)
     np.testing.assert_allclose(found[0, 3::4, 3:16:4, 0][taken], depth[0, :, 1:, 0][taken], rtol=1e-5)
     assert found[0, 7, 11, 0] != pytest.approx(float(depth[0, 1, 3, 0]), abs=1e-3)  # a hole can not be chosen
-    residual = run(DepthFilters(4), features.at[..., 18].set(0.25), 4)
-    np.testing.assert_allclose(residual, found + 0.25, rtol=1e-6)
 
 
 def test_sweeps_carry_depth_over_pixels_at_hand_and_not_over_the_border():
@@ -81,6 +78,15 @@ def test_the_widths_have_gradients():
 
 def run_sum(graph, widths) -> jax.Array:
     filters = nnx.merge(graph, widths)
-    picture, depth, measured = inputs(4)
-    y = filters(no_features(4), filters.prior(picture), picture, depth, measured)
+    y = filters(KINDS["generated"].logits(no_features(4), 4), *inputs(4))
     return (y * jnp.linspace(0, 1, y.size).reshape(y.shape)).sum()
+
+
+def test_pixel_adaptive_filters_are_gaussians_of_the_difference_of_features():
+    rng = np.random.default_rng(0)
+    features = jnp.asarray(rng.normal(size=(1, 8, 12, KINDS["pixel_adaptive"].channels)), jnp.float32)
+    chosen, swept = (np.exp(np.asarray(logits)) for logits in KINDS["pixel_adaptive"].logits(features, 4))
+    first, second = np.split(np.asarray(features, np.float64)[0], 2, axis=-1)
+    # Pixel (5, 6) is number 1·4 + 2 of block (1, 1); the sample to the upper right, tap 2, was taken at (2, 10).
+    np.testing.assert_allclose(chosen[0, 1, 1, 6, 2], np.exp(-0.5 * np.sum((first[5, 6] - first[2, 10]) ** 2)), 1e-4)
+    np.testing.assert_allclose(swept[0, 5, 6, 0, 3], np.exp(-0.5 * np.sum((second[5, 6] - second[5, 5]) ** 2)), 1e-4)

@@ -23,16 +23,24 @@ PARAMETERS = {
     ("djf", 16): 56_323,
 }
 
-SMALL = {"channels": 4, "guidance_channels": 2, "kernel_size": 3, "base": "filters"}
+STEPS = {"channels": 4, "guidance_channels": 2, "kernel_size": 3}
+FILTERS = {"layout": "filters", "channels": 8, "blocks": 1, "sweeps": 2}
 TINY = {
-    "ddf_up_net": {**SMALL, "squeeze_ratio": 1.0, "heads": 2},
-    "pac_net": {**SMALL, "guidance_stride": 2, "guidance_width": 5},
+    "ddf_up_net": {**STEPS, "squeeze_ratio": 1.0, "heads": 2},
+    "pac_net": STEPS,
     "djf": {"widths": (4, 3, 1), "joint_widths": (4, 3), "base": "joint_bilateral"},
+    "ddf_up_net with filters": FILTERS,
+    "pac_net with filters": FILTERS,
 }
+WITH_FILTERS = [name for name in TINY if name.endswith("with filters")]
+
+
+def tiny(name: str, **options):
+    return get_config(name.split()[0], **TINY[name], **options)
 
 
 def test_every_network_for_depth_is_pinned():
-    assert set(list_models(target="depth")) == {name for name, _ in PARAMETERS} == set(TINY)
+    assert set(list_models(target="depth")) == {name for name, _ in PARAMETERS} == {name.split()[0] for name in TINY}
 
 
 @pytest.mark.parametrize(("name", "scale"), PARAMETERS)
@@ -44,7 +52,7 @@ def test_parameter_count_is_the_pinned_one(name: str, scale: int):
 @functools.cache
 def drawn(name: str, scale: int = 4, dtype=jnp.float32):
     """Structure and random parameters of a tiny one."""
-    config = get_config(name, scale=scale, dtype=dtype, **TINY[name])
+    config = tiny(name, scale=scale, dtype=dtype)
     structure, parameters, rest = nnx.split(nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0))), nnx.Param, ...)
     rng = np.random.default_rng(0)
     parameters = jax.tree.map(lambda p: rng.normal(0.2, 0.3, p.shape).astype(p.dtype), parameters)
@@ -85,41 +93,44 @@ def test_every_parameter_gets_a_gradient_and_any_size_is_answered(name: str):
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("scale", [2, 8, 16])
 def test_other_scales_and_sizes_have_the_pictures_shape(name: str, scale: int):
-    model = nnx.eval_shape(lambda: get_config(name, scale=scale, **TINY[name]).build(rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: tiny(name, scale=scale).build(rngs=nnx.Rngs(0)))
     for height, width in ((33, 50), (7, 1)):
         image, low = pictures(height, width, scale)
         assert nnx.eval_shape(lambda m, *x: m(*x), model, image, low).shape == (2, height, width, 1)
 
 
-def test_an_answer_is_in_the_unit_of_the_input_and_has_no_holes():
+@pytest.mark.parametrize("name", ["ddf_up_net", *WITH_FILTERS])
+def test_an_answer_is_in_the_unit_of_the_input_and_has_no_holes(name: str):
     image, low = pictures(16, 20, 4)
     low[0, 1:3, 2:4] = 0
-    metres = answer("ddf_up_net", image, low)
+    metres = answer(name, image, low)
     assert np.isfinite(metres).all()
-    np.testing.assert_allclose(answer("ddf_up_net", image, 1000 * low), 1000 * metres, rtol=2e-3, atol=1)
-    assert np.isfinite(answer("ddf_up_net", image, np.zeros_like(low))).all()
+    np.testing.assert_allclose(answer(name, image, 1000 * low), 1000 * metres, rtol=2e-3, atol=1)
+    assert np.isfinite(answer(name, image, np.zeros_like(low))).all()
 
 
-def test_an_unmeasured_pixel_is_told_from_a_measured_one_of_the_same_depth():
+@pytest.mark.parametrize("name", ["ddf_up_net", *WITH_FILTERS])
+def test_an_unmeasured_pixel_is_told_from_a_measured_one_of_the_same_depth(name: str):
     image, low = pictures(16, 20, 4)
     low[:] = 2.0
     holed = low.copy()
     holed[:, 1, 1] = 0
-    assert not np.allclose(answer("ddf_up_net", image, holed), answer("ddf_up_net", image, low), atol=1e-4)
+    assert not np.allclose(answer(name, image, holed), answer(name, image, low), atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("name", ["ddf_up_net", "pac_net"])
+@pytest.mark.parametrize("name", WITH_FILTERS)
 def test_a_new_network_with_filters_returns_its_samples_to_the_last_digits(name: str, dtype):
     image, low = pictures(16, 20, 4)
-    model = get_config(name, dtype=dtype, **TINY[name]).build(rngs=nnx.Rngs(0))
+    model = tiny(name, dtype=dtype).build(rngs=nnx.Rngs(0))
     answered = np.asarray(nnx.jit(lambda model, *x: model(*x))(model, image, low))
     np.testing.assert_allclose(answered[:, 2::4, 2::4], low, rtol=1e-5)
 
 
-def test_half_precision_is_close_and_answers_in_float32():
+@pytest.mark.parametrize("name", ["ddf_up_net", *WITH_FILTERS])
+def test_half_precision_is_close_and_answers_in_float32(name: str):
     image, low = pictures(16, 20, 4)
-    exact, half = (answer("ddf_up_net", image, low, dtype=dtype) for dtype in (jnp.float32, jnp.bfloat16))
+    exact, half = (answer(name, image, low, dtype=dtype) for dtype in (jnp.float32, jnp.bfloat16))
     assert half.dtype == np.float32
     np.testing.assert_allclose(half, exact, atol=0.05 * np.abs(exact).max())
 
@@ -143,10 +154,16 @@ def test_what_does_not_fit_is_refused():
         model(jnp.zeros((2, 13, 18, 3)), jnp.zeros((2, 3, 5, 1)))
     with pytest.raises(ValueError, match="`scale` must be a power of two, 2 or more, got 6"):
         get_config("pac_net", scale=6)
-    with pytest.raises(ValueError, match="`guidance_stride` must divide `scale`, 4, got 3"):
-        get_config("ddf_up_net", guidance_stride=3)
-    with pytest.raises(ValueError, match="`base` must be one of bicubic, joint_bilateral, got 'filters'"):
-        get_config("djf", base="filters")
+    with pytest.raises(ValueError, match="`layout` must be one of steps, filters, got 'filter'"):
+        get_config("ddf_up_net", layout="filter")
+    with pytest.raises(ValueError, match="`kind` must be one of generated, pixel_adaptive, got 'fixed'"):
+        get_config("pac_net", layout="filters", kind="fixed")
+    with pytest.raises(ValueError, match="at least 1, `blocks` and `sweeps` at least 0, got 4, 8, -1 and 4"):
+        get_config("pac_net", layout="filters", channels=8, blocks=-1)
+    with pytest.raises(ValueError, match="'ddf_up_net' has no option 'base'"):
+        get_config("ddf_up_net", layout="filters", base="bicubic")
+    with pytest.raises(ValueError, match="`base` must be one of bicubic, joint_bilateral, got 'nearest'"):
+        get_config("djf", base="nearest")
     with pytest.raises(ValueError, match="must be at least 1"):
         get_config("ddf_up_net", depth_layers=0)
     with pytest.raises(ValueError, match="has no option 'num_classes'"):

@@ -26,6 +26,7 @@ from ddf_jax.training.step import eval_step
 from ddf_jax.training.tasks import task_of
 
 TASK = DepthUpsampling(scale=2)
+START = jnp.float32(0)
 INFO = DataInfo(0, (), channels=3, train_size=80, eval_size=5, image_size=4, eval_shape=(5, 6), scale=2)
 
 
@@ -68,8 +69,8 @@ def test_the_score_is_the_rmse_in_centimetres_over_all_measured_pixels(batch_siz
 def test_holes_and_padding_have_no_part_in_the_loss_nor_in_its_gradient():
     batch = next(batches(3, 8, np.random.default_rng(1)))
     clean = batch | {"image": np.nan_to_num(batch["image"])}
-    outcome = TASK.outcome(Offset(), clean)
-    gradient = jax.grad(lambda image: TASK.outcome(Offset(), clean | {"image": image}).loss)(
+    outcome = TASK.outcome(Offset(), clean, START)
+    gradient = jax.grad(lambda image: TASK.outcome(Offset(), clean | {"image": image}, START).loss)(
         jnp.asarray(clean["image"])
     )
     measured = (batch["depth"] > 0) & batch["mask"][:, None, None, None]
@@ -78,18 +79,20 @@ def test_holes_and_padding_have_no_part_in_the_loss_nor_in_its_gradient():
     assert float(outcome.loss) == pytest.approx(expected, rel=1e-3)
     assert float(outcome.quality) == pytest.approx(100 * float(outcome.loss))
     assert not any(outcome.faults.values())
-    broken = TASK.outcome(Offset(), clean | {"depth": -clean["depth"]}).faults
+    broken = TASK.outcome(Offset(), clean | {"depth": -clean["depth"]}, START).faults
     assert [what for what, found in broken.items() if found] == ["depth that is not finite or negative"]
 
 
 def test_training_minimises_the_loss_of_the_recipe_and_shows_the_rmse():
     [batch] = batches(8, 8, np.random.default_rng(0))
-    for loss in ("rmse", "charbonnier"):
+    for loss, progress in (("rmse", 0.0), ("rmse", 1.0), ("charbonnier", 0.0), ("charbonnier", 0.5)):
         task = task_of(Recipe("x", data=DataConfig(target="depth", scale=2), depth_loss=loss))
-        outcome = task.outcome(Offset(), {name: jnp.asarray(values) for name, values in batch.items()})
+        values = {name: jnp.asarray(values) for name, values in batch.items()}
+        outcome = task.outcome(Offset(), values, jnp.float32(progress))
         errors = (batch["image"][..., :1] - batch["depth"])[batch["depth"] > 0].astype(np.float64)
         rmse = np.sqrt(np.mean(errors**2))
-        expected = {"rmse": rmse, "charbonnier": np.mean(np.sqrt(errors**2 + 1e-4) - 0.01)}[loss]
+        epsilon = {0.0: 0.01, 0.5: 0.1, 1.0: 1.0}[progress]
+        expected = {"rmse": rmse, "charbonnier": np.mean(np.sqrt(errors**2 + epsilon**2) - epsilon)}[loss]
         assert float(outcome.loss) == pytest.approx(expected, rel=1e-3)
         assert float(outcome.quality) == pytest.approx(100 * rmse, rel=1e-3)
 

@@ -52,7 +52,7 @@ def make_batch(seed: int, size: int = 16) -> dict[str, np.ndarray]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def step(structure: Any, variables: dict[str, Any], batch: Any) -> Any:
-    return train_step(TrainState(structure, variables), batch, task=TASK, learning_rate=RATE)
+    return train_step(TrainState(structure, variables), batch, task=TASK, learning_rate=RATE, total_steps=20)
 
 
 @jax.jit
