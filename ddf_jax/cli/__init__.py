@@ -2,15 +2,18 @@
 
 import contextlib
 import json
+import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import TextIO
 
 from ddf_jax.cli.arguments import parse
 from ddf_jax.cli.command import Result
 
 WRONG_USE = 2
 INTERRUPTED = 130  # what shells give a program that Ctrl-C ended
+UNREAD = 141  # and one that wrote on after its reader had gone, as in `ddf models | head -1`
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,13 +21,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0: done. 1: training met numbers that are not finite, `verify` failed, or there was an error that nobody expected,
     with its traceback. 2: wrong use, said in one line. 75: a signal stopped training after a checkpoint, and the same
-    command goes on. 130: interrupted.
+    command goes on. 130: interrupted. 141: whoever read the output has gone.
 
     Args:
       argv: what follows `ddf`; default: the process's own arguments.
     """
     try:
-        command = parse(sys.argv[1:] if argv is None else argv)
+        try:
+            command = parse(sys.argv[1:] if argv is None else argv)
+        finally:
+            sys.stdout.flush()  # of `--help`, which exits
         # With --json, whatever is printed on the way goes where it cannot spoil the document.
         with contextlib.redirect_stdout(sys.stderr) if command.json else contextlib.nullcontext():
             result = command.run()
@@ -32,6 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ddf: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        if not _is_unread(sys.stdout):
+            raise
+        return UNREAD
     except (ValueError, NotImplementedError) as error:
         if not _is_for_user(error):
             raise
@@ -43,8 +53,18 @@ def _print(result: Result, *, as_json: bool) -> int:
     import jax
 
     if jax.process_index() == 0:
-        print(json.dumps(result.document, indent=2, allow_nan=False) if as_json else result.text)
+        print(json.dumps(result.document, indent=2, allow_nan=False) if as_json else result.text, flush=True)
     return result.status
+
+
+def _is_unread(stream: TextIO) -> bool:
+    """Whether nobody reads the stream any more; then what is left of it goes nowhere, or Python would fail at exit."""
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return True
+    return False
 
 
 def _is_for_user(error: Exception) -> bool:

@@ -1,5 +1,6 @@
 """Depth that is chosen, not computed: dynamic filters that carry measured depth to the pixels of a picture."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -65,7 +66,7 @@ class DepthFilters(nnx.Module):
 
     Args:
       scale: S ≥ 1.
-      sweeps: how often the second filter is applied.
+      sweeps: how often the second filter is applied, at least once.
       param_dtype: storage dtype of the three widths.
 
     Called with the picture [B, S·h, S·w, C] in [0, 1] less any constant, depth [B, h, w, 1], and `measured`, above 0
@@ -94,13 +95,44 @@ class DepthFilters(nnx.Module):
         unlike = colour_distances(picture, scale=1, radius=1) * self._precisions()[2] / (2 * _SIGMA_NEIGHBOUR**2)
         itself = jnp.zeros((1,) * 4 + (_TAPS,)).at[..., _TAPS // 2].set(1.0)  # counts more than its neighbours
         spatial = window_weights(logits.swept + itself - _bounded(unlike, _UNLIKE_NEIGHBOUR), jnp.ones_like(y))
-        known, values = _in_place(measured, self.scale), _in_place(depth, self.scale)
-        for _ in range(self.sweeps):
-            y = jnp.where(known > 0, values, dynamic_filter(y, spatial, None))
-        return y
+        known, values = (_in_place(low, self.scale) for low in ((measured > 0).astype(jnp.float32), depth))
+        return _sweep(self.sweeps, y, spatial, known, values)
 
     def _precisions(self) -> Array:
         return jnp.exp(self.widths[...].astype(jnp.float32))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sweep(count: int, y: Array, spatial: Array, known: Array, values: Array) -> Array:
+    """`count` times: y filtered, then the values where they are known (1, elsewhere 0)."""
+    return _sweep_forward(count, y, spatial, known, values)[0]
+
+
+def _sweep_forward(count: int, y: Array, spatial: Array, known: Array, values: Array) -> tuple[Array, Any]:
+    def step(y: Array, _: None) -> tuple[Array, Array]:
+        return jnp.where(known > 0, values, dynamic_filter(y, spatial, None)), y
+
+    y, before = jax.lax.scan(step, y, length=count)
+    return y, (before, spatial, known, values)
+
+
+def _sweep_backward(count: int, saved: Any, dy: Array) -> tuple[Array, Array, Array, Array]:
+    """The filter is the same in all sweeps, so its cotangent is that of one filtering with the sweeps as channels."""
+    before, spatial, known, values = saved
+
+    def step(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
+        dy, dvalues = carry
+        dfiltered = (1 - known) * dy
+        [before] = jax.vjp(lambda y: dynamic_filter(y, spatial, None), dy)[1](dfiltered)
+        return (before, dvalues + known * dy), dfiltered
+
+    (dy, dvalues), dfiltered = jax.lax.scan(step, (dy, jnp.zeros_like(values)), length=count)
+    sweeps, dsweeps = (jnp.moveaxis(every[..., 0], 0, -1) for every in (before, dfiltered[::-1]))
+    [dspatial] = jax.vjp(lambda spatial: dynamic_filter(sweeps, spatial, None), spatial)[1](dsweeps)
+    return dy, dspatial, jnp.zeros_like(known), dvalues
+
+
+_sweep.defvjp(_sweep_forward, _sweep_backward)
 
 
 def _bounded(x: Array, bound: float) -> Array:

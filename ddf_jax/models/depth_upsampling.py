@@ -120,11 +120,9 @@ class FiltersConfig(DepthConfig):
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, got {self.kind!r}.")
-        if self.scale < 1 or min(self.channels, self.blocks, self.sweeps) < 0 or self.channels == 0:
-            raise ValueError(
-                "`scale` and `channels` must be at least 1, `blocks` and `sweeps` at least 0, got "
-                f"{self.scale}, {self.channels}, {self.blocks} and {self.sweeps}."
-            )
+        sizes = (self.scale, self.channels, self.blocks, self.sweeps)
+        if min(sizes) < 1:
+            raise ValueError(f"`scale`, `channels`, `blocks` and `sweeps` must be at least 1, got {sizes}.")
 
     def build(self, *, rngs: nnx.Rngs) -> "FilterUpsampler":
         return FilterUpsampler(self, rngs=rngs)

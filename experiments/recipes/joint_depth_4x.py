@@ -13,7 +13,7 @@ Recipe:    Adam, cosine, batch 8, crops of 64×64, a fifth of them with holes in
 from ddf_jax.data.config import DataConfig
 from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
 
-FILTERS = {"layout": "filters", "channels": 64, "blocks": 3, "sweeps": 8}
+FILTERS = {"layout": "filters", "channels": 64, "blocks": 3, "sweeps": 16}
 
 recipe = Recipe(
     name="joint_depth_4x",
@@ -21,9 +21,9 @@ recipe = Recipe(
     data=DataConfig(dataset="rooms", target="depth", scale=4, image_size=64, augment="holes"),
     # 0.003 for a batch of 8.
     optimizer=OptimizerConfig(method="adam", learning_rate=0.003 * 256 / 8, warmup_epochs=1, weight_decay=0.0),
-    epochs=45,
+    epochs=60,
     batch_size=8,
     depth_loss="charbonnier",
-    evaluate_every=15,
-    checkpoint_every=15,
+    evaluate_every=20,
+    checkpoint_every=20,
 )

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -105,6 +108,16 @@ def test_surprises_keep_their_traceback(do, surprise):
 
 def test_control_c_is_no_traceback(do):
     assert do(raising(KeyboardInterrupt())) == (130, "", "ddf: interrupted\n")
+
+
+@pytest.mark.parametrize("words", [["models"], ["train", "--help"]])
+def test_a_reader_that_has_gone_is_no_traceback(words):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-c", "import ddf_jax.cli, sys; sys.exit(ddf_jax.cli.main())", *words]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_arguments_come_from_the_process_by_default(monkeypatch, capsys):
