@@ -10,23 +10,27 @@ from ddf_jax.data.decode import encode_depth, encode_png
 from ddf_jax.data.rendering import render_room
 
 HEIGHT, WIDTH = 128, 160
-SIZES = {"train": 640, "test": 100}
+SIZES = {"train": 1280, "test": 100}
 
 
 class Rooms(tfds.core.GeneratorBasedBuilder):
-    """740 rooms with colour and depth at 128×160, 640 to train on and 100 to test on.
+    """1,380 rooms with colour and depth at 128×160, 1,280 to train on and 100 to test on.
 
     Each is drawn anew by `render_room`, so no room of one split is in the other. Room i of a split comes from the seed
     (split, i) alone. Depth is stored in whole millimetres, as PNG of 16 bits; every pixel has one.
     """
 
-    VERSION = tfds.core.Version("1.1.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.1.0": "Paints of more different colours.", "1.0.0": "First version."}
+    VERSION = tfds.core.Version("1.2.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {
+        "1.2.0": "Twice the rooms to train on; those to test on are the same.",
+        "1.1.0": "Paints of more different colours.",
+        "1.0.0": "First version.",
+    }
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description="740 rendered rooms, 128x160 pixels, with exact depth.",
+            description="1,380 rendered rooms, 128x160 pixels, with exact depth.",
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(shape=(HEIGHT, WIDTH, 3), encoding_format="png"),

@@ -93,18 +93,23 @@ class DepthFilters(nnx.Module):
     def __call__(self, logits: Logits, picture: Array, depth: Array, measured: Array) -> Array:
         y = self.choose(logits.chosen, picture, depth, measured)
         unlike = colour_distances(picture, scale=1, radius=1) * self._precisions()[2] / (2 * _SIGMA_NEIGHBOUR**2)
-        itself = jnp.zeros((1,) * 4 + (_TAPS,)).at[..., _TAPS // 2].set(1.0)  # counts more than its neighbours
+        itself = (
+            jnp.zeros((1,) * 4 + (_TAPS,), jnp.float32).at[..., _TAPS // 2].set(1.0)
+        )  # counts more than its neighbours
         spatial = window_weights(logits.swept + itself - _bounded(unlike, _UNLIKE_NEIGHBOUR), jnp.ones_like(y))
         known, values = (_in_place(low, self.scale) for low in ((measured > 0).astype(jnp.float32), depth))
-        return _sweep(self.sweeps, y, spatial, known, values)
+        return sweep(self.sweeps, y, spatial, known, values)
 
     def _precisions(self) -> Array:
         return jnp.exp(self.widths[...].astype(jnp.float32))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _sweep(count: int, y: Array, spatial: Array, known: Array, values: Array) -> Array:
-    """`count` times: y filtered, then the values where they are known (1, elsewhere 0)."""
+def sweep(count: int, y: Array, spatial: Array, known: Array, values: Array) -> Array:
+    """`count` ≥ 1 times: y filtered, then the values where they are known (1, elsewhere 0).
+
+    In a loop, because written out the compiler computes each sweep again in those after it.
+    """
     return _sweep_forward(count, y, spatial, known, values)[0]
 
 
@@ -132,7 +137,7 @@ def _sweep_backward(count: int, saved: Any, dy: Array) -> tuple[Array, Array, Ar
     return dy, dspatial, jnp.zeros_like(known), dvalues
 
 
-_sweep.defvjp(_sweep_forward, _sweep_backward)
+sweep.defvjp(_sweep_forward, _sweep_backward)
 
 
 def _bounded(x: Array, bound: float) -> Array:

@@ -7,7 +7,8 @@ import pytest
 from flax import nnx
 
 from ddf_jax.layers.joint_upsampling import joint_bilateral_upsample
-from ddf_jax.models.depth_filters import KINDS, DepthFilters
+from ddf_jax.models.depth_filters import KINDS, DepthFilters, sweep
+from pallas_kernels import dynamic_filter
 
 
 def inputs(scale: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -80,6 +81,26 @@ def run_sum(graph, widths) -> jax.Array:
     filters = nnx.merge(graph, widths)
     y = filters(KINDS["generated"].logits(no_features(4), 4), *inputs(4))
     return (y * jnp.linspace(0, 1, y.size).reshape(y.shape)).sum()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_sweeps_and_their_gradients_are_those_of_one_filtering_after_the_other(count: int):
+    rng = np.random.default_rng(0)
+    y, values, cotangent = (jnp.asarray(rng.normal(size=(2, 5, 7, 1)), jnp.float32) for _ in range(3))
+    spatial = jnp.asarray(rng.uniform(0, 0.3, (2, 5, 7, 1, 9)), jnp.float32)
+    known = jnp.asarray(rng.random((2, 5, 7, 1)) < 0.2, jnp.float32)
+
+    def one_by_one(y, spatial, values):
+        for _ in range(count):
+            y = jnp.where(known > 0, values, dynamic_filter(y, spatial, None))
+        return y
+
+    found, pull = jax.vjp(lambda y, spatial, values: sweep(count, y, spatial, known, values), y, spatial, values)
+    expected, expected_pull = jax.vjp(one_by_one, y, spatial, values)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    for gradient, wanted in zip(pull(cotangent), expected_pull(cotangent), strict=True):
+        assert np.abs(wanted).max() > 0.01
+        np.testing.assert_allclose(gradient, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_pixel_adaptive_filters_are_gaussians_of_the_difference_of_features():
