@@ -21,9 +21,9 @@ recipe = Recipe(
     data=DataConfig(dataset="rooms", target="depth", scale=4, image_size=64, augment="holes"),
     # 0.003 for a batch of 8.
     optimizer=OptimizerConfig(method="adam", learning_rate=0.003 * 256 / 8, warmup_epochs=0.5, weight_decay=0.0),
-    epochs=30,
+    epochs=26,
     batch_size=8,
     depth_loss="charbonnier",
-    evaluate_every=10,
-    checkpoint_every=10,
+    evaluate_every=13,
+    checkpoint_every=13,
 )
