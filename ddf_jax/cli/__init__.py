@@ -5,8 +5,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Iterator, Sequence
 
 from ddf_jax.cli.arguments import parse
 from ddf_jax.cli.command import Result
@@ -27,20 +26,17 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: what follows `ddf`; default: the process's own arguments.
     """
     try:
-        try:
+        with _read():
             command = parse(sys.argv[1:] if argv is None else argv)
-        finally:
-            sys.stdout.flush()  # of `--help`, which exits
         # With --json, whatever is printed on the way goes where it cannot spoil the document.
         with contextlib.redirect_stdout(sys.stderr) if command.json else contextlib.nullcontext():
             result = command.run()
-        return _print(result, as_json=command.json)
+        with _read():
+            return _print(result, as_json=command.json)
     except KeyboardInterrupt:
         print("ddf: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        if not _is_unread(sys.stdout):
-            raise
+    except _UnreadError:
         return UNREAD
     except (ValueError, NotImplementedError) as error:
         if not _is_for_user(error):
@@ -53,18 +49,25 @@ def _print(result: Result, *, as_json: bool) -> int:
     import jax
 
     if jax.process_index() == 0:
-        print(json.dumps(result.document, indent=2, allow_nan=False) if as_json else result.text, flush=True)
+        print(json.dumps(result.document, indent=2, allow_nan=False) if as_json else result.text)
     return result.status
 
 
-def _is_unread(stream: TextIO) -> bool:
-    """Whether nobody reads the stream any more; then what is left of it goes nowhere, or Python would fail at exit."""
+class _UnreadError(Exception):
+    """Whoever read the output has gone."""
+
+
+@contextlib.contextmanager
+def _read() -> Iterator[None]:
+    """For what is printed within."""
     try:
-        stream.flush()
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        return True
-    return False
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would fail again at exit
+        raise _UnreadError from None
 
 
 def _is_for_user(error: Exception) -> bool:
