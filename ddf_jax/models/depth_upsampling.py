@@ -211,11 +211,10 @@ class FilterUpsampler(DepthUpsampler):
         seen = pixels * (config.in_channels + 1) + 9 + 1
         self.enter = _convs([seen, width], [3], dtypes)
         self.blocks = nnx.List([_convs([width] * 3, [3, 3], dtypes) for _ in range(config.blocks)])
-        zeros = dtypes | {"kernel_init": nnx.initializers.zeros}  # it starts from the prior
-        small = dtypes | {"kernel_init": nnx.initializers.variance_scaling(0.1, "fan_in", "normal")}
-        make = zeros if kind.starts_at_zero else small
-        self.head = PointwiseConv(width, pixels * kind.channels, use_bias=False, **make)
-        self.residual = PointwiseConv(width, pixels, use_bias=False, **zeros)
+        zeros = nnx.initializers.zeros  # it starts from the prior
+        initial = zeros if kind.starts_at_zero else nnx.initializers.variance_scaling(0.1, "fan_in", "normal")
+        self.head = PointwiseConv(width, pixels * kind.channels, use_bias=False, kernel_init=initial, **dtypes)
+        self.residual = PointwiseConv(width, pixels, use_bias=False, kernel_init=zeros, **dtypes)
         self.config = config
 
     def refine(self, picture: Array, depth: Array, *base: Array) -> Array:
