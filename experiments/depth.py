@@ -1,10 +1,11 @@
-"""Joint depth upsampling compared: `python -m experiments.depth runs/joint_depth_4x runs/joint_depth_4x_pac_net …`.
+"""Joint depth upsampling compared: `python -m experiments.depth runs/joint_depth_4x runs/joint_depth_4x_pac_net`.
 
 Puts the scores of finished runs beside those of upsampling without training on the same test split, and writes rows, a
 table and pictures. The parameters of the guided filter and of joint bilateral upsampling are those with the least error
 on training pictures.
 """
 
+import argparse
 import contextlib
 import datetime
 import functools
@@ -12,7 +13,7 @@ import io
 import itertools
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,18 @@ Upsampler = Callable[[jax.Array, jax.Array], jax.Array]
 """Depth and picture to depth, for batches."""
 
 
-def main(folders: list[str]) -> int:
-    runs = {Path(folder): load_run(folder) for folder in folders}
-    first = next(iter(runs.values()))
-    scale = first.info.scale
-    if scale is None or any(run.recipe.data.dataset != first.recipe.data.dataset for run in runs.values()):
-        print("All runs must be for depth, on one dataset.", file=sys.stderr)
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m experiments.depth", description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs for depth, on one dataset")
+    try:
+        runs = {folder: _finished_run(folder) for folder in parser.parse_args(arguments).runs}
+        first = next(iter(runs.values()))
+        scale = first.info.scale
+        if scale is None or any(run.recipe.data.dataset != first.recipe.data.dataset for run in runs.values()):
+            names = ", ".join(f"{run.recipe.name} ({run.recipe.data.dataset})" for run in runs.values())
+            raise ValueError(f"All runs must be for depth, on one dataset, got {names}.")
+    except ValueError as error:
+        print(error, file=sys.stderr)
         return 2
     rows = list(_classical_rows(first, scale))
     for folder, run in runs.items():
@@ -78,6 +85,12 @@ def main(folders: list[str]) -> int:
     write_atomically(PICTURES / f"joint_depth_{scale}x.png", _picture(runs, rows, scale))
     print(text)
     return 0
+
+
+def _finished_run(folder: Path) -> Run:
+    if not (folder / "summary.json").is_file():
+        raise ValueError(f"{folder} holds no finished run: summary.json is missing. `ddf train` makes it.")
+    return load_run(folder)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -207,4 +220,4 @@ def _small(png: bytes) -> bytes:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

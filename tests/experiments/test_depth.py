@@ -1,0 +1,98 @@
+"""Runs for depth beside upsampling without training: scores, settings, table and picture."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddf_jax.data.config import DataConfig
+from ddf_jax.data.depth_transforms import Downsample
+from ddf_jax.data.sources import open_source
+from ddf_jax.layers.joint_upsampling import bicubic_upsample
+from ddf_jax.training.loop import train
+from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
+from experiments import depth
+from tests.ddf_jax.data.small_rooms import small_rooms
+
+OPTIONS = {"layout": "filters", "channels": 4, "blocks": 1, "sweeps": 2}
+ADAM = OptimizerConfig(method="adam", warmup_epochs=0.0)
+SUMMARY = ("parameters", "steps", "seconds", "images_per_second")
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
+    return small_rooms(tmp_path_factory.mktemp("rooms"))
+
+
+@pytest.fixture(scope="module")
+def run(rooms: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one step."""
+    folder = tmp_path_factory.mktemp("run")
+    train(Recipe("tiny_depth", ModelConfig("ddf_up_net", OPTIONS), rooms, ADAM, epochs=1.6, batch_size=8), folder)
+    return folder
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(depth, "RESULTS", tmp_path / "rows")
+    monkeypatch.setattr(depth, "PICTURES", tmp_path / "pictures")
+    fewer = {
+        name: (function, {parameter: values[:1] for parameter, values in grid.items()})
+        for name, (function, grid) in depth.GRIDS.items()
+    }
+    monkeypatch.setattr(depth, "GRIDS", fewer)
+    return tmp_path
+
+
+def test_every_method_has_a_row_from_the_same_pictures(rooms, run, results, capsys):
+    assert depth.main([str(run)]) == 0
+    rows = {row["method"]: row for row in json.loads((results / "rows" / "depth.json").read_text())}
+    assert rows.keys() == {"bicubic", "guided filter", "joint bilateral", "ddf_up_net"}
+    summary, row = json.loads((run / "summary.json").read_text()), rows["ddf_up_net"]
+    assert row["rmse_cm"] == summary["test_rmse"]
+    assert all(row[name] == summary[name] for name in SUMMARY)
+    bicubic = bicubic_rmse(rooms)
+    assert rows["bicubic"]["rmse_cm"] == pytest.approx(bicubic, rel=1e-5)
+    for row in rows.values():
+        assert row["below_bicubic"] == pytest.approx(1 - row["rmse_cm"] / bicubic, abs=1e-5)
+        assert (row["dataset"], row["scale"], row["test_pictures"]) == ("rooms/1.2.0", 4, 3)
+    text = (results / "rows" / "depth.md").read_text()
+    assert capsys.readouterr().out == text + "\n"
+    assert [line.split(" |")[0][2:].split(" (")[0] for line in text.splitlines()[6:]] == sorted(
+        rows, key=lambda name: -rows[name]["rmse_cm"]
+    )
+    with Image.open(results / "pictures" / "joint_depth_4x.png") as picture:
+        assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 50
+
+
+def bicubic_rmse(rooms: DataConfig) -> float:
+    source, errors = open_source(rooms, "eval"), []
+    for index in range(len(source)):
+        example = Downsample(4).map(source[index] or {})
+        height, width = example["depth"].shape[:2]
+        answer = bicubic_upsample(example["low"][None], height=height, width=width, scale=4)
+        errors.append(np.asarray(answer[0], np.float64) - example["depth"])
+    return 100 * float(np.sqrt(np.mean(np.square(errors))))
+
+
+def test_settings_are_those_with_the_least_error_on_training_pictures(run, monkeypatch):
+    function, _ = depth.GRIDS["joint bilateral"]
+    blurring = {"radius": (1, 3), "sigma_space": (50.0, 0.6), "sigma_colour": (50.0, 0.06)}
+    monkeypatch.setattr(depth, "GRIDS", {"joint bilateral": (function, blurring)})
+    bicubic, bilateral = depth._classical_rows(depth.load_run(run), 4)
+    assert bilateral["setting"].endswith("sigma_space 0.6, sigma_colour 0.06")
+    assert bilateral["rmse_cm"] < bicubic["rmse_cm"]
+
+
+def test_what_cannot_be_compared_is_one_line(run, tmp_path, capsys):
+    assert depth.main([str(tmp_path / "nowhere")]) == 2
+    assert "nowhere holds no finished run: summary.json is missing." in capsys.readouterr().err
+    options = {"stem": "small", "width": 4, "blocks": (1,)}
+    digits = Recipe("tiny", ModelConfig("resnet18", options), DataConfig("digits", image_size=8), ADAM, epochs=0.2)
+    train(digits, tmp_path / "tiny")
+    capsys.readouterr()
+    assert depth.main([str(run), str(tmp_path / "tiny")]) == 2
+    expected = "All runs must be for depth, on one dataset, got tiny_depth (rooms), tiny (digits).\n"
+    assert capsys.readouterr().err == expected
