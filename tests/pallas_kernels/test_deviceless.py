@@ -11,7 +11,7 @@ import pytest
 
 from pallas_kernels import deviceless
 from pallas_kernels.dynamic_filter import triton
-from pallas_kernels.dynamic_filter.arg_specs import ARG_SPECS, ArgSpec
+from pallas_kernels.dynamic_filter.arg_specs import ARG_SPECS, RESNET50, ArgSpec
 from pallas_kernels.dynamic_filter.kernel_table import kernel_rows
 from pallas_kernels.dynamic_filter.spec import FilterSpec
 from tests.deviceless import ENVIRONMENT, needs_plugin, needs_triton
@@ -42,8 +42,8 @@ def test_no_kernel_of_a_network_spills(arg, dtype, device):
 
 @needs_triton
 @pytest.mark.parametrize("device", ["h200", "a100"])
-def test_the_forward_pass_takes_at_most_30_instructions_per_output_and_loads_128_bits_at_a_time(device):
-    arg = ARG_SPECS["resnet50_56x56x64"]
+@pytest.mark.parametrize("arg", [*RESNET50, ARG_SPECS["fpn_p2"]], ids=lambda arg: arg.name)
+def test_the_forward_pass_takes_at_most_30_instructions_per_output_and_loads_128_bits_at_a_time(arg, device):
     x, spatial, channel = arg.structs(jnp.bfloat16)
     assert x is not None
     [kernel] = deviceless.triton_kernels(lambda *inputs: triton.forward(*inputs, arg.spec), x, spatial, channel)
