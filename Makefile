@@ -24,7 +24,7 @@ depth: export JAX_NUM_CPU_DEVICES ?= 2
 depth: $(VENV)/.installed
 	$(BIN)/ddf train joint_depth_4x
 	$(BIN)/ddf train joint_depth_4x_pac_net
-	$(BIN)/python -m experiments.depth runs/joint_depth_4x runs/joint_depth_4x_pac_net
+	$(BIN)/python -m experiments.depth --also validation runs/joint_depth_4x runs/joint_depth_4x_pac_net
 
 test: $(VENV)/.installed-deviceless
 	PYTHONPATH=$(abspath $(VENV)/deviceless) $(PYTEST)

@@ -2,33 +2,35 @@
 
 Puts the scores of finished runs beside those of upsampling without training on the same test split, and writes rows, a
 table and pictures. The parameters of the guided filter and of joint bilateral upsampling are those with the least error
-on training pictures.
+on training pictures. With `--also SPLIT` the table has another column, the scores on a split that decided nothing.
 """
 
 import argparse
 import contextlib
+import dataclasses
 import datetime
 import functools
 import io
 import itertools
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from ddf_jax.data.config import DataConfig
 from ddf_jax.data.depth_transforms import Downsample
 from ddf_jax.data.pipeline import eval_batches
 from ddf_jax.data.sources import open_source
 from ddf_jax.layers.joint_upsampling import bicubic_upsample, guided_upsample, joint_bilateral_upsample
 from ddf_jax.training.depth import draw_depth
 from ddf_jax.training.files import write_atomically, write_json
-from ddf_jax.training.run import Run, load_run, upsample
+from ddf_jax.training.run import Run, load_run
 from ddf_jax.training.summary import versions
 
 RESULTS = Path(__file__).parent / "results" / "depth"
@@ -48,11 +50,21 @@ Upsampler = Callable[[jax.Array, jax.Array], jax.Array]
 """Depth and picture to depth, for batches."""
 
 
+class Method(NamedTuple):
+    """A way from depth of lower resolution to depth of the picture's."""
+
+    name: str
+    upsampler: Upsampler
+    facts: dict[str, Any]  # what else its row says
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.depth", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs for depth, on one dataset")
+    parser.add_argument("--also", metavar="SPLIT", help="another split of that dataset to score all methods on")
+    chosen = parser.parse_args(arguments)
     try:
-        runs = {folder: _finished_run(folder) for folder in parser.parse_args(arguments).runs}
+        runs = {folder: _finished_run(folder) for folder in chosen.runs}
         first = next(iter(runs.values()))
         scale = first.info.scale
         if scale is None or any(run.recipe.data.dataset != first.recipe.data.dataset for run in runs.values()):
@@ -61,13 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    rows = list(_classical_rows(first, scale))
-    for folder, run in runs.items():
-        summary = json.loads((folder / "summary.json").read_text())
-        facts = {name: summary[name] for name in ("parameters", "steps", "seconds", "images_per_second")}
-        rows.append({"method": run.recipe.model.name, "rmse_cm": summary["test_rmse"], **facts})
-    rows.sort(key=lambda row: -row["rmse_cm"])
-    reference = {row["method"]: row["rmse_cm"] for row in rows}["bicubic"]
+    methods = [*_without_training(first, scale), *(_learnt(folder, run) for folder, run in runs.items())]
+    try:
+        rows = [_row(method, first.recipe.data, chosen.also) for method in methods]
+    except ValueError as error:  # no such split
+        print(error, file=sys.stderr)
+        return 2
+    reference = rows[0]["rmse_cm"]
     common = {
         "dataset": open_source(first.recipe.data, "eval").name,
         "scale": scale,
@@ -76,13 +88,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "date": datetime.date.today().isoformat(),
         "versions": versions(),
     }
+    if chosen.also:
+        common |= {"also": chosen.also, "also_pictures": len(open_source(_on(first.recipe.data, chosen.also), "eval"))}
     rows = [{**row, "below_bicubic": 1 - row["rmse_cm"] / reference, **common} for row in rows]
+    rows.sort(key=lambda row: -row["rmse_cm"])
     RESULTS.mkdir(parents=True, exist_ok=True)
     write_json(RESULTS / "depth.json", rows)
     text = table(rows)
     write_atomically(RESULTS / "depth.md", text)
     PICTURES.mkdir(exist_ok=True)
-    write_atomically(PICTURES / f"joint_depth_{scale}x.png", _picture(runs, rows, scale))
+    write_atomically(PICTURES / f"joint_depth_{scale}x.png", _picture(methods, first.recipe.data, scale))
     print(text)
     return 0
 
@@ -91,6 +106,15 @@ def _finished_run(folder: Path) -> Run:
     if not (folder / "summary.json").is_file():
         raise ValueError(f"{folder} holds no finished run: summary.json is missing. `ddf train` makes it.")
     return load_run(folder)
+
+
+def _row(method: Method, data: DataConfig, also: str | None) -> dict[str, Any]:
+    row = {"method": method.name, "rmse_cm": _rmse(method.upsampler, data), **method.facts}
+    return row | ({"also_rmse_cm": _rmse(method.upsampler, _on(data, also))} if also else {})
+
+
+def _on(data: DataConfig, split: str) -> DataConfig:
+    return dataclasses.replace(data, eval_split=split)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -108,31 +132,38 @@ def table(rows: list[dict[str, Any]]) -> str:
     | bicubic | 20.00 | 0 % |  |  |  |
     """
     first = rows[0]
+    also = f" RMSE on {first['also_pictures']} of {first['also']} (cm) |" if "also" in first else ""
     lines = [
         f"# Joint depth upsampling by {first['scale']} on {first['dataset']}",
         "",
         f"{first['test_pictures']} test pictures; {first['device']}, JAX {first['versions']['jax']}, {first['date']}.",
         "",
-        "| method | RMSE (cm) | below bicubic | parameters | steps | seconds |",
-        "|---|--:|--:|--:|--:|--:|",
+        f"| method | RMSE (cm) | below bicubic |{also} parameters | steps | seconds |",
+        "|---|--:|--:|" + ("--:|" if also else "") + "--:|--:|--:|",
     ]
     for row in rows:
-        numbers = [f"{row['parameters']:,}", row["steps"], f"{row['seconds']:.0f}"] if "steps" in row else [""] * 3
         name = f"{row['method']} ({row['setting']})" if row.get("setting") else row["method"]
-        cells = [name, f"{row['rmse_cm']:.2f}", f"{row['below_bicubic']:.0%}".replace("%", " %"), *map(str, numbers)]
+        cells = [name, f"{row['rmse_cm']:.2f}", f"{row['below_bicubic']:.0%}".replace("%", " %")]
+        cells += [f"{row['also_rmse_cm']:.2f}"] if also else []
+        cells += [f"{row['parameters']:,}", str(row["steps"]), f"{row['seconds']:.0f}"] if "steps" in row else [""] * 3
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _classical_rows(run: Run, scale: int) -> Any:
-    height, width = run.info.eval_shape or (run.info.image_size, run.info.image_size)
+def _learnt(folder: Path, run: Run) -> Method:
+    model, summary = run.model(), json.loads((folder / "summary.json").read_text())
+    facts = {name: summary[name] for name in ("parameters", "steps", "seconds", "images_per_second")}
+    return Method(run.recipe.model.name, jax.jit(lambda low, image: model(image, low)), facts)
+
+
+def _without_training(run: Run, scale: int) -> Iterator[Method]:
+    """Bicubic first."""
 
     @jax.jit
     def bicubic(low: jax.Array, image: jax.Array) -> jax.Array:
-        del image
-        return bicubic_upsample(low, height=height, width=width, scale=scale)
+        return bicubic_upsample(low, height=image.shape[1], width=image.shape[2], scale=scale)
 
-    yield {"method": "bicubic", "rmse_cm": _rmse(run, bicubic)}
+    yield Method("bicubic", bicubic, {})
     batch = _training_pictures(run, scale)
     for name, (function, grid) in GRIDS.items():
         best, setting = min(
@@ -140,12 +171,7 @@ def _classical_rows(run: Run, scale: int) -> Any:
             key=lambda pair: pair[0],
         )
         words = ", ".join(f"{key} {value:g}" for key, value in setting.items())
-        yield {
-            "method": name,
-            "rmse_cm": _rmse(run, _with(function, scale, setting)),
-            "setting": words,
-            "tuning_rmse_cm": best,
-        }
+        yield Method(name, _with(function, scale, setting), {"setting": words, "tuning_rmse_cm": best})
 
 
 def _settings(grid: Mapping[str, tuple[Any, ...]]) -> list[dict[str, Any]]:
@@ -176,10 +202,10 @@ def _error(batch: Mapping[str, jax.Array], upsampler: Upsampler) -> float:
     return 100.0 * float(np.sqrt(np.mean(np.square(errors[np.asarray(batch["depth"]) > 0]))))
 
 
-def _rmse(run: Run, upsampler: Upsampler) -> float:
-    """Over all measured pixels of the test split, in centimetres."""
+def _rmse(upsampler: Upsampler, data: DataConfig) -> float:
+    """Over all measured pixels of the split to evaluate on, in centimetres."""
     squares, pixels = 0.0, 0
-    with contextlib.closing(eval_batches(run.recipe.data, batch_size=10)) as batches:
+    with contextlib.closing(eval_batches(data, batch_size=10)) as batches:
         for batch in batches:
             measured = (batch["depth"] > 0) & batch["mask"][:, None, None, None]
             answer = np.asarray(upsampler(jnp.asarray(batch["low"]), jnp.asarray(batch["image"])), np.float64)
@@ -188,27 +214,14 @@ def _rmse(run: Run, upsampler: Upsampler) -> float:
     return 100.0 * (squares / pixels) ** 0.5
 
 
-def _picture(runs: Mapping[Path, Run], rows: list[dict[str, Any]], scale: int) -> bytes:
+def _picture(methods: Sequence[Method], data: DataConfig, scale: int) -> bytes:
     """A few test pictures beside what each method makes of them."""
-    first = next(iter(runs.values()))
-    source, downsample = open_source(first.recipe.data, "eval"), Downsample(scale)
+    source, downsample = open_source(data, "eval"), Downsample(scale)
     chosen = np.linspace(0, len(source) - 1, DRAWN).astype(int).tolist()
     examples = [downsample.map(source[index] or {}) for index in chosen]
     batch = {name: np.stack([example[name] for example in examples]) for name in ("image", "low", "depth")}
     low, image = jnp.asarray(batch["low"]), jnp.asarray(batch["image"])
-    height, width = image.shape[1:3]
-    answers = {"bicubic": np.asarray(bicubic_upsample(low, height=height, width=width, scale=scale))}
-    for row in rows:
-        if row["method"] in GRIDS:
-            function, grid = GRIDS[row["method"]]
-            setting = next(
-                s for s in _settings(grid) if ", ".join(f"{k} {v:g}" for k, v in s.items()) == row["setting"]
-            )
-            answers[row["method"]] = np.asarray(_with(function, scale, setting)(low, image))
-    for run in reversed(list(runs.values())):
-        depths = [upsample(run, *pair) for pair in zip(batch["image"], batch["low"][..., 0], strict=True)]
-        answers[run.recipe.model.name] = np.stack(depths)[..., None]
-    return _small(draw_depth(batch, answers))
+    return _small(draw_depth(batch, {method.name: np.asarray(method.upsampler(low, image)) for method in methods}))
 
 
 def _small(png: bytes) -> bytes:

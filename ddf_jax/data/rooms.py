@@ -10,18 +10,19 @@ from ddf_jax.data.decode import encode_depth, encode_png
 from ddf_jax.data.rendering import render_room
 
 HEIGHT, WIDTH = 128, 160
-SIZES = {"train": 1280, "test": 100}
+SIZES = {"train": 1280, "test": 100, "validation": 200}
 
 
 class Rooms(tfds.core.GeneratorBasedBuilder):
-    """1,380 rooms with colour and depth at 128×160, 1,280 to train on and 100 to test on.
+    """1,580 rooms with colour and depth at 128×160: 1,280 to train on, 100 to test on, 200 to choose settings on.
 
     Each is drawn anew by `render_room`, so no room of one split is in the other. Room i of a split comes from the seed
     (split, i) alone. Depth is stored in whole millimetres, as PNG of 16 bits; every pixel has one.
     """
 
-    VERSION = tfds.core.Version("1.2.0")
+    VERSION = tfds.core.Version("1.3.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {
+        "1.3.0": "A split for validation; the others are the same.",
         "1.2.0": "Twice the rooms to train on; those to test on are the same.",
         "1.1.0": "Paints of more different colours.",
         "1.0.0": "First version.",
@@ -30,7 +31,7 @@ class Rooms(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description="1,380 rendered rooms, 128x160 pixels, with exact depth.",
+            description="1,580 rendered rooms, 128x160 pixels, with exact depth.",
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(shape=(HEIGHT, WIDTH, 3), encoding_format="png"),

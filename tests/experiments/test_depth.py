@@ -1,5 +1,6 @@
 """Runs for depth beside upsampling without training: scores, settings, table and picture."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -47,17 +48,18 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_method_has_a_row_from_the_same_pictures(rooms, run, results, capsys):
-    assert depth.main([str(run)]) == 0
+    assert depth.main(["--also", "validation", str(run)]) == 0
     rows = {row["method"]: row for row in json.loads((results / "rows" / "depth.json").read_text())}
     assert rows.keys() == {"bicubic", "guided filter", "joint bilateral", "ddf_up_net"}
     summary, row = json.loads((run / "summary.json").read_text()), rows["ddf_up_net"]
-    assert row["rmse_cm"] == summary["test_rmse"]
+    assert row["rmse_cm"] == pytest.approx(summary["test_rmse"], rel=1e-5)
     assert all(row[name] == summary[name] for name in SUMMARY)
-    bicubic = bicubic_rmse(rooms)
+    bicubic, other = (bicubic_rmse(rooms, split) for split in ("test", "validation"))
     assert rows["bicubic"]["rmse_cm"] == pytest.approx(bicubic, rel=1e-5)
+    assert rows["bicubic"]["also_rmse_cm"] == pytest.approx(other, rel=1e-5)
     for row in rows.values():
         assert row["below_bicubic"] == pytest.approx(1 - row["rmse_cm"] / bicubic, abs=1e-5)
-        assert (row["dataset"], row["scale"], row["test_pictures"]) == ("rooms/1.2.0", 4, 3)
+        assert (row["dataset"], row["scale"], row["test_pictures"]) == ("rooms/1.3.0", 4, 3)
     text = (results / "rows" / "depth.md").read_text()
     assert capsys.readouterr().out == text + "\n"
     assert [line.split(" |")[0][2:].split(" (")[0] for line in text.splitlines()[6:]] == sorted(
@@ -67,8 +69,8 @@ def test_every_method_has_a_row_from_the_same_pictures(rooms, run, results, caps
         assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 50
 
 
-def bicubic_rmse(rooms: DataConfig) -> float:
-    source, errors = open_source(rooms, "eval"), []
+def bicubic_rmse(rooms: DataConfig, split: str) -> float:
+    source, errors = open_source(dataclasses.replace(rooms, eval_split=split), "eval"), []
     for index in range(len(source)):
         example = Downsample(4).map(source[index] or {})
         height, width = example["depth"].shape[:2]
@@ -81,14 +83,15 @@ def test_settings_are_those_with_the_least_error_on_training_pictures(run, monke
     function, _ = depth.GRIDS["joint bilateral"]
     blurring = {"radius": (1, 3), "sigma_space": (50.0, 0.6), "sigma_colour": (50.0, 0.06)}
     monkeypatch.setattr(depth, "GRIDS", {"joint bilateral": (function, blurring)})
-    bicubic, bilateral = depth._classical_rows(depth.load_run(run), 4)
-    assert bilateral["setting"].endswith("sigma_space 0.6, sigma_colour 0.06")
-    assert bilateral["rmse_cm"] < bicubic["rmse_cm"]
+    _, bilateral = depth._without_training(depth.load_run(run), 4)
+    assert bilateral.facts["setting"].endswith("sigma_space 0.6, sigma_colour 0.06")
 
 
 def test_what_cannot_be_compared_is_one_line(run, tmp_path, capsys):
     assert depth.main([str(tmp_path / "nowhere")]) == 2
     assert "nowhere holds no finished run: summary.json is missing." in capsys.readouterr().err
+    assert depth.main(["--also", "train2", str(run)]) == 2
+    assert "train2" in capsys.readouterr().err
     options = {"stem": "small", "width": 4, "blocks": (1,)}
     digits = Recipe("tiny", ModelConfig("resnet18", options), DataConfig("digits", image_size=8), ADAM, epochs=0.2)
     train(digits, tmp_path / "tiny")

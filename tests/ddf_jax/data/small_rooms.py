@@ -11,11 +11,11 @@ from ddf_jax.data.sources import open_source
 
 
 def small_rooms(folder: Path) -> DataConfig:
-    """Five rooms of 20×27 pixels to train on and three to test on, where `rooms` are looked for in `folder`."""
+    """`rooms` in `folder`: five of 20×27 pixels to train on, three to test on and two for validation."""
     config = DataConfig(dataset="rooms", target="depth", data_dir=folder, image_size=16, augment="holes")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(folder))  # TFDS leaves an empty temporary folder behind
-        patch.setattr(rooms, "SIZES", {"train": 5, "test": 3})
+        patch.setattr(rooms, "SIZES", {"train": 5, "test": 3, "validation": 2})
         patch.setattr(rooms, "HEIGHT", 20)
         patch.setattr(rooms, "WIDTH", 27)
         open_source(config, "train")
