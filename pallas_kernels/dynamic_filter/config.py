@@ -258,6 +258,8 @@ def _patch(problem: Problem, which: Pass, tap_rows: int, tap_columns: int) -> tu
         # position and where its spatial filter lies.
         kept = 2 * values if correlates else problem.lanes
         rows = min(rows, POSITION_REGISTERS // (columns * kept))
+        if which == "channel" and sub_pixels > 1:
+            rows = min(rows, 6)  # with eight, float32 spilled on an H200
     # Fewer rows where there are too few patches to fill a device.
     lines = problem.batch * math.ceil(width / columns) * problem.channels / (THREADS * problem.lanes)
     rows = max(1, min(rows, height, round(lines * height / PROGRAMS_PER_DEVICE)))
