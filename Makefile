@@ -34,7 +34,7 @@ test-torch: $(VENV)/.installed-torch
 
 test-slow: $(VENV)/.installed-torch $(VENV)/.installed-deviceless
 	PYTHONPATH=$(abspath $(VENV)/deviceless) $(PYTEST) -m slow
-	$(PYTEST) -m slow tests/torch
+	$(PYTEST) --numprocesses=1 -m slow tests/torch  # up to 11 GB in a process
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

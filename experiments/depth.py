@@ -2,7 +2,7 @@
 
 Puts the scores of finished runs beside those of upsampling without training on the same test split, and writes rows, a
 table and pictures. The parameters of the guided filter and of joint bilateral upsampling are those with the least error
-on training pictures. With `--also SPLIT` the table has another column, the scores on a split that decided nothing.
+on training pictures. With `--also SPLIT` the table has another column, the scores on another split.
 """
 
 import argparse
@@ -67,13 +67,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs = {folder: _finished_run(folder) for folder in chosen.runs}
         first = next(iter(runs.values()))
         scale = first.info.scale
-        if scale is None or any(run.recipe.data.dataset != first.recipe.data.dataset for run in runs.values()):
-            names = ", ".join(f"{run.recipe.name} ({run.recipe.data.dataset})" for run in runs.values())
-            raise ValueError(f"All runs must be for depth, on one dataset, got {names}.")
+        kinds = {(run.recipe.data.dataset, run.info.scale) for run in runs.values()}
+        if scale is None or len(kinds) > 1:
+            names = ", ".join(
+                f"{run.recipe.name} ({run.recipe.data.dataset}, {run.info.scale})" for run in runs.values()
+            )
+            raise ValueError(f"All runs must be for depth, on one dataset and with one scale, got {names}.")
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    methods = [*_without_training(first, scale), *(_learnt(folder, run) for folder, run in runs.items())]
+    models = [run.recipe.model.name for run in runs.values()]
+    names = models if len(set(models)) == len(models) else map(str, runs)
+    learnt = [_learnt(name, folder, run) for name, (folder, run) in zip(names, runs.items(), strict=True)]
+    methods = [*_without_training(first, scale), *learnt]
     try:
         rows = [_row(method, first.recipe.data, chosen.also) for method in methods]
     except ValueError as error:  # no such split
@@ -150,10 +156,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _learnt(folder: Path, run: Run) -> Method:
+def _learnt(name: str, folder: Path, run: Run) -> Method:
     model, summary = run.model(), json.loads((folder / "summary.json").read_text())
-    facts = {name: summary[name] for name in ("parameters", "steps", "seconds", "images_per_second")}
-    return Method(run.recipe.model.name, jax.jit(lambda low, image: model(image, low)), facts)
+    facts = {fact: summary[fact] for fact in ("parameters", "steps", "seconds", "images_per_second")}
+    facts |= {"model": run.recipe.model.name, "options": run.recipe.model.options}
+    return Method(name, jax.jit(lambda low, image: model(image, low)), facts)
 
 
 def _without_training(run: Run, scale: int) -> Iterator[Method]:

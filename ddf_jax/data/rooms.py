@@ -16,7 +16,7 @@ SIZES = {"train": 1280, "test": 100, "validation": 200}
 class Rooms(tfds.core.GeneratorBasedBuilder):
     """1,580 rooms with colour and depth at 128×160: 1,280 to train on, 100 to test on, 200 to choose settings on.
 
-    Each is drawn anew by `render_room`, so no room of one split is in the other. Room i of a split comes from the seed
+    Each is drawn anew by `render_room`, so no room is in two splits. Room i of a split comes from the seed
     (split, i) alone. Depth is stored in whole millimetres, as PNG of 16 bits; every pixel has one.
     """
 

@@ -11,15 +11,16 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from pallas_kernels import dynamic_upsample
 
 
 def fill_holes(depth: Array) -> Array:
-    """Puts the average of the nearest block with a measured pixel where depth [B, H, W, 1] is 0; 0 if all of it is.
+    """Depth [B, H, W, 1] with something near in the place of each 0; all 0 if nothing was measured.
 
-    Blocks are 2×2, then 4×4, and so on: a hole is filled from as near as there is something.
+    A hole gets the average of its block of 2×2 pixels, or, where that is a hole too, of the 2×2 blocks of those, and so
+    on. Blocks start at the corner, so that something may lie nearer in the next one.
 
     >>> fill_holes(jnp.array([[0.0, 2.0, 4.0]])[None, ..., None]).ravel()
     Array([2., 2., 4.], dtype=float32)
@@ -32,7 +33,7 @@ def bicubic_upsample(low: Array, *, height: int, width: int, scale: int) -> Arra
     """Cubic interpolation (Keys, a = -1/2) with every sample in its place, to [B, H, W, 1]; the border is repeated."""
     filled = fill_holes(low)
     border = 2  # so that past the last sample a cubic meets its like, not a kernel cut off
-    padded = jnp.pad(filled, ((0, 0), (border, border), (border, border), (0, 0)), mode="edge")
+    padded = _pad_edges(filled, (border, border), (border, border))
     shape = (low.shape[0], height, width, 1)
     # Sample i lies at S·i + S // 2 + 1/2, and `scale_and_translate` puts it at S·(i + 1/2) + shift.
     shift = jnp.full(2, scale // 2 + 0.5 - scale / 2 - scale * border, jnp.float32)
@@ -87,7 +88,7 @@ def colour_distances(image: Array, *, scale: int, radius: int) -> Array:
     """
     fine = blocks(image.astype(jnp.float32), scale)  # [B, h, w, S², C]
     samples = fine[:, :, :, (scale // 2) * (scale + 1)]
-    samples = jnp.pad(samples, ((0, 0), (radius, radius), (radius, radius), (0, 0)), mode="edge")
+    samples = _pad_edges(samples, (radius, radius), (radius, radius))
     return jnp.stack([((q[:, :, :, None] - fine) ** 2).sum(-1) for q in _windows(samples, 2 * radius + 1)], -1)
 
 
@@ -127,7 +128,15 @@ def guided_upsample(low: Array, image: Array, *, scale: int, radius: int = 4, ep
 
 def pad_to(x: Array, height: int, width: int) -> Array:
     """[B, H, W, C] to [B, height, width, C], its last row and column repeated."""
-    return jnp.pad(x, ((0, 0), (0, height - x.shape[1]), (0, width - x.shape[2]), (0, 0)), mode="edge")
+    return _pad_edges(x, (0, height - x.shape[1]), (0, width - x.shape[2]))
+
+
+def _pad_edges(x: Array, rows: tuple[int, int], columns: tuple[int, int]) -> Array:
+    """Repeats the outermost rows and columns. Unlike `jnp.pad` it slices no batch, which may be split over devices."""
+    for axis, (before, after) in ((1, rows), (2, columns)):
+        first, last = lax.slice_in_dim(x, 0, 1, axis=axis), lax.slice_in_dim(x, -1, None, axis=axis)
+        x = jnp.concatenate([first] * before + [x] + [last] * after, axis)
+    return x
 
 
 def _fill(values: Array, weights: Array) -> Array:
@@ -152,13 +161,15 @@ def _windows(padded: Array, size: int) -> Iterator[Array]:
 
 def neighbours(x: Array) -> list[Array]:
     """The eight around each pixel of [B, H, W, C], row by row; the border is repeated."""
-    windows = list(_windows(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge"), 3))
+    windows = list(_windows(_pad_edges(x, (1, 1), (1, 1)), 3))
     return windows[:4] + windows[5:]
 
 
 def blocks(x: Array, scale: int) -> Array:
     """[B, S·h, S·w, C] to [B, h, w, S², C]: the pixels of each block, row by row."""
     batch, height, width, channels = x.shape
+    # One axis at a time: where the batch is split over an Explicit mesh, JAX splits no two at once.
+    x = x.reshape(batch, height // scale, scale, width, channels)
     x = x.reshape(batch, height // scale, scale, width // scale, scale, channels).swapaxes(2, 3)
     return x.reshape(batch, height // scale, width // scale, scale**2, channels)
 
@@ -173,6 +184,7 @@ def depth_to_space(x: Array, scale: int) -> Array:
     """What `space_to_depth` came from: [B, h, w, S²·C] to [B, S·h, S·w, C]."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height, width, scale, scale, channels // scale**2).swapaxes(2, 3)
+    x = x.reshape(batch, scale * height, width, scale, channels // scale**2)
     return x.reshape(batch, scale * height, scale * width, channels // scale**2)
 
 

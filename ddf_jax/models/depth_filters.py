@@ -1,4 +1,4 @@
-"""Depth that is chosen, not computed: dynamic filters that carry measured depth to the pixels of a picture."""
+"""Depth chosen among what was measured: dynamic filters that carry it to the pixels of a picture."""
 
 import functools
 from collections.abc import Callable
@@ -72,18 +72,24 @@ class DepthFilters(nnx.Module):
     Called with the picture [B, S·h, S·w, C] in [0, 1] less any constant, depth [B, h, w, 1], and `measured`, above 0
     where that depth is not a hole.
 
+    Raises:
+      ValueError: `scale` or `sweeps` is less than 1.
+
     References: Zhou et al., "Decoupled Dynamic Filter Networks", CVPR 2021 (spatial filters from a guidance); Kopf et
     al., "Joint Bilateral Upsampling", SIGGRAPH 2007 (the prior); Cheng et al., "Depth Estimation via Affinity Learned
     with Convolutional Spatial Propagation Network", ECCV 2018 (the sweeps).
     """
 
     def __init__(self, scale: int, *, sweeps: int = 4, param_dtype: Any = jnp.float32):
+        if min(scale, sweeps) < 1:
+            raise ValueError(f"`scale` and `sweeps` must be at least 1, got {scale} and {sweeps}.")
         self.scale, self.sweeps = scale, sweeps
         # Logarithms of how precisely place, colour, and a neighbour's colour must agree.
         self.widths = nnx.Param(jnp.zeros(3, param_dtype))
 
     def choose(self, chosen: Array | float, picture: Array, depth: Array, measured: Array) -> Array:
         """The upsampling alone; a `chosen` of 0 leaves it to the prior."""
+        depth = depth.astype(jnp.float32)
         place, colour, _ = self._precisions()
         unlike = colour_distances(picture, scale=self.scale, radius=1) * colour / (2 * _SIGMA_COLOUR**2)
         far = place_distances(scale=self.scale, radius=1) * place / (2 * _SIGMA_SPACE**2)
@@ -91,6 +97,7 @@ class DepthFilters(nnx.Module):
         return dynamic_upsample(depth, weights[:, :, :, :, None], None, scale=self.scale)
 
     def __call__(self, logits: Logits, picture: Array, depth: Array, measured: Array) -> Array:
+        depth = depth.astype(jnp.float32)
         y = self.choose(logits.chosen, picture, depth, measured)
         unlike = colour_distances(picture, scale=1, radius=1) * self._precisions()[2] / (2 * _SIGMA_NEIGHBOUR**2)
         itself = (

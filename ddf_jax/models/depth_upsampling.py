@@ -1,8 +1,9 @@
 """Joint depth upsampling: depth of lower resolution and a picture to depth of the picture's resolution.
 
 Every network is called as `model(image, low)`: a picture [B, H, W, 3] in [0, 1] and depth [B, ⌈H/S⌉, ⌈W/S⌉, 1] in any
-unit, 0 in holes; it returns depth [B, H, W, 1] in that unit, float32 and without holes. H and W need not be multiples
-of S. Low pixel (i, j) is taken to lie at pixel (S·i + S // 2, S·j + S // 2) of the picture.
+unit, 0 in holes; it returns depth [B, H, W, 1] in that unit, float32, with holes filled. What a network learned to add
+may take depth near 0 below it. H and W need not be multiples of S. Low pixel (i, j) is taken to lie at pixel
+(S·i + S // 2, S·j + S // 2) of the picture.
 
 References: Zhou et al., "Decoupled Dynamic Filter Networks", CVPR 2021, Figure 6b; Su et al., "Pixel-Adaptive
 Convolutional Neural Networks", CVPR 2019, Section 4; Li et al., "Deep Joint Image Filtering", ECCV 2016.
@@ -57,6 +58,10 @@ class DepthConfig:
     param_dtype: Any = jnp.float32
     """Storage dtype."""
 
+    def __post_init__(self) -> None:
+        if min(self.scale, self.in_channels) < 1:
+            raise ValueError(f"`scale` and `in_channels` must be at least 1, got {self.scale} and {self.in_channels}.")
+
     def inputs(self, height: int, width: int) -> tuple[jax.ShapeDtypeStruct, ...]:
         """What the model is called with for one picture of this size."""
         low = (1, -(-height // self.scale), -(-width // self.scale), 1)
@@ -71,6 +76,7 @@ class ResidualConfig(DepthConfig):
     """What is added to: one of `BASES`."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.base not in BASES:
             raise ValueError(f"`base` must be one of {', '.join(BASES)}, got {self.base!r}.")
 
@@ -96,8 +102,9 @@ class StepwiseConfig(ResidualConfig):
         super().__post_init__()
         if self.scale < 2 or self.scale & (self.scale - 1):
             raise ValueError(f"`scale` must be a power of two, 2 or more, got {self.scale}.")
-        if min(self.depth_layers, self.guidance_layers, self.output_layers) < 1:
-            raise ValueError("`depth_layers`, `guidance_layers` and `output_layers` must be at least 1.")
+        names = ("channels", "guidance_channels", "kernel_size", "depth_layers", "guidance_layers", "output_layers")
+        if min(sizes := [getattr(self, name) for name in names]) < 1:
+            raise ValueError(f"{', '.join(names)} must be at least 1, got {sizes}.")
 
     def build(self, *, rngs: nnx.Rngs) -> "StepwiseUpsampler":
         return StepwiseUpsampler(self, rngs=rngs)
@@ -105,8 +112,8 @@ class StepwiseConfig(ResidualConfig):
 
 @dataclasses.dataclass(frozen=True)
 class FiltersConfig(DepthConfig):
-    """Depth is not added to but chosen: a residual network at the depth's resolution makes the filters of
-    `DepthFilters`, which carry it to the picture's in one step."""
+    """Depth is first chosen and then added to: a residual network at the depth's resolution makes the filters of
+    `DepthFilters`, which carry it to the picture's in one step, and a correction."""
 
     kind: str = "generated"
     """How features become filters: one of `depth_filters.KINDS`."""
@@ -118,11 +125,12 @@ class FiltersConfig(DepthConfig):
     """Of 3×3 filters at the picture's resolution."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.kind not in KINDS:
             raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, got {self.kind!r}.")
-        sizes = (self.scale, self.channels, self.blocks, self.sweeps)
+        sizes = (self.channels, self.blocks, self.sweeps)
         if min(sizes) < 1:
-            raise ValueError(f"`scale`, `channels`, `blocks` and `sweeps` must be at least 1, got {sizes}.")
+            raise ValueError(f"`channels`, `blocks` and `sweeps` must be at least 1, got {sizes}.")
 
     def build(self, *, rngs: nnx.Rngs) -> "FilterUpsampler":
         return FilterUpsampler(self, rngs=rngs)
@@ -147,16 +155,18 @@ class DepthUpsampler(nnx.Module):
     config: Any
 
     def __call__(self, image: Array, low: Array) -> Array:
-        scale, (batch, height, width, channels) = self.config.scale, image.shape
+        scale, (batch, height, width, channels) = self.config.scale, (*image.shape, 0, 0, 0, 0)[:4]
         expected = (batch, -(-height // scale), -(-width // scale), 1)
-        if low.shape != expected or channels != self.config.in_channels:
+        if image.ndim != 4 or low.shape != expected or channels != self.config.in_channels:
             raise ValueError(
                 f"The picture must be [B, H, W, {self.config.in_channels}] and the depth "
                 f"[B, ⌈H/{scale}⌉, ⌈W/{scale}⌉, 1] = {expected}, got {image.shape} and {low.shape}."
             )
         filled = fill_holes(low)
         mean = filled.mean((1, 2, 3), keepdims=True)
-        unit = filled.std((1, 2, 3), keepdims=True) + 0.01 * mean + 1e-6
+        variance = filled.var((1, 2, 3), keepdims=True)
+        varies = variance > 0  # the root of 0 has no derivative
+        unit = jnp.where(varies, jnp.sqrt(jnp.where(varies, variance, 1.0)), 0.0) + 0.01 * mean + 1e-6
         rows, columns = scale * expected[1], scale * expected[2]
         depth = jnp.concatenate([(filled - mean) / unit, (low > 0).astype(jnp.float32)], -1)
         picture = pad_to(image.astype(jnp.float32), rows, columns)

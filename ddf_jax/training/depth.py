@@ -19,7 +19,9 @@ from ddf_jax.layers.joint_upsampling import bicubic_upsample, guided_upsample, j
 from ddf_jax.training.losses import charbonnier, root_mean_square
 from ddf_jax.training.task import Batch, Outcome, Scores
 
-# Of errors in metres, where they count, and the share of the training that is over.
+# Of errors in metres, where they count, and the share of the training that is over. Charbonnier's ε grows from 1 cm to
+# 1 m: at first large errors, which are few, do not drown the others; in the end the loss is half the squared error that
+# is scored.
 LOSSES: dict[str, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = {
     "rmse": lambda errors, mask, progress: root_mean_square(errors, mask),
     "charbonnier": lambda errors, mask, progress: charbonnier(errors, mask, epsilon=0.01 ** (1 - progress)),

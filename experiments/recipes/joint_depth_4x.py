@@ -5,9 +5,9 @@ Hardware:  2 CPU cores
 Time:      about six minutes (`experiments/results/depth/depth.json` has the measured one)
 Expected:  the RMSE in `experiments/results/depth/depth.md`; its source is that run, no paper trains on these pictures
 Recipe:    Adam, cosine, batch 8, crops of 64×64, a fifth of them with holes in the input, a loss that large errors do
-           not dominate. Where the published network adds to upsampled depth what it has upsampled in two steps, this
-           one works at the depth's resolution and generates spatial dynamic filters that choose among the depths
-           around (`ddf_jax.models.depth_filters`)
+           not dominate at first and that ends near the mean square. Where the published network adds to upsampled depth
+           what it has upsampled in two steps, this one works at the depth's resolution and generates spatial dynamic
+           filters that choose among the depths around (`ddf_jax.models.depth_filters`), and a correction
 """
 
 from ddf_jax.data.config import DataConfig

@@ -97,5 +97,5 @@ def test_what_cannot_be_compared_is_one_line(run, tmp_path, capsys):
     train(digits, tmp_path / "tiny")
     capsys.readouterr()
     assert depth.main([str(run), str(tmp_path / "tiny")]) == 2
-    expected = "All runs must be for depth, on one dataset, got tiny_depth (rooms), tiny (digits).\n"
-    assert capsys.readouterr().err == expected
+    expected = "on one dataset and with one scale, got tiny_depth (rooms, 4), tiny (digits, None).\n"
+    assert capsys.readouterr().err == "All runs must be for depth, " + expected

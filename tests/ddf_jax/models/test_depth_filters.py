@@ -111,3 +111,21 @@ def test_pixel_adaptive_filters_are_gaussians_of_the_difference_of_features():
     # Pixel (5, 6) is number 1·4 + 2 of block (1, 1); the sample to the upper right, tap 2, was taken at (2, 10).
     np.testing.assert_allclose(chosen[0, 1, 1, 6, 2], np.exp(-0.5 * np.sum((first[5, 6] - first[2, 10]) ** 2)), 1e-4)
     np.testing.assert_allclose(swept[0, 5, 6, 0, 3], np.exp(-0.5 * np.sum((second[5, 6] - second[5, 5]) ** 2)), 1e-4)
+
+
+def test_half_precision_depth_is_filtered_in_float32_and_has_a_gradient():
+    picture, depth, measured = inputs(4)
+    filters, logits = DepthFilters(4), KINDS["generated"].logits(no_features(4), 4)
+    half = depth.astype(jnp.bfloat16)
+    found = filters(logits, picture, half, measured)
+    assert found.dtype == jnp.float32
+    np.testing.assert_array_equal(found, filters(logits, picture, half.astype(jnp.float32), measured))
+    gradient = jax.grad(lambda depth: filters(logits, picture, depth, measured).sum())(half)
+    assert gradient.dtype == jnp.bfloat16
+    assert float(gradient.astype(jnp.float32).sum()) == pytest.approx(found.size, rel=0.05)
+
+
+@pytest.mark.parametrize("sizes", [{"scale": 0}, {"scale": 4, "sweeps": 0}], ids=str)
+def test_sizes_below_one_are_refused(sizes):
+    with pytest.raises(ValueError, match="`scale` and `sweeps` must be at least 1, got "):
+        DepthFilters(**sizes)

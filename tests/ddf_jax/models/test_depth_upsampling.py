@@ -22,6 +22,7 @@ PARAMETERS = {
     ("djf", 8): 56_323,
     ("djf", 16): 56_323,
 }
+MEASURED = {"ddf_up_net": 283_715, "pac_net": 281_667}  # of `make depth`
 
 STEPS = {"channels": 4, "guidance_channels": 2, "kernel_size": 3}
 FILTERS = {"layout": "filters", "channels": 8, "blocks": 1, "sweeps": 2}
@@ -47,6 +48,12 @@ def test_every_network_for_depth_is_pinned():
 def test_parameter_count_is_the_pinned_one(name: str, scale: int):
     model = nnx.eval_shape(lambda: create(name, scale=scale, rngs=nnx.Rngs(0)))
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) == PARAMETERS[name, scale]
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_parameter_count_of_what_was_measured(name: str):
+    model = nnx.eval_shape(lambda: create(name, layout="filters", channels=64, blocks=3, rngs=nnx.Rngs(0)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) == MEASURED[name]
 
 
 @functools.cache
@@ -109,6 +116,48 @@ def test_an_answer_is_in_the_unit_of_the_input_and_has_no_holes(name: str):
     assert np.isfinite(answer(name, image, np.zeros_like(low))).all()
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_depth_that_is_the_same_everywhere_or_nowhere_has_finite_gradients(name: str):
+    structure, parameters, rest = drawn(name)
+    image, low = pictures(13, 18, 4)
+    model = nnx.merge(structure, parameters, rest)
+    gradient = jax.jit(jax.grad(lambda low: model(image, low).sum()))
+    for value in (2.0, 0.0):
+        assert np.isfinite(gradient(np.full_like(low, value))).all()
+
+
+@pytest.mark.parametrize("name", WITH_FILTERS)
+def test_a_large_hole_gets_the_depth_around_it(name: str):
+    image, low = pictures(48, 52, 4)
+    low[:] = 2.0
+    low[0, 3:9, 4:10] = 0
+    model = tiny(name).build(rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(nnx.jit(lambda model, *x: model(*x))(model, image, low), 2.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mode", list(jax.sharding.AxisType)[:2], ids=str)
+@pytest.mark.parametrize("name", ["djf", *WITH_FILTERS])
+def test_a_batch_split_over_devices_has_the_same_gradients(name: str, mode):
+    structure, parameters, rest = drawn(name)
+    image, low = pictures(13, 18, 4)
+    low[0, 1, 2:4] = 0
+
+    @jax.jit
+    def gradients(parameters, image, low):
+        def total(parameters):
+            return jnp.square(nnx.merge(structure, parameters, rest, copy=True)(image, low)).sum()
+
+        return jax.grad(total)(parameters)
+
+    expected = gradients(parameters, image, low)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(mode,), devices=jax.devices()[:2])
+    with jax.set_mesh(mesh):
+        split, whole = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in (("data",), ()))
+        found = gradients(jax.device_put(parameters, whole), *jax.device_put((image, low), split))
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, atol=5e-3 * np.abs(other).max())
+
+
 @pytest.mark.parametrize("name", ["ddf_up_net", *WITH_FILTERS])
 def test_an_unmeasured_pixel_is_told_from_a_measured_one_of_the_same_depth(name: str):
     image, low = pictures(16, 20, 4)
@@ -158,13 +207,17 @@ def test_what_does_not_fit_is_refused():
         get_config("ddf_up_net", layout="filter")
     with pytest.raises(ValueError, match="`kind` must be one of generated, pixel_adaptive, got 'fixed'"):
         get_config("pac_net", layout="filters", kind="fixed")
-    with pytest.raises(ValueError, match=r"`blocks` and `sweeps` must be at least 1, got \(4, 8, 0, 4\)"):
+    with pytest.raises(ValueError, match=r"`blocks` and `sweeps` must be at least 1, got \(8, 0, 4\)"):
         get_config("pac_net", layout="filters", channels=8, blocks=0)
     with pytest.raises(ValueError, match="'ddf_up_net' has no option 'base'"):
         get_config("ddf_up_net", layout="filters", base="bicubic")
     with pytest.raises(ValueError, match="`base` must be one of bicubic, joint_bilateral, got 'nearest'"):
         get_config("djf", base="nearest")
-    with pytest.raises(ValueError, match="must be at least 1"):
+    with pytest.raises(ValueError, match=r"output_layers must be at least 1, got \[32, 16, 5, 0, 3, 2\]"):
         get_config("ddf_up_net", depth_layers=0)
+    with pytest.raises(ValueError, match="`scale` and `in_channels` must be at least 1, got 0 and 3"):
+        get_config("djf", scale=0)
+    with pytest.raises(ValueError, match=r"The picture must be \[B, H, W, 3\] .* got \(13, 18, 3\)"):
+        model(jnp.zeros((13, 18, 3)), jnp.zeros((4, 5, 1)))
     with pytest.raises(ValueError, match="has no option 'num_classes'"):
         create("djf", num_classes=10, rngs=nnx.Rngs(0))

@@ -85,7 +85,13 @@ def test_holes_and_padding_have_no_part_in_the_loss_nor_in_its_gradient():
 
 def test_training_minimises_the_loss_of_the_recipe_and_shows_the_rmse():
     [batch] = batches(8, 8, np.random.default_rng(0))
-    for loss, progress in (("rmse", 0.0), ("rmse", 1.0), ("charbonnier", 0.0), ("charbonnier", 0.5)):
+    for loss, progress in (
+        ("rmse", 0.0),
+        ("rmse", 1.0),
+        ("charbonnier", 0.0),
+        ("charbonnier", 0.5),
+        ("charbonnier", 1.0),
+    ):
         task = task_of(Recipe("x", data=DataConfig(target="depth", scale=2), depth_loss=loss))
         values = {name: jnp.asarray(values) for name, values in batch.items()}
         outcome = task.outcome(Offset(), values, jnp.float32(progress))
