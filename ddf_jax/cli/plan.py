@@ -1,6 +1,7 @@
 """`ddf plan`."""
 
 import dataclasses
+import importlib.metadata
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -29,13 +30,23 @@ class Plan:
     devices: int = 8
     """How many of them share the batch."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print `{collectives, bytes_per_device, kernels}`."""
+    """Print `{recipe, device, devices, batch_size, dtype, jax, collectives, bytes_per_device, kernels}`."""
 
     def run(self) -> Result:
         from ddf_jax.plan import plan
 
         found = plan(self.recipe, device=self.device, devices=self.devices)
-        return Result(found, f"{self.recipe.name} on {self.devices} {self.device}:\n" + "\n".join(_lines(found)))
+        asked = {
+            "recipe": self.recipe.name,
+            "device": self.device,
+            "devices": self.devices,
+            "batch_size": self.recipe.batch_size,
+            "dtype": self.recipe.dtype,
+            "jax": importlib.metadata.version("jax"),
+        }
+        return Result(
+            asked | found, f"{self.recipe.name} on {self.devices} {self.device}:\n" + "\n".join(_lines(found))
+        )
 
 
 def _lines(found: dict[str, dict[str, Any]]) -> list[str]:

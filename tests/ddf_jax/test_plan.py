@@ -28,6 +28,8 @@ def test_a_step_on_eight_gpus_only_sums_gradients_and_runs_the_kernels():
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
+    asked = {"recipe": "imagenet_ddf_resnet50", "device": "h200", "devices": 8, "batch_size": 64, "dtype": "bfloat16"}
+    assert found.items() >= {**asked, "jax": jax.__version__}.items()
     assert found["collectives"].pop("all_reduce") > 0
     assert set(found["collectives"].values()) == {0}
     assert set(found["bytes_per_device"]) == {"arguments", "outputs", "temporaries"}

@@ -1,0 +1,27 @@
+"""What the kernels take, as rows and a table."""
+
+import importlib.util
+import json
+
+from experiments import kernels
+from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
+from tests.deviceless import needs_triton
+
+
+@needs_triton
+def test_each_call_has_a_row_for_each_kernel_and_a_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(kernels, "RESULTS", tmp_path)
+    monkeypatch.setattr(kernels, "CALLS", (ArgSpec("small", (2, 8, 8, 64)),))
+    assert kernels.main() == 0
+    rows = json.loads((tmp_path / "kernels.json").read_text())
+    assert [row["kernel"] for row in rows] == ["forward", "input", "spatial", "channel"]
+    for row in rows:
+        assert (row["call"], row["device"], row["spill_bytes"]) == ("small", "NVIDIA H200", 0)
+        assert set(row["versions"]) == {"jax", "triton"}
+    assert capsys.readouterr().out == (tmp_path / "kernels.md").read_text() + "\n"
+
+
+def test_without_a_compiler_it_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert kernels.main() == 2
+    assert "pip install triton" in capsys.readouterr().err
