@@ -60,7 +60,9 @@ class Method(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.depth", description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs for depth, on one dataset")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, help="folders of finished runs for depth; the error of the first is drawn"
+    )
     parser.add_argument("--also", metavar="SPLIT", help="another split of that dataset to score all methods on")
     chosen = parser.parse_args(arguments)
     try:
@@ -79,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     models = [run.recipe.model.name for run in runs.values()]
     names = models if len(set(models)) == len(models) else map(str, runs)
     learnt = [_learnt(name, folder, run) for name, (folder, run) in zip(names, runs.items(), strict=True)]
-    methods = [*_without_training(first, scale), *learnt]
+    methods = [*_without_training(first, scale), *reversed(learnt)]  # the error of the last is drawn
     try:
         rows = [_row(method, first.recipe.data, chosen.also) for method in methods]
     except ValueError as error:  # no such split
