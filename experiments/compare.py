@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from ddf_jax.models.counting import complexity
 from ddf_jax.training.files import write_atomically, write_json
-from ddf_jax.training.run import load_run
+from ddf_jax.training.run import Run, load_run
 
 COLUMNS = {
     "run": "{name}",
@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def row_of(folder: Path) -> dict[str, Any]:
-    """A run's summary, its date, and the multiply-accumulates of its network for one image.
+def finished_run(folder: Path) -> Run:
+    """A run that has its `summary.json`.
 
     Raises:
       ValueError: the folder holds no finished run.
@@ -60,7 +60,16 @@ def row_of(folder: Path) -> dict[str, Any]:
     path = folder / "summary.json"
     if not path.is_file():
         raise ValueError(f"{folder} holds no finished run: {path} is missing. `ddf train` makes it.")
-    run = load_run(folder)
+    return load_run(folder)
+
+
+def row_of(folder: Path) -> dict[str, Any]:
+    """A run's summary, its date, and the multiply-accumulates of its network for one image.
+
+    Raises:
+      ValueError: the folder holds no finished run.
+    """
+    run, path = finished_run(folder), folder / "summary.json"
     image = jax.ShapeDtypeStruct((1, run.info.image_size, run.info.image_size, run.info.channels), jnp.float32)
     counts = complexity(run.model(), image)
     ended = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)

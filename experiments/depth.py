@@ -30,8 +30,9 @@ from ddf_jax.data.sources import open_source
 from ddf_jax.layers.joint_upsampling import bicubic_upsample, guided_upsample, joint_bilateral_upsample
 from ddf_jax.training.depth import draw_depth
 from ddf_jax.training.files import write_atomically, write_json
-from ddf_jax.training.run import Run, load_run
+from ddf_jax.training.run import Run
 from ddf_jax.training.summary import versions
+from experiments.compare import finished_run
 
 RESULTS = Path(__file__).parent / "results" / "depth"
 PICTURES = Path(__file__).parents[1] / "docs"
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--also", metavar="SPLIT", help="another split of that dataset to score all methods on")
     chosen = parser.parse_args(arguments)
     try:
-        runs = {folder: _finished_run(folder) for folder in chosen.runs}
+        runs = {folder: finished_run(folder) for folder in chosen.runs}
         first = next(iter(runs.values()))
         scale = first.info.scale
         kinds = {(run.recipe.data.dataset, run.info.scale) for run in runs.values()}
@@ -108,12 +109,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_atomically(PICTURES / f"joint_depth_{scale}x.png", _picture(methods, first.recipe.data, scale))
     print(text)
     return 0
-
-
-def _finished_run(folder: Path) -> Run:
-    if not (folder / "summary.json").is_file():
-        raise ValueError(f"{folder} holds no finished run: summary.json is missing. `ddf train` makes it.")
-    return load_run(folder)
 
 
 def _row(method: Method, data: DataConfig, also: str | None) -> dict[str, Any]:

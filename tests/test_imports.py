@@ -51,7 +51,7 @@ RULES = {
         "ddf_jax.inspect pallas_kernels"
     ),
     "experiments": rule("jax flax numpy optax ddf_jax pallas_kernels", lazily="torch"),
-    "experiments.depth": rule("jax numpy PIL ddf_jax"),
+    "experiments.depth": rule("jax numpy PIL ddf_jax experiments.compare"),
     "experiments.tables": rule("matplotlib ddf_jax"),
     "experiments.benchmarks.torch_unfold": rule("numpy torch pallas_kernels"),
 }

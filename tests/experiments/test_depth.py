@@ -15,6 +15,7 @@ from ddf_jax.layers.joint_upsampling import bicubic_upsample
 from ddf_jax.training.loop import train
 from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
 from experiments import depth
+from experiments.compare import finished_run
 from tests.ddf_jax.data.small_rooms import small_rooms
 
 OPTIONS = {"layout": "filters", "channels": 4, "blocks": 1, "sweeps": 2}
@@ -83,13 +84,13 @@ def test_settings_are_those_with_the_least_error_on_training_pictures(run, monke
     function, _ = depth.GRIDS["joint bilateral"]
     blurring = {"radius": (1, 3), "sigma_space": (50.0, 0.6), "sigma_colour": (50.0, 0.06)}
     monkeypatch.setattr(depth, "GRIDS", {"joint bilateral": (function, blurring)})
-    _, bilateral = depth._without_training(depth.load_run(run), 4)
+    _, bilateral = depth._without_training(finished_run(run), 4)
     assert bilateral.facts["setting"].endswith("sigma_space 0.6, sigma_colour 0.06")
 
 
 def test_what_cannot_be_compared_is_one_line(run, tmp_path, capsys):
     assert depth.main([str(tmp_path / "nowhere")]) == 2
-    assert "nowhere holds no finished run: summary.json is missing." in capsys.readouterr().err
+    assert "nowhere holds no finished run: " in capsys.readouterr().err
     assert depth.main(["--also", "train2", str(run)]) == 2
     assert "train2" in capsys.readouterr().err
     options = {"stem": "small", "width": 4, "blocks": (1,)}
