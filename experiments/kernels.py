@@ -1,6 +1,6 @@
 """What the GPU kernels take, known without a GPU: `python -m experiments.kernels`.
 
-Compiles the four kernels of each DDF in ResNet-50, 128 images of 224×224, and of Table 2 of the DDF paper for an H200
+Compiles the kernels of each DDF in ResNet-50, 128 images of 224×224, and of Table 2 of the DDF paper for an H200
 in bfloat16, and writes rows and a table. It needs Triton's compiler: pip install triton.
 """
 
@@ -68,7 +68,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         f"# The kernels of DDF on an {first['device']}, bfloat16, K = 3",
         "",
         "Found by compiling, not by running: instructions of the forward kernel per element of y, the most registers",
-        "of a thread and all spilled bytes of the four kernels, and two lower bounds of the time of the forward kernel",
+        "of a thread and all spilled bytes of its kernels, and two lower bounds of the time of the forward kernel",
         "and of all four, in µs: every array once over the memory bus, and every instruction issued.",
         f"JAX {first['versions']['jax']}, Triton {first['versions']['triton']}, {first['date']}.",
         "",

@@ -35,7 +35,7 @@ def main() -> None:
     for arg in (ARG_SPECS[name] for name in options.names):
         for dtype in options.dtypes:
             problem = Problem.of(*arg.structs(dtype), arg.spec)
-            for which in passes(problem):
+            for which in ("forward", *config.gradient_passes(problem)):
                 measure = measure_of(arg, dtype, which)
                 found = tune(problem, which, measure)
                 config.write_measured(kind, {(problem, which): found.best})  # what is found is kept at once
@@ -43,17 +43,6 @@ def main() -> None:
                 print(
                     f"{arg.name} {dtype} {which}: {gain:.2f}× the heuristic's, {found.failed} of {found.tried} failed"
                 )
-
-
-def passes(problem: Problem) -> list[Pass]:
-    """The kernels that a call has."""
-    exists: dict[Pass, bool] = {
-        "forward": True,
-        "input": True,
-        "spatial": problem.has_spatial,
-        "channel": problem.has_channel,
-    }
-    return [which for which, there in exists.items() if there]
 
 
 def measure_of(arg: ArgSpec, dtype: str, which: Pass, *, interpret: bool = False) -> Measure:
@@ -69,22 +58,26 @@ def measure_of(arg: ArgSpec, dtype: str, which: Pass, *, interpret: bool = False
         def forward(inputs: Residuals, dy: jax.Array) -> jax.Array:
             return triton.forward(*inputs, arg.spec, config=cut, interpret=interpret)
 
-        def cotangent(inputs: Residuals, dy: jax.Array) -> jax.Array | None:
+        def cotangent(inputs: Residuals, dy: jax.Array) -> Any:
             gradients = triton_vjp.backward(inputs, dy, arg.spec, configs={which: cut}, interpret=interpret)
             # What is not returned is not computed.
-            return {"input": gradients.x, "spatial": gradients.spatial, "channel": gradients.channel}[which]
+            of_filters = {"spatial": gradients.spatial, "channel": gradients.channel}
+            return {"input": gradients.x, **of_filters, "filters": of_filters}[which]
 
         return forward if which == "forward" else cotangent
 
-    def run(cut: BlockConfig) -> np.ndarray:
-        return np.asarray(jax.jit(kernel(cut))(inputs, dy)).astype(np.float32)
+    def run(cut: BlockConfig) -> list[np.ndarray]:
+        return [np.asarray(leaf).astype(np.float32) for leaf in jax.tree.leaves(jax.jit(kernel(cut))(inputs, dy))]
 
     expected = run(config.heuristic(Problem.of(*inputs, arg.spec), which))
 
     def measure(cut: BlockConfig) -> float:
-        error, allowed = np.abs(run(cut) - expected).max(), TOLERANCE[dtype] * np.abs(expected).max()
-        if not error <= allowed:
-            raise ArithmeticError(f"expected the heuristic's values within {allowed:.3g}, got an error of {error:.3g}")
+        for found, wanted in zip(run(cut), expected, strict=True):
+            error, allowed = np.abs(found - wanted).max(), TOLERANCE[dtype] * np.abs(wanted).max()
+            if not error <= allowed:
+                raise ArithmeticError(
+                    f"expected the heuristic's values within {allowed:.3g}, got an error of {error:.3g}"
+                )
         return statistics.median(measure_jax(kernel(cut), (inputs, dy)).seconds)
 
     return measure

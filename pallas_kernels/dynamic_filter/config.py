@@ -20,7 +20,8 @@ from pallas_kernels.dynamic_filter import device
 from pallas_kernels.dynamic_filter.spec import FilterSpec
 
 Shaped = jax.Array | jax.ShapeDtypeStruct
-Pass = Literal["forward", "input", "spatial", "channel"]  # y, or the cotangent of x, spatial, channel
+# y, or the cotangent of x, spatial, channel, or of both filters at once
+Pass = Literal["forward", "input", "spatial", "channel", "filters"]
 
 LOAD_BYTES = 16  # of a thread at once: the widest load there is
 WARPS = 4
@@ -30,11 +31,21 @@ THREADS = 32 * WARPS
 TAP_REGISTERS = 90
 POSITION_REGISTERS = 32
 SPATIAL_REGISTERS = 88
+FILTERS_REGISTERS = 144  # of taps, where both filters' cotangents are computed at once
 # Multiply-adds written out per program and lane; beyond it the code no longer fits the instruction cache.
 UNROLLED_TERMS = 128
+# Where a patch of more rows still fits: with four the compiler reads far enough ahead of its use of what it reads.
+# Fewer than three cost more instructions than they spread over more programs.
+CORRELATED_ROWS = 3, 4
 SUMS_PER_POSITION = 9  # of the spatial cotangent, above which a patch is one position wide
 TAPS_AT_ONCE = 27  # and per program; more of them are worth a loop
-PROGRAMS_PER_DEVICE = 264  # two for each of 132 multiprocessors
+MULTIPROCESSORS = 132
+PROGRAMS_PER_DEVICE = 2 * MULTIPROCESSORS
+# The cotangents of both filters: programs of one warp that a multiprocessor holds at once, by the bytes of x, as their
+# registers allow; and the rows of a patch below which the first and the last rows of x, which few positions see, weigh
+# too much.
+WALKERS = {2: 8, 4: 12}
+WALK_ROWS = 5
 COUNT_LIMIT = 2**31 - 1  # of programs in a grid, and of what signed numbers can count
 WARPS_LIMIT = 32
 TUNED = Path(__file__).with_name("tuned")
@@ -90,6 +101,18 @@ class Problem:
         return self.spec.grid_size(self.height), self.spec.grid_size(self.width)
 
 
+def gradient_passes(problem: Problem) -> tuple[Pass, ...]:
+    """The kernels of the backward pass.
+
+    Those of the filters are one where a thread can keep the channel filter and the sums of its cotangent.
+    """
+    both = problem.has_spatial and problem.has_channel and problem.spec.scale == 1
+    if both and 2 * problem.lanes * problem.spec.taps <= FILTERS_REGISTERS:
+        return "input", "filters"
+    filters: tuple[tuple[Pass, bool], ...] = ("spatial", problem.has_spatial), ("channel", problem.has_channel)
+    return "input", *(which for which, there in filters if there)
+
+
 def choose(problem: Problem, which: Pass) -> BlockConfig:
     """The cut that was measured to be the fastest on the device in use, or else the heuristic's."""
     return measured(device.current()[1]).get((problem, which)) or heuristic(problem, which)
@@ -127,11 +150,15 @@ def _from_row(row: dict[str, Any]) -> tuple[tuple[Problem, Pass], BlockConfig]:
 def heuristic(problem: Problem, which: Pass) -> BlockConfig:
     """Sizes by counting registers: what a thread keeps per tap and per position must fit beside its operands."""
     channels = _block_channels(problem)
+    if which == "filters":
+        return _walk(problem, channels)
+    tap_rows, tap_columns = _taps_at_once(problem, which)
     # In steps of how many programs fit, the compiler takes fewer registers than it needs: with four warps some spatial
     # cotangents of half precision spilled on an A100, with two some of float32.
-    warps = WARPS // 2 if which == "spatial" and problem.itemsize < 4 else WARPS
+    warps = WARPS
+    if _correlates_at_once(problem, which, tap_rows) or (which == "spatial" and problem.itemsize < 4):
+        warps = WARPS // 2  # and the last programs to run leave less of a device idle
     patches = 32 * warps * min(problem.lanes, channels) // channels
-    tap_rows, tap_columns = _taps_at_once(problem, which)
     rows, columns = _patch(problem, which, tap_rows, tap_columns)
     config = BlockConfig(patches, channels, rows, columns, tap_rows, tap_columns, warps)
     if which == "channel":
@@ -143,7 +170,9 @@ def programs(problem: Problem, config: BlockConfig, which: Pass) -> int:
     """How many programs the kernel is launched with."""
     height, width = (problem.height, problem.width) if which == "input" else problem.positions
     patches = math.ceil(height / config.rows) * math.ceil(width / config.columns)
-    blocks = problem.groups * math.ceil(problem.group_channels / config.channels)
+    blocks = problem.groups * channel_blocks(problem, config)
+    if which == "filters":
+        return problem.batch * parts_of_sample(problem, config) * blocks
     if which == "channel":
         return problem.batch * config.chunks * blocks
     if which == "spatial":
@@ -173,20 +202,32 @@ def check_launch(problem: Problem, config: BlockConfig, which: Pass) -> None:
         )
 
 
+def channel_blocks(problem: Problem, config: BlockConfig) -> int:
+    """Blocks of channels in a group."""
+    return math.ceil(problem.group_channels / config.channels)
+
+
+def parts_of_sample(problem: Problem, config: BlockConfig) -> int:
+    """Programs that share the positions of a sample, `patches` patches for each."""
+    rows, columns = problem.positions
+    return math.ceil(math.ceil(rows / config.rows) * math.ceil(columns / config.columns) / config.patches)
+
+
 def steps_per_chunk(problem: Problem, config: BlockConfig) -> int:
     """Loads of `patches` patches that a program of the channel cotangent goes through."""
-    rows, columns = problem.positions
-    patches = math.ceil(rows / config.rows) * math.ceil(columns / config.columns)
-    return math.ceil(patches / (config.patches * config.chunks))
+    return math.ceil(parts_of_sample(problem, config) / config.chunks)
 
 
 def loop_trips(problem: Problem, config: BlockConfig, which: Pass) -> tuple[int, ...]:
     """How often the loops of a kernel run, outermost first; one that runs once is not there."""
     kernel_size = problem.spec.kernel_size
+    if which == "filters":
+        steps = config.rows - 2 * problem.spec.reach // problem.spec.stride
+        return (steps,) if steps > 1 else ()
     taps = (kernel_size // config.tap_rows) * (kernel_size // config.tap_columns)
     inner = 1
     if which == "spatial":
-        inner = math.ceil(problem.group_channels / config.channels)
+        inner = channel_blocks(problem, config)
     if which == "channel":
         inner = steps_per_chunk(problem, config)
     return tuple(trips for trips in (taps, inner) if trips > 1)
@@ -233,6 +274,12 @@ def _taps_at_once(problem: Problem, which: Pass) -> tuple[int, int]:
     return 1, 1
 
 
+def _correlates_at_once(problem: Problem, which: Pass, tap_rows: int) -> bool:
+    """Whether the kernel is that of a DDF or of its x, with its whole channel filter in registers."""
+    at_once = tap_rows == problem.spec.kernel_size and problem.has_channel and problem.spec.scale == 1
+    return at_once and which in ("forward", "input")
+
+
 def _patch(problem: Problem, which: Pass, tap_rows: int, tap_columns: int) -> tuple[int, int]:
     """As many positions as registers and code size allow: a taller patch reads fewer halos and channel filters."""
     spec, step = problem.spec, problem.spec.stride if which == "input" else 1
@@ -260,9 +307,14 @@ def _patch(problem: Problem, which: Pass, tap_rows: int, tap_columns: int) -> tu
         rows = min(rows, POSITION_REGISTERS // (columns * kept))
         if which == "channel" and sub_pixels > 1:
             rows = min(rows, 6)  # with eight, float32 spilled on an H200
+    fewest = 1
+    if _correlates_at_once(problem, which, tap_rows):
+        fewest, most = CORRELATED_ROWS
+        if problem.spec.stride == 1 and height > rows:
+            rows = min(rows, most)  # neighbouring positions share their rows of x
     # Fewer rows where there are too few patches to fill a device.
     lines = problem.batch * math.ceil(width / columns) * problem.channels / (THREADS * problem.lanes)
-    rows = max(1, min(rows, height, round(lines * height / PROGRAMS_PER_DEVICE)))
+    rows = max(1, min(rows, height, max(fewest, round(lines * height / PROGRAMS_PER_DEVICE))))
     rows = math.ceil(height / math.ceil(height / rows))  # 56 rows in sevens of eight, not in eights and a rest
     return step * math.ceil(rows / step), columns
 
@@ -283,7 +335,20 @@ def _wide_patch(problem: Problem, which: Pass, width: int, *, looped: bool) -> i
     return min(width, columns)
 
 
+def _walk(problem: Problem, channels: int) -> BlockConfig:
+    """For the cotangents of both filters: one column of positions, as tall as leaves enough programs of one warp."""
+    height, _ = problem.positions
+    taps, enough = problem.spec.kernel_size, 1.5 * WALKERS[problem.itemsize] * MULTIPROCESSORS
+    config = BlockConfig(32 * min(problem.lanes, channels) // channels, channels, height, 1, taps, taps, warps=1)
+    # Heights that divide the image's: whether a position exists is then known beforehand, which saves registers.
+    for rows in (height // parts for parts in range(2, height) if height % parts == 0):
+        if rows < WALK_ROWS or programs(problem, config, "filters") >= enough:
+            break
+        config = dataclasses.replace(config, rows=rows)
+    return config
+
+
 def _chunks(problem: Problem, config: BlockConfig) -> int:
     """Partial sums per sample: enough programs to fill a device, each with at least four steps of work."""
-    blocks = problem.batch * problem.groups * math.ceil(problem.group_channels / config.channels)
+    blocks = problem.batch * problem.groups * channel_blocks(problem, config)
     return max(1, min(math.ceil(PROGRAMS_PER_DEVICE / blocks), steps_per_chunk(problem, config) // 4))

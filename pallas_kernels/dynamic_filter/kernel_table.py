@@ -82,6 +82,7 @@ def _minimum_bytes(which: Pass, inputs: Residuals, dy: jax.ShapeDtypeStruct, arg
         "input": (dy, spatial, channel, x),
         "spatial": (x, dy, channel if multiplied else None, spatial),
         "channel": (x, dy, spatial if multiplied else None, channel),
+        "filters": (x, dy, *((spatial, channel) if multiplied else ()), spatial, channel),
     }
     return sum(math.prod(array.shape) * array.dtype.itemsize for array in arrays[which] if array is not None)
 
@@ -91,4 +92,5 @@ _PASSES: dict[str, Pass] = {
     "dynamic_filter_input_gradient": "input",
     "dynamic_filter_spatial_gradient": "spatial",
     "dynamic_filter_channel_gradient": "channel",
+    "dynamic_filter_filters_gradient": "filters",
 }

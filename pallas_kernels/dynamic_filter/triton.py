@@ -10,15 +10,23 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from pallas_kernels import compat
-from pallas_kernels.dynamic_filter.config import BlockConfig, Problem, check_launch, choose, programs
+from pallas_kernels.dynamic_filter.config import (
+    BlockConfig,
+    Pass,
+    Problem,
+    channel_blocks,
+    check_launch,
+    choose,
+    programs,
+)
 from pallas_kernels.dynamic_filter.spec import FilterSpec
 from pallas_kernels.dynamic_filter.triton_tile import Channels, Memory, Patches, Taps, shifted
 
@@ -55,13 +63,16 @@ def launch(
     kernel: Callable,
     name: str,
     arrays: Sequence[Array | None],
-    output: jax.ShapeDtypeStruct,
+    output: Any,
     problem: Problem,
     config: BlockConfig,
-    which,
+    which: Pass,
     interpret: bool,
-) -> Array:
+) -> Any:
     """Runs a kernel over all its programs. A None among the arrays reaches the kernel as None.
+
+    Args:
+      output: what it writes, or several.
 
     Raises:
       NotImplementedError: a dtype the kernels do not have, or a launch the device cannot do.
@@ -99,7 +110,7 @@ def pixel_rows(x: Array, spatial: Array | None, channel: Array | None) -> tuple[
 
 def tile(problem: Problem, config: BlockConfig, size: tuple[int, int]) -> tuple[Patches, Channels]:
     """The patches and channels of this program; programs of the same patches are neighbours."""
-    blocks = problem.groups * -(-problem.group_channels // config.channels)
+    blocks = problem.groups * channel_blocks(problem, config)
     program = pl.program_id(0).astype(jnp.uint32)
     number = program // blocks * config.patches + lax.iota(jnp.uint32, config.patches)[:, None]
     patches = Patches.numbered(number, problem.batch, patch_count(config, size))

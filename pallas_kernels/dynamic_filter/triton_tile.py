@@ -55,6 +55,10 @@ class Image(NamedTuple):
         index, inside = self.at(row, column)
         return index if inside is None else self._number(self.row.clamped(row), self.column.clamped(column))
 
+    def moved(self, rows: Array, most: int) -> "Image":
+        """The same for patches that lie further down by a number of rows, the largest of which is `most`."""
+        return self._replace(row=Axis(self.row.origin + rows, self.row.last + most, self.row.size))
+
     def _number(self, row: Array, column: Array) -> Array:
         return (self.sample * self.row.size + row) * self.column.size + column
 
@@ -75,10 +79,11 @@ class Patches(NamedTuple):
         return cls(number // (rows * columns), number // columns % rows, number % columns, count)
 
     @classmethod
-    def of_sample(cls, sample: Array, number: Array, count: tuple[int, int]) -> "Patches":
+    def of_sample(cls, sample: Array, number: Array, batch: int, count: tuple[int, int]) -> "Patches":
         """From numbers counted through one sample; those beyond its end repeat its last patch."""
         rows, columns = count
         number = jnp.minimum(number, jnp.uint32(rows * columns - 1))
+        sample = jnp.minimum(sample, jnp.uint32(batch - 1))  # it is: so that the compiler knows that nothing wraps
         return cls(jnp.broadcast_to(sample, number.shape), number // columns, number % columns, count)
 
     def image(self, step: tuple[int, int], size: tuple[int, int]) -> Image:

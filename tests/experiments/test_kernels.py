@@ -14,7 +14,7 @@ def test_each_call_has_a_row_for_each_kernel_and_a_line(tmp_path, monkeypatch, c
     monkeypatch.setattr(kernels, "CALLS", (ArgSpec("small", (2, 8, 8, 64)),))
     assert kernels.main() == 0
     rows = json.loads((tmp_path / "kernels.json").read_text())
-    assert [row["kernel"] for row in rows] == ["forward", "input", "spatial", "channel"]
+    assert [row["kernel"] for row in rows] == ["forward", "input", "filters"]
     for row in rows:
         assert (row["call"], row["device"], row["spill_bytes"]) == ("small", "NVIDIA H200", 0)
         assert set(row["versions"]) == {"jax", "triton"}

@@ -19,7 +19,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(gpu_clock, "LAUNCHES", 1)
 
 
-@pytest.mark.parametrize("which", ["forward", "channel"])
+@pytest.mark.parametrize("which", ["forward", "filters"])
 def test_another_cut_gives_the_same_values_and_is_timed(which):
     cut = dataclasses.replace(config.heuristic(PROBLEM, which), rows=1, columns=1, patches=4)
     assert tune.measure_of(ARG, "float32", which, interpret=True)(cut) > 0
@@ -30,11 +30,6 @@ def test_a_cut_that_gives_other_values_fails(monkeypatch):
     monkeypatch.setattr(triton, "forward", lambda *a, **options: 1.001 * right(*a, **options))
     with pytest.raises(ArithmeticError, match="expected the heuristic's values"):
         measure(config.heuristic(PROBLEM, "forward"))
-
-
-def test_a_call_has_the_kernels_of_its_filters():
-    assert tune.passes(PROBLEM) == ["forward", "input", "spatial", "channel"]
-    assert tune.passes(dataclasses.replace(PROBLEM, has_spatial=False)) == ["forward", "input", "channel"]
 
 
 def test_it_is_refused_on_a_cpu(monkeypatch):

@@ -42,7 +42,9 @@ def test_no_kernel_of_a_network_spills(arg, dtype, device):
 
 @needs_triton
 @pytest.mark.parametrize("device", ["h200", "a100"])
-@pytest.mark.parametrize("arg", [*RESNET50, ARG_SPECS["fpn_p2"]], ids=lambda arg: arg.name)
+@pytest.mark.parametrize(
+    "arg", [*RESNET50, *map(ARG_SPECS.get, ("fpn_p2", "fpn_p6", "poster_7"))], ids=lambda arg: arg.name
+)
 def test_the_forward_pass_takes_at_most_30_instructions_per_output_and_loads_128_bits_at_a_time(arg, device):
     x, spatial, channel = arg.structs(jnp.bfloat16)
     assert x is not None
@@ -81,7 +83,7 @@ def test_eight_gpus_exchange_nothing_but_the_cotangent_of_a_shared_filter(progra
     reduced = both["collectives"].pop("all_reduce")
     assert set(both["collectives"].values()) == {0}
     assert reduced == (0 if split == "samples" else 1)
-    assert both["kernels"]["__gpu$xla.gpu.triton"] == 4
+    assert both["kernels"]["__gpu$xla.gpu.triton"] == 3
 
 
 ASSEMBLY = """

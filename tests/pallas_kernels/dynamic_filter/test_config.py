@@ -11,8 +11,9 @@ from pallas_kernels import deviceless
 from pallas_kernels.dynamic_filter import config as block_config
 from pallas_kernels.dynamic_filter.arg_specs import ARG_SPECS, ArgSpec
 from pallas_kernels.dynamic_filter.config import Pass, Problem
+from pallas_kernels.dynamic_filter.spec import FilterSpec
 
-PASSES: tuple[Pass, ...] = ("forward", "input", "spatial", "channel")
+PASSES: tuple[Pass, ...] = ("forward", "input", "spatial", "channel", "filters")
 
 
 def pull_back(arg: ArgSpec):
@@ -41,11 +42,28 @@ def test_every_cut_covers_its_sizes_with_threads_that_fit_a_program(arg, dtype):
         step = arg.spec.stride if which == "input" else 1
         assert config.rows % step == config.columns % step == 0
         covered = block_config.programs(problem, config, which) * config.patches
-        if which == "channel":
+        if which == "filters":
+            assert config.patches * block_config.parts_of_sample(problem, config) >= lines * columns
+        elif which == "channel":
             steps = block_config.steps_per_chunk(problem, config)
             assert config.chunks * steps * config.patches >= lines * columns
         else:
             assert covered >= problem.batch * lines * columns
+
+
+@pytest.mark.parametrize(
+    ("arg", "expected"),
+    [
+        (ArgSpec("both", (1, 4, 4, 8)), ("input", "filters")),
+        (ArgSpec("spatial", (1, 4, 4, 8), channel=False), ("input", "spatial")),
+        (ArgSpec("channel", (1, 4, 4, 8), groups=None), ("input", "channel")),
+        (ArgSpec("many_taps", (1, 4, 4, 8), FilterSpec(5)), ("input", "spatial", "channel")),
+        (ArgSpec("upsample", (1, 4, 4, 8), FilterSpec(3, scale=2)), ("input", "spatial", "channel")),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_the_filters_have_one_kernel_where_what_they_keep_fits_the_registers(arg, expected):
+    assert block_config.gradient_passes(Problem.of(*arg.structs(jnp.bfloat16), arg.spec)) == expected
 
 
 def test_addresses_have_64_bits_where_an_array_has_more_than_2_to_the_31_elements():
@@ -61,13 +79,13 @@ def test_addresses_have_64_bits_where_an_array_has_more_than_2_to_the_31_element
 def test_more_pixels_than_32_bits_count_are_refused_before_the_launch(options):
     side = 2**14 // options.get("scale", 1)
     x = jax.ShapeDtypeStruct((8, side, side, 8), jnp.bfloat16)
-    arg = ArgSpec("pixels", x.shape, block_config.FilterSpec(3, **options))
+    arg = ArgSpec("pixels", x.shape, FilterSpec(3, **options))
     with pytest.raises(NotImplementedError, match=r"at most 2147483647 pixels, got 2147483648 .* Split the batch\."):
         kernels(arg)
 
 
 def test_more_warps_than_a_program_has_are_refused():
-    problem = Problem.of(*ARG_SPECS["resnet50_56x56x64"].structs(), block_config.FilterSpec(3))
+    problem = Problem.of(*ARG_SPECS["resnet50_56x56x64"].structs(), FilterSpec(3))
     config = dataclasses.replace(block_config.choose(problem, "forward"), warps=64)
     with pytest.raises(NotImplementedError, match="1 to 32 warps, got 64"):
         block_config.check_launch(problem, config, "forward")

@@ -31,7 +31,7 @@ class Interpreted:
 
     def backward(self, residuals: Residuals, dy, spec):
         problem = Problem.of(*residuals, spec)
-        passes: tuple[Pass, ...] = ("input", "spatial", "channel")
+        passes = block_config.gradient_passes(problem)
         configs: dict[Pass, BlockConfig] = {which: self._cut(problem, which) for which in passes}
         return triton_vjp.backward(residuals, dy, spec, configs=configs, interpret=True)
 
