@@ -69,7 +69,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "",
         "Found by compiling, not by running: instructions of the forward kernel per element of y, the most registers",
         "of a thread and all spilled bytes of its kernels, and two lower bounds of the time of the forward kernel",
-        "and of all four, in µs: every array once over the memory bus, and every instruction issued.",
+        "and of all of them, in µs: every array once over the memory bus, and every instruction issued.",
         f"JAX {first['versions']['jax']}, Triton {first['versions']['triton']}, {first['date']}.",
         "",
         "| B×H×W×C | stride | instructions per output | registers | spills | bytes | issue | all, bytes | all, issue |",

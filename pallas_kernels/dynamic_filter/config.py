@@ -34,8 +34,8 @@ SPATIAL_REGISTERS = 88
 FILTERS_REGISTERS = 144  # of taps, where both filters' cotangents are computed at once
 # Multiply-adds written out per program and lane; beyond it the code no longer fits the instruction cache.
 UNROLLED_TERMS = 128
-# Where a patch of more rows still fits: with four the compiler reads far enough ahead of its use of what it reads.
-# Fewer than three cost more instructions than they spread over more programs.
+# Rows of a patch that DDF needs at least and at most: with fewer the channel filter, read once for each patch, costs
+# too many instructions; with more the compiler has no registers to read ahead, and threads wait for what they read.
 CORRELATED_ROWS = 3, 4
 SUMS_PER_POSITION = 9  # of the spatial cotangent, above which a patch is one position wide
 TAPS_AT_ONCE = 27  # and per program; more of them are worth a loop

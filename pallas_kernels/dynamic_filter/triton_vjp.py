@@ -301,11 +301,11 @@ def _filters_kernel(
         """A row of taps of a position. Its sums over the threads are known to all of them: each writes another one."""
         index, inside = pixel
         for first in range(0, spec.kernel_size, thread.shape[1]):
-            value = jnp.zeros(thread.shape, jnp.float32)
             written = terms[first : first + thread.shape[1]]
-            for j, term in enumerate(written):
-                total = term.reshape(*thread.shape, lanes).sum(2).sum(1, keepdims=True)
-                value = jnp.where(thread == j, total, value) if j else jnp.broadcast_to(total, thread.shape)
+            totals = [term.reshape(*thread.shape, lanes).sum(2).sum(1, keepdims=True) for term in written]
+            value = jnp.broadcast_to(totals[0], thread.shape)
+            for j, total in enumerate(totals[1:], 1):
+                value = jnp.where(thread == j, total, value)
             column = first_column + taps.unsigned_number(0, i, first) + thread
             index = jnp.broadcast_to(index, thread.shape)
             memory.store(ds_ref, (index, column), value, inside, thread < len(written))

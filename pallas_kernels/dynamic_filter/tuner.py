@@ -31,8 +31,11 @@ def candidates(problem: Problem, which: Pass) -> Iterator[BlockConfig]:
     first = block_config.heuristic(problem, which)
     step = problem.spec.stride if which == "input" else 1
     height, width = (problem.height, problem.width) if which == "input" else problem.positions
-    seen = set()
-    for rows, columns, warps in itertools.product((1, 2, 4, 7, 8), (1, 2, 4), (2, 4, 8)):
+    seen: set[BlockConfig] = set()
+    heights = [1, 2, 4, 7, 8]
+    if which == "filters":  # walks down patches of any height
+        heights = [math.ceil(height / parts) for parts in (1, 2, 3, 4, 8)]
+    for rows, columns, warps in itertools.product(heights, (1, 2, 4), (1, 2, 4)):
         patches = max(1, first.patches * warps // first.warps)
         size = {"rows": step * min(rows, height), "columns": step * min(columns, width)}
         seen.add(dataclasses.replace(first, **size, warps=warps, patches=patches))
