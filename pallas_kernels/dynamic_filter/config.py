@@ -34,8 +34,9 @@ SPATIAL_REGISTERS = 88
 FILTERS_REGISTERS = 144  # of taps, where both filters' cotangents are computed at once
 # Multiply-adds written out per program and lane; beyond it the code no longer fits the instruction cache.
 UNROLLED_TERMS = 128
-# Rows of a patch that DDF needs at least and at most: with fewer the channel filter, read once for each patch, costs
-# too many instructions; with more the compiler has no registers to read ahead, and threads wait for what they read.
+# Rows of a patch of DDF at least, and at most where neighbours share their rows of x: with fewer the channel filter,
+# read once for each patch, costs too many instructions; with more the compiler has no registers to read ahead, and
+# threads wait for what they read.
 CORRELATED_ROWS = 3, 4
 SUMS_PER_POSITION = 9  # of the spatial cotangent, above which a patch is one position wide
 TAPS_AT_ONCE = 27  # and per program; more of them are worth a loop
@@ -102,15 +103,33 @@ class Problem:
 
 
 def gradient_passes(problem: Problem) -> tuple[Pass, ...]:
-    """The kernels of the backward pass.
+    """The kernels of the backward pass: that of both filters at once, where it can be had and pays, or one for each.
 
-    Those of the filters are one where a thread can keep the channel filter and the sums of its cotangent.
+    It pays where patches are tall, their programs occupy a device, and the sums of the spatial cotangent over blocks of
+    channels, kept in float32, are smaller than x.
     """
-    both = problem.has_spatial and problem.has_channel and problem.spec.scale == 1
-    if both and 2 * problem.lanes * problem.spec.taps <= FILTERS_REGISTERS:
-        return "input", "filters"
+    if fits_both_filters(problem):
+        cut = heuristic(problem, "filters")
+        blocks = channel_blocks(problem, cut)
+        partial_sums = 4 * blocks * problem.spec.taps if blocks > 1 else 0  # bytes per pixel and group
+        small = partial_sums <= problem.itemsize * problem.group_channels
+        if small and cut.rows >= WALK_ROWS and programs(problem, cut, "filters") >= MULTIPROCESSORS:
+            return "input", "filters"
     filters: tuple[tuple[Pass, bool], ...] = ("spatial", problem.has_spatial), ("channel", problem.has_channel)
     return "input", *(which for which, there in filters if there)
+
+
+def fits_both_filters(problem: Problem) -> bool:
+    """Whether a thread can keep the channel filter, the sums of its cotangent and the dy of the rows in flight."""
+    spec = problem.spec
+    if not (problem.has_spatial and problem.has_channel and spec.scale == 1 and problem.itemsize in WALKERS):
+        return False
+    return rows_in_flight(spec) <= 2 and 2 * problem.lanes * spec.taps <= FILTERS_REGISTERS
+
+
+def rows_in_flight(spec: FilterSpec) -> int:
+    """Rows of positions below a position that see a row of x which it sees too."""
+    return 2 * spec.reach // spec.stride
 
 
 def choose(problem: Problem, which: Pass) -> BlockConfig:
@@ -222,7 +241,7 @@ def loop_trips(problem: Problem, config: BlockConfig, which: Pass) -> tuple[int,
     """How often the loops of a kernel run, outermost first; one that runs once is not there."""
     kernel_size = problem.spec.kernel_size
     if which == "filters":
-        steps = config.rows - 2 * problem.spec.reach // problem.spec.stride
+        steps = config.rows - rows_in_flight(problem.spec)
         return (steps,) if steps > 1 else ()
     taps = (kernel_size // config.tap_rows) * (kernel_size // config.tap_columns)
     inner = 1

@@ -4,7 +4,8 @@
 * spatial: a thread sums over channels in registers, threads join at the end; programs own their positions alone.
 * channel: a thread sums over positions in registers; a program writes one partial sum, and those are added in order.
 * filters: the cotangents of both filters at once, where the registers hold what both need. x, dy and their products
-  are the same for both, so that three operations per tap do what takes four apart, and x and dy are read once.
+  are the same for both, so that three operations per tap do what takes four apart, and x and dy are read once. Who
+  wants one of the two pays for both.
 """
 
 import itertools
@@ -25,6 +26,7 @@ from pallas_kernels.dynamic_filter.config import (
     choose,
     gradient_passes,
     parts_of_sample,
+    rows_in_flight,
     steps_per_chunk,
 )
 from pallas_kernels.dynamic_filter.spec import FilterSpec
@@ -65,7 +67,7 @@ def backward(
     dx = dx.reshape(residuals.x.shape)
     # Under "add" the cotangent of one filter does not depend on the other.
     factors = (spatial, channel) if spec.combine == "mul" else (None, None)
-    if "filters" in gradient_passes(problem):
+    if "filters" in (configs or gradient_passes(problem)):
         config = (configs or {}).get("filters") or choose(problem, "filters")
         return Gradients(dx, *_filters(residuals, x, dy, factors, problem, config, interpret))
     dspatial = dchannel = None
@@ -244,9 +246,9 @@ def _filters_kernel(
 ):
     """ds[p, t] = Σ over the channels of a block of dy[p] · x[p + t] · c[t]; dc[t] as in `_channel_kernel`.
 
-    Each program walks down one patch per thread a row of positions at a time. A row of x is read when the last position
-    that sees it is reached; the dy of the positions before it are kept. So the filter of the block's channels and the
-    sums of its cotangent stay in registers, and the code is as long as one row takes.
+    Each thread walks down a patch, a row of positions at a time, reads the last rows of x that those positions see and
+    keeps the dy of all that see them too. So the filter of the block's channels and the sums of its cotangent stay in
+    registers, and the code is as long as one row takes.
     """
     spec, (height, width) = problem.spec, problem.positions
     blocks = channel_blocks(problem, config)
@@ -268,14 +270,14 @@ def _filters_kernel(
     s_image = patches.image((config.rows, config.columns), (height, width))
     x_step = (spec.stride * config.rows, spec.stride * config.columns)
     x_image = patches.image(x_step, (problem.height, problem.width))
-    # The rows of x that a position is the last to see, and who else sees them: [(how far down, row of taps), …].
-    in_flight = 2 * spec.reach // spec.stride
+    # The last rows of x that a position sees, and who sees them: {row of x: [(how far down, row of taps), …]}.
+    in_flight = rows_in_flight(spec)
     seen_by = uses(in_flight + 1, spec.kernel_size, spec.stride, spec.dilation)
     x_rows = [row for row in range(2 * spec.reach - spec.stride + 1, 2 * spec.reach + 1) if row in seen_by]
     column_uses = uses(config.columns, spec.kernel_size, spec.stride, spec.dilation)
 
     def visit(row: int, s_image: Image, x_image: Image, within: range, dys: dict, sums: dict) -> tuple[dict, dict]:
-        """The rows of x that the positions `row` down are the last to see, met with the positions `within` from it."""
+        """The last rows of x that the positions of `row` see, met with those positions `within` that far from it."""
         dys, sums = dict(dys), dict(sums)
         if in_flight in within:
             for q in range(config.columns):

@@ -34,7 +34,7 @@ def test_a_step_on_eight_gpus_only_sums_gradients_and_runs_the_kernels():
     assert set(found["collectives"].values()) == {0}
     assert set(found["bytes_per_device"]) == {"arguments", "outputs", "temporaries"}
     assert min(found["bytes_per_device"].values()) > 0
-    assert found["kernels"]["__gpu$xla.gpu.triton"] == 2 * 3  # blocks; forward, cotangents of x and of both filters
+    assert found["kernels"]["__gpu$xla.gpu.triton"] == 2 * 4  # blocks; the forward pass and three cotangents
 
 
 def test_without_the_plugin_it_says_what_to_install(monkeypatch):

@@ -11,7 +11,7 @@ from tests.deviceless import needs_triton
 @needs_triton
 def test_each_call_has_a_row_for_each_kernel_and_a_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(kernels, "RESULTS", tmp_path)
-    monkeypatch.setattr(kernels, "CALLS", (ArgSpec("small", (2, 8, 8, 64)),))
+    monkeypatch.setattr(kernels, "CALLS", (ArgSpec("small", (8, 14, 14, 256)),))
     assert kernels.main() == 0
     rows = json.loads((tmp_path / "kernels.json").read_text())
     assert [row["kernel"] for row in rows] == ["forward", "input", "filters"]

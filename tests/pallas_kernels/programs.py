@@ -15,7 +15,7 @@ from pallas_kernels import deviceless
 from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
 from tests.pallas_kernels import suite
 
-ARG = ArgSpec("small", (16, 3, 3, 128))
+ARG = ArgSpec("stage", (512, 7, 7, 128))
 SPLITS = {"samples": (8, 1), "channels": (1, 8), "both": (2, 4)}
 LIKE_X = P("data", None, None, "model")
 SPECS = (LIKE_X, P("data"), LIKE_X, LIKE_X)

@@ -54,15 +54,20 @@ def test_every_cut_covers_its_sizes_with_threads_that_fit_a_program(arg, dtype):
 @pytest.mark.parametrize(
     ("arg", "expected"),
     [
-        (ArgSpec("both", (1, 4, 4, 8)), ("input", "filters")),
+        (ArgSpec("both", (8, 28, 28, 64)), ("input", "filters")),
+        (ArgSpec("stride", (32, 28, 28, 64), FilterSpec(3, stride=2)), ("input", "filters")),
         (ArgSpec("spatial", (1, 4, 4, 8), channel=False), ("input", "spatial")),
         (ArgSpec("channel", (1, 4, 4, 8), groups=None), ("input", "channel")),
-        (ArgSpec("many_taps", (1, 4, 4, 8), FilterSpec(5)), ("input", "spatial", "channel")),
-        (ArgSpec("upsample", (1, 4, 4, 8), FilterSpec(3, scale=2)), ("input", "spatial", "channel")),
+        (ArgSpec("many_taps", (8, 28, 28, 64), FilterSpec(5)), ("input", "spatial", "channel")),
+        (ArgSpec("many_rows_in_flight", (8, 28, 28, 64), FilterSpec(3, dilation=2)), ("input", "spatial", "channel")),
+        (ArgSpec("upsample", (8, 28, 28, 64), FilterSpec(3, scale=2)), ("input", "spatial", "channel")),
+        (ArgSpec("few_rows", (32, 4, 1024, 256)), ("input", "spatial", "channel")),
+        (ArgSpec("few_programs", (1, 101, 101, 64)), ("input", "spatial", "channel")),
+        (ArgSpec("small_groups", (8, 64, 64, 192), groups=16), ("input", "spatial", "channel")),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
-def test_the_filters_have_one_kernel_where_what_they_keep_fits_the_registers(arg, expected):
+def test_the_filters_have_one_kernel_where_it_fits_and_pays(arg, expected):
     assert block_config.gradient_passes(Problem.of(*arg.structs(jnp.bfloat16), arg.spec)) == expected
 
 

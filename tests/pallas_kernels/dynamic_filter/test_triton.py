@@ -21,9 +21,13 @@ PATCHES, SIDE = 4, 2
 
 @dataclasses.dataclass(frozen=True)
 class Interpreted:
-    """The kernels as an implementation, with the heuristic's blocks, or with small ones."""
+    """The kernels as an implementation, with the heuristic's blocks or small ones.
+
+    The cotangents of the filters come from one kernel where that can be had, or from two.
+    """
 
     small: bool = True
+    together: bool = True
 
     def forward(self, x, spatial, channel, spec):
         problem = Problem.of(x, spatial, channel, spec)
@@ -31,7 +35,8 @@ class Interpreted:
 
     def backward(self, residuals: Residuals, dy, spec):
         problem = Problem.of(*residuals, spec)
-        passes = block_config.gradient_passes(problem)
+        together = self.together and block_config.fits_both_filters(problem)
+        passes: tuple[Pass, ...] = ("input", "filters") if together else ("input", "spatial", "channel")
         configs: dict[Pass, BlockConfig] = {which: self._cut(problem, which) for which in passes}
         return triton_vjp.backward(residuals, dy, spec, configs=configs, interpret=True)
 
@@ -41,10 +46,14 @@ class Interpreted:
             return config
         step = problem.spec.stride if which == "input" else 1
         side, chunks = SIDE * step, 2 if which == "channel" else 1
-        return dataclasses.replace(config, patches=PATCHES, rows=side, columns=side, chunks=chunks)
+        rows = side
+        if which == "filters":  # so that its loop over rows runs twice
+            rows = block_config.rows_in_flight(problem.spec) + 2
+        return dataclasses.replace(config, patches=PATCHES, rows=rows, columns=side, chunks=chunks)
 
 
 SMALL, WHOLE = (suite.by_module(Interpreted(small)) for small in (True, False))
+APART = suite.by_module(Interpreted(together=False))
 TILE = ArgSpec("tile", (1, 2 * SIDE, 2 * SIDE, 4))  # and a block of four channels, for these are all that it has
 
 # What the interpreter makes of a kernel is long and runs for milliseconds: it is compiled as fast as can be.
@@ -75,14 +84,16 @@ def test_values_and_cotangents_equal_the_loop_and_nothing_outside_is_read(arg, p
     suite.check(SMALL, arg, compiler_options=QUICKLY)
 
 
+@pytest.mark.parametrize("kernels", [SMALL, APART], ids=["together", "apart"])
 @pytest.mark.parametrize("arg", suite.neighbours(TILE), ids=lambda arg: arg.name)
-def test_sizes_one_below_at_and_one_above_a_tile_equal_the_loop(arg, poisoned):
-    suite.check(SMALL, arg, compiler_options=QUICKLY)
+def test_sizes_one_below_at_and_one_above_a_tile_equal_the_loop(kernels, arg, poisoned):
+    suite.check(kernels, arg, compiler_options=QUICKLY)
 
 
+@pytest.mark.parametrize("kernels", [SMALL, APART], ids=["together", "apart"])
 @pytest.mark.parametrize("dtypes", [d for d in suite.MIXED_DTYPES if "float64" not in d], ids="-".join)
-def test_any_dtypes_are_summed_wide_and_rounded_once(dtypes, poisoned):
-    suite.check(SMALL, ArgSpec("dtypes", (2, 5, 4, 6), groups=2), dtypes, compiler_options=QUICKLY)
+def test_any_dtypes_are_summed_wide_and_rounded_once(kernels, dtypes, poisoned):
+    suite.check(kernels, ArgSpec("dtypes", (2, 5, 4, 6), groups=2), dtypes, compiler_options=QUICKLY)
 
 
 @pytest.mark.parametrize(
