@@ -38,6 +38,10 @@ from pallas_kernels.dynamic_filter.vjp import Residuals
 TIMED = {arg.name: arg for arg in (FPN[0], *POSTER, *RESNET50)}  # the paper's Table 2, the poster's, a network's stages
 CHECKED = (
     ArgSpec("odd", (3, 33, 31, 72)),
+    # Large enough for one kernel of both filters.
+    ArgSpec("both", (9, 25, 31, 128)),
+    ArgSpec("both_stride", (9, 27, 30, 128), FilterSpec(3, stride=2), groups=2),
+    ArgSpec("both_add", (24, 14, 13, 60), FilterSpec(3, combine="add")),
     ArgSpec("groups", (2, 29, 35, 96), FilterSpec(7), groups=6, channel=False),
     ArgSpec("stride", (2, 27, 30, 40), FilterSpec(3, stride=2), groups=5),
     ArgSpec("dilation_add", (2, 19, 23, 24), FilterSpec(5, dilation=3, combine="add")),

@@ -7,6 +7,7 @@ import pytest
 from experiments import gpu_clock, gpu_suite
 from pallas_kernels.dynamic_filter import xla
 from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
+from pallas_kernels.dynamic_filter.config import Problem, gradient_passes
 
 SMALL = ArgSpec("small", (1, 4, 5, 4))
 
@@ -27,6 +28,17 @@ def test_right_gradients_pass_and_wrong_ones_do_not(monkeypatch):
     jax.clear_caches()
     assert not any(row["passed"] for row in gpu_suite.check_rows(["xla"], (SMALL,)))
     jax.clear_caches()
+
+
+@pytest.mark.parametrize("dtype", gpu_suite.UNITS)
+def test_every_kernel_is_checked(dtype):
+    problems = [Problem.of(*arg.structs(dtype), arg.spec) for arg in gpu_suite.CHECKED]
+    assert {kernel for problem in problems for kernel in gradient_passes(problem)} == {
+        "input",
+        "spatial",
+        "channel",
+        "filters",
+    }
 
 
 def test_the_kernels_find_nan_behind_their_arrays():
