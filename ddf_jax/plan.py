@@ -16,7 +16,7 @@ IMAGENET = "imagenet2012"
 
 
 def plan(recipe: Recipe, *, device: str = "h200", devices: int = 8) -> dict[str, Any]:
-    """Collectives by kind, bytes per device and kernels by kind of one training step.
+    """Collectives by kind, bytes per device and kernels by kind of one training step, beside what was asked.
 
     To be called before anything else in the process uses JAX.
 
@@ -40,7 +40,15 @@ def plan(recipe: Recipe, *, device: str = "h200", devices: int = 8) -> dict[str,
     abstract = abstract_state(recipe, info, make_optimizer(recipe.optimizer, learning_rate), replicated(mesh))
     with jax.set_mesh(mesh):
         step: Any = compile_train_step(recipe, info, mesh, abstract, learning_rate)
-    return deviceless.summary(step)
+    asked = {
+        "recipe": recipe.name,
+        "device": device,
+        "devices": devices,
+        "batch_size": recipe.batch_size,
+        "dtype": recipe.dtype,
+        "jax": jax.__version__,
+    }
+    return asked | deviceless.summary(step)
 
 
 def _data_info(recipe: Recipe) -> DataInfo:

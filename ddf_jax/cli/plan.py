@@ -1,7 +1,6 @@
 """`ddf plan`."""
 
 import dataclasses
-import importlib.metadata
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -36,20 +35,10 @@ class Plan:
         from ddf_jax.plan import plan
 
         found = plan(self.recipe, device=self.device, devices=self.devices)
-        asked = {
-            "recipe": self.recipe.name,
-            "device": self.device,
-            "devices": self.devices,
-            "batch_size": self.recipe.batch_size,
-            "dtype": self.recipe.dtype,
-            "jax": importlib.metadata.version("jax"),
-        }
-        return Result(
-            asked | found, f"{self.recipe.name} on {self.devices} {self.device}:\n" + "\n".join(_lines(found))
-        )
+        return Result(found, f"{self.recipe.name} on {self.devices} {self.device}:\n" + "\n".join(_lines(found)))
 
 
-def _lines(found: dict[str, dict[str, Any]]) -> list[str]:
+def _lines(found: dict[str, Any]) -> list[str]:
     sizes = {kind: f"{size / 2**30:.2f} GiB" for kind, size in found["bytes_per_device"].items()}
     tables = {"collectives": found["collectives"], "per device": sizes, "kernels": found["kernels"]}
     return [

@@ -1,0 +1,105 @@
+"""What a training step of DDF-ResNet-50 needs on 8 H200, known without any: `python -m experiments.plans`.
+
+Compiles three steps of the same recipe, as `ddf plan` does: with 3×3 convolutions, with this project's dynamic filter
+in their place, and with an unfold formulation of it under automatic differentiation. Writes rows and a table. It takes
+minutes, and JAX's CUDA plugin.
+"""
+
+import contextlib
+import datetime
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+
+from ddf_jax.cli.recipes import find_recipe
+from ddf_jax.layers import ddf
+from ddf_jax.plan import plan
+from ddf_jax.training.files import write_atomically, write_json
+from ddf_jax.training.recipe import Recipe
+from experiments.gpu_peers import unfold
+from pallas_kernels.dynamic_filter.spec import FilterSpec
+
+RESULTS = Path(__file__).parent / "results" / "plan"
+
+
+def main() -> int:
+    plain, ours = find_recipe("imagenet_resnet50"), find_recipe("imagenet_ddf_resnet50")
+    try:
+        rows = measure(plain, ours)
+    except NotImplementedError as error:  # no plugin
+        print(error, file=sys.stderr)
+        return 2
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    write_json(RESULTS / "plans.json", rows)
+    text = table(rows)
+    write_atomically(RESULTS / "plans.md", text)
+    print(text)
+    return 0
+
+
+def measure(plain: Recipe, ours: Recipe) -> list[dict[str, Any]]:
+    """A row for each step: `ddf plan`'s, the operator and the date."""
+    rows = [plan(plain) | {"operator": "3×3 convolution"}, plan(ours) | {"operator": "dynamic_filter"}]
+    with unfolded():
+        rows.append(plan(ours) | {"operator": "unfold"})
+    return [row | {"date": datetime.date.today().isoformat()} for row in rows]
+
+
+@contextlib.contextmanager
+def unfolded() -> Iterator[None]:
+    """Within it, what DDF layers call is the unfold formulation and its automatic derivative."""
+
+    def dynamic_filter(x, spatial, channel, *, stride, dilation, combine, implementation):
+        del implementation
+        spec = FilterSpec(3, stride=stride, dilation=dilation, combine=combine)
+        return unfold(spec, x, jnp.expand_dims(spatial, 3), jnp.expand_dims(channel, 1))
+
+    # What JAX has traced with the one must not be taken for the other.
+    jax.clear_caches()
+    with mock.patch.object(ddf, "dynamic_filter", dynamic_filter):
+        yield
+    jax.clear_caches()
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as Markdown.
+
+    >>> row = {"recipe": "a", "device": "h200", "devices": 8, "batch_size": 1024, "dtype": "bfloat16", "jax": "0.10.2"}
+    >>> row |= {"collectives": {"all_gather": 0, "all_reduce": 7}, "operator": "unfold", "date": "2026-11-22"}
+    >>> row |= {"bytes_per_device": {"arguments": 2**28, "outputs": 2**28, "temporaries": 2**33}}
+    >>> print(table([row]).split("\\n\\n")[-1])
+    | operator | all-reduces | other collectives | arguments (GiB) | temporaries (GiB) |
+    |---|--:|--:|--:|--:|
+    | unfold | 7 | 0 | 0.25 | 8.00 |
+    <BLANKLINE>
+    """
+    first = rows[0]
+    lines = [
+        f"# A training step of ResNet-50 on {first['devices']} {first['device']}, batch {first['batch_size']}, "
+        f"{first['dtype']}",
+        "",
+        "Found by compiling, not by running; bytes are of each device. The rows differ in what filters 3×3 pixels.",
+        f"JAX {first['jax']}, {first['date']}.",
+        "",
+        "| operator | all-reduces | other collectives | arguments (GiB) | temporaries (GiB) |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        collectives, sizes = row["collectives"], row["bytes_per_device"]
+        cells = [
+            row["operator"],
+            str(collectives["all_reduce"]),
+            str(sum(collectives.values()) - collectives["all_reduce"]),
+            *(f"{sizes[kind] / 2**30:.2f}" for kind in ("arguments", "temporaries")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

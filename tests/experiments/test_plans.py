@@ -1,0 +1,50 @@
+"""What a step needs with each operator, as rows."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+from experiments import plans
+from tests.deviceless import ENVIRONMENT, needs_plugin
+
+# In a process of its own: devices that are not there are made before anything else uses JAX.
+PROGRAM = """
+import dataclasses, json
+from ddf_jax.cli.recipes import find_recipe
+from experiments import plans
+
+def small(name):
+    recipe = find_recipe(name)
+    model = dataclasses.replace(recipe.model, options={"blocks": (1,), "width": 32})
+    data = dataclasses.replace(recipe.data, image_size=32)
+    return dataclasses.replace(recipe, batch_size=1024, model=model, data=data)
+
+print(json.dumps(plans.measure(small("imagenet_resnet50"), small("imagenet_ddf_resnet50"))))
+"""
+TRITON = "__gpu$xla.gpu.triton"
+
+
+@needs_plugin
+def test_rows_of_the_three_operators():
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    plain, ours, unfold = json.loads(done.stdout)
+    assert [row["operator"] for row in (plain, ours, unfold)] == ["3×3 convolution", "dynamic_filter", "unfold"]
+    assert [row["recipe"] for row in (plain, ours, unfold)] == ["imagenet_resnet50", *["imagenet_ddf_resnet50"] * 2]
+    assert TRITON in ours["kernels"]
+    assert TRITON not in plain["kernels"] | unfold["kernels"]
+    assert ours["bytes_per_device"]["arguments"] == unfold["bytes_per_device"]["arguments"]  # the same network
+    assert ours["bytes_per_device"]["temporaries"] < unfold["bytes_per_device"]["temporaries"]
+    assert plans.table([plain, ours, unfold]).splitlines()[-1].startswith("| unfold |")
+
+
+def test_the_committed_table_is_that_of_the_committed_rows():
+    rows = json.loads((plans.RESULTS / "plans.json").read_text())
+    assert plans.table(rows) == (plans.RESULTS / "plans.md").read_text()
+
+
+def test_without_the_plugin_it_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert plans.main() == 2
+    assert "pip install jax-cuda13-plugin" in capsys.readouterr().err
