@@ -17,7 +17,7 @@ import numpy as np
 from experiments.gpu_clock import measure_jax
 from pallas_kernels.dynamic_filter import config, device, triton, triton_vjp
 from pallas_kernels.dynamic_filter.arg_specs import ARG_SPECS, RESNET50, ArgSpec
-from pallas_kernels.dynamic_filter.config import BlockConfig, Pass, Problem
+from pallas_kernels.dynamic_filter.problem import BlockConfig, Pass, Problem
 from pallas_kernels.dynamic_filter.tuner import Measure, tune
 from pallas_kernels.dynamic_filter.vjp import Residuals
 

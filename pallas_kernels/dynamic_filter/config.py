@@ -1,4 +1,4 @@
-"""How a kernel is cut into programs: block sizes that may change the speed, never the answer.
+"""Which cut a kernel gets: block sizes that may change the speed, never the answer.
 
 A kernel's threads each own a *patch*: a few neighbouring positions times the channels of one 128-bit load. Within a
 patch every value that is loaded is converted to float32 once and used for all the taps that see it; that is what the
@@ -12,18 +12,20 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
-
-import jax
+from typing import Any
 
 from pallas_kernels.dynamic_filter import device
+from pallas_kernels.dynamic_filter.problem import (
+    BlockConfig,
+    Pass,
+    Problem,
+    channel_blocks,
+    programs,
+    rows_in_flight,
+    steps_per_chunk,
+)
 from pallas_kernels.dynamic_filter.spec import FilterSpec
 
-Shaped = jax.Array | jax.ShapeDtypeStruct
-# y, or the cotangent of x, spatial, channel, or of both filters at once
-Pass = Literal["forward", "input", "spatial", "channel", "filters"]
-
-LOAD_BYTES = 16  # of a thread at once: the widest load there is
 WARPS = 4
 THREADS = 32 * WARPS
 # float32 values that a thread keeps: of taps, of positions, and of both in the spatial cotangent. Of 255 registers the
@@ -47,59 +49,7 @@ PROGRAMS_PER_DEVICE = 2 * MULTIPROCESSORS
 # too much.
 WALKERS = {2: 8, 4: 12}
 WALK_ROWS = 5
-COUNT_LIMIT = 2**31 - 1  # of programs in a grid, and of what signed numbers can count
-WARPS_LIMIT = 32
 TUNED = Path(__file__).with_name("tuned")
-
-
-@dataclasses.dataclass(frozen=True)
-class BlockConfig:
-    """The cut of one kernel."""
-
-    patches: int  # patches per program, a power of two
-    channels: int  # channels per program, a power of two; never of two groups
-    rows: int  # a patch's positions along Ho (along H for the cotangent of x)
-    columns: int  # a patch's positions along Wo (along W)
-    tap_rows: int  # filter rows and columns handled at once: K×K, a loop over 1×K, or a loop over 1×1
-    tap_columns: int
-    warps: int = WARPS
-    chunks: int = 1  # programs that share a sample in the channel cotangent; their partial sums are added in order
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """The sizes a cut depends on."""
-
-    spec: FilterSpec
-    batch: int
-    height: int
-    width: int
-    channels: int
-    groups: int
-    itemsize: int  # of x, in bytes
-    has_spatial: bool
-    has_channel: bool
-
-    @classmethod
-    def of(cls, x: Shaped, spatial: Shaped | None, channel: Shaped | None, spec: FilterSpec) -> "Problem":
-        groups = 1 if spatial is None else spatial.shape[-2]
-        batch, height, width, channels = x.shape
-        has_filters = spatial is not None, channel is not None
-        return cls(spec, batch, height, width, channels, groups, x.dtype.itemsize, *has_filters)
-
-    @property
-    def lanes(self) -> int:
-        """Channels per thread."""
-        return LOAD_BYTES // self.itemsize
-
-    @property
-    def group_channels(self) -> int:
-        return self.channels // self.groups
-
-    @property
-    def positions(self) -> tuple[int, int]:
-        """Ho, Wo."""
-        return self.spec.grid_size(self.height), self.spec.grid_size(self.width)
 
 
 def gradient_passes(problem: Problem) -> tuple[Pass, ...]:
@@ -125,11 +75,6 @@ def fits_both_filters(problem: Problem) -> bool:
     if not (problem.has_spatial and problem.has_channel and spec.scale == 1 and problem.itemsize in WALKERS):
         return False
     return rows_in_flight(spec) <= 2 and 2 * problem.lanes * spec.taps <= FILTERS_REGISTERS
-
-
-def rows_in_flight(spec: FilterSpec) -> int:
-    """Rows of positions below a position that see a row of x which it sees too."""
-    return 2 * spec.reach // spec.stride
 
 
 def choose(problem: Problem, which: Pass) -> BlockConfig:
@@ -183,84 +128,6 @@ def heuristic(problem: Problem, which: Pass) -> BlockConfig:
     if which == "channel":
         config = dataclasses.replace(config, chunks=_chunks(problem, config))
     return config
-
-
-def programs(problem: Problem, config: BlockConfig, which: Pass) -> int:
-    """How many programs the kernel is launched with."""
-    height, width = (problem.height, problem.width) if which == "input" else problem.positions
-    patches = math.ceil(height / config.rows) * math.ceil(width / config.columns)
-    blocks = problem.groups * channel_blocks(problem, config)
-    if which == "filters":
-        return problem.batch * parts_of_sample(problem, config) * blocks
-    if which == "channel":
-        return problem.batch * config.chunks * blocks
-    if which == "spatial":
-        blocks = problem.groups
-    return math.ceil(problem.batch * patches / config.patches) * blocks
-
-
-def check_launch(problem: Problem, config: BlockConfig, which: Pass) -> None:
-    """Refuses a launch that no device can run, or that would count past 32 bits.
-
-    Arrays may be larger than 2^31 elements: their addresses have 64 bits where they need them. Pixels may not.
-
-    Raises:
-      NotImplementedError: more pixels or programs than can be counted, or more threads than a program can have.
-    """
-    (rows, columns), scale = problem.positions, problem.spec.scale
-    pixels = problem.batch * max(problem.height * problem.width, scale**2 * rows * columns)
-    spare = programs(problem, config, which) * config.patches
-    if max(pixels, spare) > COUNT_LIMIT:
-        raise NotImplementedError(
-            f"The Triton kernels count the pixels of a batch in 32 bits: expected at most {COUNT_LIMIT} pixels, "
-            f"got {pixels} for {problem}. Split the batch."
-        )
-    if not 1 <= config.warps <= WARPS_LIMIT:
-        raise NotImplementedError(
-            f"A program has 1 to {WARPS_LIMIT} warps, got {config.warps} in {config} for {problem}."
-        )
-
-
-def channel_blocks(problem: Problem, config: BlockConfig) -> int:
-    """Blocks of channels in a group."""
-    return math.ceil(problem.group_channels / config.channels)
-
-
-def parts_of_sample(problem: Problem, config: BlockConfig) -> int:
-    """Programs that share the positions of a sample, `patches` patches for each."""
-    rows, columns = problem.positions
-    return math.ceil(math.ceil(rows / config.rows) * math.ceil(columns / config.columns) / config.patches)
-
-
-def steps_per_chunk(problem: Problem, config: BlockConfig) -> int:
-    """Loads of `patches` patches that a program of the channel cotangent goes through."""
-    return math.ceil(parts_of_sample(problem, config) / config.chunks)
-
-
-def loop_trips(problem: Problem, config: BlockConfig, which: Pass) -> tuple[int, ...]:
-    """How often the loops of a kernel run, outermost first; one that runs once is not there."""
-    kernel_size = problem.spec.kernel_size
-    if which == "filters":
-        steps = config.rows - rows_in_flight(problem.spec)
-        return (steps,) if steps > 1 else ()
-    taps = (kernel_size // config.tap_rows) * (kernel_size // config.tap_columns)
-    inner = 1
-    if which == "spatial":
-        inner = channel_blocks(problem, config)
-    if which == "channel":
-        inner = steps_per_chunk(problem, config)
-    return tuple(trips for trips in (taps, inner) if trips > 1)
-
-
-def outputs_per_program(problem: Problem, config: BlockConfig, which: Pass) -> int:
-    """Elements of y (of x for its cotangent) that a program with full blocks works through."""
-    positions = config.patches * config.rows * config.columns
-    if which == "input":
-        return positions * config.channels
-    if which == "spatial":
-        return positions * problem.spec.scale**2 * problem.group_channels
-    steps = steps_per_chunk(problem, config) if which == "channel" else 1
-    return positions * problem.spec.scale**2 * config.channels * steps
 
 
 def _block_channels(problem: Problem) -> int:

@@ -13,7 +13,7 @@ from pallas_kernels import deviceless
 from pallas_kernels.dynamic_filter import config as block_config
 from pallas_kernels.dynamic_filter import triton, triton_vjp
 from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
-from pallas_kernels.dynamic_filter.config import Pass, Problem
+from pallas_kernels.dynamic_filter.problem import Pass, Problem, loop_trips, outputs_per_program
 from pallas_kernels.dynamic_filter.vjp import Residuals
 
 
@@ -55,8 +55,8 @@ def kernel_rows(device: deviceless.Device, arg: ArgSpec, dtype: DTypeLike) -> It
         with deviceless.one_device(device):
             config = block_config.choose(problem, which)
         lanes = 32 * kernel.warps
-        executed = used.executed(block_config.loop_trips(problem, config, which))
-        per_program = block_config.outputs_per_program(problem, config, which)
+        executed = used.executed(loop_trips(problem, config, which))
+        per_program = outputs_per_program(problem, config, which)
         minimum_bytes = _minimum_bytes(which, inputs, dy, arg)
         yield KernelRow(
             kernel=which,

@@ -18,15 +18,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from pallas_kernels import compat
-from pallas_kernels.dynamic_filter.config import (
-    BlockConfig,
-    Pass,
-    Problem,
-    channel_blocks,
-    check_launch,
-    choose,
-    programs,
-)
+from pallas_kernels.dynamic_filter.config import choose
+from pallas_kernels.dynamic_filter.problem import BlockConfig, Pass, Problem, channel_blocks, check_launch, programs
 from pallas_kernels.dynamic_filter.spec import FilterSpec
 from pallas_kernels.dynamic_filter.triton_tile import Channels, Memory, Patches, Taps, shifted
 
@@ -174,6 +167,11 @@ def combine(s: Array | None, c: Array | None, spec: FilterSpec) -> Array:
     return s * c if spec.combine == "mul" else s + c
 
 
+def zeros(config: BlockConfig) -> Array:
+    """Sums of each patch and channel, before anything is added."""
+    return jnp.zeros((config.patches, config.channels), jnp.float32)
+
+
 def _forward_kernel(x_ref, s_ref, c_ref, y_ref, *, problem: Problem, config: BlockConfig, memory: Memory):
     spec, scale, (height, width) = problem.spec, problem.spec.scale, problem.positions
     patches, channels = tile(problem, config, (height, width))
@@ -207,7 +205,6 @@ def _forward_kernel(x_ref, s_ref, c_ref, y_ref, *, problem: Problem, config: Blo
         return sums
 
     keys = itertools.product(range(config.rows), range(config.columns), range(scale**2))
-    zeros = jnp.zeros((config.patches, config.channels), jnp.float32)
-    sums = for_taps(spec, config, add_taps, dict.fromkeys(keys, zeros) if looped else {})
+    sums = for_taps(spec, config, add_taps, dict.fromkeys(keys, zeros(config)) if looped else {})
     for r in range(config.rows) if looped else []:
         store(r, sums)

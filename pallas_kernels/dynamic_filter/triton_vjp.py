@@ -3,13 +3,10 @@
 * x: the forward kernel turned around. Each dy value is read once per patch and meets every tap that leads to a pixel.
 * spatial: a thread sums over channels in registers, threads join at the end; programs own their positions alone.
 * channel: a thread sums over positions in registers; a program writes one partial sum, and those are added in order.
-* filters: the cotangents of both filters at once, where the registers hold what both need. x, dy and their products
-  are the same for both, so that three operations per tap do what takes four apart, and x and dy are read once. Who
-  wants one of the two pays for both.
+* spatial and channel at once, where the registers hold what both need: `triton_filters`.
 """
 
 import itertools
-import math
 from collections.abc import Callable
 from functools import cache
 
@@ -18,17 +15,8 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 
 from pallas_kernels import compat
-from pallas_kernels.dynamic_filter.config import (
-    BlockConfig,
-    Pass,
-    Problem,
-    channel_blocks,
-    choose,
-    gradient_passes,
-    parts_of_sample,
-    rows_in_flight,
-    steps_per_chunk,
-)
+from pallas_kernels.dynamic_filter.config import choose, gradient_passes
+from pallas_kernels.dynamic_filter.problem import BlockConfig, Pass, Problem, channel_blocks, steps_per_chunk
 from pallas_kernels.dynamic_filter.spec import FilterSpec
 from pallas_kernels.dynamic_filter.triton import (
     combine,
@@ -39,9 +27,11 @@ from pallas_kernels.dynamic_filter.triton import (
     pixel_rows,
     tile,
     uses,
+    zeros,
 )
 from pallas_kernels.dynamic_filter.triton import forward as forward
-from pallas_kernels.dynamic_filter.triton_tile import Channels, Image, Memory, Patches, Taps
+from pallas_kernels.dynamic_filter.triton_filters import filters_gradient, sum_of_parts
+from pallas_kernels.dynamic_filter.triton_tile import Channels, Memory, Patches, Taps
 from pallas_kernels.dynamic_filter.vjp import Gradients, Residuals
 
 
@@ -69,7 +59,7 @@ def backward(
     factors = (spatial, channel) if spec.combine == "mul" else (None, None)
     if "filters" in (configs or gradient_passes(problem)):
         config = (configs or {}).get("filters") or choose(problem, "filters")
-        return Gradients(dx, *_filters(residuals, x, dy, factors, problem, config, interpret))
+        return Gradients(dx, *filters_gradient(residuals, x, dy, factors, problem, config, interpret))
     dspatial = dchannel = None
     if residuals.spatial is not None:
         width = spec.scale**2 * problem.groups * spec.taps
@@ -77,36 +67,8 @@ def backward(
         dspatial = dspatial.reshape(residuals.spatial.shape)
     if residuals.channel is not None:
         partial = run(_channel_kernel, "channel", (x, dy, factors[0]), residuals.channel, problem.channels, jnp.float32)
-        dchannel = _sum_of_chunks(partial, residuals.channel)
+        dchannel = sum_of_parts(partial, residuals.channel)
     return Gradients(dx, dspatial, dchannel)
-
-
-def _filters(
-    residuals: Residuals, x: Array, dy: Array, factors, problem: Problem, config: BlockConfig, interpret: bool
-) -> tuple[Array, Array]:
-    """The cotangents of the spatial and the channel filter; partial sums, if there are any, are added in order."""
-    spatial, channel = residuals.spatial, residuals.channel
-    assert spatial is not None
-    assert channel is not None
-    blocks, width = channel_blocks(problem, config), problem.groups * problem.spec.taps
-    pixels = spatial.size // width
-    output = (
-        compat.kernel_output((pixels, blocks * width), jnp.float32 if blocks > 1 else spatial.dtype, spatial),
-        compat.kernel_output(
-            (channel.size // problem.channels * parts_of_sample(problem, config), problem.channels),
-            jnp.float32,
-            channel,
-        ),
-    )
-    name = "dynamic_filter_filters_gradient"
-    dspatial, partial = launch(_filters_kernel, name, (x, dy, *factors), output, problem, config, "filters", interpret)
-    if blocks > 1:
-        dspatial = dspatial.reshape(pixels, blocks, width).sum(1).astype(spatial.dtype)
-    return dspatial.reshape(spatial.shape), _sum_of_chunks(partial, channel)
-
-
-def _sum_of_chunks(partial: Array, channel: Array) -> Array:
-    return partial.reshape(channel.shape[0], -1, *channel.shape[1:]).sum(1).astype(channel.dtype)
 
 
 def _input_kernel(dy_ref, s_ref, c_ref, dx_ref, *, problem: Problem, config: BlockConfig, memory: Memory):
@@ -127,7 +89,7 @@ def _input_kernel(dy_ref, s_ref, c_ref, dx_ref, *, problem: Problem, config: Blo
         """One row of the patch; a pixel that no tap reaches has no sum."""
         for q in range(config.columns):
             index, inside = x_image.at(r, q)
-            memory.store(dx_ref, (index, channels.index), sums.get((r, q), _zeros(config)), inside, channels.live)
+            memory.store(dx_ref, (index, channels.index), sums.get((r, q), zeros(config)), inside, channels.live)
 
     def add_taps(taps: Taps, sums: dict) -> dict:
         s, c = filter_loads(s_ref, c_ref, problem, patches, channels, taps, memory)
@@ -151,7 +113,7 @@ def _input_kernel(dy_ref, s_ref, c_ref, dx_ref, *, problem: Problem, config: Blo
     last_use = {r: offset for offset, seen_by in row_uses.items() for r, _ in seen_by}
     looped = (config.tap_rows, config.tap_columns) != (spec.kernel_size, spec.kernel_size)
     pixels = itertools.product(range(config.rows), range(config.columns))
-    sums = for_taps(spec, config, add_taps, dict.fromkeys(pixels, _zeros(config)) if looped else {})
+    sums = for_taps(spec, config, add_taps, dict.fromkeys(pixels, zeros(config)) if looped else {})
     for r in range(config.rows) if looped else set(range(config.rows)) - set(last_use):
         store(r, sums)
 
@@ -183,8 +145,7 @@ def _spatial_kernel(x_ref, dy_ref, c_ref, ds_ref, *, problem: Problem, config: B
                 sums[term] += product.reshape(config.patches, threads, lanes).sum(2)
             return sums
 
-        zeros = jnp.zeros((config.patches, threads), jnp.float32)
-        sums = dict.fromkeys(terms, zeros)
+        sums = dict.fromkeys(terms, jnp.zeros((config.patches, threads), jnp.float32))
         if blocks == 1:
             sums = add_block(0, sums)
         else:
@@ -227,7 +188,7 @@ def _channel_kernel(x_ref, dy_ref, s_ref, dc_ref, *, problem: Problem, config: B
                 sums[sub, tap] += x * (dy if factor is None else dy * factor)
             return sums
 
-        sums = dict.fromkeys(terms, _zeros(config))
+        sums = dict.fromkeys(terms, zeros(config))
         if steps == 1:
             sums = add_step(0, sums)
         else:
@@ -239,100 +200,6 @@ def _channel_kernel(x_ref, dy_ref, s_ref, dc_ref, *, problem: Problem, config: B
         return carry
 
     for_taps(spec, config, store_taps, 0)
-
-
-def _filters_kernel(
-    x_ref, dy_ref, s_ref, c_ref, ds_ref, dc_ref, *, problem: Problem, config: BlockConfig, memory: Memory
-):
-    """ds[p, t] = Σ over the channels of a block of dy[p] · x[p + t] · c[t]; dc[t] as in `_channel_kernel`.
-
-    Each thread walks down a patch, a row of positions at a time, reads the last rows of x that those positions see and
-    keeps the dy of all that see them too. So the filter of the block's channels and the sums of its cotangent stay in
-    registers, and the code is as long as one row takes.
-    """
-    spec, (height, width) = problem.spec, problem.positions
-    blocks = channel_blocks(problem, config)
-    program = pl.program_id(0).astype(jnp.uint32)
-    part, block = program // (problem.groups * blocks), program % (problem.groups * blocks)
-    parts = parts_of_sample(problem, config)
-    channels = Channels.block(block, config.channels, problem.channels, problem.groups)
-    count = patch_count(config, (height, width))
-    number = part % parts * config.patches + lax.iota(jnp.uint32, config.patches)[:, None]
-    patches = Patches.of_sample(part // parts, number, problem.batch, count)
-    every_tap = list(itertools.product(range(spec.kernel_size), repeat=2))
-    taps = Taps(0, 0, spec.kernel_size, spec.kernel_size, spec)
-    s, c = filter_loads(s_ref, c_ref, problem, patches, channels, taps, memory)
-    factors = {tap: c(0, *tap) for tap in every_tap}
-    lanes = min(problem.lanes, config.channels)
-    thread = lax.broadcasted_iota(jnp.uint32, (config.patches, config.channels // lanes), 1)
-    first_column = block % blocks * (problem.groups * spec.taps) + channels.group * spec.taps
-
-    s_image = patches.image((config.rows, config.columns), (height, width))
-    x_step = (spec.stride * config.rows, spec.stride * config.columns)
-    x_image = patches.image(x_step, (problem.height, problem.width))
-    # The last rows of x that a position sees, and who sees them: {row of x: [(how far down, row of taps), …]}.
-    in_flight = rows_in_flight(spec)
-    seen_by = uses(in_flight + 1, spec.kernel_size, spec.stride, spec.dilation)
-    x_rows = [row for row in range(2 * spec.reach - spec.stride + 1, 2 * spec.reach + 1) if row in seen_by]
-    column_uses = uses(config.columns, spec.kernel_size, spec.stride, spec.dilation)
-
-    def visit(row: int, s_image: Image, x_image: Image, within: range, dys: dict, sums: dict) -> tuple[dict, dict]:
-        """The last rows of x that the positions of `row` see, met with those positions `within` that far from it."""
-        dys, sums = dict(dys), dict(sums)
-        if in_flight in within:
-            for q in range(config.columns):
-                index, inside = s_image.at(row + in_flight, q)
-                dys[in_flight, q] = memory.load(dy_ref, (index, channels.index), inside, channels.live)
-        for x_row in x_rows:
-            met = [(p, i) for p, i in seen_by[x_row] if p in within]
-            terms = {}
-            for column, seen_by_columns in column_uses.items() if met else ():
-                index, inside = x_image.at(spec.stride * row + x_row - spec.reach, column - spec.reach)
-                x = memory.load(x_ref, (index, channels.index), inside, channels.live)
-                for (p, i), (q, j) in itertools.product(met, seen_by_columns):
-                    product = x * dys[p, q]
-                    terms[p, q, i, j] = product if factors[i, j] is None else product * factors[i, j]
-                    factor = s(s_image.clamped(row + p, q), None, 0, i, j)
-                    product = product if factor is None else product * factor
-                    sums[i, j] = sums[i, j] + product if (i, j) in sums else product
-            for (p, i), q in itertools.product(met, range(config.columns)):
-                store_row(s_image.at(row + p, q), i, [terms[p, q, i, j] for j in range(spec.kernel_size)])
-        return {(p - 1, q): dy for (p, q), dy in dys.items() if p > 0}, sums
-
-    def store_row(pixel: tuple[Array, Array | None], i: int, terms: list[Array]) -> None:
-        """A row of taps of a position. Its sums over the threads are known to all of them: each writes another one."""
-        index, inside = pixel
-        for first in range(0, spec.kernel_size, thread.shape[1]):
-            written = terms[first : first + thread.shape[1]]
-            totals = [term.reshape(*thread.shape, lanes).sum(2).sum(1, keepdims=True) for term in written]
-            value = jnp.broadcast_to(totals[0], thread.shape)
-            for j, total in enumerate(totals[1:], 1):
-                value = jnp.where(thread == j, total, value)
-            column = first_column + taps.unsigned_number(0, i, first) + thread
-            index = jnp.broadcast_to(index, thread.shape)
-            memory.store(ds_ref, (index, column), value, inside, thread < len(written))
-
-    # The first rows of x are seen by positions below them alone, the last ones by fewer and fewer.
-    steps = max(0, config.rows - in_flight)
-    state: tuple[dict, dict] = {}, {}
-    for row in range(-in_flight, 0):
-        state = visit(row, s_image, x_image, range(-row, min(in_flight + 1, config.rows - row)), *state)
-    dys, sums = state
-    sums = {tap: sums.get(tap, _zeros(config)) for tap in every_tap}
-
-    def step(row: Array, state: tuple[dict, dict]) -> tuple[dict, dict]:
-        row = row.astype(jnp.uint32)
-        images = s_image.moved(row, steps - 1), x_image.moved(spec.stride * row, spec.stride * (steps - 1))
-        return visit(0, *images, range(in_flight + 1), *state)
-
-    state = lax.fori_loop(0, steps, step, (dys, sums)) if steps else (dys, sums)
-    for row in range(steps, config.rows):
-        state = visit(row, s_image, x_image, range(config.rows - row), *state)
-    for tap, total in state[1].items():
-        # Spare patches have written what the last one writes, and must not count twice here.
-        total = jnp.where(number < math.prod(count), total, 0.0).sum(0, keepdims=True)
-        index = part * spec.taps + taps.unsigned_number(0, *tap)
-        memory.store(dc_ref, (index[None, None], channels.index), total, channels.live)
 
 
 def _products(x_ref, dy_ref, problem, config, patches, channels, taps, memory, live: Array | None = None):
@@ -365,7 +232,3 @@ def _reached(pixels: int, taps: int, spec: FilterSpec) -> dict[int, list[tuple[i
         if rest == 0:
             reached[position] = pairs
     return reached
-
-
-def _zeros(config: BlockConfig) -> Array:
-    return jnp.zeros((config.patches, config.channels), jnp.float32)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from pallas_kernels.dynamic_filter import config as block_config
-from pallas_kernels.dynamic_filter.config import BlockConfig, Pass, Problem
+from pallas_kernels.dynamic_filter.problem import BlockConfig, Pass, Problem, check_launch
 
 Measure = Callable[[BlockConfig], float]
 """Seconds of a kernel that is cut so. It raises where that cut cannot run or gives a wrong answer."""
@@ -53,7 +53,7 @@ def tune(problem: Problem, which: Pass, measure: Measure) -> Tuning:
     for cut in candidates(problem, which):
         tried += 1
         try:
-            block_config.check_launch(problem, cut, which)
+            check_launch(problem, cut, which)
             seconds = measure(cut)
         except Exception as error:
             failed += 1

@@ -7,7 +7,8 @@ import pytest
 from experiments import gpu_clock, gpu_suite
 from pallas_kernels.dynamic_filter import xla
 from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
-from pallas_kernels.dynamic_filter.config import Problem, gradient_passes
+from pallas_kernels.dynamic_filter.config import gradient_passes
+from pallas_kernels.dynamic_filter.problem import Problem
 
 SMALL = ArgSpec("small", (1, 4, 5, 4))
 

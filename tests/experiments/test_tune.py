@@ -7,7 +7,7 @@ import pytest
 from experiments import gpu_clock, tune
 from pallas_kernels.dynamic_filter import config, triton
 from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
-from pallas_kernels.dynamic_filter.config import Problem
+from pallas_kernels.dynamic_filter.problem import Problem
 
 ARG = ArgSpec("small", (1, 3, 4, 4))
 PROBLEM = Problem.of(*ARG.structs(), ARG.spec)

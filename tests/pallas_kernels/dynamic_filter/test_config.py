@@ -10,7 +10,14 @@ import pytest
 from pallas_kernels import deviceless
 from pallas_kernels.dynamic_filter import config as block_config
 from pallas_kernels.dynamic_filter.arg_specs import ARG_SPECS, ArgSpec
-from pallas_kernels.dynamic_filter.config import Pass, Problem
+from pallas_kernels.dynamic_filter.problem import (
+    Pass,
+    Problem,
+    check_launch,
+    parts_of_sample,
+    programs,
+    steps_per_chunk,
+)
 from pallas_kernels.dynamic_filter.spec import FilterSpec
 
 PASSES: tuple[Pass, ...] = ("forward", "input", "spatial", "channel", "filters")
@@ -41,11 +48,11 @@ def test_every_cut_covers_its_sizes_with_threads_that_fit_a_program(arg, dtype):
         assert config.channels & (config.channels - 1) == 0
         step = arg.spec.stride if which == "input" else 1
         assert config.rows % step == config.columns % step == 0
-        covered = block_config.programs(problem, config, which) * config.patches
+        covered = programs(problem, config, which) * config.patches
         if which == "filters":
-            assert config.patches * block_config.parts_of_sample(problem, config) >= lines * columns
+            assert config.patches * parts_of_sample(problem, config) >= lines * columns
         elif which == "channel":
-            steps = block_config.steps_per_chunk(problem, config)
+            steps = steps_per_chunk(problem, config)
             assert config.chunks * steps * config.patches >= lines * columns
         else:
             assert covered >= problem.batch * lines * columns
@@ -93,4 +100,4 @@ def test_more_warps_than_a_program_has_are_refused():
     problem = Problem.of(*ARG_SPECS["resnet50_56x56x64"].structs(), FilterSpec(3))
     config = dataclasses.replace(block_config.choose(problem, "forward"), warps=64)
     with pytest.raises(NotImplementedError, match="1 to 32 warps, got 64"):
-        block_config.check_launch(problem, config, "forward")
+        check_launch(problem, config, "forward")

@@ -10,7 +10,7 @@ import pytest
 from pallas_kernels.dynamic_filter import config as block_config
 from pallas_kernels.dynamic_filter import triton, triton_vjp
 from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
-from pallas_kernels.dynamic_filter.config import BlockConfig, Pass, Problem
+from pallas_kernels.dynamic_filter.problem import BlockConfig, Pass, Problem, rows_in_flight
 from pallas_kernels.dynamic_filter.spec import FilterSpec
 from pallas_kernels.dynamic_filter.vjp import Residuals
 from tests.pallas_kernels import suite
@@ -48,7 +48,7 @@ class Interpreted:
         side, chunks = SIDE * step, 2 if which == "channel" else 1
         rows = side
         if which == "filters":  # so that its loop over rows runs twice
-            rows = block_config.rows_in_flight(problem.spec) + 2
+            rows = rows_in_flight(problem.spec) + 2
         return dataclasses.replace(config, patches=PATCHES, rows=rows, columns=side, chunks=chunks)
 
 

@@ -8,7 +8,7 @@ import pytest
 from pallas_kernels import deviceless
 from pallas_kernels.dynamic_filter import config
 from pallas_kernels.dynamic_filter.arg_specs import ARG_SPECS
-from pallas_kernels.dynamic_filter.config import Problem
+from pallas_kernels.dynamic_filter.problem import Problem
 from pallas_kernels.dynamic_filter.tuner import candidates, tune
 
 ARG = ARG_SPECS["resnet50_56x56x128_stride2"]
