@@ -33,7 +33,7 @@ test-torch: $(VENV)/.installed-torch
 	$(PYTEST) tests/torch
 
 test-slow: $(VENV)/.installed-torch $(VENV)/.installed-deviceless
-	PYTHONPATH=$(abspath $(VENV)/deviceless) $(PYTEST) -m slow
+	PYTHONPATH=$(abspath $(VENV)/deviceless) $(PYTEST) --dist=load -m slow  # most of them lie in one file
 	$(PYTEST) --numprocesses=1 -m slow tests/torch  # up to 11 GB in a process
 
 check: $(VENV)/.installed-dev
