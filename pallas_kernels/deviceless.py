@@ -60,7 +60,7 @@ def devices(device: Device, count: int) -> Sequence[Any]:
     Raises:
       NotImplementedError: JAX's CUDA plugin is not installed.
     """
-    if importlib.util.find_spec("jax_plugins.xla_cuda13") is None:
+    if importlib.util.find_spec("jax_cuda13_plugin") is None:
         version = jax.__version__
         raise NotImplementedError(
             "Compiling a program for a GPU that is not there needs JAX's CUDA plugin: "

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import jax
@@ -18,3 +19,12 @@ ENVIRONMENT = os.environ | {
     "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
     "JAX_PLATFORMS": "cpu",
 }
+
+
+def uninstall(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    """For a test, importing these fails as if they were not installed."""
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, None)
+
+
+PLUGIN = "jax_plugins", "jax_cuda13_plugin"

@@ -5,20 +5,21 @@ its own samples and channels. The forward pass needs no collective; the backward
 spatial filter's cotangent over the devices that share its group's channels.
 
 Under a mesh of Auto axes `custom_partitioning` tells XLA so, under Explicit axes `jax.shard_map` does, and inside a
-user's own `jax.shard_map` there is nothing left to split. `jax.vmap` folds its axis into the batch.
+user's own `jax.shard_map` there is nothing left to split. Where that leaves Auto axes, or a mesh has axes of both types,
+arrays are gathered over the Auto ones. `jax.vmap` folds its axis into the batch.
 """
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pallas_kernels.dynamic_filter.spec import accumulator_dtype
 
@@ -42,35 +43,54 @@ def split(function: Callable[..., tuple[Array, ...]], statics: tuple, operands: 
     @jax.custom_batching.custom_vmap
     def over_mesh(*arrays: Array) -> tuple[Array, ...]:
         x = jax.typeof(arrays[0]).sharding
-        if not x.mesh.explicit_axes:
+        mesh = x.mesh
+        if not mesh.explicit_axes and not (mesh.manual_axes and mesh.auto_axes):
             return over_auto_axes(*arrays)
-        shares = Shares.choose(operands, [array.shape for array in arrays], x.spec, x.mesh.shape)
+        shares = Shares.choose(operands, [array.shape for array in arrays], x.spec, mesh.shape)
         specs = shares.specs(operands), shares.specs(results)
         local = functools.partial(on_device, shares)
-        resharded = (jax.sharding.reshard(array, spec) for array, spec in zip(arrays, specs[0], strict=True))
-        return jax.shard_map(local, in_specs=specs[0], out_specs=specs[1], check_vma=False)(*resharded)
+        if mesh.explicit_axes:
+            arrays = tuple(jax.sharding.reshard(array, spec) for array, spec in zip(arrays, specs[0], strict=True))
+        # What varies over a user's manual axes must be known after it too.
+        check_vma = bool(mesh.manual_axes)
+        return jax.shard_map(local, in_specs=specs[0], out_specs=specs[1], check_vma=check_vma)(*arrays)
 
     @over_mesh.def_vmap
     def fold_into_batch(axis_size: int, batched: Sequence[bool], *arrays: Array):
+        specs = [
+            PartitionSpec(*([] if is_batched else [None]), *jax.typeof(array).sharding.spec)
+            for array, is_batched in zip(arrays, batched, strict=True)
+        ]
         # The samples stay the major axis, so that their shards stay whole, unless it is the mapped axis that is split.
-        mapped_is_split = batched[0] and jax.typeof(arrays[0]).sharding.spec[0] is not None
+        mapped = next((axes for spec in specs if (axes := _as_tuple(spec[0]))), ())
+        samples = _as_tuple(specs[0][1])
 
         def fold(array: Array, is_batched: bool) -> Array:
             array = array if is_batched else jnp.broadcast_to(array, (axis_size, *array.shape))
-            array = array if mapped_is_split else array.swapaxes(0, 1)
-            return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
+            if not mapped:
+                array = array.swapaxes(0, 1)
+                return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
+            rest = [_without(entry, samples) for entry in jax.typeof(array).sharding.spec[2:]]
+            array = jax.sharding.reshard(array, PartitionSpec(mapped, samples, *rest))
+            return jnp.reshape(array, (-1, *array.shape[2:]), out_sharding=PartitionSpec(mapped + samples, *rest))
 
         def unfold(array: Array) -> Array:
-            if mapped_is_split:
-                return array.reshape(axis_size, -1, *array.shape[1:])
-            return array.reshape(-1, axis_size, *array.shape[1:]).swapaxes(0, 1)
+            if not mapped:
+                return array.reshape(-1, axis_size, *array.shape[1:]).swapaxes(0, 1)
+            rest = jax.typeof(array).sharding.spec[1:]
+            split = PartitionSpec(mapped, samples, *rest)
+            return jnp.reshape(array, (axis_size, -1, *array.shape[1:]), out_sharding=split)
 
         outputs = tuple(map(unfold, over_mesh(*map(fold, arrays, batched))))
         return outputs, (True,) * len(outputs)
 
     def partition(mesh, operand_shapes, result_shapes):
-        x = operand_shapes[0].sharding.spec
-        shares = Shares.choose(operands, [operand.shape for operand in operand_shapes], x, mesh.shape)
+        x = operand_shapes[0].sharding
+        if not isinstance(x, NamedSharding):
+            # `jax.jit` under `jax.set_mesh` of arguments that lie on no mesh: JAX names none, and nothing is split.
+            mesh = Mesh(sorted(x.device_set, key=lambda device: device.id), ("devices",))
+            x = NamedSharding(mesh, PartitionSpec())
+        shares = Shares.choose(operands, [operand.shape for operand in operand_shapes], x.spec, mesh.shape)
         named = [tuple(NamedSharding(mesh, spec) for spec in shares.specs(names)) for names in (operands, results)]
         return mesh, functools.partial(on_device, shares), named[1], named[0]
 
@@ -145,6 +165,11 @@ def _as_tuple(entry: Any) -> tuple[str, ...]:
     if entry is None:
         return ()
     return entry if isinstance(entry, tuple) else (entry,)
+
+
+def _without(entry: Any, axes: Collection[str]) -> tuple[str, ...]:
+    """What else than `axes` an entry of a `PartitionSpec` names."""
+    return tuple(axis for axis in _as_tuple(entry) if axis not in axes)
 
 
 def _propagation_rule(operands: str, results: str) -> str:

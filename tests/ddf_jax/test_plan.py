@@ -1,7 +1,6 @@
 """`ddf plan` compiles a whole training step for GPUs that are not there."""
 
 import dataclasses
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import pytest
 
 from ddf_jax.cli.recipes import find_recipe
 from ddf_jax.plan import plan
-from tests.deviceless import ENVIRONMENT, needs_plugin
+from tests.deviceless import ENVIRONMENT, PLUGIN, needs_plugin, uninstall
 
 PROGRAM = "import sys; from ddf_jax.cli import main; sys.exit(main(sys.argv[1:]))"
 WORDS = ("--data.image-size", "32", "--model.options", "blocks=1,1", "width=32", "--batch-size", "64")
@@ -38,7 +37,7 @@ def test_a_step_on_eight_gpus_only_sums_gradients_and_runs_the_kernels():
 
 
 def test_without_the_plugin_it_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    uninstall(monkeypatch, *PLUGIN)
     with pytest.raises(NotImplementedError, match=f"pip install jax-cuda13-plugin=={jax.__version__}"):
         plan(find_recipe("imagenet_ddf_resnet50"))
 

@@ -1,11 +1,10 @@
 """What the kernels take, as rows and a table."""
 
-import importlib.util
 import json
 
 from experiments import kernels
 from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
-from tests.deviceless import needs_triton
+from tests.deviceless import needs_triton, uninstall
 
 
 @needs_triton
@@ -22,6 +21,6 @@ def test_each_call_has_a_row_for_each_kernel_and_a_line(tmp_path, monkeypatch, c
 
 
 def test_without_a_compiler_it_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    uninstall(monkeypatch, "triton")
     assert kernels.main() == 2
     assert "pip install triton" in capsys.readouterr().err

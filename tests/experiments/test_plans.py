@@ -1,12 +1,11 @@
 """What a step needs with each operator, as rows."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 
 from experiments import plans
-from tests.deviceless import ENVIRONMENT, needs_plugin
+from tests.deviceless import ENVIRONMENT, PLUGIN, needs_plugin, uninstall
 
 # In a process of its own: devices that are not there are made before anything else uses JAX.
 PROGRAM = """
@@ -45,6 +44,6 @@ def test_the_committed_table_is_that_of_the_committed_rows():
 
 
 def test_without_the_plugin_it_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    uninstall(monkeypatch, *PLUGIN)
     assert plans.main() == 2
     assert "pip install jax-cuda13-plugin" in capsys.readouterr().err

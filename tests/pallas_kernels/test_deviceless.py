@@ -1,6 +1,5 @@
 """The kernels fit the GPUs they are for: facts of their machine code, without a GPU."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pallas_kernels.dynamic_filter import triton
 from pallas_kernels.dynamic_filter.arg_specs import ARG_SPECS, RESNET50, ArgSpec
 from pallas_kernels.dynamic_filter.kernel_table import kernel_rows
 from pallas_kernels.dynamic_filter.spec import FilterSpec
-from tests.deviceless import ENVIRONMENT, needs_plugin, needs_triton
+from tests.deviceless import ENVIRONMENT, PLUGIN, needs_plugin, needs_triton, uninstall
 
 NAMES = ("resnet50_14x14x512_stride2", "resnet50_7x7x512", "carafe_p5", "ddf_up_p5")
 DEPTHWISE = ArgSpec("depthwise", (8, 14, 14, 64), groups=None)
@@ -115,7 +114,7 @@ def test_instructions_are_counted_as_often_as_their_loops_run():
 
 
 def test_a_missing_compiler_is_named(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    uninstall(monkeypatch, "triton", *PLUGIN)
     kernel = deviceless.TritonKernel("name", "code", 4, 1, 1)
     with pytest.raises(NotImplementedError, match="pip install triton"):
         deviceless.resources(kernel, deviceless.DEVICES["h200"])

@@ -13,6 +13,7 @@ from jax import export
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from pallas_kernels import dynamic_filter
 from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
 from pallas_kernels.dynamic_filter.spec import FilterSpec
 from tests.pallas_kernels import suite
@@ -161,6 +162,31 @@ def test_shard_map_of_the_operator_sums_the_cotangent_of_a_shared_filter(groups,
     suite.check(operator, arg, compiler_options=QUICKLY if kernels else None)
 
 
+@pytest.mark.parametrize("mode", ["auto", "explicit"])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_shard_map_over_some_axes_of_a_mesh(mode, groups):
+    arg = ArgSpec("partly_manual", X, groups=groups)
+    with eight_devices(mode) as mesh:
+        like_x = NamedSharding(mesh, P("data", None, None, "model"))
+
+        def place(arrays):
+            return jax.device_put(arrays, (like_x, NamedSharding(mesh, P("data")), like_x, like_x))
+
+        def operator(arg):
+            of_a_device = suite.by_name("xla")(arg)
+            return jax.shard_map(of_a_device, in_specs=(P("data"),) * 3, out_specs=P("data"), axis_names={"data"})
+
+        suite.check(operator, arg, place=place)
+
+
+def test_arguments_on_no_mesh_are_right_under_one():
+    with eight_devices("auto"):
+        suite.check(suite.by_name("xla"), ArgSpec("numpy", X, groups=2), place=lambda arrays: arrays)
+        filters = jnp.full((2, 4, 4, 1, 9), 1 / 9)
+        means = jax.jit(lambda: dynamic_filter(jnp.ones((2, 4, 4, 3)), filters, None))()
+    assert means[0, 1, 1, 0] == pytest.approx(1)
+
+
 def test_shard_map_checks_what_varies_in_the_kernels_too():
     arg = ArgSpec("shard_map", X)
     like_x = P(None, None, None, "model")
@@ -195,6 +221,37 @@ def test_vmap_over_sharded_arrays_is_a_loop_without_communication(mode, mapped, 
         if mode == "explicit" or mapped is None:
             assert not collectives(program)
         np.testing.assert_allclose(jax.device_get(program(*placed)), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("in_axes", "x_spec"),
+    [
+        ((0, None, None), P("data", "model")),
+        ((None, 0, None), P()),
+        ((None, 0, None), P("model")),
+        ((None, None, 0), P(None, None, None, "model")),
+        ((0, 0, 0), P("data", None, None, None, "model")),
+    ],
+    ids=str,
+)
+def test_vmap_over_explicit_axes_wherever_the_mapped_one_is_split(in_axes, x_spec):
+    arg = ArgSpec("mapped", (4, 4, 5, 8), groups=4)
+    arrays: Any = [
+        jnp.stack([arg.arrays(seed)[at] for seed in range(4)]) if axis == 0 else arg.arrays()[at]
+        for at, axis in enumerate(in_axes)
+    ]
+
+    def run(*arrays):
+        function = jax.vmap(arg.call, in_axes=in_axes)
+        return suite.pull_back(function)(*arrays, function(*arrays))
+
+    expected = jax.device_get(jax.jit(run)(*arrays))
+    with eight_devices("explicit") as mesh:
+        specs = [x_spec, *(P("data") if axis == 0 else P() for axis in in_axes[1:])]
+        placed = jax.device_put(arrays, [NamedSharding(mesh, spec) for spec in specs])
+        actual = jax.device_get(jax.jit(run)(*placed))
+    for found, wanted in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-4)
 
 
 def test_an_exported_program_keeps_its_explicit_sharding():
