@@ -29,16 +29,17 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=[arg.name for arg in RESNET50], metavar="NAME")
     parser.add_argument("--dtypes", nargs="*", default=["bfloat16", "float32"], choices=list(TOLERANCE))
     options = parser.parse_args()
-    platform, kind = device.current()
-    if platform != "gpu":
-        raise SystemExit(f"Kernels are tuned on a GPU, here is: {kind}.")
+    where = device.current()
+    if not where.runs_triton:
+        raise SystemExit(f"Kernels are tuned on an NVIDIA GPU from Ampere on, here is: {where.kind}.")
+    config.read_measured(where.kind)  # what is there must be fit to be added to
     for arg in (ARG_SPECS[name] for name in options.names):
         for dtype in options.dtypes:
             problem = Problem.of(*arg.structs(dtype), arg.spec)
             for which in ("forward", *config.gradient_passes(problem)):
                 measure = measure_of(arg, dtype, which)
                 found = tune(problem, which, measure)
-                config.write_measured(kind, {(problem, which): found.best})  # what is found is kept at once
+                config.write_measured(where.kind, {(problem, which): found.best})  # what is found is kept at once
                 gain = measure(config.heuristic(problem, which)) / found.seconds
                 print(
                     f"{arg.name} {dtype} {which}: {gain:.2f}× the heuristic's, {found.failed} of {found.tried} failed"

@@ -150,7 +150,7 @@ def _choose(name: str | None, *inputs: Array | None) -> Implementation:
     if name is None:
         reasons = {kernels: _why_not(kernels, inputs) for kernels in GPU_KERNELS}
         name = next((kernels for kernels, reason in reasons.items() if reason is None), "xla")
-        if name == "xla" and device.current()[0] == "gpu":
+        if name == "xla" and device.current(*inputs).platform == "gpu":
             _log_once(f"dynamic_filter runs as XLA on this GPU: {' '.join(filter(None, reasons.values()))}")
     if name not in IMPLEMENTATIONS:
         raise ValueError(f"`implementation` must be None or one of {sorted(IMPLEMENTATIONS)}, got {name!r}.")
@@ -163,9 +163,10 @@ def _why_not(name: str, inputs: Sequence[Array | None]) -> str | None:
     """Why the implementation cannot run this call here, or None where it can."""
     if name not in GPU_KERNELS:
         return None
-    platform, kind = device.current()
-    if platform != "gpu" or not kind.startswith("NVIDIA"):
-        return f"implementation={name!r} runs on NVIDIA GPUs, here is: {kind}."
+    where = device.current(*inputs)
+    if not where.runs_triton:
+        capability = f" of compute capability {where.capability}" if where.capability else ""
+        return f"implementation={name!r} runs on NVIDIA GPUs from Ampere on, here is: {where.kind}{capability}."
     if any(array is not None and array.dtype == jnp.float64 for array in inputs):
         return f"implementation={name!r} has no float64."
     return None

@@ -8,6 +8,7 @@ sizes here trade against registers. Numbers of instructions and registers come f
 import dataclasses
 import functools
 import json
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from pallas_kernels.dynamic_filter.problem import (
     Pass,
     Problem,
     channel_blocks,
+    check_cut,
     programs,
     rows_in_flight,
     steps_per_chunk,
@@ -79,25 +81,50 @@ def fits_both_filters(problem: Problem) -> bool:
 
 def choose(problem: Problem, which: Pass) -> BlockConfig:
     """The cut that was measured to be the fastest on the device in use, or else the heuristic's."""
-    return measured(device.current()[1]).get((problem, which)) or heuristic(problem, which)
+    return measured(device.current().kind).get((problem, which)) or heuristic(problem, which)
 
 
 @functools.cache
 def measured(device_kind: str) -> dict[tuple[Problem, Pass], BlockConfig]:
-    """What `tuner` has written for a GPU model."""
+    """What `tuner` has written for a GPU model; where that cannot be used, a warning and nothing."""
+    try:
+        return read_measured(device_kind)
+    except ValueError as error:
+        logging.getLogger(__name__).warning("%s", error)
+        return {}
+
+
+def read_measured(device_kind: str) -> dict[tuple[Problem, Pass], BlockConfig]:
+    """What `tuner` has written for a GPU model.
+
+    Raises:
+      ValueError: the file holds something else, or cuts that the kernels cannot have.
+    """
     file = tuned_file(device_kind)
-    return {} if not file.is_file() else dict(map(_from_row, json.loads(file.read_text())))
+    try:
+        rows = json.loads(file.read_text()) if file.is_file() else []
+        if not isinstance(rows, list):
+            raise TypeError(f"a list was expected, got {type(rows).__name__}")
+        return dict(map(_from_row, rows))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file} does not hold cuts that this version can use ({type(error).__name__}: {error}). Delete it; "
+            "`python -m experiments.tune` writes it anew."
+        ) from error
 
 
 def write_measured(device_kind: str, cuts: Mapping[tuple[Problem, Pass], BlockConfig]) -> None:
     """Joins these cuts to those of the file, where they take the place of older ones of the same kernel."""
-    everything = {**measured(device_kind), **cuts}
+    everything = {**read_measured(device_kind), **cuts}
     rows = [
         {"kernel": which, "problem": dataclasses.asdict(problem), "config": dataclasses.asdict(cut)}
         for (problem, which), cut in everything.items()
     ]
-    tuned_file(device_kind).parent.mkdir(exist_ok=True)
-    tuned_file(device_kind).write_text(json.dumps(rows, indent=1) + "\n")
+    file = tuned_file(device_kind)
+    file.parent.mkdir(exist_ok=True)
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(rows, indent=1) + "\n")
+    temporary.replace(file)  # whole or not at all
     measured.cache_clear()
 
 
@@ -108,7 +135,9 @@ def tuned_file(device_kind: str) -> Path:
 
 def _from_row(row: dict[str, Any]) -> tuple[tuple[Problem, Pass], BlockConfig]:
     problem = Problem(**row["problem"] | {"spec": FilterSpec(**row["problem"]["spec"])})
-    return (problem, row["kernel"]), BlockConfig(**row["config"])
+    cut = BlockConfig(**row["config"])
+    check_cut(problem, cut, row["kernel"])
+    return (problem, row["kernel"]), cut
 
 
 def heuristic(problem: Problem, which: Pass) -> BlockConfig:

@@ -5,8 +5,8 @@ its own samples and channels. The forward pass needs no collective; the backward
 spatial filter's cotangent over the devices that share its group's channels.
 
 Under a mesh of Auto axes `custom_partitioning` tells XLA so, under Explicit axes `jax.shard_map` does, and inside a
-user's own `jax.shard_map` there is nothing left to split. Where that leaves Auto axes, or a mesh has axes of both types,
-arrays are gathered over the Auto ones. `jax.vmap` folds its axis into the batch.
+user's own `jax.shard_map` there is nothing left to split. Where that leaves Auto axes, or a mesh has axes of both
+types, arrays are gathered over the Auto ones. `jax.vmap` folds its axis into the batch.
 """
 
 import dataclasses

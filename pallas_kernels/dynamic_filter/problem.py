@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 
@@ -87,20 +87,54 @@ def check_launch(problem: Problem, config: BlockConfig, which: Pass) -> None:
     Arrays may be larger than 2^31 elements: their addresses have 64 bits where they need them. Pixels may not.
 
     Raises:
-      NotImplementedError: more pixels or programs than can be counted, or more threads than a program can have.
+      ValueError: the kernel cannot be cut so.
+      NotImplementedError: more than can be counted, or more threads than a program can have.
     """
-    (rows, columns), scale = problem.positions, problem.spec.scale
-    pixels = problem.batch * max(problem.height * problem.width, scale**2 * rows * columns)
-    spare = programs(problem, config, which) * config.patches
-    if max(pixels, spare) > COUNT_LIMIT:
-        raise NotImplementedError(
-            f"The Triton kernels count the pixels of a batch in 32 bits: expected at most {COUNT_LIMIT} pixels, "
-            f"got {pixels} for {problem}. Split the batch."
-        )
-    if not 1 <= config.warps <= WARPS_LIMIT:
+    check_cut(problem, config, which)
+    spec, (rows, columns) = problem.spec, problem.positions
+    parts = {"channel": config.chunks, "filters": parts_of_sample(problem, config)}.get(which, 1)
+    counts = {
+        "pixels": problem.batch * max(problem.height * problem.width, spec.scale**2 * rows * columns),
+        "rows of channel filters": problem.batch * parts * spec.scale**2 * spec.taps if problem.has_channel else 0,
+        "programs": programs(problem, config, which),
+        "pixels that a filter spans": 2 * spec.reach * (spec.scale * problem.width + 1),
+    }
+    for what, count in counts.items():
+        if count > COUNT_LIMIT:
+            raise NotImplementedError(
+                f"The Triton kernels count in 32 bits: expected at most {COUNT_LIMIT} {what}, got {count} for "
+                f"{problem}. Split the batch, or use implementation='xla'."
+            )
+    if config.warps > WARPS_LIMIT:
         raise NotImplementedError(
             f"A program has 1 to {WARPS_LIMIT} warps, got {config.warps} in {config} for {problem}."
         )
+
+
+def check_cut(problem: Problem, config: BlockConfig, which: Pass) -> None:
+    """Raises ValueError where the kernel cannot be cut so, and would give wrong values or none."""
+    kernel_size, stride = problem.spec.kernel_size, problem.spec.stride
+    step = stride if which == "input" else 1
+    tap_sizes = (
+        {kernel_size}
+        if which == "filters" or step > 1
+        else {n for n in range(1, kernel_size + 1) if kernel_size % n == 0}
+    )
+    rules = {
+        f"`kernel` must be one of {get_args(Pass)}": which in get_args(Pass),
+        "`patches`, `channels` and `warps` must be powers of two": all(
+            n > 0 and n & (n - 1) == 0 for n in (config.patches, config.channels, config.warps)
+        ),
+        f"`rows` and `columns` must be multiples of {step}, and not 0": all(
+            n > 0 and n % step == 0 for n in (config.rows, config.columns)
+        ),
+        f"`tap_rows` and `tap_columns` must be among {sorted(tap_sizes)}": {config.tap_rows, config.tap_columns}
+        <= tap_sizes,
+        "`chunks` must be at least 1": config.chunks >= 1,
+    }
+    for rule, holds in rules.items():
+        if not holds:
+            raise ValueError(f"{rule}, got the {which} kernel's {config} for {problem}.")
 
 
 def channel_blocks(problem: Problem, config: BlockConfig) -> int:

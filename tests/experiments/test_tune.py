@@ -34,5 +34,5 @@ def test_a_cut_that_gives_other_values_fails(monkeypatch):
 
 def test_it_is_refused_on_a_cpu(monkeypatch):
     monkeypatch.setattr("sys.argv", ["tune"])
-    with pytest.raises(SystemExit, match="Kernels are tuned on a GPU, here is: cpu"):
+    with pytest.raises(SystemExit, match="Kernels are tuned on an NVIDIA GPU from Ampere on, here is: cpu"):
         tune.main()

@@ -1,6 +1,7 @@
 """Which implementation a call gets: the best that can run it where it runs, or the named one or an error."""
 
 import logging
+import types
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +55,36 @@ def test_float64_on_a_gpu_runs_as_xla_and_says_so_once(logged):
 def test_a_gpu_of_another_maker_runs_xla_and_says_so(logged):
     with on("gpu", "AMD Instinct MI300X"):
         assert not has_kernel(X, SPATIAL, CHANNEL)
-    assert "runs on NVIDIA GPUs, here is: AMD Instinct MI300X." in logged.text
+    assert "runs on NVIDIA GPUs from Ampere on, here is: AMD Instinct MI300X." in logged.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability", "has_kernel"),
+    [
+        ("NVIDIA H200", "9.0", True),
+        ("A100-SXM4-40GB", "8.0", True),  # as older drivers call it
+        ("NVIDIA B200", "10.0", True),
+        ("NVIDIA GeForce RTX 2080 Ti", "7.5", False),
+        ("Tesla V100-SXM2-16GB", "7.0", False),
+        ("AMD Instinct MI300X", "gfx942", False),
+    ],
+)
+def test_the_gpus_that_are_there_run_the_kernel_from_ampere_on(monkeypatch, kind, capability, has_kernel):
+    gpu = types.SimpleNamespace(platform="gpu", device_kind=kind, compute_capability=capability)
+    monkeypatch.setattr(jax, "devices", lambda backend=None: [gpu])
+    reason = api._why_not("triton", (None,))
+    assert (reason is None) == has_kernel
+    assert has_kernel or f"here is: {kind} of compute capability {capability}." in reason
+
+
+def test_arrays_that_were_put_on_a_cpu_stay_there(monkeypatch):
+    arrays = [jnp.ones(struct.shape) for struct in (X, SPATIAL, CHANNEL)]
+    on_cpu = jax.device_put(arrays, jax.devices("cpu")[0])
+    gpu = types.SimpleNamespace(platform="gpu", device_kind="NVIDIA H200", compute_capability="9.0")
+    monkeypatch.setattr(jax, "devices", lambda backend=None: [gpu])
+    assert api._why_not("triton", arrays) is None
+    assert "here is: cpu." in api._why_not("triton", on_cpu)
+    assert dynamic_filter(*on_cpu).shape == X.shape
 
 
 @pytest.mark.parametrize(("platform", "kind"), [("cpu", "cpu"), ("tpu", "TPU v5e")])
@@ -72,7 +102,9 @@ def test_a_cpu_that_is_made_the_default_device_counts_and_not_the_gpu_beside_it(
 
 
 def test_a_named_implementation_runs_or_says_why_not():
-    with pytest.raises(NotImplementedError, match=r"'triton' runs on NVIDIA GPUs, here is: cpu\. Use None\."):
+    with pytest.raises(
+        NotImplementedError, match=r"'triton' runs on NVIDIA GPUs from Ampere on, here is: cpu\. Use None\."
+    ):
         dynamic_filter(jnp.zeros(X.shape), None, jnp.zeros(CHANNEL.shape), implementation="triton")
     with jax.enable_x64(True), on("gpu", "NVIDIA H200"):
         assert has_kernel(X, SPATIAL, CHANNEL, implementation="triton")

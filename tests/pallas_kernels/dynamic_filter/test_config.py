@@ -92,8 +92,51 @@ def test_more_pixels_than_32_bits_count_are_refused_before_the_launch(options):
     side = 2**14 // options.get("scale", 1)
     x = jax.ShapeDtypeStruct((8, side, side, 8), jnp.bfloat16)
     arg = ArgSpec("pixels", x.shape, FilterSpec(3, **options))
-    with pytest.raises(NotImplementedError, match=r"at most 2147483647 pixels, got 2147483648 .* Split the batch\."):
+    with pytest.raises(NotImplementedError, match=r"at most 2147483647 pixels, got 2147483648 .* Split the batch"):
         kernels(arg)
+
+
+@pytest.mark.parametrize(
+    ("arg", "counted"),
+    [
+        (ArgSpec("filters", (2**31 // 225 + 1, 1, 1, 1), FilterSpec(15), groups=None), "rows of channel filters"),
+        (ArgSpec("programs", (1, 2**15, 2**15, 4096), groups=4096, channel=False), "programs"),
+        (
+            ArgSpec("dilation", (1, 8, 5000, 8), FilterSpec(3, dilation=10**6), channel=False),
+            "pixels that a filter spans",
+        ),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_what_else_32_bits_do_not_count_is_refused_too(arg, counted):
+    with pytest.raises(NotImplementedError, match=f"expected at most 2147483647 {counted}, got "):
+        kernels(arg)
+
+
+def test_many_groups_of_few_pixels_are_not_too_many():
+    problem = Problem.of(*ArgSpec("groups", (4096, 4, 4, 4096), groups=4096).structs(jnp.bfloat16), FilterSpec(3))
+    for which in ("forward", *block_config.gradient_passes(problem)):
+        check_launch(problem, block_config.heuristic(problem, which), which)
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"tap_rows": 2}, r"`tap_rows` and `tap_columns` must be among \[3\]"),
+        ({"tap_rows": 1}, r"`tap_rows` and `tap_columns` must be among \[3\]"),  # of a strided x's cotangent
+        ({"rows": 3}, "multiples of 2"),
+        ({"columns": 0}, "multiples of 2, and not 0"),
+        ({"patches": 3}, "powers of two"),
+        ({"warps": 0}, "powers of two"),
+        ({"chunks": 0}, "at least 1"),
+    ],
+    ids=str,
+)
+def test_cuts_that_a_kernel_cannot_have_are_refused(change, rule):
+    problem = Problem.of(*ARG_SPECS["resnet50_56x56x128_stride2"].structs(), FilterSpec(3, stride=2))
+    cut = dataclasses.replace(block_config.heuristic(problem, "input"), **change)
+    with pytest.raises(ValueError, match=rule):
+        check_launch(problem, cut, "input")
 
 
 def test_more_warps_than_a_program_has_are_refused():

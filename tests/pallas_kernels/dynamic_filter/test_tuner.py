@@ -61,3 +61,31 @@ def test_a_measured_cut_is_used_on_its_device_only_and_joins_the_older(tmp_path,
     with deviceless.one_device(a100):
         assert config.choose(PROBLEM, "input") == FIRST
     config.measured.cache_clear()
+
+
+@pytest.mark.parametrize("content", ['[{"kernel": "forward"', "{}", '[{"kernel": "forward"}]', "3"])
+def test_a_file_of_something_else_is_passed_over_with_a_warning_and_never_overwritten(
+    tmp_path, monkeypatch, caplog, content
+):
+    monkeypatch.setattr(config, "TUNED", tmp_path)
+    config.measured.cache_clear()
+    h200 = deviceless.DEVICES["h200"]
+    file = tmp_path / "nvidia_h200.json"
+    file.write_text(content)
+    with deviceless.one_device(h200):
+        assert config.choose(PROBLEM, "input") == FIRST
+    assert f"{file} does not hold cuts" in caplog.text
+    with pytest.raises(ValueError, match="does not hold cuts"):
+        config.write_measured(h200.name, {(PROBLEM, "input"): FIRST})
+    assert file.read_text() == content
+    config.measured.cache_clear()
+
+
+def test_a_file_of_cuts_that_a_kernel_cannot_have_is_passed_over_too(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(config, "TUNED", tmp_path)
+    h200 = deviceless.DEVICES["h200"]
+    config.write_measured(h200.name, {(PROBLEM, "input"): dataclasses.replace(FIRST, rows=3)})
+    with deviceless.one_device(h200):
+        assert config.choose(PROBLEM, "input") == FIRST
+    assert "`rows` and `columns` must be multiples of 2" in caplog.text
+    config.measured.cache_clear()
