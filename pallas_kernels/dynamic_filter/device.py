@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax import Array
+from jax.core import Tracer
 
 
 class Where(NamedTuple):
@@ -28,7 +29,7 @@ def current(*arrays: Array | None) -> Where:
     """The model of the device that these arrays were put on, of the mesh in use, which may be there for compiling only,
     or of the default device."""
     config: Any = jax.config
-    put_on = [next(iter(array.devices())) for array in arrays if _is_put_somewhere(array)]
+    put_on = [next(iter(array.devices())) for array in arrays if array is not None and _is_put_somewhere(array)]
     mesh = jax.sharding.get_abstract_mesh()
     device: Any = put_on[0] if put_on else mesh.abstract_device or config.jax_default_device
     if device is None or isinstance(device, str):
@@ -37,4 +38,4 @@ def current(*arrays: Array | None) -> Where:
 
 
 def _is_put_somewhere(array: Any) -> bool:
-    return isinstance(array, jax.Array) and not isinstance(array, jax.core.Tracer) and array.committed
+    return isinstance(array, jax.Array) and not isinstance(array, Tracer) and array.committed

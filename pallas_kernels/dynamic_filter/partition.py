@@ -90,7 +90,7 @@ def split(function: Callable[..., tuple[Array, ...]], statics: tuple, operands: 
             # `jax.jit` under `jax.set_mesh` of arguments that lie on no mesh: JAX names none, and nothing is split.
             mesh = Mesh(sorted(x.device_set, key=lambda device: device.id), ("devices",))
             x = NamedSharding(mesh, PartitionSpec())
-        shares = Shares.choose(operands, [operand.shape for operand in operand_shapes], x.spec, mesh.shape)
+        shares = Shares.choose(operands, [operand.shape for operand in operand_shapes], (*x.spec,), mesh.shape)
         named = [tuple(NamedSharding(mesh, spec) for spec in shares.specs(names)) for names in (operands, results)]
         return mesh, functools.partial(on_device, shares), named[1], named[0]
 
