@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -22,53 +22,31 @@ class Measured(NamedTuple):
 
 
 def measure_jax(function: Function, arrays: tuple) -> Measured:
+    """Of a function of JAX arrays, compiled here."""
+    return measure_compiled(jax.jit(function).lower(*arrays).compile(), arrays)
+
+
+def measure_compiled(compiled: jax.stages.Compiled, arrays: tuple) -> Measured:
     """Its peak memory is that of arguments, results and temporaries together.
 
     Where NVIDIA's profiling interface is at hand it counts the time: the host's part of a launch takes longer than a
     small kernel.
     """
-    compiled = jax.jit(function).lower(*arrays).compile()
     memory: Any = compiled.memory_analysis()
     peak = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     jax.block_until_ready(compiled(*arrays))
     if jax.default_backend() == "gpu":
         from jax.experimental.mosaic.gpu import profiler
 
-        with contextlib.suppress(RuntimeError):  # the interface is not installed, or another program has it
-            milliseconds: Any = profiler.measure(compiled, iterations=REPEATS)(*arrays)[1]
-            return Measured([1e-3 * float(each) for each in milliseconds], peak, "device")
-    return Measured(_repeat(lambda: compiled(*arrays), jax.block_until_ready), peak, "host")
+        # The interface may not be installed, or another program may have it: then it raises, or gives no times.
+        with contextlib.suppress(RuntimeError, TypeError):
+            measure: Any = profiler.measure(compiled)  # one run at a time: it keeps the results of all
+            return Measured([1e-3 * float(measure(*arrays)[1]) for _ in range(REPEATS)], peak, "device")
+    return Measured(repeat(lambda: compiled(*arrays), jax.block_until_ready), peak, "host")
 
 
-def measure_torch(function: Function, arrays: Sequence[Any], *, backward: bool = False) -> Measured:
-    """Of a function of torch tensors, with the gradients of all of them or without; its peak memory on a GPU only."""
-    import torch  # pyright: ignore[reportMissingImports]  # optional
-
-    inputs = [value.clone().requires_grad_(backward) for value in arrays]
-
-    def step() -> None:
-        y = function(*inputs)
-        if backward:
-            torch.autograd.grad(y.sum(), inputs, allow_unused=True)
-
-    step()
-    if inputs[0].device.type == "cpu":
-        return Measured(_repeat(step, lambda _: None), 0, "host")
-    torch.cuda.reset_peak_memory_stats()
-    seconds = []
-    for _ in range(REPEATS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda._sleep(10**7)  # the device waits until the host has launched all that follows
-        start.record()
-        for _ in range(LAUNCHES):
-            step()
-        end.record()
-        end.synchronize()
-        seconds.append(1e-3 * start.elapsed_time(end) / LAUNCHES)
-    return Measured(seconds, torch.cuda.max_memory_allocated(), "device")
-
-
-def _repeat(launch: Callable[[], Any], wait: Callable[[Any], Any]) -> list[float]:
+def repeat(launch: Callable[[], Any], wait: Callable[[Any], Any]) -> list[float]:
+    """Seconds of a launch by the host's clock, `LAUNCHES` of them timed together."""
     for _ in range(3):
         wait(launch())
     seconds = []

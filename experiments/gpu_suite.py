@@ -3,15 +3,17 @@
     python -m experiments.gpu_suite --out DIR [--shapes NAME ...] [--implementations NAME ...]
 
 Values and gradients are compared with the float64 reference on odd sizes, twice, bit by bit; for the kernels with NaN
-behind every array, so that a read outside shows. Then forward, and forward with backward, are timed on the device
-against other ways to compute the same. It imports jax and numpy, and torch where there is one; it writes
+behind every array, so that a read right behind one shows. Then forward, and forward with backward, are timed on the
+device against other ways to compute the same, PyTorch's before the others and where it is installed. It writes
 `DIR/checks.json` and `DIR/timings.json` and exits with 1 where a check failed.
 """
 
 import argparse
 import contextlib
 import datetime
+import functools
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -19,7 +21,7 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,8 +30,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.gpu_clock import Function, measure_jax
-from experiments.gpu_peers import depthwise, torch_candidates, unfold
+from experiments.gpu_clock import Function, Measured, measure_jax
+from experiments.gpu_peers import depthwise, unfold
 from pallas_kernels.dynamic_filter import reference, triton, triton_vjp
 from pallas_kernels.dynamic_filter.arg_specs import FPN, POSTER, RESNET50, ArgSpec
 from pallas_kernels.dynamic_filter.spec import FilterSpec
@@ -59,7 +61,9 @@ def main() -> int:
     parser.add_argument("--shapes", nargs="*", default=list(TIMED), choices=list(TIMED))
     parser.add_argument("--implementations", nargs="*", default=["triton", "xla"])
     options = parser.parse_args()
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX leaves memory for torch
+    config: Any = jax.config
+    if config.jax_platforms and "cpu" not in config.jax_platforms.split(","):
+        jax.config.update("jax_platforms", f"{config.jax_platforms},cpu")  # for the reference
     options.out.mkdir(parents=True, exist_ok=True)
 
     def write(name: str, rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -70,8 +74,10 @@ def main() -> int:
             (options.out / name).write_text(json.dumps(written, indent=1) + "\n")
         return written
 
+    measured_by_torch = list(torch_rows(options.shapes))  # before JAX takes the device's memory
     checks = write("checks.json", check_rows(options.implementations))
-    write("timings.json", timing_rows([TIMED[name] for name in options.shapes], options.implementations))
+    shapes = [TIMED[name] for name in options.shapes]
+    write("timings.json", timing_rows(shapes, options.implementations, measured_by_torch))
     return 0 if all(row["passed"] for row in checks) else 1
 
 
@@ -112,25 +118,60 @@ def poisoned() -> Iterator[None]:
         yield
 
 
-def timing_rows(args: list[ArgSpec], implementations: list[str]) -> Iterator[dict[str, Any]]:
-    """Medians of every implementation and peer, and the share of the copy bandwidth measured in the same run."""
+def torch_rows(shapes: list[str]) -> Iterator[dict[str, Any]]:
+    """Rows of PyTorch's ways, measured in a process of their own; none without torch, and why where it fails."""
+    if importlib.util.find_spec("torch") is None or not shapes:
+        return
+    command = [sys.executable, "-m", "experiments.gpu_torch", "--shapes", *shapes]
+    done = subprocess.run(
+        command, env=os.environ | {"JAX_PLATFORMS": "cpu"}, stdout=subprocess.PIPE, text=True, check=False
+    )
+    yield from map(json.loads, done.stdout.splitlines())
+    if done.returncode != 0:
+        yield {"implementation": "torch", "error": f"{' '.join(command[1:3])} ended with {done.returncode}"}
+
+
+def timing_rows(
+    args: list[ArgSpec], implementations: list[str], measured: Iterable[dict[str, Any]] = ()
+) -> Iterator[dict[str, Any]]:
+    """Medians of every implementation and peer, and the share of the copy bandwidth measured in the same run.
+
+    Args:
+      measured: rows of other programs on these calls, that get their share and what is common to all.
+    """
     common = environment()
     bandwidth = copy_bandwidth()
+    by_name = {arg.name: arg for arg in args}
+    for row in itertools.chain(measured, _jax_rows(args, implementations)):
+        if "median_ms" in row:
+            ideal = _minimum_bytes(by_name[row["shape"]], row["dtype"], row["pass"]) / bandwidth
+            row |= {"share_of_copy_bandwidth": 1e3 * ideal / row["median_ms"], "copy_bandwidth": bandwidth}
+        yield {**row, **common}
+
+
+def _jax_rows(args: list[ArgSpec], implementations: list[str]) -> Iterator[dict[str, Any]]:
     for arg in args:
         for dtype in ("float32", "bfloat16"):
-            for name, direction, measure in _candidates(arg, dtype, implementations):
-                row: dict[str, Any] = {"implementation": name, "shape": arg.name, "dtype": dtype, "pass": direction}
-                row["kernel_size"] = arg.spec.kernel_size
-                try:
-                    seconds, peak, clock = measure()
-                except Exception as error:  # one that does not fit the device says so and the others go on
-                    yield {**row, "error": f"{type(error).__name__}: {str(error)[:200]}", **common}
-                    continue
-                row |= {"median_ms": 1e3 * statistics.median(seconds), "repeats": len(seconds), "peak_bytes": peak}
-                row["clock"] = clock
-                ideal = _minimum_bytes(arg, dtype, direction) / bandwidth
-                row |= {"share_of_copy_bandwidth": ideal / statistics.median(seconds), "copy_bandwidth": bandwidth}
-                yield {**row, **common}
+            place = functools.cache(lambda arg=arg, dtype=dtype: _placed(arg, dtype))
+            for name, function in _functions(arg, implementations).items():
+                for which in ("forward", "forward_backward"):
+                    row: dict[str, Any] = {"implementation": name, "shape": arg.name, "dtype": dtype, "pass": which}
+                    row["kernel_size"] = arg.spec.kernel_size
+                    try:
+                        seconds, peak, clock = _measure(function, which, *place())
+                    except Exception as error:  # one that does not fit the device says so and the others go on
+                        yield {**row, "error": f"{type(error).__name__}: {str(error)[:200]}"}
+                        continue
+                    row |= {"median_ms": 1e3 * statistics.median(seconds), "repeats": len(seconds)}
+                    yield {**row, "peak_bytes": peak, "clock": clock}
+
+
+def _placed(arg: ArgSpec, dtype: str) -> tuple[tuple, jax.Array]:
+    return jax.device_put((arg.arrays(dtype=dtype), arg.cotangent(dtype=dtype)))
+
+
+def _measure(function: Function, which: str, arrays: tuple, dy: jax.Array) -> Measured:
+    return measure_jax(function, arrays) if which == "forward" else measure_jax(_with_gradients(function), (arrays, dy))
 
 
 def environment() -> dict[str, str]:
@@ -156,21 +197,14 @@ def copy_bandwidth(elements: int = 2**28) -> float:
     return 2 * array.nbytes / statistics.median(measure_jax(lambda a: a + 1, (array,)).seconds)
 
 
-def _candidates(arg: ArgSpec, dtype: str, implementations: list[str]):
-    """(name, pass, measurement) of everything that is timed on a call."""
-    arrays = jax.device_put(arg.arrays(dtype=dtype))
-    dy = jax.device_put(arg.cotangent(dtype=dtype))
+def _functions(arg: ArgSpec, implementations: list[str]) -> dict[str, Function]:
+    """Everything in JAX that is timed on a call, by name."""
     functions: dict[str, Function] = {
         name: (lambda *a, name=name: arg.call(*a, implementation=name)) for name in implementations
     }
     functions["xla_unfold"] = lambda *a: unfold(arg.spec, *a)
     functions["xla_depthwise"] = lambda x, spatial, channel: depthwise(x, arg.spec)
-    for name, function in functions.items():
-        yield name, "forward", lambda function=function: measure_jax(function, arrays)
-        both = _with_gradients(function)
-        yield name, "forward_backward", lambda both=both: measure_jax(both, (arrays, dy))
-    if importlib.util.find_spec("torch") is not None:
-        yield from torch_candidates(arg, dtype)
+    return functions
 
 
 def _with_gradients(function: Function) -> Function:

@@ -3,7 +3,7 @@
     python -m experiments.tune [NAME ...] [--dtypes bfloat16 float32]
 
 The names are calls of `pallas_kernels.dynamic_filter.arg_specs`; by default DDF-ResNet-50's. A cut counts only if it
-gives what the heuristic's gives.
+gives what the portable implementation gives.
 """
 
 import argparse
@@ -14,12 +14,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.gpu_clock import measure_jax
-from pallas_kernels.dynamic_filter import config, device, triton, triton_vjp
+from experiments.gpu_clock import measure_compiled
+from pallas_kernels.dynamic_filter import config, device, triton, triton_vjp, xla
 from pallas_kernels.dynamic_filter.arg_specs import ARG_SPECS, RESNET50, ArgSpec
 from pallas_kernels.dynamic_filter.problem import BlockConfig, Pass, Problem
 from pallas_kernels.dynamic_filter.tuner import Measure, tune
-from pallas_kernels.dynamic_filter.vjp import Residuals
+from pallas_kernels.dynamic_filter.vjp import Gradients, Residuals
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2.0**-7, "float16": 2.0**-10}  # of the largest value: sums in another order
 
@@ -29,6 +29,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=[arg.name for arg in RESNET50], metavar="NAME")
     parser.add_argument("--dtypes", nargs="*", default=["bfloat16", "float32"], choices=list(TOLERANCE))
     options = parser.parse_args()
+    if unknown := set(options.names) - ARG_SPECS.keys():
+        parser.error(f"no calls named {sorted(unknown)}; there are: {', '.join(ARG_SPECS)}")
     where = device.current()
     if not where.runs_triton:
         raise SystemExit(f"Kernels are tuned on an NVIDIA GPU from Ampere on, here is: {where.kind}.")
@@ -37,12 +39,16 @@ def main() -> None:
         for dtype in options.dtypes:
             problem = Problem.of(*arg.structs(dtype), arg.spec)
             for which in ("forward", *config.gradient_passes(problem)):
-                measure = measure_of(arg, dtype, which)
-                found = tune(problem, which, measure)
+                try:
+                    found = tune(problem, which, measure_of(arg, dtype, which))
+                except RuntimeError as error:  # nothing works: the others go on
+                    print(f"{arg.name} {dtype} {which}: {error}", flush=True)
+                    continue
                 config.write_measured(where.kind, {(problem, which): found.best})  # what is found is kept at once
-                gain = measure(config.heuristic(problem, which)) / found.seconds
                 print(
-                    f"{arg.name} {dtype} {which}: {gain:.2f}× the heuristic's, {found.failed} of {found.tried} failed"
+                    f"{arg.name} {dtype} {which}: {1e6 * found.seconds:.1f} µs, the heuristic's cut "
+                    f"{1e6 * found.heuristic_seconds:.1f}, {found.failed} of {found.tried} failed",
+                    flush=True,
                 )
 
 
@@ -55,31 +61,38 @@ def measure_of(arg: ArgSpec, dtype: str, which: Pass, *, interpret: bool = False
     x, spatial, channel = jax.device_put(arg.arrays(dtype=dtype))
     inputs, dy = Residuals(x, spatial, channel), jax.device_put(arg.cotangent(dtype=dtype))
 
+    def cotangents(which: Pass, gradients: Gradients) -> Any:
+        of_filters = {"spatial": gradients.spatial, "channel": gradients.channel}
+        return {"input": gradients.x, **of_filters, "filters": of_filters}[which]  # what is not there is not computed
+
     def kernel(cut: BlockConfig) -> Callable[..., Any]:
         def forward(inputs: Residuals, dy: jax.Array) -> jax.Array:
             return triton.forward(*inputs, arg.spec, config=cut, interpret=interpret)
 
         def cotangent(inputs: Residuals, dy: jax.Array) -> Any:
             gradients = triton_vjp.backward(inputs, dy, arg.spec, configs={which: cut}, interpret=interpret)
-            # What is not returned is not computed.
-            of_filters = {"spatial": gradients.spatial, "channel": gradients.channel}
-            return {"input": gradients.x, **of_filters, "filters": of_filters}[which]
+            return cotangents(which, gradients)
 
         return forward if which == "forward" else cotangent
 
-    def run(cut: BlockConfig) -> list[np.ndarray]:
-        return [np.asarray(leaf).astype(np.float32) for leaf in jax.tree.leaves(jax.jit(kernel(cut))(inputs, dy))]
+    def as_numpy(results: Any) -> list[np.ndarray]:
+        return [np.asarray(leaf).astype(np.float32) for leaf in jax.tree.leaves(results)]
 
-    expected = run(config.heuristic(Problem.of(*inputs, arg.spec), which))
+    def portable(inputs: Residuals, dy: jax.Array) -> Any:
+        y = xla.forward(*inputs, arg.spec)
+        return y if which == "forward" else cotangents(which, xla.backward(inputs, dy, arg.spec))
+
+    expected = as_numpy(jax.jit(portable)(inputs, dy))
 
     def measure(cut: BlockConfig) -> float:
-        for found, wanted in zip(run(cut), expected, strict=True):
+        compiled = jax.jit(kernel(cut)).lower(inputs, dy).compile()
+        for found, wanted in zip(as_numpy(compiled(inputs, dy)), expected, strict=True):
             error, allowed = np.abs(found - wanted).max(), TOLERANCE[dtype] * np.abs(wanted).max()
             if not error <= allowed:
                 raise ArithmeticError(
-                    f"expected the heuristic's values within {allowed:.3g}, got an error of {error:.3g}"
+                    f"expected the portable implementation's values within {allowed:.3g}, got an error of {error:.3g}"
                 )
-        return statistics.median(measure_jax(kernel(cut), (inputs, dy)).seconds)
+        return statistics.median(measure_compiled(compiled, (inputs, dy)).seconds)
 
     return measure
 

@@ -61,6 +61,19 @@ def test_every_peer_has_a_row_and_a_failing_one_says_why():
         assert "error" in row or row["median_ms"] > 0
 
 
+def test_rows_of_torch_get_their_share_and_what_ends_it_is_a_row_too(monkeypatch):
+    monkeypatch.setattr(gpu_suite.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(gpu_suite.sys, "executable", "false")
+    [failed] = gpu_suite.torch_rows(["small"])
+    assert failed == {"implementation": "torch", "error": "-m experiments.gpu_torch ended with 1"}
+    measured = {"implementation": "torch_unfold", "shape": "small", "dtype": "float32", "pass": "forward"}
+    rows = list(gpu_suite.timing_rows([SMALL], [], [failed, measured | {"median_ms": 1.0}]))
+    assert rows[0].items() >= failed.items()
+    elements = 4 * 5 * 4 * 2 + 4 * 5 * 9 + 4 * 9  # x and y, both filters
+    assert rows[1]["share_of_copy_bandwidth"] == pytest.approx(4 * elements / 1e-3 / rows[1]["copy_bandwidth"])
+    assert {"device", "driver", "jax", "date"} <= rows[0].keys() & rows[1].keys()
+
+
 def test_the_unfold_formulation_computes_the_operator():
     x, spatial, channel = SMALL.arrays()
     assert jnp.allclose(gpu_suite.unfold(SMALL.spec, x, spatial, channel), SMALL.call(x, spatial, channel), atol=1e-5)

@@ -28,7 +28,7 @@ def test_another_cut_gives_the_same_values_and_is_timed(which):
 def test_a_cut_that_gives_other_values_fails(monkeypatch):
     measure, right = tune.measure_of(ARG, "float32", "forward", interpret=True), triton.forward
     monkeypatch.setattr(triton, "forward", lambda *a, **options: 1.001 * right(*a, **options))
-    with pytest.raises(ArithmeticError, match="expected the heuristic's values"):
+    with pytest.raises(ArithmeticError, match="expected the portable implementation's values"):
         measure(config.heuristic(PROBLEM, "forward"))
 
 

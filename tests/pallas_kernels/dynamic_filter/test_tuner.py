@@ -35,6 +35,8 @@ def test_the_fastest_wins_and_those_that_fail_are_passed_over():
     found = tune(PROBLEM, "input", measure)
     assert (found.best, found.seconds) == (OTHERS[5], 1.0)
     assert found.tried == len(OTHERS) + 1
+    assert math.isnan(found.heuristic_seconds)
+    assert tune(PROBLEM, "input", lambda cut: 2.0 if cut == FIRST else 1.0).heuristic_seconds == 2.0
     assert found.failed == 1 + sum(cut.warps == 4 for cut in OTHERS)
 
 
