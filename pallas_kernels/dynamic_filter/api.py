@@ -60,7 +60,8 @@ def dynamic_filter(
 
     Precision: inputs are float32, bfloat16, float16 or float64 and may differ. Filters are combined and sums kept in
     float32 (in float64 where an input is), and each cotangent has the dtype of its input. Reverse-mode differentiable,
-    once; forward mode is not supported. No atomics: the same inputs give the same bits.
+    once; forward mode is not supported. No atomics: the same inputs give the same bits. An infinity or NaN may also
+    reach cotangents of taps and groups that do not see it.
 
     Sharding: arrays split over B, over C, or over both give an output split alike, without a collective. The backward
     pass sums the cotangent of `spatial` over the devices that share its channels.

@@ -120,7 +120,9 @@ def neighbours(arg: ArgSpec) -> list[ArgSpec]:
 
 
 @st.composite
-def arg_specs(draw: st.DrawFn, kernel_sizes: tuple[int, ...] = (1, 3, 5)) -> tuple[ArgSpec, DTypes]:
+def arg_specs(
+    draw: st.DrawFn, kernel_sizes: tuple[int, ...] = (1, 3, 5), *, float64: bool = True
+) -> tuple[ArgSpec, DTypes]:
     """Any small call: sizes 1 to 9, and every option of the two public functions."""
     scale = draw(st.integers(1, 4))
     spec = FilterSpec(
@@ -135,7 +137,7 @@ def arg_specs(draw: st.DrawFn, kernel_sizes: tuple[int, ...] = (1, 3, 5)) -> tup
     channels = draw(st.integers(1, 3)) * (groups or 1)
     channel = True if groups is None else draw(st.booleans())
     x = (draw(st.integers(1, 3)), draw(side), draw(side), channels)
-    dtype = st.sampled_from(("float32", "bfloat16", "float16", "float64"))
+    dtype = st.sampled_from(("float32", "bfloat16", "float16", *(("float64",) if float64 else ())))
     dtypes = draw(st.one_of(st.just(FLOAT32), st.tuples(dtype, dtype, dtype)))
     return ArgSpec("drawn", x, spec, groups, channel), dtypes
 

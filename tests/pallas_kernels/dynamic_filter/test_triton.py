@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 from pallas_kernels.dynamic_filter import config as block_config
 from pallas_kernels.dynamic_filter import triton, triton_vjp
@@ -101,3 +102,16 @@ def test_any_dtypes_are_summed_wide_and_rounded_once(kernels, dtypes, poisoned):
 )
 def test_blocks_of_the_size_that_runs_equal_the_loop(arg, poisoned):
     suite.check(WHOLE, arg, compiler_options=QUICKLY)
+
+
+@settings(
+    max_examples=12,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # the poison is the same for every example
+)
+@given(drawn=suite.arg_specs(kernel_sizes=(1, 3), float64=False))
+def test_any_options_equal_the_loop(drawn, poisoned):
+    arg, dtypes = drawn
+    suite.check(SMALL, arg, dtypes, compiler_options=QUICKLY)
