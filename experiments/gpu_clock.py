@@ -18,7 +18,9 @@ class Measured(NamedTuple):
 
     seconds: list[float]  # of each repeat
     peak_bytes: int
-    clock: str  # "device": the time of its kernels alone; "host": many launches by the host's clock
+    # "device": the time of its kernels alone; "events": between two marks on the device, with the gaps between kernels;
+    # "host": many launches by the host's clock.
+    clock: str
 
 
 def measure_jax(function: Function, arrays: tuple) -> Measured:

@@ -47,7 +47,8 @@ def rows(args: Sequence[ArgSpec]) -> Iterator[dict[str, Any]]:
                     row = {"implementation": name, "shape": arg.name, "dtype": dtype, "pass": which}
                     row |= {"kernel_size": arg.spec.kernel_size, "torch": torch.__version__}
                     try:
-                        found = measure(functions(arg)[name], *place(), backward=which != "forward")
+                        inputs, dy = place()
+                        found = measure(functions(arg, dy)[name], inputs, dy, backward=which != "forward")
                     except Exception as error:
                         yield {**row, "error": f"{type(error).__name__}: {str(error)[:200]}"}
                     else:
@@ -57,15 +58,19 @@ def rows(args: Sequence[ArgSpec]) -> Iterator[dict[str, Any]]:
                         torch.cuda.empty_cache()
 
 
-def functions(arg: ArgSpec) -> dict[str, Function]:
-    """By name, of x [B, C, H, W], spatial [B, T, Ho, Wo] and channel [B, C, T]; the call has one group and "mul"."""
+def functions(arg: ArgSpec, like: Tensor) -> dict[str, Function]:
+    """By name, of x [B, C, H, W], spatial [B, T, Ho, Wo] and channel [B, C, T]; the call has one group and "mul".
+
+    Args:
+      like: of the dtype and on the device of x.
+    """
     spec, channels = arg.spec, arg.x[3]
+    kernel = like.new_full((channels, 1, spec.kernel_size, spec.kernel_size), 1 / spec.taps)
 
     def unfold(x: Tensor, spatial: Tensor, channel: Tensor) -> Tensor:
         return dynamic_filter(x, spatial, channel, stride=spec.stride, dilation=spec.dilation)
 
     def depthwise(x: Tensor, spatial: Tensor, channel: Tensor) -> Tensor:
-        kernel = torch.full((channels, 1, spec.kernel_size, spec.kernel_size), 1 / spec.taps).to(x)
         return functional.conv2d(x, kernel, None, spec.stride, spec.reach, spec.dilation, channels)
 
     # Its compiler gives up a function of which it has compiled some kinds: each call is to be the first.
@@ -106,14 +111,14 @@ def measure(function: Function, arrays: Sequence[Tensor], dy: Tensor, *, backwar
     seconds = []
     for _ in range(gpu_clock.REPEATS):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda._sleep(10**7)  # the device waits until the host has launched all that follows
+        torch.cuda._sleep(10**7)  # the device waits while the host launches what follows, or the first thousand of it
         start.record()
         for _ in range(gpu_clock.LAUNCHES):
             step()
         end.record()
         end.synchronize()
         seconds.append(1e-3 * start.elapsed_time(end) / gpu_clock.LAUNCHES)
-    return Measured(seconds, torch.cuda.max_memory_allocated(), "device")
+    return Measured(seconds, torch.cuda.max_memory_allocated() - (0 if backward else dy.nbytes), "events")
 
 
 if __name__ == "__main__":

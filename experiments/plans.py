@@ -1,8 +1,8 @@
 """What a training step of DDF-ResNet-50 needs on 8 H200, known without any: `python -m experiments.plans`.
 
-Compiles three steps of the same recipe, as `ddf plan` does: with 3×3 convolutions, with this project's dynamic filter
-in their place, and with an unfold formulation of it under automatic differentiation. Writes rows and a table. It takes
-minutes, and JAX's CUDA plugin.
+Compiles three steps that differ in nothing but the operator, as `ddf plan` does: with 3×3 convolutions, with this
+project's dynamic filter in their place, and with an unfold formulation of it under automatic differentiation. Writes
+rows and a table. It takes minutes, and JAX's CUDA plugin.
 """
 
 import contextlib

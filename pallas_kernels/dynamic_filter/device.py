@@ -27,7 +27,10 @@ class Where(NamedTuple):
 
 def current(*arrays: Array | None) -> Where:
     """The model of the device that these arrays were put on, of the mesh in use, which may be there for compiling only,
-    or of the default device."""
+    or of the default device.
+
+    Under `jax.jit` and `jax.grad` nobody knows yet where arrays lie: there `jax.default_device` says it.
+    """
     config: Any = jax.config
     put_on = [next(iter(array.devices())) for array in arrays if array is not None and _is_put_somewhere(array)]
     mesh = jax.sharding.get_abstract_mesh()

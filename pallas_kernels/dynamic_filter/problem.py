@@ -88,7 +88,7 @@ def check_launch(problem: Problem, config: BlockConfig, which: Pass) -> None:
 
     Raises:
       ValueError: the kernel cannot be cut so.
-      NotImplementedError: more than can be counted, or more threads than a program can have.
+      NotImplementedError: there is more than can be counted.
     """
     check_cut(problem, config, which)
     spec, (rows, columns) = problem.spec, problem.positions
@@ -105,14 +105,10 @@ def check_launch(problem: Problem, config: BlockConfig, which: Pass) -> None:
                 f"The Triton kernels count in 32 bits: expected at most {COUNT_LIMIT} {what}, got {count} for "
                 f"{problem}. Split the batch, or use implementation='xla'."
             )
-    if config.warps > WARPS_LIMIT:
-        raise NotImplementedError(
-            f"A program has 1 to {WARPS_LIMIT} warps, got {config.warps} in {config} for {problem}."
-        )
 
 
 def check_cut(problem: Problem, config: BlockConfig, which: Pass) -> None:
-    """Raises ValueError where the kernel cannot be cut so, and would give wrong values or none."""
+    """Raises `ValueError` where the kernel cannot be cut so: it would give wrong values, or not run."""
     kernel_size, stride = problem.spec.kernel_size, problem.spec.stride
     step = stride if which == "input" else 1
     tap_sizes = (
@@ -130,6 +126,7 @@ def check_cut(problem: Problem, config: BlockConfig, which: Pass) -> None:
         ),
         f"`tap_rows` and `tap_columns` must be among {sorted(tap_sizes)}": {config.tap_rows, config.tap_columns}
         <= tap_sizes,
+        f"`warps` must be at most {WARPS_LIMIT}": config.warps <= WARPS_LIMIT,
         "`chunks` must be at least 1": config.chunks >= 1,
     }
     for rule, holds in rules.items():

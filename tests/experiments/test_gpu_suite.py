@@ -31,6 +31,12 @@ def test_right_gradients_pass_and_wrong_ones_do_not(monkeypatch):
     jax.clear_caches()
 
 
+def test_a_kernel_that_does_not_run_fails_its_checks_alone():
+    rows = list(gpu_suite.check_rows(["triton", "xla"], (SMALL,)))
+    assert [row["passed"] for row in rows] == [False, True] * 3
+    assert rows[0]["error"].startswith("NotImplementedError: implementation='triton' runs on NVIDIA GPUs")
+
+
 @pytest.mark.parametrize("dtype", gpu_suite.UNITS)
 def test_every_kernel_is_checked(dtype):
     problems = [Problem.of(*arg.structs(dtype), arg.spec) for arg in gpu_suite.CHECKED]
@@ -61,11 +67,16 @@ def test_every_peer_has_a_row_and_a_failing_one_says_why():
         assert "error" in row or row["median_ms"] > 0
 
 
-def test_rows_of_torch_get_their_share_and_what_ends_it_is_a_row_too(monkeypatch):
+def test_rows_of_torch_get_their_share_and_what_ends_it_is_a_row_too(monkeypatch, tmp_path):
     monkeypatch.setattr(gpu_suite.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(gpu_suite.sys, "executable", "false")
     [failed] = gpu_suite.torch_rows(["small"])
     assert failed == {"implementation": "torch", "error": "-m experiments.gpu_torch ended with 1"}
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\necho compiling\necho '{\"shape\": \"'$4'\"}'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(gpu_suite.sys, "executable", str(program))
+    assert list(gpu_suite.torch_rows(["small"])) == [{"shape": "small"}]
     measured = {"implementation": "torch_unfold", "shape": "small", "dtype": "float32", "pass": "forward"}
     rows = list(gpu_suite.timing_rows([SMALL], [], [failed, measured | {"median_ms": 1.0}]))
     assert rows[0].items() >= failed.items()

@@ -128,6 +128,7 @@ def test_many_groups_of_few_pixels_are_not_too_many():
         ({"columns": 0}, "multiples of 2, and not 0"),
         ({"patches": 3}, "powers of two"),
         ({"warps": 0}, "powers of two"),
+        ({"warps": 64}, "`warps` must be at most 32"),
         ({"chunks": 0}, "at least 1"),
     ],
     ids=str,
@@ -137,10 +138,3 @@ def test_cuts_that_a_kernel_cannot_have_are_refused(change, rule):
     cut = dataclasses.replace(block_config.heuristic(problem, "input"), **change)
     with pytest.raises(ValueError, match=rule):
         check_launch(problem, cut, "input")
-
-
-def test_more_warps_than_a_program_has_are_refused():
-    problem = Problem.of(*ARG_SPECS["resnet50_56x56x64"].structs(), FilterSpec(3))
-    config = dataclasses.replace(block_config.choose(problem, "forward"), warps=64)
-    with pytest.raises(NotImplementedError, match="1 to 32 warps, got 64"):
-        check_launch(problem, config, "forward")
