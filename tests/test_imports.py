@@ -110,6 +110,17 @@ def test_nothing_imports_the_experiments_or_the_tests():
             assert imported.split(".")[0] not in above, f"{module} imports {imported}"
 
 
+def test_what_needs_torch_is_not_collected_where_torch_may_be_missing(pytestconfig):
+    ignored = {option.removeprefix("--ignore=") for option in pytestconfig.getini("addopts")}
+    skipped = {*pytestconfig.getini("norecursedirs")}
+    for file in FILES.values():
+        path = file.relative_to(ROOT)
+        imports_torch = ("torch", False) in [
+            (name.split(".")[0], lazily) for name, lazily in imported_modules(ast.parse(file.read_text()))
+        ]
+        assert not imports_torch or path.as_posix() in ignored or skipped & {*path.parts}, path
+
+
 def test_the_walk_sees_every_form_of_import():
     source = """
 import a.b, c
