@@ -1,6 +1,7 @@
 """Time and memory of a program on the device that it runs on."""
 
 import contextlib
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,6 +22,16 @@ class Measured(NamedTuple):
     # "device": the time of its kernels alone; "events": between two marks on the device, with the gaps between kernels;
     # "host": many launches by the host's clock.
     clock: str
+
+
+def row_of(measure: Callable[[], Measured]) -> dict[str, Any]:
+    """What a table of times says of one measurement; of one that fails, or does not fit the device, why."""
+    try:
+        seconds, peak_bytes, clock = measure()
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {str(error)[:200]}"}
+    median = 1e3 * statistics.median(seconds)
+    return {"median_ms": median, "repeats": len(seconds), "peak_bytes": peak_bytes, "clock": clock}
 
 
 def measure_jax(function: Function, arrays: tuple) -> Measured:

@@ -21,7 +21,7 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.gpu_clock import Function, Measured, measure_jax
+from experiments.gpu_clock import Function, Measured, measure_jax, row_of
 from experiments.gpu_peers import depthwise, unfold
 from pallas_kernels.dynamic_filter import reference, triton, triton_vjp
 from pallas_kernels.dynamic_filter.arg_specs import FPN, POSTER, RESNET50, ArgSpec
@@ -156,20 +156,15 @@ def _jax_rows(args: list[ArgSpec], implementations: list[str]) -> Iterator[dict[
                 for which in ("forward", "forward_backward"):
                     row: dict[str, Any] = {"implementation": name, "shape": arg.name, "dtype": dtype, "pass": which}
                     row["kernel_size"] = arg.spec.kernel_size
-                    try:
-                        seconds, peak, clock = _measure(function, which, *place())
-                    except Exception as error:  # one that does not fit the device says so and the others go on
-                        yield {**row, "error": f"{type(error).__name__}: {str(error)[:200]}"}
-                        continue
-                    row |= {"median_ms": 1e3 * statistics.median(seconds), "repeats": len(seconds)}
-                    yield {**row, "peak_bytes": peak, "clock": clock}
+                    yield row | row_of(functools.partial(_measure, function, which, place))
 
 
 def _placed(arg: ArgSpec, dtype: str) -> tuple[tuple, jax.Array]:
     return jax.device_put((arg.arrays(dtype=dtype), arg.cotangent(dtype=dtype)))
 
 
-def _measure(function: Function, which: str, arrays: tuple, dy: jax.Array) -> Measured:
+def _measure(function: Function, which: str, place: Callable[[], tuple[tuple, jax.Array]]) -> Measured:
+    arrays, dy = place()
     return measure_jax(function, arrays) if which == "forward" else measure_jax(_with_gradients(function), (arrays, dy))
 
 

@@ -11,7 +11,6 @@ A process of its own, so that neither JAX nor PyTorch takes the other's memory. 
 import argparse
 import functools
 import json
-import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -23,7 +22,7 @@ from torch.nn import functional
 
 from experiments import gpu_clock
 from experiments.benchmarks.torch_unfold import dynamic_filter
-from experiments.gpu_clock import Measured
+from experiments.gpu_clock import Measured, row_of
 from pallas_kernels.dynamic_filter.arg_specs import ARG_SPECS, ArgSpec
 
 Function = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -46,16 +45,14 @@ def rows(args: Sequence[ArgSpec]) -> Iterator[dict[str, Any]]:
                 for which in ("forward", "forward_backward"):
                     row = {"implementation": name, "shape": arg.name, "dtype": dtype, "pass": which}
                     row |= {"kernel_size": arg.spec.kernel_size, "torch": torch.__version__}
-                    try:
-                        inputs, dy = place()
-                        found = measure(functions(arg, dy)[name], inputs, dy, backward=which != "forward")
-                    except Exception as error:
-                        yield {**row, "error": f"{type(error).__name__}: {str(error)[:200]}"}
-                    else:
-                        row |= {"median_ms": 1e3 * statistics.median(found.seconds), "repeats": len(found.seconds)}
-                        yield {**row, "peak_bytes": found.peak_bytes, "clock": found.clock}
+                    yield row | row_of(functools.partial(_measure_named, name, which, arg, place))
                     if torch.cuda.is_available():
                         torch.cuda.empty_cache()
+
+
+def _measure_named(name: str, which: str, arg: ArgSpec, place: Callable[[], Any]) -> Measured:
+    inputs, dy = place()
+    return measure(functions(arg, dy)[name], inputs, dy, backward=which != "forward")
 
 
 def functions(arg: ArgSpec, like: Tensor) -> dict[str, Function]:
