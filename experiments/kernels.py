@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ddf_jax.training.files import write_atomically, write_json
+from experiments.pages import write_page
 from pallas_kernels import deviceless
 from pallas_kernels.dynamic_filter.arg_specs import ARG_SPECS, RESNET50
 from pallas_kernels.dynamic_filter.kernel_table import kernel_rows
@@ -41,11 +41,7 @@ def main() -> int:
         {"call": arg.name, "x": list(arg.x), "stride": arg.spec.stride, **dataclasses.asdict(row), **common}
         for arg, row in found
     ]
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    write_json(RESULTS / "kernels.json", rows)
-    text = table(rows)
-    write_atomically(RESULTS / "kernels.md", text)
-    print(text)
+    write_page(RESULTS, "kernels", rows, table(rows))
     return 0
 
 

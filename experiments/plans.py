@@ -19,9 +19,9 @@ import jax.numpy as jnp
 from ddf_jax.cli.recipes import find_recipe
 from ddf_jax.layers import ddf
 from ddf_jax.plan import plan
-from ddf_jax.training.files import write_atomically, write_json
 from ddf_jax.training.recipe import Recipe
 from experiments.gpu_peers import unfold
+from experiments.pages import write_page
 from pallas_kernels.dynamic_filter.spec import FilterSpec
 
 RESULTS = Path(__file__).parent / "results" / "plan"
@@ -34,11 +34,7 @@ def main() -> int:
     except NotImplementedError as error:  # no plugin
         print(error, file=sys.stderr)
         return 2
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    write_json(RESULTS / "plans.json", rows)
-    text = table(rows)
-    write_atomically(RESULTS / "plans.md", text)
-    print(text)
+    write_page(RESULTS, "plans", rows, table(rows))
     return 0
 
 

@@ -52,7 +52,7 @@ RULES = {
     ),
     "experiments": rule("jax flax numpy optax ddf_jax pallas_kernels", lazily="torch"),
     "experiments.depth": rule("jax numpy PIL ddf_jax experiments.compare"),
-    "experiments.plans": rule("jax ddf_jax experiments.gpu_peers pallas_kernels"),
+    "experiments.plans": rule("jax ddf_jax experiments.gpu_peers experiments.pages pallas_kernels"),
     "experiments.tables": rule("matplotlib ddf_jax"),
     "experiments.gpu_torch": rule("numpy torch experiments.gpu_clock experiments.benchmarks pallas_kernels"),
     "experiments.benchmarks.torch_unfold": rule("numpy torch pallas_kernels"),
