@@ -26,14 +26,14 @@ depth: $(VENV)/.installed
 	$(BIN)/ddf train joint_depth_4x_pac_net
 	$(BIN)/python -m experiments.depth --also validation runs/joint_depth_4x runs/joint_depth_4x_pac_net
 
-test: $(VENV)/.installed-deviceless
-	PYTHONPATH=$(abspath $(VENV)/deviceless) $(PYTEST)
+test: $(VENV)/.installed-aot
+	PYTHONPATH=$(abspath $(VENV)/aot) $(PYTEST)
 
 test-torch: $(VENV)/.installed-torch
 	$(PYTEST) tests/torch
 
-test-slow: $(VENV)/.installed-torch $(VENV)/.installed-deviceless
-	PYTHONPATH=$(abspath $(VENV)/deviceless) $(PYTEST) --dist=load -m slow  # most of them lie in one file
+test-slow: $(VENV)/.installed-torch $(VENV)/.installed-aot
+	PYTHONPATH=$(abspath $(VENV)/aot) $(PYTEST) --dist=load -m slow  # most of them lie in one file
 	$(PYTEST) --numprocesses=1 -m slow tests/torch  # up to 11 GB in a process
 
 check: $(VENV)/.installed-dev
@@ -64,9 +64,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 # What compiles for a GPU that is not there, 420 MB, in a folder that only the tests look into: elsewhere JAX would
 # look for that GPU. Where it is not offered, its tests say so and are skipped.
-$(VENV)/.installed-deviceless: $(VENV)/.installed-dev
+$(VENV)/.installed-aot: $(VENV)/.installed-dev
 	version=`$(BIN)/python -c 'import jax; print(jax.__version__)'` && $(BIN)/pip install --quiet --no-deps \
-		--target $(VENV)/deviceless triton jax-cuda13-plugin==$$version jax-cuda13-pjrt==$$version || \
+		--target $(VENV)/aot triton jax-cuda13-plugin==$$version jax-cuda13-pjrt==$$version || \
 		echo "The tests of machine code will be skipped." >&2
 	touch $@
 

@@ -10,7 +10,7 @@ from ddf_jax.training.programs import compile_train_step
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.schedules import learning_rate_schedule, make_optimizer, make_plan
 from ddf_jax.training.state import abstract_state
-from pallas_kernels import deviceless
+from pallas_kernels import aot
 
 IMAGENET = "imagenet2012"
 
@@ -21,7 +21,7 @@ def plan(recipe: Recipe, *, device: str = "h200", devices: int = 8) -> dict[str,
     To be called before anything else in the process uses JAX.
 
     Args:
-      device: a name from `pallas_kernels.deviceless.DEVICES`.
+      device: a name from `pallas_kernels.aot.DEVICES`.
       devices: how many of them share the batch.
 
     Raises:
@@ -29,11 +29,11 @@ def plan(recipe: Recipe, *, device: str = "h200", devices: int = 8) -> dict[str,
         (ImageNet's need not be).
       NotImplementedError: JAX's CUDA plugin is not installed; the message says how to install it.
     """
-    if device not in deviceless.DEVICES:
-        raise ValueError(f"`device` must be one of {sorted(deviceless.DEVICES)}, got {device!r}.")
+    if device not in aot.DEVICES:
+        raise ValueError(f"`device` must be one of {sorted(aot.DEVICES)}, got {device!r}.")
     if devices < 1:
         raise ValueError(f"`devices` must be at least 1, got {devices}.")
-    mesh = data_mesh(deviceless.devices(deviceless.DEVICES[device], devices))
+    mesh = data_mesh(aot.devices(aot.DEVICES[device], devices))
     check_batch_size(recipe.batch_size, mesh)
     info = _data_info(recipe)
     learning_rate = learning_rate_schedule(recipe.optimizer, make_plan(recipe, info), recipe.batch_size)
@@ -48,7 +48,7 @@ def plan(recipe: Recipe, *, device: str = "h200", devices: int = 8) -> dict[str,
         "dtype": recipe.dtype,
         "jax": jax.__version__,
     }
-    return asked | deviceless.summary(step)
+    return asked | aot.summary(step)
 
 
 def _data_info(recipe: Recipe) -> DataInfo:

@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ddf_jax.models.counting import complexity
-from ddf_jax.training.files import write_atomically, write_json
+from ddf_jax.analysis.counting import complexity
+from ddf_jax.files import write_atomically, write_json
 from ddf_jax.training.run import Run, load_run
 
 COLUMNS = {

@@ -30,12 +30,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.gpu_clock import Function, Measured, measure_jax, row_of
-from experiments.gpu_peers import depthwise, unfold
-from pallas_kernels.dynamic_filter import reference, triton, triton_vjp
-from pallas_kernels.dynamic_filter.arg_specs import FPN, POSTER, RESNET50, ArgSpec
-from pallas_kernels.dynamic_filter.spec import FilterSpec
-from pallas_kernels.dynamic_filter.vjp import Residuals
+from experiments.benchmarks.gpu_clock import Function, Measured, measure_jax, row_of
+from experiments.benchmarks.gpu_peers import depthwise, unfold
+from pallas_kernels.ops import reference
+from pallas_kernels.ops.arg_specs import FPN, POSTER, RESNET50, ArgSpec
+from pallas_kernels.ops.spec import FilterSpec
+from pallas_kernels.ops.triton import bwd, fwd
+from pallas_kernels.ops.vjp import Residuals
 
 TIMED = {arg.name: arg for arg in (FPN[0], *POSTER, *RESNET50)}  # the paper's Table 2, the poster's, a network's stages
 CHECKED = (
@@ -112,8 +113,8 @@ def poisoned() -> Iterator[None]:
             for a in original(*arrays)
         )
 
-    original = triton.pixel_rows
-    with mock.patch.object(triton, "pixel_rows", pixel_rows), mock.patch.object(triton_vjp, "pixel_rows", pixel_rows):
+    original = fwd.pixel_rows
+    with mock.patch.object(fwd, "pixel_rows", pixel_rows), mock.patch.object(bwd, "pixel_rows", pixel_rows):
         yield
 
 
@@ -121,7 +122,7 @@ def torch_rows(shapes: list[str]) -> Iterator[dict[str, Any]]:
     """Rows of PyTorch's ways, measured in a process of their own; none without torch, and why where it fails."""
     if importlib.util.find_spec("torch") is None or not shapes:
         return
-    command = [sys.executable, "-m", "experiments.gpu_torch", "--shapes", *shapes]
+    command = [sys.executable, "-m", "experiments.benchmarks.gpu_torch", "--shapes", *shapes]
     with subprocess.Popen(command, env=os.environ | {"JAX_PLATFORMS": "cpu"}, stdout=subprocess.PIPE, text=True) as run:
         for line in run.stdout or ():
             if line.startswith("{"):  # and not a word of its compiler's

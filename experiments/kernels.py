@@ -15,10 +15,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.pages import write_page
-from pallas_kernels import deviceless
-from pallas_kernels.dynamic_filter.arg_specs import ARG_SPECS, RESNET50
-from pallas_kernels.dynamic_filter.kernel_table import kernel_rows
+from experiments.reports.results import write_page
+from pallas_kernels import aot
+from pallas_kernels.ops.arg_specs import ARG_SPECS, RESNET50
+from pallas_kernels.ops.kernel_table import kernel_rows
 
 RESULTS = Path(__file__).parent / "results" / "kernels"
 CALLS = (*RESNET50, ARG_SPECS["fpn_p2"])
@@ -26,7 +26,7 @@ BOUNDS = ("floor_us", "instruction_bound_us")
 
 
 def main() -> int:
-    device = deviceless.DEVICES["h200"]
+    device = aot.DEVICES["h200"]
     try:
         found = [(arg, row) for arg in CALLS for row in kernel_rows(device, arg, jnp.bfloat16)]
     except NotImplementedError as error:  # no compiler

@@ -16,13 +16,13 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 
-from ddf_jax.cli.recipes import find_recipe
 from ddf_jax.layers import ddf
 from ddf_jax.plan import plan
+from ddf_jax.recipes import find_recipe
 from ddf_jax.training.recipe import Recipe
-from experiments.gpu_peers import unfold
-from experiments.pages import write_page
-from pallas_kernels.dynamic_filter.spec import FilterSpec
+from experiments.benchmarks.gpu_peers import unfold
+from experiments.reports.results import write_page
+from pallas_kernels.ops.spec import FilterSpec
 
 RESULTS = Path(__file__).parent / "results" / "plan"
 

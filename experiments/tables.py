@@ -13,8 +13,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ddf_jax.models.compare import Cell, compare, count, summary
-from ddf_jax.models.published import PUBLISHED
+from ddf_jax.analysis.comparison import Cell, compare, count, summary
+from ddf_jax.analysis.published import PUBLISHED
 
 RESULTS = Path(__file__).parent / "results" / "tables"
 

@@ -2,7 +2,7 @@
 
     python -m experiments.tune [NAME ...] [--dtypes bfloat16 float32]
 
-The names are calls of `pallas_kernels.dynamic_filter.arg_specs`; by default DDF-ResNet-50's. A cut counts only if it
+The names are calls of `pallas_kernels.ops.arg_specs`; by default DDF-ResNet-50's. A cut counts only if it
 gives what the portable implementation gives.
 """
 
@@ -14,12 +14,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.gpu_clock import measure_compiled
-from pallas_kernels.dynamic_filter import config, device, triton, triton_vjp, xla
-from pallas_kernels.dynamic_filter.arg_specs import ARG_SPECS, RESNET50, ArgSpec
-from pallas_kernels.dynamic_filter.problem import BlockConfig, Pass, Problem
-from pallas_kernels.dynamic_filter.tuner import Measure, tune
-from pallas_kernels.dynamic_filter.vjp import Gradients, Residuals
+from experiments.benchmarks.gpu_clock import measure_compiled
+from pallas_kernels.ops import device, heuristics, xla
+from pallas_kernels.ops.arg_specs import ARG_SPECS, RESNET50, ArgSpec
+from pallas_kernels.ops.autotune import Measure, tune
+from pallas_kernels.ops.config import BlockConfig, Pass, Problem
+from pallas_kernels.ops.triton import bwd, fwd
+from pallas_kernels.ops.vjp import Gradients, Residuals
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2.0**-7, "float16": 2.0**-10}  # of the largest value: sums in another order
 
@@ -34,17 +35,17 @@ def main() -> None:
     where = device.current()
     if not where.runs_triton:
         raise SystemExit(f"Kernels are tuned on an NVIDIA GPU from Ampere on, here is: {where.kind}.")
-    config.read_measured(where.kind)  # what is there must be fit to be added to
+    heuristics.read_measured(where.kind)  # what is there must be fit to be added to
     for arg in (ARG_SPECS[name] for name in options.names):
         for dtype in options.dtypes:
             problem = Problem.of(*arg.structs(dtype), arg.spec)
-            for which in ("forward", *config.gradient_passes(problem)):
+            for which in ("forward", *heuristics.gradient_passes(problem)):
                 try:
                     found = tune(problem, which, measure_of(arg, dtype, which))
                 except RuntimeError as error:  # nothing works: the others go on
                     print(f"{arg.name} {dtype} {which}: {error}", flush=True)
                     continue
-                config.write_measured(where.kind, {(problem, which): found.best})  # what is found is kept at once
+                heuristics.write_measured(where.kind, {(problem, which): found.best})  # what is found is kept at once
                 print(
                     f"{arg.name} {dtype} {which}: {1e6 * found.seconds:.1f} µs, the heuristic's cut "
                     f"{1e6 * found.heuristic_seconds:.1f}, {found.failed} of {found.tried} failed",
@@ -67,10 +68,10 @@ def measure_of(arg: ArgSpec, dtype: str, which: Pass, *, interpret: bool = False
 
     def kernel(cut: BlockConfig) -> Callable[..., Any]:
         def forward(inputs: Residuals, dy: jax.Array) -> jax.Array:
-            return triton.forward(*inputs, arg.spec, config=cut, interpret=interpret)
+            return fwd.forward(*inputs, arg.spec, config=cut, interpret=interpret)
 
         def cotangent(inputs: Residuals, dy: jax.Array) -> Any:
-            gradients = triton_vjp.backward(inputs, dy, arg.spec, configs={which: cut}, interpret=interpret)
+            gradients = bwd.backward(inputs, dy, arg.spec, configs={which: cut}, interpret=interpret)
             return cotangents(which, gradients)
 
         return forward if which == "forward" else cotangent

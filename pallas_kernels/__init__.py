@@ -1,4 +1,4 @@
 """Fused dynamic filters for JAX."""
 
-from pallas_kernels.dynamic_filter.api import dynamic_filter as dynamic_filter
-from pallas_kernels.dynamic_filter.api import dynamic_upsample as dynamic_upsample
+from pallas_kernels.ops.api import dynamic_filter as dynamic_filter
+from pallas_kernels.ops.api import dynamic_upsample as dynamic_upsample

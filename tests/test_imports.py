@@ -28,33 +28,39 @@ def rule(imports: str = "", lazily: str = "") -> Rule:
 # The longest entry that a file's module starts with is its rule.
 RULES = {
     "pallas_kernels": rule("jax numpy"),
-    "pallas_kernels.deviceless": rule("jax numpy", lazily="jaxlib.mlir jaxlib.triton triton"),
+    "pallas_kernels.aot": rule("jax numpy", lazily="jaxlib.mlir jaxlib.triton triton"),
     "ddf_jax": rule(),
-    "ddf_jax.layers": rule("jax flax numpy pallas_kernels"),
-    "ddf_jax.models": rule("jax flax pallas_kernels ddf_jax.layers", lazily="ddf_jax.convert"),
-    "ddf_jax.convert": rule("jax flax numpy safetensors", lazily="ddf_jax.models torch"),
+    "ddf_jax.files": rule("ddf_jax.training"),
+    "ddf_jax.functional": rule("jax flax numpy pallas_kernels"),
+    "ddf_jax.layers": rule("jax flax numpy pallas_kernels ddf_jax.functional"),
+    "ddf_jax.checkpoints": rule("jax flax numpy safetensors", lazily="ddf_jax.models torch"),
+    "ddf_jax.models": rule("jax flax pallas_kernels ddf_jax.functional ddf_jax.layers", lazily="ddf_jax.checkpoints"),
+    "ddf_jax.analysis": rule("jax flax numpy pallas_kernels ddf_jax.layers ddf_jax.models"),
+    "ddf_jax.data": rule("numpy PIL absl grain h5py sklearn tensorflow_datasets"),
+    "ddf_jax.training": rule(
+        "jax flax numpy optax orbax matplotlib tensorboardX tqdm ddf_jax.files ddf_jax.functional ddf_jax.models "
+        "ddf_jax.data",
+        lazily="pallas_kernels",
+    ),
+    "ddf_jax.recipes": rule("ddf_jax.data ddf_jax.training"),
+    "ddf_jax.capture": rule("jax flax"),
     "ddf_jax.torch_port": rule("torch"),
     "ddf_jax.verify": rule(
-        "jax flax numpy optax matplotlib tqdm ddf_jax.layers ddf_jax.models ddf_jax.convert",
+        "jax flax numpy optax matplotlib tqdm ddf_jax.capture ddf_jax.layers ddf_jax.models ddf_jax.checkpoints",
         lazily="ddf_jax.torch_port torch",
     ),
     "ddf_jax.verify.observe_torch": rule("numpy torch ddf_jax.torch_port ddf_jax.verify"),
-    "ddf_jax.data": rule("numpy PIL absl grain h5py sklearn tensorflow_datasets"),
-    "ddf_jax.training": rule(
-        "jax flax numpy optax orbax matplotlib tensorboardX tqdm ddf_jax.layers ddf_jax.models ddf_jax.data",
-        lazily="pallas_kernels",
-    ),
-    "ddf_jax.inspect": rule("jax flax numpy matplotlib ddf_jax.data ddf_jax.models ddf_jax.training"),
+    "ddf_jax.inspect": rule("jax flax numpy matplotlib ddf_jax.capture ddf_jax.data ddf_jax.models ddf_jax.training"),
     "ddf_jax.plan": rule("jax ddf_jax.data ddf_jax.training pallas_kernels"),
     "ddf_jax.cli": rule(
-        "jax flax numpy tyro ddf_jax.data ddf_jax.models ddf_jax.convert ddf_jax.training ddf_jax.verify ddf_jax.plan "
-        "ddf_jax.inspect pallas_kernels"
+        "jax flax numpy tyro ddf_jax.analysis ddf_jax.checkpoints ddf_jax.data ddf_jax.files ddf_jax.inspect "
+        "ddf_jax.models ddf_jax.plan ddf_jax.recipes ddf_jax.training ddf_jax.verify pallas_kernels"
     ),
     "experiments": rule("jax flax numpy optax ddf_jax pallas_kernels", lazily="torch"),
     "experiments.depth": rule("jax numpy PIL ddf_jax experiments.compare"),
-    "experiments.plans": rule("jax ddf_jax experiments.gpu_peers experiments.pages pallas_kernels"),
+    "experiments.plans": rule("jax ddf_jax experiments.benchmarks experiments.reports pallas_kernels"),
     "experiments.tables": rule("matplotlib ddf_jax"),
-    "experiments.gpu_torch": rule("numpy torch experiments.gpu_clock experiments.benchmarks pallas_kernels"),
+    "experiments.benchmarks.gpu_torch": rule("numpy torch experiments.benchmarks pallas_kernels"),
     "experiments.benchmarks.torch_unfold": rule("numpy torch pallas_kernels"),
 }
 
@@ -159,7 +165,7 @@ def modules_after(source: str, tmp_path: Path) -> set[str]:
 
 def test_pallas_kernels_brings_nothing_but_jax_and_numpy(tmp_path):
     base = modules_after("import jax, jax.numpy, numpy, jax.experimental.pallas", tmp_path)
-    loaded = modules_after("import pallas_kernels, pallas_kernels.dynamic_filter.arg_specs", tmp_path)
+    loaded = modules_after("import pallas_kernels, pallas_kernels.ops.arg_specs", tmp_path)
     assert loaded - base - set(sys.stdlib_module_names) == {"pallas_kernels"}
 
 

@@ -23,10 +23,10 @@ from ddf_jax.cli.kernels import Kernels
 from ddf_jax.cli.models import Models
 from ddf_jax.cli.plan import Plan
 from ddf_jax.cli.predict import Predict
-from ddf_jax.cli.recipes import find_recipe, shipped_recipes
 from ddf_jax.cli.train import Train
 from ddf_jax.cli.upsample import Upsample
 from ddf_jax.cli.verify import Verify
+from ddf_jax.recipes import find_recipe, shipped_recipes
 from ddf_jax.training.recipe import Recipe
 
 COMMANDS: dict[str, type[Command]] = {

@@ -34,7 +34,7 @@ class Convert:
     """Print `{target, tensors}`."""
 
     def run(self) -> Result:
-        from ddf_jax.convert import convert
+        from ddf_jax.checkpoints import convert
 
         count = convert(self.source, self.target, model=self.model, naming=self.naming, ema=self.ema)
         return Result({"target": str(self.target), "tensors": count}, f"{self.target}: {count} tensors.")

@@ -35,9 +35,9 @@ class Inspect:
         if not self.images:
             raise ValueError("`ddf inspect` needs the path of an IMAGE after the RUN.")
         from ddf_jax.data.pipeline import read_image
+        from ddf_jax.files import write_atomically
         from ddf_jax.inspect import inspect_run
         from ddf_jax.inspect.draw import png
-        from ddf_jax.training.files import write_atomically
         from ddf_jax.training.run import load_run
 
         run = load_run(self.folder)

@@ -9,8 +9,8 @@ import tyro
 from ddf_jax.cli.command import Result
 
 if TYPE_CHECKING:
-    from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
-    from pallas_kernels.dynamic_filter.kernel_table import KernelRow
+    from pallas_kernels.ops.arg_specs import ArgSpec
+    from pallas_kernels.ops.kernel_table import KernelRow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Kernels:
     instructions_per_output, minimum_bytes, floor_us, instruction_bound_us}]`."""
 
     def run(self) -> Result:
-        from pallas_kernels.deviceless import DEVICES
-        from pallas_kernels.dynamic_filter.kernel_table import kernel_rows
+        from pallas_kernels.aot import DEVICES
+        from pallas_kernels.ops.kernel_table import kernel_rows
 
         calls, rows = _calls(self.pattern), []
         for row in (row for arg in calls for row in kernel_rows(DEVICES[self.device], arg, self.dtype)):
@@ -58,7 +58,7 @@ _HEADER = (
 
 
 def _calls(pattern: str) -> "list[ArgSpec]":
-    from pallas_kernels.dynamic_filter.arg_specs import ARG_SPECS
+    from pallas_kernels.ops.arg_specs import ARG_SPECS
 
     calls = [arg for name, arg in ARG_SPECS.items() if fnmatch.fnmatchcase(name, pattern)]
     if not calls:

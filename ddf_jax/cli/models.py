@@ -44,7 +44,7 @@ class Models:
         return Result(rows, "\n".join([header, *map(_text, rows)]))
 
     def _tables(self) -> Result:
-        from ddf_jax.models.compare import NAMES, compare, summary
+        from ddf_jax.analysis.comparison import NAMES, compare, summary
 
         cells = list(compare(self.pattern))
         if not cells:
@@ -53,8 +53,8 @@ class Models:
 
 
 def _row(name: str) -> dict[str, Any]:
-    from ddf_jax.models.compare import count
-    from ddf_jax.models.published import PUBLISHED
+    from ddf_jax.analysis.comparison import count
+    from ddf_jax.analysis.published import PUBLISHED
 
     paper = PUBLISHED.get(name)
     return {"name": name, **dataclasses.asdict(count(name)), "published": paper._asdict() if paper else {}}

@@ -39,7 +39,7 @@ class Upsample:
 
         from ddf_jax.data.decode import encode_depth
         from ddf_jax.data.pipeline import read_depth, read_picture
-        from ddf_jax.training.files import write_atomically
+        from ddf_jax.files import write_atomically
         from ddf_jax.training.run import load_run, upsample
 
         run = load_run(self.folder)

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from ddf_jax.data.datasets.prepared import open_split, prepared_builder
 from ddf_jax.data.decode import CorruptImageError, decode_depth, decode_image
-from ddf_jax.data.prepared import open_split, prepared_builder
 
 _FEATURES = ("image", "depth")
 

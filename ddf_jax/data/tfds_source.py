@@ -5,8 +5,8 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from ddf_jax.data.datasets.prepared import open_split, prepared_builder
 from ddf_jax.data.decode import CorruptImageError, decode_image
-from ddf_jax.data.prepared import open_split, prepared_builder
 
 
 class TfdsSource:

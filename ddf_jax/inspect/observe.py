@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.models.interception import Call, intercepted
+from ddf_jax.capture import Call, intercepted
 
 Shapes = dict[str, tuple[int, ...]]  # by the layer's path, joined by dots
 

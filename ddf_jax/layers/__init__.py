@@ -1,5 +1,6 @@
 """Layers of the papers as Flax modules: channels last, one file a paper."""
 
+from ddf_jax.functional.per_sample_conv import per_sample_conv as per_sample_conv
 from ddf_jax.layers.attention_augmented import AttentionAugmentedConv as AttentionAugmentedConv
 from ddf_jax.layers.bam import BAM as BAM
 from ddf_jax.layers.batch_norm import BatchNorm as BatchNorm
@@ -23,7 +24,6 @@ from ddf_jax.layers.filter_norm import FilterSigmoid as FilterSigmoid
 from ddf_jax.layers.involution import Involution as Involution
 from ddf_jax.layers.pac import PAC as PAC
 from ddf_jax.layers.pac import PACUp as PACUp
-from ddf_jax.layers.per_sample import per_sample_conv as per_sample_conv
 from ddf_jax.layers.squeeze_excitation import SqueezeExcitation as SqueezeExcitation
 from ddf_jax.layers.upsampling import Bilinear as Bilinear
 from ddf_jax.layers.upsampling import Deconvolution as Deconvolution

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ddf_jax.functional.pooling import average_pool
 from ddf_jax.layers.convolution import Conv, PointwiseConv
-from ddf_jax.layers.pooling import average_pool
-from pallas_kernels.dynamic_filter.spec import accumulator_dtype
+from pallas_kernels.ops.spec import accumulator_dtype
 
 
 class AttentionAugmentedConv(nnx.Module):

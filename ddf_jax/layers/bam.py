@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ddf_jax.functional.pooling import global_average
 from ddf_jax.layers.batch_norm import BatchNorm
 from ddf_jax.layers.convolution import Conv, PointwiseConv
-from ddf_jax.layers.pooling import global_average
 from ddf_jax.layers.squeeze_excitation import SqueezeExcitation
 
 

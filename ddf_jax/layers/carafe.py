@@ -7,7 +7,7 @@ from jax import Array
 
 from ddf_jax.layers.convolution import Conv, PointwiseConv
 from pallas_kernels import dynamic_upsample
-from pallas_kernels.dynamic_filter.spec import accumulator_dtype
+from pallas_kernels.ops.spec import accumulator_dtype
 
 
 class CARAFE(nnx.Module):

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ddf_jax.functional.per_sample_conv import per_sample_conv
+from ddf_jax.functional.pooling import global_average
 from ddf_jax.layers.convolution import Initializer, Linear, normal_fan_out
-from ddf_jax.layers.per_sample import per_sample_conv
-from ddf_jax.layers.pooling import global_average
 from pallas_kernels import dynamic_filter
 
 
@@ -90,7 +90,7 @@ class DepthwiseCondConv(nnx.Module):
       kernel_size: K, odd.
       stride: of the filter.
       experts: how many there are.
-      implementation: of `pallas_kernels.dynamic_filter`.
+      implementation: of `pallas_kernels.ops`.
       dtype: compute dtype (default: that of x); param_dtype: storage dtype.
 
     Reference: as of `CondConv`.

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ddf_jax.functional.per_sample_conv import per_sample_conv
+from ddf_jax.functional.pooling import global_average
 from ddf_jax.layers.batch_norm import BatchNorm
 from ddf_jax.layers.convolution import Conv, Linear, PointwiseConv
 from ddf_jax.layers.involution import Involution, PixelGenerator
-from ddf_jax.layers.per_sample import per_sample_conv
-from ddf_jax.layers.pooling import global_average
 
 
 class ContextGenerator(PixelGenerator):
@@ -123,7 +123,7 @@ class DCDC(nnx.Module):
       shared_kernel_size: k_gsi, of GSI's generated kernel.
       width_factor: λ.
       group_channels, reduction: as of `Involution`.
-      implementation: of `pallas_kernels.dynamic_filter`.
+      implementation: of `pallas_kernels.ops`.
       dtype: compute dtype (default: that of x); param_dtype: storage dtype.
 
     Raises:

@@ -10,7 +10,7 @@ from ddf_jax.layers.convolution import Conv, Initializer, PointwiseConv, uniform
 from ddf_jax.layers.ddf import ChannelBranch
 from ddf_jax.layers.filter_norm import FilterNorm, FilterNormalization
 from pallas_kernels import dynamic_upsample
-from pallas_kernels.dynamic_filter.spec import Combine
+from pallas_kernels.ops.spec import Combine
 
 LINEAR_NORM: FilterNormalization = functools.partial(FilterNorm, gain=1.0)
 

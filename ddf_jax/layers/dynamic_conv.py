@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ddf_jax.functional.pooling import global_average
 from ddf_jax.layers.condconv import CondConv
 from ddf_jax.layers.convolution import Linear
-from ddf_jax.layers.pooling import global_average
 
 
 class SoftmaxRoute(nnx.Module):

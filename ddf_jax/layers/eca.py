@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ddf_jax.functional.pooling import global_average
 from ddf_jax.layers.convolution import uniform_fan_in
-from ddf_jax.layers.pooling import global_average
 
 
 class ECA(nnx.Module):

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ddf_jax.functional.pooling import average_pool
 from ddf_jax.layers.batch_norm import BatchNorm
 from ddf_jax.layers.convolution import PointwiseConv
-from ddf_jax.layers.pooling import average_pool
 from pallas_kernels import dynamic_filter
 
 
@@ -55,7 +55,7 @@ class Involution(nnx.Module):
       group_channels: C/G, the channels that share a filter.
       reduction: the generator has C/reduction hidden channels.
       generator: factory of what makes the filters; the paper's is `PixelGenerator`.
-      implementation: of `pallas_kernels.dynamic_filter`.
+      implementation: of `pallas_kernels.ops`.
       dtype: compute dtype (default: that of x); param_dtype: storage dtype.
 
     Raises:

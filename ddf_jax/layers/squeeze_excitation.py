@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ddf_jax.functional.pooling import global_average
 from ddf_jax.layers.convolution import Linear
-from ddf_jax.layers.pooling import global_average
 
 
 class SqueezeExcitation(nnx.Module):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ddf_jax.functional.pooling import global_average
 from ddf_jax.layers.convolution import Initializer, Linear, uniform_fan_in
-from ddf_jax.layers.pooling import global_average
 from pallas_kernels import dynamic_filter
 
 
@@ -23,7 +23,7 @@ class DepthwiseWeightNet(nnx.Module):
       kernel_size: K, odd.
       stride: of the filter.
       reduction: the hidden layer has C/reduction units, at least 16.
-      implementation: of `pallas_kernels.dynamic_filter`.
+      implementation: of `pallas_kernels.ops`.
       dtype: compute dtype (default: that of x); param_dtype: storage dtype.
 
     Reference: Ma et al., "WeightNet: Revisiting the Design Space of Weight Networks", ECCV 2020; sizes as in its code.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.layers.joint_upsampling import blocks, colour_distances, place_distances, window_weights
+from ddf_jax.functional.joint_upsampling import blocks, colour_distances, place_distances, window_weights
 from pallas_kernels import dynamic_filter, dynamic_upsample
 
 _TAPS = 9  # of 3×3, in both kinds of filters

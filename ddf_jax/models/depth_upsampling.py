@@ -18,8 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.layers import Conv, PointwiseConv
-from ddf_jax.layers.joint_upsampling import (
+from ddf_jax.functional.joint_upsampling import (
     bicubic_upsample,
     depth_to_space,
     fill_holes,
@@ -28,6 +27,7 @@ from ddf_jax.layers.joint_upsampling import (
     pad_to,
     space_to_depth,
 )
+from ddf_jax.layers import Conv, PointwiseConv
 from ddf_jax.models.depth_filters import KINDS, DepthFilters
 from ddf_jax.models.guided_steps import FAN_IN, DDFStep, GuidedStep, PACStep, pointwise
 from ddf_jax.models.initial_keys import InitialKeys

@@ -5,8 +5,8 @@ from typing import Any, Protocol
 from flax import nnx
 from jax import Array
 
+from ddf_jax.functional.joint_upsampling import space_to_depth
 from ddf_jax.layers import DDFUp, PACUp, PointwiseConv
-from ddf_jax.layers.joint_upsampling import space_to_depth
 
 # He et al., 2015: a guidance that starts smaller leaves the Gaussians of PAC flat, and their gradients 0.
 FAN_IN = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")

@@ -106,7 +106,7 @@ def create(
     config = get_config(name, dtype=dtype, param_dtype=param_dtype, **options)
     model = config.build(rngs=rngs)
     if checkpoint is not None:
-        from ddf_jax.convert import load_checkpoint
+        from ddf_jax.checkpoints import load_checkpoint
 
         load_checkpoint(model, checkpoint)
     return model

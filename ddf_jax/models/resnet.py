@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ddf_jax.functional.pooling import global_average
 from ddf_jax.layers import BatchNorm, Conv
 from ddf_jax.layers.convolution import uniform_bias, uniform_fan_in
-from ddf_jax.layers.pooling import global_average
 from ddf_jax.models.blocks import BasicBlock, Bottleneck
 from ddf_jax.models.initial_keys import InitialKeys
 from ddf_jax.models.registry import register

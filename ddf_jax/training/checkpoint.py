@@ -21,8 +21,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from ddf_jax.files import write_json
 from ddf_jax.training.errors import RunError
-from ddf_jax.training.files import write_json
 from ddf_jax.training.state import leaf_names
 
 _CHECKSUMS, _RECORD, _ARRAYS = "checksums.json", "record.json", "arrays"

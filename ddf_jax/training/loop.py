@@ -10,10 +10,10 @@ from jax.sharding import Mesh
 
 from ddf_jax.data.pipeline import eval_batches, train_iterator
 from ddf_jax.data.sources import DataInfo, describe
+from ddf_jax.files import write_atomically
 from ddf_jax.training.batches import device_batches
 from ddf_jax.training.clock import Clock
 from ddf_jax.training.errors import NonFiniteError, StoppedError
-from ddf_jax.training.files import write_atomically
 from ddf_jax.training.finite import check_variables
 from ddf_jax.training.inflight import InFlight
 from ddf_jax.training.mesh import Devices, check_batch_size, data_mesh, global_batch, replicated

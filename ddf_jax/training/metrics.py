@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from ddf_jax.training.errors import RunError
 from ddf_jax.training.inflight import InFlight
 from ddf_jax.training.mesh import global_batch
-from ddf_jax.training.task import Scores, Task
+from ddf_jax.training.tasks.task import Scores, Task
 
 
 def evaluate_batches(

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ddf_jax.training.files import write_atomically
+from ddf_jax.files import write_atomically
 
 
 def draw_curves(rows: Sequence[dict[str, Any]], path: Path, *, title: str, quality: str = "accuracy") -> None:

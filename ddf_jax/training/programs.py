@@ -12,8 +12,8 @@ from ddf_jax.training.mesh import batch_split, replicated
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.state import ModelState, TrainState, Variables
 from ddf_jax.training.step import StepReport, answer_step, eval_step, train_step
-from ddf_jax.training.task import Batch, Task
 from ddf_jax.training.tasks import task_of
+from ddf_jax.training.tasks.task import Batch, Task
 
 
 def compile_train_step(

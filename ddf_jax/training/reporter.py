@@ -10,8 +10,8 @@ from ddf_jax.training.finite import check_report
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.run_folder import RunFolder
 from ddf_jax.training.step import StepReport
-from ddf_jax.training.task import Scores
 from ddf_jax.training.tasks import task_of
+from ddf_jax.training.tasks.task import Scores
 from ddf_jax.training.writers import MetricsLog, Progress, say
 
 

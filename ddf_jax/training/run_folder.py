@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ddf_jax.files import make_writable, write_atomically, write_json
 from ddf_jax.training.errors import RunError
-from ddf_jax.training.files import make_writable, write_atomically, write_json
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.recipe_json import changed_fields, recipe_from_json, recipe_to_json
 

@@ -12,7 +12,7 @@ from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.recipe_json import recipe_from_json, recipe_to_json
 from ddf_jax.training.run_folder import RunFolder, check_same_recipe
 from ddf_jax.training.state import Variables
-from ddf_jax.training.task import Scores
+from ddf_jax.training.tasks.task import Scores
 from ddf_jax.training.writers import say
 
 

@@ -12,7 +12,7 @@ import optax
 from flax import nnx
 
 from ddf_jax.training.state import ModelState, TrainState, Variables
-from ddf_jax.training.task import Batch, Outcome, Task
+from ddf_jax.training.tasks.task import Batch, Outcome, Task
 
 
 class StepReport(NamedTuple):

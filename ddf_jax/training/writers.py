@@ -8,7 +8,7 @@ import jax
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from ddf_jax.training.files import write_atomically
+from ddf_jax.files import write_atomically
 
 METRICS_FILE = "metrics.jsonl"
 

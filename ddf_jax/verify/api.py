@@ -11,9 +11,9 @@ import tqdm
 from flax import nnx
 
 from ddf_jax import models
-from ddf_jax.convert.checkpoint import load_tensors
-from ddf_jax.convert.files import read_tensors
-from ddf_jax.convert.rules import COUNTER, naming_of, translate
+from ddf_jax.checkpoints.convert import load_tensors
+from ddf_jax.checkpoints.rules import COUNTER, naming_of, translate
+from ddf_jax.checkpoints.tensor_files import read_tensors
 from ddf_jax.verify.layers import LAYERS, layer_errors
 from ddf_jax.verify.observe_jax import observe_jax
 from ddf_jax.verify.report import TOLERANCES, Report, relative_errors

@@ -9,8 +9,8 @@ import numpy as np
 from flax import nnx
 
 from ddf_jax import layers
-from ddf_jax.convert.checkpoint import load_tensors, named_arrays
-from ddf_jax.convert.rules import translate
+from ddf_jax.checkpoints.convert import load_tensors, named_arrays
+from ddf_jax.checkpoints.rules import translate
 from ddf_jax.verify.observation import LAYER_INPUTS, OUTPUT, Observation
 from ddf_jax.verify.report import relative_errors
 from ddf_jax.verify.weights import make_weights, rounded_to

@@ -12,9 +12,9 @@ import optax
 from flax import nnx
 from jax import Array
 
-from ddf_jax.convert.checkpoint import named_arrays
-from ddf_jax.convert.rules import translate, translate_name
-from ddf_jax.models.interception import Call, intercepted
+from ddf_jax.capture import Call, intercepted
+from ddf_jax.checkpoints.convert import named_arrays
+from ddf_jax.checkpoints.rules import translate, translate_name
 from ddf_jax.verify.observation import INPUT, LEARNING_RATE, LOGITS, MOMENTUM, WEIGHT_DECAY, Observation
 from ddf_jax.verify.weights import Batch
 

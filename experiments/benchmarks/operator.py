@@ -32,10 +32,10 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
-from ddf_jax.training.files import write_atomically
-from pallas_kernels.dynamic_filter import xla
-from pallas_kernels.dynamic_filter.api import IMPLEMENTATIONS
-from pallas_kernels.dynamic_filter.arg_specs import BENCHMARK, ArgSpec
+from ddf_jax.files import write_atomically
+from pallas_kernels.ops import xla
+from pallas_kernels.ops.api import IMPLEMENTATIONS
+from pallas_kernels.ops.arg_specs import BENCHMARK, ArgSpec
 
 Pass = Literal["forward", "forward_backward"]
 PASSES: tuple[Pass, ...] = ("forward", "forward_backward")

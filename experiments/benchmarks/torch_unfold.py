@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
+from pallas_kernels.ops.arg_specs import ArgSpec
 
 
 def program(arg: ArgSpec, backward: bool) -> tuple[Callable[[], Any], int]:

@@ -8,9 +8,9 @@ import sys
 import jax
 import pytest
 
-from ddf_jax.cli.recipes import find_recipe
 from ddf_jax.plan import plan
-from tests.deviceless import ENVIRONMENT, PLUGIN, needs_plugin, uninstall
+from ddf_jax.recipes import find_recipe
+from tests.aot import ENVIRONMENT, PLUGIN, needs_plugin, uninstall
 
 PROGRAM = "import sys; from ddf_jax.cli import main; sys.exit(main(sys.argv[1:]))"
 WORDS = ("--data.image-size", "32", "--model.options", "blocks=1,1", "width=32", "--batch-size", "64")

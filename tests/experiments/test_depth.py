@@ -11,7 +11,7 @@ from PIL import Image
 from ddf_jax.data.config import DataConfig
 from ddf_jax.data.depth_transforms import Downsample
 from ddf_jax.data.sources import open_source
-from ddf_jax.layers.joint_upsampling import bicubic_upsample
+from ddf_jax.functional.joint_upsampling import bicubic_upsample
 from ddf_jax.training.loop import train
 from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
 from experiments import depth

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import gpu_clock, gpu_suite
-from pallas_kernels.dynamic_filter import xla
-from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
-from pallas_kernels.dynamic_filter.config import gradient_passes
-from pallas_kernels.dynamic_filter.problem import Problem
+from experiments import gpu_suite
+from experiments.benchmarks import gpu_clock
+from pallas_kernels.ops import xla
+from pallas_kernels.ops.arg_specs import ArgSpec
+from pallas_kernels.ops.config import Problem
+from pallas_kernels.ops.heuristics import gradient_passes
 
 SMALL = ArgSpec("small", (1, 4, 5, 4))
 
@@ -51,10 +52,10 @@ def test_every_kernel_is_checked(dtype):
 def test_the_kernels_find_nan_behind_their_arrays():
     x = jnp.ones((1, 2, 2, 3))
     with gpu_suite.poisoned():
-        rows, _, _ = gpu_suite.triton_vjp.pixel_rows(x, None, None)
+        rows, _, _ = gpu_suite.bwd.pixel_rows(x, None, None)
         assert rows.shape == (5, 3)
         assert jnp.isnan(rows[4]).all()
-    assert gpu_suite.triton.pixel_rows(x, None, None)[0].shape == (4, 3)
+    assert gpu_suite.fwd.pixel_rows(x, None, None)[0].shape == (4, 3)
 
 
 def test_every_peer_has_a_row_and_a_failing_one_says_why():
@@ -71,7 +72,7 @@ def test_rows_of_torch_get_their_share_and_what_ends_it_is_a_row_too(monkeypatch
     monkeypatch.setattr(gpu_suite.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(gpu_suite.sys, "executable", "false")
     [failed] = gpu_suite.torch_rows(["small"])
-    assert failed == {"implementation": "torch", "error": "-m experiments.gpu_torch ended with 1"}
+    assert failed == {"implementation": "torch", "error": "-m experiments.benchmarks.gpu_torch ended with 1"}
     program = tmp_path / "python"
     program.write_text("#!/bin/sh\necho compiling\necho '{\"shape\": \"'$4'\"}'\n")
     program.chmod(0o755)

@@ -3,8 +3,8 @@
 import json
 
 from experiments import kernels
-from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
-from tests.deviceless import needs_triton, uninstall
+from pallas_kernels.ops.arg_specs import ArgSpec
+from tests.aot import needs_triton, uninstall
 
 
 @needs_triton

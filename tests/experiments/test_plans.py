@@ -5,12 +5,12 @@ import subprocess
 import sys
 
 from experiments import plans
-from tests.deviceless import ENVIRONMENT, PLUGIN, needs_plugin, uninstall
+from tests.aot import ENVIRONMENT, PLUGIN, needs_plugin, uninstall
 
 # In a process of its own: devices that are not there are made before anything else uses JAX.
 PROGRAM = """
 import dataclasses, json
-from ddf_jax.cli.recipes import find_recipe
+from ddf_jax.recipes import find_recipe
 from experiments import plans
 
 def small(name):

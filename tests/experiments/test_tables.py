@@ -3,8 +3,8 @@
 import csv
 import json
 
-from ddf_jax.models.compare import Cell
-from ddf_jax.models.published import PUBLISHED
+from ddf_jax.analysis.comparison import Cell
+from ddf_jax.analysis.published import PUBLISHED
 from experiments import tables
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
+from pallas_kernels.ops.arg_specs import ArgSpec
 
 
 class Expected(NamedTuple):

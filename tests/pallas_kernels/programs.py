@@ -11,8 +11,8 @@ import jax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from pallas_kernels import deviceless
-from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
+from pallas_kernels import aot
+from pallas_kernels.ops.arg_specs import ArgSpec
 from tests.pallas_kernels import suite
 
 ARG = ArgSpec("stage", (512, 7, 7, 128))
@@ -22,7 +22,7 @@ SPECS = (LIKE_X, P("data"), LIKE_X, LIKE_X)
 
 
 def main() -> None:
-    devices = deviceless.devices(deviceless.DEVICES["h200"], 8)
+    devices = aot.devices(aot.DEVICES["h200"], 8)
     found = {}
     for split, shape in SPLITS.items():
         for mode in ("auto", "explicit", "shard_map"):
@@ -40,7 +40,7 @@ def main() -> None:
                     ("forward", forward, structs[:3]),
                     ("both", suite.pull_back(forward), structs),
                 ):
-                    found[f"{mode} {split} {name}"] = deviceless.summary(jax.jit(function).lower(*inputs).compile())
+                    found[f"{mode} {split} {name}"] = aot.summary(jax.jit(function).lower(*inputs).compile())
     print(json.dumps(found))
 
 

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
-from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
-from pallas_kernels.dynamic_filter.spec import FilterSpec
-from pallas_kernels.dynamic_filter.vjp import Implementation, apply
+from pallas_kernels.ops.arg_specs import ArgSpec
+from pallas_kernels.ops.spec import FilterSpec
+from pallas_kernels.ops.vjp import Implementation, apply
 from tests.pallas_kernels import oracle
 
 DTypes = tuple[str, str, str]  # of x, of the spatial and of the channel filter

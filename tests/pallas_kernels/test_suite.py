@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pallas_kernels.dynamic_filter import xla
-from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
-from pallas_kernels.dynamic_filter.spec import FilterSpec
+from pallas_kernels.ops import xla
+from pallas_kernels.ops.arg_specs import ArgSpec
+from pallas_kernels.ops.spec import FilterSpec
 from tests.pallas_kernels import oracle, suite
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from experiments.benchmarks import torch_unfold
-from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
+from pallas_kernels.ops.arg_specs import ArgSpec
 from tests.pallas_kernels import oracle, suite
 
 ARG = ArgSpec("small", (2, 6, 5, 4))

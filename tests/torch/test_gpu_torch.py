@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from experiments import gpu_clock, gpu_torch
-from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
-from pallas_kernels.dynamic_filter.spec import FilterSpec
+from experiments.benchmarks import gpu_clock, gpu_torch
+from pallas_kernels.ops.arg_specs import ArgSpec
+from pallas_kernels.ops.spec import FilterSpec
 from tests.pallas_kernels import oracle, suite
 
 ARGS = ArgSpec("small", (1, 4, 5, 4)), ArgSpec("stride", (2, 7, 6, 3), FilterSpec(3, stride=2))

@@ -13,7 +13,7 @@ from ddf_jax.verify import draw_errors, format_table, verify
 from ddf_jax.verify.observation import KINDS
 from ddf_jax.verify.observe_torch import part_ties
 from ddf_jax.verify.weights import Batch
-from pallas_kernels.dynamic_filter import api
+from pallas_kernels.ops import api
 
 
 def assert_passes(*arguments, **options):

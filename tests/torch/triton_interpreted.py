@@ -2,7 +2,7 @@
 
 import functools
 
-from pallas_kernels.dynamic_filter import triton_vjp
+from pallas_kernels.ops.triton import bwd
 
-forward = functools.partial(triton_vjp.forward, interpret=True)
-backward = functools.partial(triton_vjp.backward, interpret=True)
+forward = functools.partial(bwd.forward, interpret=True)
+backward = functools.partial(bwd.backward, interpret=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ddf_jax.cli.arguments import COMMANDS, parse
-from ddf_jax.cli.recipes import ROOT, find_recipe
 from ddf_jax.cli.train import Train
+from ddf_jax.recipes import ROOT, find_recipe
 
 
 def training(*words: str) -> Train:

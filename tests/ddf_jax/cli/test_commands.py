@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from ddf_jax.convert import read_tensors, save_checkpoint
+from ddf_jax.checkpoints import read_tensors, save_checkpoint
 from ddf_jax.models import list_models
 from ddf_jax.training.run import load_run
 from ddf_jax.verify.report import Report

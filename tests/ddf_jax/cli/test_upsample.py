@@ -121,6 +121,6 @@ def test_a_run_is_used_for_what_it_finds(refused, depth_run: Path, tiny_run: Pat
 
 
 def test_the_bar_shows_centimetres():
-    from ddf_jax.training.depth import DepthUpsampling
+    from ddf_jax.training.tasks.depth import DepthUpsampling
 
     assert DepthUpsampling(4).progress(0.0312, 3.12) == "RMSE 3.12 cm"

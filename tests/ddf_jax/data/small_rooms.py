@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ddf_jax.data import rooms
 from ddf_jax.data.config import DataConfig
+from ddf_jax.data.datasets import rooms
 from ddf_jax.data.sources import open_source
 
 

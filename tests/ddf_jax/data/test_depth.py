@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddf_jax.data import nyu_depth, rooms
 from ddf_jax.data.config import DataConfig
+from ddf_jax.data.datasets import nyu_depth, rooms
+from ddf_jax.data.datasets.nyu_depth import NyuDepthV2Labeled, open_labeled
+from ddf_jax.data.datasets.rendering import Box, Paint, Sphere, render_room
 from ddf_jax.data.decode import CorruptImageError, decode_depth, encode_depth
 from ddf_jax.data.depth_transforms import RandomCropAndFlip, RandomHoles, nearest_downsample
-from ddf_jax.data.nyu_depth import NyuDepthV2Labeled, open_labeled
 from ddf_jax.data.pipeline import eval_batches, train_iterator
-from ddf_jax.data.rendering import Box, Paint, Sphere, render_room
 from ddf_jax.data.sources import describe, open_source
 from tests.ddf_jax.data.small_rooms import small_rooms
 

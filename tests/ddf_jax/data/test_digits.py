@@ -6,7 +6,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from ddf_jax.data.config import DataConfig
-from ddf_jax.data.digits import held_out
+from ddf_jax.data.datasets.digits import held_out
 from ddf_jax.data.sources import describe, open_source
 
 ORIGINAL: Any = load_digits()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ddf_jax.data.config import DataConfig
-from ddf_jax.data.digits import Digits
+from ddf_jax.data.datasets.digits import Digits
 from ddf_jax.data.tfds_source import TfdsSource
 
 ROOT = Path(__file__).parents[3]
@@ -68,7 +68,7 @@ def test_the_slower_of_two_preparations_takes_the_others_result(tmp_path: Path, 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from ddf_jax.data.digits import Digits
+from ddf_jax.data.datasets.digits import Digits
 from ddf_jax.data.tfds_source import TfdsSource
 generate = Digits._generate_examples
 def cut_short(self, counts, labels):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from ddf_jax.capture import intercepted
+from ddf_jax.functional.per_sample_conv import per_sample_conv
 from ddf_jax.inspect.observe import ends_of_stages, find_layer, generators, layer_shapes, observe
 from ddf_jax.layers import DCDC
-from ddf_jax.layers.per_sample import per_sample_conv
 from ddf_jax.models import create
-from ddf_jax.models.interception import intercepted
 
 TINY = {"stem": "small", "width": 8, "blocks": (1, 1), "num_classes": 5, "in_channels": 1}
 IMAGES = np.random.default_rng(0).normal(size=(2, 5, 7, 1)).astype(np.float32)

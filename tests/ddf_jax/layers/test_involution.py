@@ -5,8 +5,8 @@ import functools
 import pytest
 from flax import nnx
 
+from ddf_jax.functional.pooling import average_pool
 from ddf_jax.layers import Involution
-from ddf_jax.layers.pooling import average_pool
 from tests.ddf_jax.layers import formulas
 
 

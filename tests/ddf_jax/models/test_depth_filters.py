@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ddf_jax.layers.joint_upsampling import joint_bilateral_upsample
+from ddf_jax.functional.joint_upsampling import joint_bilateral_upsample
 from ddf_jax.models.depth_filters import KINDS, DepthFilters, sweep
 from pallas_kernels import dynamic_filter
 

@@ -14,7 +14,6 @@ from PIL import Image
 
 from ddf_jax.data.config import DataConfig
 from ddf_jax.data.sources import DataInfo
-from ddf_jax.training.depth import DepthUpsampling, draw_depth
 from ddf_jax.training.errors import RunError
 from ddf_jax.training.losses import root_mean_square
 from ddf_jax.training.mesh import data_mesh
@@ -24,6 +23,7 @@ from ddf_jax.training.schedules import adam, learning_rate_schedule, make_plan
 from ddf_jax.training.state import ModelState, create_model
 from ddf_jax.training.step import eval_step
 from ddf_jax.training.tasks import task_of
+from ddf_jax.training.tasks.depth import DepthUpsampling, draw_depth
 
 TASK = DepthUpsampling(scale=2)
 START = jnp.float32(0)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ddf_jax.training.classification import Classification
 from ddf_jax.training.errors import RunError
 from ddf_jax.training.mesh import data_mesh
 from ddf_jax.training.metrics import evaluate_batches
 from ddf_jax.training.state import ModelState
 from ddf_jax.training.step import eval_step
+from ddf_jax.training.tasks.classification import Classification
 
 TASK = Classification()
 

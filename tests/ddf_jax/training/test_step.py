@@ -10,12 +10,12 @@ import pytest
 from flax import nnx
 
 from ddf_jax.layers import BatchNorm
-from ddf_jax.training.classification import Classification, EvalCounts
 from ddf_jax.training.errors import NonFiniteError
 from ddf_jax.training.finite import check_report, check_variables
 from ddf_jax.training.mesh import data_mesh, global_batch, replicated
 from ddf_jax.training.state import ModelState, TrainState, parameter_sizes
 from ddf_jax.training.step import eval_step, train_step
+from ddf_jax.training.tasks.classification import Classification, EvalCounts
 
 TASK = Classification(label_smoothing=0.1)
 RATE = optax.constant_schedule(0.05)

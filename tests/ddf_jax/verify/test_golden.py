@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from ddf_jax.convert.checkpoint import expected_shapes, load_tensors
+from ddf_jax.checkpoints.convert import expected_shapes, load_tensors
 from ddf_jax.verify.api import create_abstract
 from ddf_jax.verify.observe_jax import observe_jax
 from ddf_jax.verify.report import TOLERANCES

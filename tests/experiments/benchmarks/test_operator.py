@@ -8,7 +8,7 @@ import math
 import pytest
 
 from experiments.benchmarks import operator
-from pallas_kernels.dynamic_filter.arg_specs import ArgSpec
+from pallas_kernels.ops.arg_specs import ArgSpec
 
 SMALL = (ArgSpec("1x4x5x2", (1, 4, 5, 2)), ArgSpec("2x3x3x4", (2, 3, 3, 4)))
 CONTRACT = ["implementation", "shape", "dtype", "kernel_size", "pass", "median_ms", "peak_bytes"]

@@ -1,0 +1,220 @@
+"""Parameters and multiply-accumulates (MACs) of a model, read off the program that its evaluation traces to.
+
+No array is made and no list of layers is kept: whatever a model is built from, its program holds the convolutions and
+matrix products that run. Papers print one of two numbers:
+
+**core**: convolutions, matrix products and dynamic filters. For each output value a K×K convolution costs K²·C/groups,
+a dynamic filter T.
+
+**mmcv**: what the flops counter of mmcv 1 prints, and so what papers built on it report: convolutions and matrix
+products with a learned operand; 1 for each value a bias is added to, 2 for each that is batch-normalised, 1 for each
+that a ReLU or a pooling layer takes in or that a resizing (`jax.image.resize`) gives. What is no layer class of torch
+costs nothing: dynamic filters, attention's products, convolutions with a generated kernel. (One detail differs: mmcv
+leaves out the bias of a fully connected layer, which is counted here.)
+"""
+
+import dataclasses
+import enum
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, jaxprs_in_params
+
+from pallas_kernels.ops import vjp
+
+
+@dataclasses.dataclass(frozen=True)
+class Complexity:
+    """The size of a model: learned values, and multiply-accumulates for the inputs it was counted with."""
+
+    params: int
+    macs_core: int
+    macs_mmcv: int
+
+
+def complexity(model: nnx.Module, *inputs: Any) -> Complexity:
+    """Counts `model(*inputs)` in evaluation mode, which the model is left in.
+
+    Args:
+      model: with arrays or, as `nnx.eval_shape` makes it, with their shapes.
+      inputs: shapes and dtypes (`jax.ShapeDtypeStruct`); a batch of one gives the numbers that papers print.
+
+    Raises:
+      NotImplementedError: there are MACs in a loop whose number of rounds is not known before it runs.
+
+    >>> import jax.numpy as jnp
+    >>> layer = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
+    >>> complexity(layer, jax.ShapeDtypeStruct((1, 4), jnp.float32))
+    Complexity(params=15, macs_core=12, macs_mmcv=15)
+    """
+    model.eval()
+    structure, parameters, statistics, rest = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+    arguments = parameters, statistics, rest, inputs
+    program = jax.make_jaxpr(lambda p, s, r, x: nnx.merge(structure, p, s, r)(*x))(*arguments)
+    kinds = Origin.PARAMETERS, Origin.STATISTICS, Origin.NOTHING, Origin.INPUTS
+    origins = [kind for kind, tree in zip(kinds, arguments, strict=True) for _ in jax.tree.leaves(tree)]
+    macs = _program(program.jaxpr, origins)
+    return Complexity(sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parameters)), macs.core, macs.mmcv)
+
+
+class Macs(NamedTuple):
+    """MACs in the two conventions."""
+
+    core: int
+    mmcv: int
+
+
+class Origin(enum.Flag):
+    """What a value is computed from; constants from nothing."""
+
+    NOTHING = 0
+    PARAMETERS = enum.auto()
+    STATISTICS = enum.auto()  # running ones, of batch normalisation
+    INPUTS = enum.auto()
+    PRODUCT = enum.auto()  # and it is the very result of a convolution or matrix product, which a bias may join
+
+
+def _program(program: Jaxpr, origins: Sequence[Origin]) -> Macs:
+    """The cost of a program whose last inputs have these origins."""
+    known = dict(zip(reversed(program.invars), reversed(origins), strict=False))
+    costs = []
+    for equation in program.eqns:
+        sources = [_NOTHING if isinstance(v, Literal) else known.get(v, _NOTHING) for v in equation.invars]
+        costs.append(_equation(equation, sources))
+        result, name = _union(sources), equation.primitive.name
+        if name in _PRODUCTS:
+            result |= Origin.PRODUCT
+        elif name not in _RESHAPINGS:
+            result &= ~Origin.PRODUCT
+        known.update(dict.fromkeys(equation.outvars, result))
+    return _sum(costs)
+
+
+def _equation(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
+    if Origin.INPUTS not in _union(origins):
+        return _FREE  # happens once for a model, not for each image
+    name = equation.primitive.name
+    if name in _COSTS:
+        return _COSTS[name](equation, origins)
+    inner = list(jaxprs_in_params(equation.params))
+    if name == "custom_vjp_call" and _is_of(inner[0], vjp.apply):
+        return _dynamic_filter(equation)
+    if name == "jit" and _is_of(inner[0], jax.image.resize):
+        return _resizing(equation)
+    # The inputs of an inner program are the last ones of its equation (a `cond` has its index before them).
+    costs = [_program(program, origins) for program in inner]
+    if name == "cond":
+        return max(costs)
+    if name == "while" and _sum(costs) != _FREE:
+        raise NotImplementedError("MACs in a `jax.lax.while_loop` cannot be counted; use `scan` or `fori_loop`.")
+    rounds = equation.params["length"] if name == "scan" else 1
+    return Macs(*(rounds * macs for macs in _sum(costs)))
+
+
+def _dynamic_filter(equation: JaxprEqn) -> Macs:
+    """x [B, H, W, C], then spatial [B, Ho, Wo, S², G, T] and channel [B, S², T, C], one of which may be missing."""
+    filters = _shape(equation.invars[1])
+    taps = filters[-1] if len(filters) == 6 else filters[-2]
+    return Macs(_size(equation.outvars[0]) * taps, 0)
+
+
+def _is_of(program: Jaxpr, function: Any) -> bool:
+    """Whether the program is traced from the file of a public function, whose own name a program does not keep."""
+    return program.debug_info.func_filename == function.__code__.co_filename
+
+
+def _resizing(equation: JaxprEqn) -> Macs:
+    return Macs(0, _size(equation.outvars[0]))  # its weights are constant
+
+
+def _convolution(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
+    numbers = equation.params["dimension_numbers"]
+    kernel = list(_shape(equation.invars[1]))
+    del kernel[numbers.rhs_spec[0]]  # the output channels; what is left is [K, K, C / groups] in some order
+    zeros = math.prod(
+        equation.params["lhs_dilation"]
+    )  # a transposed convolution's, between its inputs: all but 1 in so many
+    return _weighted(_size(equation.outvars[0]) * math.prod(kernel) // zeros, origins)
+
+
+def _product(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    shape = _shape(equation.invars[0])
+    return _weighted(_size(equation.outvars[0]) * math.prod(shape[axis] for axis in contracted), origins)
+
+
+def _weighted(macs: int, origins: Sequence[Origin]) -> Macs:
+    """With an operand computed from the inputs; the other is constant (in a resizing, say), learned or generated."""
+    if _NOTHING in origins:
+        return _FREE
+    generated = all(Origin.INPUTS in origin for origin in origins)
+    return Macs(macs, 0 if generated else macs)
+
+
+def _bias(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
+    is_bias = Origin.PRODUCT in _union(origins) and Origin.PARAMETERS in origins
+    return Macs(0, _size(equation.outvars[0]) if is_bias else 0)
+
+
+def _batch_norm(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
+    """However it is written, it multiplies or divides the data once by something of the running variance."""
+    of_model = [origin for origin in origins if Origin.INPUTS not in origin]
+    return Macs(0, 2 * _size(equation.outvars[0]) if Origin.STATISTICS in _union(of_model) else 0)
+
+
+def _relu(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
+    del origins
+    is_relu = any(isinstance(operand, Literal) and operand.val == 0 for operand in equation.invars)
+    return Macs(0, _size(equation.outvars[0]) if is_relu else 0)
+
+
+def _pooling(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
+    del origins
+    return Macs(0, _size(equation.invars[0]))
+
+
+def _global_pooling(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
+    """A reduction of [B, H, W, C] over H and W. Others, over channels or a filter's taps, are no layer of torch."""
+    del origins
+    is_global = len(_shape(equation.invars[0])) == 4 and equation.params["axes"] == (1, 2)
+    return Macs(0, _size(equation.invars[0]) if is_global else 0)
+
+
+_COSTS: dict[str, Callable[[JaxprEqn, Sequence[Origin]], Macs]] = {
+    "conv_general_dilated": _convolution,
+    "dot_general": _product,
+    "add": _bias,
+    "mul": _batch_norm,
+    "div": _batch_norm,
+    "max": _relu,
+    "reduce_window_max": _pooling,
+    "reduce_window_sum": _pooling,
+    "reduce_sum": _global_pooling,
+    "reduce_max": _global_pooling,
+}
+_PRODUCTS = ("conv_general_dilated", "dot_general")
+_RESHAPINGS = ("convert_element_type", "reshape", "squeeze", "transpose")
+_NOTHING = Origin.NOTHING
+_FREE = Macs(0, 0)
+
+
+def _union(origins: Iterable[Origin]) -> Origin:
+    union = _NOTHING
+    for origin in origins:
+        union |= origin
+    return union
+
+
+def _sum(costs: Sequence[Macs]) -> Macs:
+    return Macs(sum(cost.core for cost in costs), sum(cost.mmcv for cost in costs))
+
+
+def _shape(variable: Any) -> tuple[int, ...]:
+    return variable.aval.shape
+
+
+def _size(variable: Any) -> int:
+    return math.prod(_shape(variable))

@@ -1,0 +1,262 @@
+"""What papers print for networks and operators, digit by digit: targets that our own counts are shown beside.
+
+A paper's "FLOPs" are multiply-accumulates, in one of the two conventions of `ddf_jax.analysis.counting`; it rarely says
+in which. Rows without a model are printed there and not built here.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from ddf_jax.layers import CARAFE, Bilinear, DDFUp, Deconvolution, Nearest, PixelShuffle
+from ddf_jax.models.binet import DC, DC_CA
+from ddf_jax.models.slots import Upsampler, layer
+
+
+class Row(NamedTuple):
+    """One row of a paper's table, its numbers as they are printed ("" where there is none)."""
+
+    label: str
+    params_millions: str
+    macs_billions: str
+    imagenet_top1: str
+    model: str | None = None
+    options: Mapping[str, Any] = MappingProxyType({})
+    why: str = ""
+    """Why ours differ, where they do."""
+
+
+_SIGMA = "the paper does not say what it counts; the steps between the three rows are equal"
+_RES2NET = "the paper names 14w-8s; the number is that of 26w-4s"
+_DC = "the paper describes the generation of kernels in words alone, and they do not give its count"
+_DC_CA_38 = "unknown; the same layout gives the published number for BiNet-50 and BiNet-101"
+_CONTEXT = (
+    "the paper's own formula for its cost gives 0.03 G (5×5) and 0.08 G (7×7) more than 3×3 does, not 0.2 and 0.3"
+)
+_RED_FLOPS = "for the same network DCDC prints 2.62, which is what mmcv counts"
+_DDF_38 = "not in DDF's own paper; here σ = 0.2 as in DDF-ResNet-50"
+_BAM_101 = "49.3 is SE-ResNet-101's, one row above; DDF's Table 5 prints 44.9"
+_TWICE = "rounded twice: 44.55 M and 7.85 G first"
+_AA_101 = "the attention of the largest maps is pooled here; how far the paper pools is not said"
+
+
+def _sakg(kernel_size: int | None, dilation: int = 1) -> dict[str, Any]:
+    return {"static_kernel_size": None, "context_kernel_size": kernel_size, "context_dilation": dilation}
+
+
+def _dc(*arguments) -> dict[str, Any]:
+    return {"bivolution": DC._replace(**_sakg(*arguments))}
+
+
+def _dc_ca(*arguments) -> dict[str, Any]:
+    return {"bivolution": DC_CA._replace(**_sakg(*arguments))}
+
+
+TABLES: dict[str, tuple[Row, ...]] = {
+    "DDF, Table 3c": (
+        Row("σ = 0.2", "16.8", "2.298", "79.1", "ddf_resnet50", why=_SIGMA),
+        Row("σ = 0.3", "18.1", "2.299", "79.0", "ddf_resnet50", {"squeeze_ratio": 0.3}, _SIGMA),
+        Row("σ = 0.4", "19.4", "2.300", "79.2", "ddf_resnet50", {"squeeze_ratio": 0.4}, _SIGMA),
+    ),
+    "DDF, Table 4": (
+        Row("R18 base", "11.7", "1.8", "69.6", "resnet18"),
+        Row("R18 Adaptive", "11.1", "", "70.2"),
+        Row("R18 DyNet", "16.6", "0.6", "69.0"),
+        Row("R18 DDF", "7.7", "0.4", "70.6", "ddf_resnet18"),
+        Row("R50 base", "25.6", "4.1", "77.2", "resnet50"),
+        Row("R50 DyNet", "", "1.1", "76.3"),
+        Row("R50 CondConv", "104.8", "4.2", "78.6", "condconv_resnet50"),
+        Row("R50 DwCondConv", "14.5", "2.3", "78.3", "dwcondconv_resnet50"),
+        Row("R50 DwWeightNet", "14.4", "2.3", "78.0", "dwweightnet_resnet50"),
+        Row("R50 DDF", "16.8", "2.3", "79.1", "ddf_resnet50"),
+    ),
+    "DDF, Table 5": (
+        Row("ResNet50 (base)", "25.6", "4.1", "77.2", "resnet50"),
+        Row("SE-ResNet50", "28.1", "4.1", "77.8", "se_resnet50"),
+        Row("BAM-ResNet50", "25.9", "4.2", "76.0", "bam_resnet50"),
+        Row("CBAM-ResNet50", "28.1", "4.1", "77.3", "cbam_resnet50"),
+        Row("AA-ResNet50", "25.8", "4.2", "77.7", "aa_resnet50"),
+        Row("ResNeXt50 (32×4d)", "25.0", "4.3", "78.2", "resnext50_32x4d"),
+        Row("Res2Net50 (14w-8s)", "25.7", "4.2", "78.0", "res2net50_14w_8s", why=_RES2NET),
+        Row("DDF-ResNet50", "16.8", "2.3", "79.1", "ddf_resnet50"),
+        Row("ResNet101 (base)", "44.5", "7.8", "78.9", "resnet101"),
+        Row("SE-ResNet101", "49.3", "7.8", "79.3", "se_resnet101"),
+        Row("BAM-ResNet101", "44.9", "7.9", "77.6", "bam_resnet101"),
+        Row("CBAM-ResNet101", "49.3", "7.8", "78.5", "cbam_resnet101"),
+        Row("AA-ResNet101", "45.4", "8.1", "78.7", "aa_resnet101", why=_AA_101),
+        Row("ResNeXt101 (32×4d)", "44.2", "8.0", "79.5", "resnext101_32x4d"),
+        Row("Res2Net101 (26w-4s)", "45.2", "8.1", "79.2", "res2net101_26w_4s"),
+        Row("DDF-ResNet101", "28.1", "4.1", "80.2", "ddf_resnet101"),
+    ),
+    "Bi-volution, Table 1": (
+        Row("ResNet-38", "19.6", "3.2", "76.0", "resnet38"),
+        Row("Stand-Alone ResNet-38", "14.1", "3.0", "76.9"),
+        Row("SAN15", "14.1", "3.0", "77.1"),
+        Row("RedNet-38", "12.4", "2.2", "77.3", "rednet38"),
+        Row("BiNet-38 (dc)", "13.2", "2.2", "78.2", "binet38", why=_DC),
+        Row("DDF-ResNet-38", "13.1", "1.9", "78.3", "ddf_resnet38", why=_DDF_38),
+        Row("BiNet-38 (dc-ca)", "14.8", "2.1", "78.7", "binet38_dc_ca", why=_DC_CA_38),
+        Row("ResNet-50", "25.6", "4.1", "76.8", "resnet50"),
+        Row("ResNeXt-50 (32×4d)", "25.0", "4.3", "77.8", "resnext50_32x4d"),
+        Row("SE-ResNet-50", "28.1", "4.1", "77.6", "se_resnet50"),
+        Row("Res2Net-50 (14w-8s)", "25.7", "4.2", "78.0", "res2net50_14w_8s", why=_RES2NET),
+        Row("LR-Net-50", "23.3", "4.3", "77.3"),
+        Row("AA-ResNet-50", "25.8", "4.2", "77.7", "aa_resnet50"),
+        Row("Stand-Alone ResNet-50", "18.0", "3.6", "77.6"),
+        Row("SAN19", "17.6", "3.8", "77.4"),
+        Row("ECA-ResNet-50", "25.6", "4.1", "77.5", "eca_resnet50"),
+        Row("Axial ResNet-S", "12.5", "3.3", "78.1"),
+        Row("Fca-ResNet-50", "28.1", "4.1", "78.5"),
+        Row("RedNet-50", "15.5", "2.7", "78.1", "rednet50", why=_RED_FLOPS),
+        Row("BiNet-50 (dc)", "17.6", "2.8", "78.8", "binet50", why=_DC),
+        Row("DDF-ResNet-50", "16.8", "2.3", "79.1", "ddf_resnet50"),
+        Row("BiNet-50 (dc-ca)", "19.3", "2.7", "79.6", "binet50_dc_ca", why="19.23 rounds to 19.2"),
+        Row("ResNet-101", "44.6", "7.9", "78.5", "resnet101", why=_TWICE),
+        Row("ResNeXt-101 (32×4d)", "44.2", "8.0", "78.8", "resnext101_32x4d"),
+        Row("SENet ResNet-101", "49.3", "7.9", "77.6", "se_resnet101"),
+        Row("BAM-ResNet-101", "49.3", "7.8", "78.3", "bam_resnet101", why=_BAM_101),
+        Row("CBAM-ResNet-101", "49.3", "7.8", "78.5", "cbam_resnet101"),
+        Row("LR-Net-101", "42.0", "8.0", "78.5"),
+        Row("AA-ResNet-101", "45.4", "8.1", "78.7", "aa_resnet101", why=_AA_101),
+        Row("Res2Net-101 (26w-4s)", "45.2", "8.1", "79.2", "res2net101_26w_4s"),
+        Row("ECANet ResNet-101", "44.6", "7.9", "78.7", "eca_resnet101", why=_TWICE),
+        Row("FcaNet ResNet-101", "49.3", "7.9", "79.6"),
+        Row("RedNet-101", "25.6", "4.7", "78.8", "rednet101"),
+        Row("BiNet-101 (dc)", "29.5", "4.9", "79.7", "binet101", why=_DC),
+        Row("DDF-ResNet-101", "28.1", "4.1", "80.2", "ddf_resnet101"),
+        Row("BiNet-101 (dc-ca)", "33.0", "4.7", "80.7", "binet101_dc_ca"),
+    ),
+    "Bi-volution, Table 4": (
+        Row("dc 1×1", "15.5", "2.7", "78.1", "binet50", _dc(None), _RED_FLOPS),
+        Row("dc 3×3", "17.5", "2.8", "78.5", "binet50", _dc(3), _DC),
+        Row("dc 3×3, dilation 2", "17.5", "2.8", "78.2", "binet50", _dc(3, 2), _DC),
+        Row("dc 5×5", "17.6", "2.8", "78.6", "binet50", _dc(5), _DC),
+        Row("dc 7×7", "17.7", "2.9", "78.6", "binet50", _dc(7), _DC),
+        Row("dc-ca 1×1", "16.8", "2.3", "79.1", "binet50_dc_ca", _dc_ca(None)),
+        Row("dc-ca 3×3", "18.1", "2.3", "79.3", "binet50_dc_ca", _dc_ca(3)),
+        Row("dc-ca 3×3, dilation 2", "18.1", "2.3", "79.3", "binet50_dc_ca", _dc_ca(3, 2)),
+        Row("dc-ca 5×5", "18.2", "2.5", "79.4", "binet50_dc_ca", _dc_ca(5), _CONTEXT),
+        Row("dc-ca 7×7", "18.2", "2.6", "79.4", "binet50_dc_ca", _dc_ca(7), _CONTEXT),
+    ),
+    "DCDC, Table I": (
+        Row("ResNet-26", "13.7", "2.4", "73.6", "resnet26"),
+        Row("LR-Net-26", "14.7", "2.6", "75.7"),
+        Row("SA-ResNet-26", "10.3", "2.4", "74.8"),
+        Row("SAN-10", "10.5", "2.2", "75.5"),
+        Row("RedNet-26", "9.23", "1.67", "75.9", "rednet26"),
+        Row("DCDC-ResNet-26", "9.36", "1.71", "77.4", "dcdc_resnet26"),
+        Row("ResNet-38", "19.6", "3.2", "76.0", "resnet38"),
+        Row("SA-ResNet-38", "14.1", "3.0", "76.9"),
+        Row("SAN-15", "14.1", "3.0", "77.1"),
+        Row("RedNet-38", "12.4", "2.15", "77.6", "rednet38"),
+        Row("DCDC-ResNet-38", "12.58", "2.2", "78.5", "dcdc_resnet38"),
+        Row("ResNet-50", "25.6", "4.1", "77.2", "resnet50"),
+        Row("LR-Net-50", "23.3", "4.3", "77.3"),
+        Row("CBAM-ResNet-50", "28.1", "4.1", "77.3", "cbam_resnet50"),
+        Row("AA-ResNet-50", "25.8", "4.2", "77.7", "aa_resnet50"),
+        Row("SA-ResNet-50", "18.0", "3.6", "77.6"),
+        Row("SAN-19", "17.6", "3.8", "77.4"),
+        Row("SENet-50", "28.1", "4.1", "77.8", "se_resnet50"),
+        Row("Axial ResNet-S", "12.5", "3.3", "78.1"),
+        Row("ResNeXt-50", "25.0", "4.3", "78.2", "resnext50_32x4d"),
+        Row("Res2Net-50", "25.7", "4.2", "78.0", "res2net50_26w_4s"),
+        Row("DDF-ResNet-50", "16.8", "2.3", "79.1", "ddf_resnet50"),
+        Row("RedNet-50", "15.54", "2.62", "79.4", "rednet50"),
+        Row("DCDC-ResNet-50", "15.8", "2.68", "80.1", "dcdc_resnet50"),
+        Row("ResNet-101", "44.6", "7.9", "78.9", "resnet101", why=_TWICE),
+        Row("LR-Net-101", "42.0", "8.0", "78.5"),
+        Row("CBAM-ResNet-101", "49.3", "7.8", "78.5", "cbam_resnet101"),
+        Row("AA-ResNet-101", "45.4", "8.1", "78.7", "aa_resnet101", why=_AA_101),
+        Row("SENet-101", "49.3", "7.8", "79.3", "se_resnet101"),
+        Row("ResNeXt-101", "44.2", "8.0", "79.5", "resnext101_32x4d"),
+        Row("Res2Net-101", "45.2", "8.1", "79.2", "res2net101_26w_4s"),
+        Row("RedNet-101", "25.65", "4.6", "79.1", "rednet101"),
+        Row("DDF-ResNet-101", "28.1", "4.1", "80.2", "ddf_resnet101"),
+        Row("DCDC-ResNet-101", "26.19", "4.71", "80.8", "dcdc_resnet101"),
+    ),
+    "DCDC, Table II": (
+        Row("DyNet-50", "", "1.1", "76.3"),
+        Row("CondConv-50", "104.8", "4.2", "78.6", "condconv_resnet50"),
+        Row("MDDC-50", "30.7", "3.9", "77.9"),
+        Row("ODConv-50", "28.64", "3.9", "78.0"),
+        Row("DwCondConv-50", "14.5", "2.3", "78.3", "dwcondconv_resnet50"),
+        Row("DwWeightNet-50", "14.4", "2.3", "78.0", "dwweightnet_resnet50"),
+        Row("DDF-ResNet-50", "16.8", "2.3", "79.1", "ddf_resnet50"),
+        Row("RedNet-50", "15.54", "2.62", "79.4", "rednet50"),
+        Row("DCDC-ResNet-50", "15.8", "2.68", "80.1", "dcdc_resnet50"),
+    ),
+    "DCDC, Table III": (
+        Row("RedNet-26", "9.23", "1.67", "75.9", "rednet26"),
+        Row("LSA", "9.26", "1.69", "76.7", "dcdc_resnet26", {"shared": None}),
+        Row("LSA + Conv_small", "9.34", "1.72", "76.9", "dcdc_resnet26", {"shared": "conv_small"}),
+        Row("LSA + Conv_large", "14.32", "2.73", "77.4", "dcdc_resnet26", {"shared": "conv_large"}),
+        Row("LSA + GSI", "9.36", "1.71", "77.4", "dcdc_resnet26"),
+    ),
+    "DCDC, Table IV": (
+        Row("k_dw 3, k_gsi 1, λ 1", "9.36", "1.71", "77.38", "dcdc_resnet26"),
+        Row("k_dw 5", "9.39", "1.73", "77.55", "dcdc_resnet26", {"context_kernel_size": 5}),
+        Row("k_dw 7", "9.45", "1.76", "77.63", "dcdc_resnet26", {"context_kernel_size": 7}),
+        Row("k_gsi 3", "9.61", "1.71", "77.39", "dcdc_resnet26", {"shared_kernel_size": 3}),
+        Row("k_gsi 5", "10.12", "1.71", "77.40", "dcdc_resnet26", {"shared_kernel_size": 5}),
+        Row("λ 1.5", "9.46", "1.72", "77.53", "dcdc_resnet26", {"width_factor": 1.5}),
+        Row("λ 2", "9.64", "1.73", "77.67", "dcdc_resnet26", {"width_factor": 2.0}),
+        # The settings of the last two rows are illegible in our copy; these count as printed.
+        Row("k_dw 7, λ 2", "9.74", "1.78", "77.80", "dcdc_resnet26", {"context_kernel_size": 7, "width_factor": 2.0}),
+        Row("k_gsi 7, λ 2", "21.88", "1.74", "77.90", "dcdc_resnet26", {"shared_kernel_size": 7, "width_factor": 2.0}),
+    ),
+}
+
+
+class UpsamplerRow(NamedTuple):
+    """One row of DDF's Table 6: the multiply-accumulates of all upsamplers of an FPN, as they are printed."""
+
+    label: str
+    macs_billions: str
+    upsampler: Upsampler
+    why: str = ""
+
+
+_MAPS = (
+    "the paper does not say which maps it counts; its number is that of P3 to P5 with 2 to 5 % fewer pixels than the "
+    "21,950 of an 800×1333 input"
+)
+
+UPSAMPLERS = (
+    UpsamplerRow("Nearest (base)", "0.00", Nearest),
+    UpsamplerRow("Bilinear", "0.02", Bilinear),
+    UpsamplerRow("Deconv", "12.57", layer(Deconvolution, kernel_size=3), _MAPS),
+    UpsamplerRow("P.S.", "50.18", layer(PixelShuffle, kernel_size=3), _MAPS),
+    UpsamplerRow("CARAFE", "2.14", CARAFE, _MAPS),
+    UpsamplerRow("DDF-Up", "0.58", DDFUp, _MAPS),
+)
+
+
+PAPERS = {
+    "DDF": "Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021",
+    "Bi-volution": "Hu et al., Bi-volution, 2022",
+    "DCDC": "Yan et al., Dual Complementary Dynamic Convolution, 2022",
+}
+
+
+class Published(NamedTuple):
+    """What is printed for a registered model."""
+
+    params_millions: float
+    macs_billions: float
+    imagenet_top1: float
+    """Percent."""
+    source: str
+
+
+def _source(table: str) -> str:
+    paper, _, number = table.partition(", ")
+    return f"{PAPERS[paper]}, {number}"
+
+
+# Where several tables have a model, the row of the paper nearest to it.
+PUBLISHED: dict[str, Published] = {
+    row.model: Published(float(row.params_millions), float(row.macs_billions), float(row.imagenet_top1), _source(table))
+    for table, rows in reversed(TABLES.items())
+    for row in reversed(rows)
+    if row.model is not None and not row.options
+}

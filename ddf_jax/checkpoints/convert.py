@@ -1,0 +1,149 @@
+"""Models from checkpoint files and back, and files from one naming to the other."""
+
+import os
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from ddf_jax.checkpoints.rules import COUNTER, Naming, naming_of, translate
+from ddf_jax.checkpoints.tensor_files import CheckpointError, read_tensors, write_tensors
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def load_checkpoint(model: nnx.Module, path: str | os.PathLike[str], *, ema: bool = False) -> None:
+    """Replaces the parameters and statistics of `model` by those of a file, or changes nothing and raises.
+
+    The file is `.safetensors` or PyTorch's own (see `read_tensors`) with official names or ours. Values are cast to the
+    dtype that the model stores.
+
+    Args:
+      model: any registered model; its sizes must be those of the file.
+      path: the file.
+      ema: takes the averaged weights that a training script stored beside the last ones.
+
+    Raises:
+      CheckpointError: the file cannot be read, or does not fit: every missing, unexpected and wrongly shaped tensor.
+    """
+    load_tensors(model, read_tensors(path, ema=ema), str(path))
+
+
+def save_checkpoint(model: nnx.Module, path: str | os.PathLike[str], *, naming: Naming = "own") -> None:
+    """Writes the parameters and statistics of `model`; the suffix of `path` chooses the format.
+
+    Raises:
+      CheckpointError: the file cannot be written.
+    """
+    tensors = named_arrays(model)
+    write_tensors(path, official_tensors(tensors) if naming == "official" else tensors)
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    naming: Naming | None = None,
+    ema: bool = False,
+) -> int:
+    """Rewrites a checkpoint file: format by the suffixes, names and layouts by the rules.
+
+    Args:
+      source: the file to read.
+      target: the file to write, whole or not at all.
+      model: a registered name; the file must then hold exactly that model's tensors (with any number of classes).
+      naming: of the target; by default the one that the source does not have.
+      ema: takes the averaged weights that a training script stored beside the last ones.
+
+    Returns:
+      The number of tensors written.
+
+    Raises:
+      CheckpointError: the source cannot be read or does not fit, or the target cannot be written.
+      ValueError: no model has that name.
+    """
+    tensors = read_tensors(source, ema=ema)
+    found = naming_of(tensors)
+    translated = translate(tensors, found)
+    if model is not None:
+        _check_shapes(tensors, expected_shapes(_abstract_model(model, tensors), found), str(source))
+    if naming == found:
+        translated = tensors
+    write_tensors(target, translated)
+    return len(translated)
+
+
+def load_tensors(model: nnx.Module, tensors: Mapping[str, np.ndarray], source: str) -> None:
+    """`load_checkpoint` with what `source` holds. An abstract model (from `nnx.eval_shape`) becomes real.
+
+    Raises:
+      CheckpointError: as `load_checkpoint`, in the names that `tensors` has.
+    """
+    found = naming_of(tensors)
+    _check_shapes(tensors, expected_shapes(model, found), source)
+    own = translate(tensors, found) if found == "official" else tensors
+    for name, variable in _variables(model).items():
+        old = variable.get_value()
+        variable.set_value(jax.device_put(jnp.asarray(own[name], old.dtype), old.sharding))
+
+
+def official_tensors(own: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors in official names and layouts, with the counters that torch's BatchNorm has and we do not, at 0."""
+    counters = {
+        name.removesuffix("var") + COUNTER: np.zeros((), np.int64) for name in own if name.rpartition(".")[2] == "var"
+    }
+    return translate({**own, **counters}, "own")
+
+
+def named_arrays(model: nnx.Module | nnx.State) -> dict[str, np.ndarray]:
+    """The parameters and statistics of a model, or of a state of its kind such as gradients, by our names."""
+    return {name: np.asarray(variable.get_value()) for name, variable in _variables(model).items()}
+
+
+def expected_shapes(model: nnx.Module, naming: Naming) -> Shapes:
+    """Name and shape of every tensor that a checkpoint of the model holds."""
+    own = {name: variable.get_value().shape for name, variable in _variables(model).items()}
+    if naming == "own":
+        return own
+    tensors = official_tensors({name: np.broadcast_to(0.0, shape) for name, shape in own.items()})
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def _variables(model: nnx.Module | nnx.State) -> dict[str, nnx.Variable]:
+    state = nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat)))
+    return {".".join(map(str, path)): variable for path, variable in state}
+
+
+def _abstract_model(name: str, tensors: Mapping[str, np.ndarray]) -> nnx.Module:
+    """The registered model, without arrays, with as many classes as the tensors have."""
+    from ddf_jax import models  # which imports this package when it loads a checkpoint
+
+    head = tensors.get("fc.bias", tensors.get("head.bias"))
+    num_classes = 1000 if head is None else head.size
+    return nnx.eval_shape(lambda: models.create(name, num_classes=num_classes, rngs=nnx.Rngs(0)))
+
+
+def _check_shapes(tensors: Mapping[str, np.ndarray], expected: Shapes, source: str) -> None:
+    # A file need not hold torch's counters, and ours may.
+    got = {name: tensor.shape for name, tensor in tensors.items() if not name.endswith(f".{COUNTER}")}
+    expected = {name: shape for name, shape in expected.items() if not name.endswith(f".{COUNTER}")}
+    problems = {
+        "missing": [f"{name} {list(shape)}" for name, shape in expected.items() if name not in got],
+        "unexpected": [f"{name} {list(shape)}" for name, shape in got.items() if name not in expected],
+        "of another shape": [
+            f"{name} must be {list(shape)}, got {list(got[name])}"
+            for name, shape in expected.items()
+            if name in got and got[name] != shape
+        ],
+        "not floating-point": [
+            f"{name} is {tensors[name].dtype}"
+            for name in expected
+            if name in got and not jnp.issubdtype(tensors[name].dtype, jnp.floating)
+        ],
+    }
+    lines = [f"  {kind} ({len(names)}): " + "; ".join(names) for kind, names in problems.items() if names]
+    if lines:
+        raise CheckpointError(f"{source} does not fit the model; nothing was loaded.\n" + "\n".join(lines))

@@ -1,0 +1,1 @@
+"""Data sets that ship with the package or that it knows how to read."""

@@ -1,0 +1,1 @@
+"""Functions without parameters: pooling, per-sample convolution, classical joint upsampling."""

@@ -1,0 +1,42 @@
+"""Averages with wide sums, in the dtype of what is averaged, and maxima."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from pallas_kernels.ops.spec import accumulator_dtype
+
+
+def global_average(x: Array) -> Array:
+    """The mean over all pixels: [B, H, W, C] to [B, C]."""
+    return x.mean((1, 2), dtype=accumulator_dtype(x)).astype(x.dtype)
+
+
+def maximum(x: Array, *axes: int) -> Array:
+    """`x.max(axes)` as one pooling window.
+
+    The gradient of `jnp.max` compares x with its maximum. A compiler that computes x twice, rounded differently, finds
+    the maximum nowhere and divides by a count of 0. The gradient of pooling looks for the place of the maximum instead.
+    """
+    window = tuple(length if axis in axes else 1 for axis, length in enumerate(x.shape))
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID").squeeze(axes)
+
+
+def average_pool(x: Array, size: int) -> Array:
+    """The mean of each size×size window: [B, H, W, C] to [B, ceil(H/size), ceil(W/size), C].
+
+    Where the size does not divide H or W, the last means run over the pixels that are there.
+    """
+    if size == 1:
+        return x
+    height, width = x.shape[1:3]
+    wide = x.astype(accumulator_dtype(x))
+    window, border = (1, size, size, 1), ((0, 0), (0, -height % size), (0, -width % size), (0, 0))
+    sums = jax.lax.reduce_window(wide, 0.0, jax.lax.add, window, window, border)
+    return (sums / _pixels(height, width, size).astype(wide.dtype)).astype(x.dtype)
+
+
+def _pixels(height: int, width: int, size: int) -> Array:
+    """How many pixels each window has: [1, ceil(H/size), ceil(W/size), 1]."""
+    rows, columns = (jnp.minimum(size, length - jnp.arange(0, length, size)) for length in (height, width))
+    return jnp.outer(rows, columns)[None, :, :, None]

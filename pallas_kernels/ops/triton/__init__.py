@@ -1,0 +1,4 @@
+"""The operator as Pallas:Triton kernels for NVIDIA GPUs, Ampere and newer."""
+
+from pallas_kernels.ops.triton.bwd import backward as backward
+from pallas_kernels.ops.triton.fwd import forward as forward

@@ -1,0 +1,93 @@
+"""Every number of the papers' tables that is known to be ours, is; those that are not, are known and have a reason."""
+
+import pytest
+
+from ddf_jax.analysis.comparison import NAMES, Cell, compare, count, has_digits, summary
+from ddf_jax.analysis.published import PUBLISHED, TABLES
+from ddf_jax.models import list_models
+
+# Table and row, and which of the two numbers is not equal: parameters, FLOPs or both.
+UNEQUAL = {
+    ("DDF, Table 1", "DDF"): "p",
+    **{("DDF, Table 3c", f"σ = {ratio}"): "F" for ratio in (0.2, 0.3, 0.4)},
+    ("DDF, Table 5", "Res2Net50 (14w-8s)"): "p",
+    **{("DDF, Table 6", upsampler): "F" for upsampler in ("Deconv", "P.S.", "CARAFE", "DDF-Up")},
+    ("Bi-volution, Table 1", "BiNet-38 (dc)"): "p",
+    ("Bi-volution, Table 1", "DDF-ResNet-38"): "p",
+    ("Bi-volution, Table 1", "BiNet-38 (dc-ca)"): "p",
+    ("Bi-volution, Table 1", "Res2Net-50 (14w-8s)"): "p",
+    ("Bi-volution, Table 1", "RedNet-50"): "F",
+    ("Bi-volution, Table 1", "BiNet-50 (dc)"): "pF",
+    ("Bi-volution, Table 1", "BiNet-50 (dc-ca)"): "p",
+    ("Bi-volution, Table 1", "ResNet-101"): "pF",
+    ("Bi-volution, Table 1", "BAM-ResNet-101"): "p",
+    ("Bi-volution, Table 1", "ECANet ResNet-101"): "p",
+    ("Bi-volution, Table 1", "BiNet-101 (dc)"): "pF",
+    ("Bi-volution, Table 4", "dc 1×1"): "F",
+    **{("Bi-volution, Table 4", f"dc {size}"): "pF" for size in ("3×3", "3×3, dilation 2", "5×5", "7×7")},
+    ("Bi-volution, Table 4", "dc-ca 5×5"): "F",
+    ("Bi-volution, Table 4", "dc-ca 7×7"): "F",
+    ("DCDC, Table I", "ResNet-101"): "pF",
+}
+
+
+@pytest.mark.parametrize("table", NAMES)
+def test_every_number_is_the_papers_but_the_known_ones(table):
+    cells = [cell for cell in compare(table) if cell.equal is not None]
+    assert cells
+    unequal: dict[tuple[str, str], str] = {}
+    for cell in cells:
+        if not cell.equal:
+            key = cell.table, cell.row
+            unequal[key] = unequal.get(key, "") + cell.column[0]
+            assert cell.note.removeprefix("core").removeprefix("mmcv"), f"{cell} needs a reason"
+    assert unequal == {key: columns for key, columns in UNEQUAL.items() if key[0] == table}
+
+
+def test_upsamplers_cost_what_their_formulas_say_at_the_maps_of_an_800_by_1333_image():
+    computed = {cell.row: cell.computed for cell in compare("DDF, Table 6")}
+    pixels, channels = 100 * 167 + 50 * 84 + 25 * 42, 256  # of P3, P4 and P5
+    compressed = channels * 64 + 64 * 9 * 4 * 25
+    squeezed = 51  # of each of the four channel branches at each of the three levels
+    expected = {
+        "Nearest (base)": 0,
+        "Bilinear": pixels * 4 * channels,
+        "Deconv": pixels * 9 * channels**2,
+        "P.S.": pixels * 9 * 4 * channels**2,
+        "CARAFE": pixels * (compressed + 4 * 25 * channels),
+        "DDF-Up": pixels * 3 * 4 * 9 * channels + 3 * 4 * (channels * squeezed + squeezed * 9 * channels),
+    }
+    assert computed == {row: round(macs / 1e9, 4) for row, macs in expected.items()}
+
+
+@pytest.mark.parametrize("table", ["DCDC, Table I", "DCDC, Table III", "DCDC, Table IV"])
+def test_dcdc_and_rednet_print_what_mmcv_counts(table):
+    rows = [row for row in TABLES[table] if row.model and row.model.startswith(("dcdc_", "rednet"))]
+    assert len(rows) in (8, 5, 9)
+    for row in rows:
+        counts = count(row.model, tuple(row.options.items()))
+        assert has_digits(counts.macs_mmcv / 1e9, row.macs_billions), row
+
+
+@pytest.mark.parametrize(
+    ("name", "gigamacs"), [("rednet26", 1.676), ("rednet38", 2.148), ("rednet50", 2.619), ("rednet101", 4.606)]
+)
+def test_rednets_count_as_their_own_counter_does(name, gigamacs):
+    assert count(name).macs_mmcv / 1e9 == pytest.approx(gigamacs, abs=0.0006)
+
+
+def test_published_rows_are_of_registered_models():
+    assert set(PUBLISHED) <= set(list_models())
+
+
+def test_numbers_that_nothing_computes_are_shown_without_a_verdict():
+    [cell] = [cell for cell in compare("DCDC, Table II") if cell.row == "DyNet-50"]
+    assert cell == Cell("DCDC, Table II", "DyNet-50", "FLOPs (G)", 1.1, None, None, "not built here")
+    assert summary([cell]).endswith("0 of 0 numbers are equal.")
+
+
+def test_the_summary_marks_each_number():
+    text = summary(list(compare("DDF, Table 1")))
+    assert "| Conv | parameters | 589,824 | 589,824 | ✓ |  |" in text
+    assert "| DDF | parameters | 133,376 | 137,532 | ✗ |" in text
+    assert text.endswith("2 of 3 numbers are equal.")

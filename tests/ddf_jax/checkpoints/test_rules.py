@@ -1,0 +1,161 @@
+"""The rules cover every name of every model, once, and undo each other."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from ddf_jax import layers, models
+from ddf_jax.checkpoints.convert import expected_shapes
+from ddf_jax.checkpoints.rules import COUNTER, RULES, naming_of, translate, translate_name
+from ddf_jax.checkpoints.tensor_files import CheckpointError
+
+FAMILIES = ("resnet*", "ddf_*", "rednet*", "se_*", "eca_*", "resnext*", "res2net*")
+NAMES = [name for family in FAMILIES for name in models.list_models(family, target="label")]
+
+
+# Those that no model has.
+UPSAMPLERS = {
+    "ddf_up": lambda rngs: layers.DDFUp(8, scale=3, heads=2, rngs=rngs),
+    "ddf_up_guided": lambda rngs: layers.DDFUp(8, guidance_channels=3, rngs=rngs),
+    "carafe": lambda rngs: layers.CARAFE(8, rngs=rngs),
+}
+
+
+def abstract(name, **options):
+    if name in UPSAMPLERS:
+        return nnx.eval_shape(lambda: UPSAMPLERS[name](nnx.Rngs(0)))
+    return nnx.eval_shape(lambda: models.create(name, rngs=nnx.Rngs(0), **options))
+
+
+def numbered(shapes):
+    """Tensors whose every element differs from every other."""
+    tensors, first = {}, 0
+    for name, shape in shapes.items():
+        size = int(np.prod(shape))
+        tensors[name] = np.arange(first, first + size).reshape(shape)
+        first += size
+    return tensors
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_has_one_counterpart(name):
+    model = abstract(name)
+    own, official = expected_shapes(model, "own"), expected_shapes(model, "official")
+    counters = [key for key in official if key.endswith(COUNTER)]
+    assert naming_of(own) == "own"
+    assert naming_of(official) == "official"
+    assert {translate_name(key, "own") for key in own} == official.keys() - set(counters)
+    assert {translate_name(key, "official") for key in official} - {
+        translate_name(key, "official") for key in counters
+    } == own.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "entries"),
+    [
+        ("ddf_resnet50", 416),
+        ("ddf_add_resnet50", 416),
+        ("ddf_resnet101", 824),
+        ("resnet50", 320),
+        ("rednet50", 451),
+        ("se_resnet50", 384),
+        ("eca_resnet50", 336),
+        ("resnext50_32x4d", 320),
+        ("res2net50_26w_4s", 512),
+    ],
+)
+def test_official_entries_are_as_many_as_counted(name, entries):
+    assert len(expected_shapes(abstract(name), "official")) == entries
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        "resnet26",
+        "ddf_resnet18",
+        "ddf_resnet26",
+        "ddf_batchnorm_resnet50",
+        "rednet26",
+        "se_resnet50",
+        "eca_resnet50",
+        "resnext50_32x4d",
+        "res2net50_26w_4s",
+    ],
+)
+@pytest.mark.parametrize("source", ["official", "own"])
+def test_there_and_back_is_the_identity(name, source):
+    check_there_and_back(abstract(name, width=32, num_classes=7, blocks=(2, 1)), source)
+
+
+@pytest.mark.parametrize("name", UPSAMPLERS)
+@pytest.mark.parametrize("source", ["official", "own"])
+def test_there_and_back_is_the_identity_of_upsamplers(name, source):
+    check_there_and_back(abstract(name), source)
+
+
+def check_there_and_back(model, source):
+    tensors = numbered(expected_shapes(model, source))
+    there = translate(tensors, source)
+    back = translate(there, "own" if source == "official" else "official")
+    assert back.keys() == tensors.keys()
+    assert all(np.array_equal(back[key], tensors[key]) for key in tensors)
+    seen = np.concatenate([value.reshape(-1) for value in there.values()])
+    assert np.array_equal(np.sort(seen), np.arange(seen.size))
+
+
+def test_every_rule_is_used():
+    used = set()
+    for name in [*NAMES, *UPSAMPLERS]:
+        used |= {name.translate(str.maketrans("", "", "0123456789")) for name in expected_shapes(abstract(name), "own")}
+    digits_dropped = [rule.own.translate(str.maketrans("", "", "0123456789")) for rule in RULES]
+    fields_dropped = [
+        own.replace("{stage}", "").replace("{block}", "").replace("{n}", "").replace("{m}", "")
+        for own in digits_dropped
+    ]
+    assert {own for own in fields_dropped if not own.endswith(COUNTER)} == used
+
+
+def test_layouts_follow_the_meaning_of_the_axes():
+    channels, taps = 3, 9
+    official = {
+        "conv1.weight": np.arange(5 * 4 * 7 * 7).reshape(5, 4, 7, 7),
+        "layer2.0.conv1.weight": np.arange(6 * 5).reshape(6, 5, 1, 1),
+        "fc.weight": np.arange(2 * 6).reshape(2, 6),
+        "layer1.0.conv2.channel_branch.1.weight": np.arange(2 * channels).reshape(2, channels, 1, 1),
+        "layer1.0.conv2.channel_branch.3.weight": np.arange(channels * taps * 2).reshape(channels * taps, 2, 1, 1),
+        "layer1.0.conv2.channel_branch.3.bias": np.arange(channels * taps),
+        "layer1.0.conv2.channel_branch.4.std": np.arange(channels * taps),
+    }
+    own = translate(official, "official")
+    assert own["stem.conv.kernel"][1, 2, 3, 4] == official["conv1.weight"][4, 3, 1, 2]
+    assert own["stages.1.0.conv1.kernel"][3, 4] == official["layer2.0.conv1.weight"][4, 3, 0, 0]
+    assert own["head.kernel"][3, 1] == official["fc.weight"][1, 3]
+    branch = "stages.0.0.conv2.channel_branch"
+    channel, tap = 2, 5
+    theirs, ours = channel * taps + tap, tap * channels + channel
+    assert (
+        own[f"{branch}.excite.kernel"][1, ours] == official["layer1.0.conv2.channel_branch.3.weight"][theirs, 1, 0, 0]
+    )
+    assert own[f"{branch}.excite.bias"][ours] == theirs
+    assert own[f"{branch}.norm.scale"][tap, channel] == theirs
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"conv1.weight": np.zeros((1, 1, 7, 7)), "conv1.waight": 0, "bn9.bias": 0}, "know: conv1.waight, bn9.bias"),
+        ({"layer01.0.bn1.bias": np.zeros(1)}, "know: layer01.0.bn1.bias"),
+        ({"conv1.weight": np.zeros(3)}, r"conv1.weight \[3\] does not have the shape of its kind"),
+        ({"layer1.0.conv2.channel_branch.4.std": np.zeros(9)}, "without 'layer1.0.conv2.channel_branch.1.weight'"),
+    ],
+)
+def test_what_no_rule_fits_is_named(tensors, message):
+    with pytest.raises(CheckpointError, match=message):
+        translate(tensors, "official")
+
+
+def test_values_are_not_cast():
+    weight = np.ones((2, 3, 1, 1), jnp.bfloat16)
+    assert translate({"layer1.0.conv1.weight": weight}, "official")["stages.0.0.conv1.kernel"].dtype == jnp.bfloat16

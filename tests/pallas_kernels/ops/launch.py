@@ -1,0 +1,53 @@
+"""Gradients of the operator over a mesh of all processes' devices, in a process of its own that is one of several:
+
+`python launch.py OUT`, with `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` set. Process 0 writes
+OUT, a `.npz` of `IMPLEMENTATION.ARRAY`.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from pallas_kernels.ops import xla
+from pallas_kernels.ops.arg_specs import ArgSpec
+from tests.pallas_kernels import suite
+from tests.pallas_kernels.ops.test_triton import QUICKLY, Interpreted
+
+ARG = ArgSpec("shared_filter", (4, 4, 3, 8))
+IMPLEMENTATIONS = {"xla": xla, "triton": Interpreted()}
+NAMES = ("y", "x", "spatial", "channel")
+
+
+def main() -> None:
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", 2)
+    environment = os.environ
+    jax.distributed.initialize(
+        environment["JAX_COORDINATOR_ADDRESS"],
+        num_processes=int(environment["JAX_NUM_PROCESSES"]),
+        process_id=int(environment["JAX_PROCESS_ID"]),
+    )
+    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    like_x = P("data", None, None, "model")
+    specs = (like_x, P("data"), like_x, like_x)
+    shardings = tuple(NamedSharding(mesh, spec) for spec in specs)
+    arrays = tuple(
+        jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
+        for array, sharding in zip((*ARG.arrays(), ARG.cotangent()), shardings, strict=True)
+    )
+    found = {}
+    for name, implementation in IMPLEMENTATIONS.items():
+        run = jax.jit(suite.pull_back(suite.by_module(implementation)(ARG)), out_shardings=NamedSharding(mesh, P()))
+        results = run.lower(*arrays).compile(QUICKLY)(*arrays)
+        found |= {f"{name}.{which}": np.asarray(value) for which, value in zip(NAMES, results, strict=True)}
+    if jax.process_index() == 0:
+        np.savez(Path(sys.argv[1]), **found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The Triton kernels compute the operator: run by Pallas's interpreter, not as fast as a GPU but with its indices."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from pallas_kernels.ops import heuristics
+from pallas_kernels.ops.arg_specs import ArgSpec
+from pallas_kernels.ops.config import BlockConfig, Pass, Problem, rows_in_flight
+from pallas_kernels.ops.spec import FilterSpec
+from pallas_kernels.ops.triton import bwd, fwd
+from pallas_kernels.ops.vjp import Residuals
+from tests.pallas_kernels import suite
+
+# Programs of four patches of 2×2 (times the stride in the cotangent of x), so that few pixels have all kinds of edges.
+PATCHES, SIDE = 4, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Interpreted:
+    """The kernels as an implementation, with the heuristic's blocks or small ones.
+
+    The cotangents of the filters come from one kernel where that can be had, or from two.
+    """
+
+    small: bool = True
+    together: bool = True
+
+    def forward(self, x, spatial, channel, spec):
+        problem = Problem.of(x, spatial, channel, spec)
+        return fwd.forward(x, spatial, channel, spec, config=self._cut(problem, "forward"), interpret=True)
+
+    def backward(self, residuals: Residuals, dy, spec):
+        problem = Problem.of(*residuals, spec)
+        together = self.together and heuristics.fits_both_filters(problem)
+        passes: tuple[Pass, ...] = ("input", "filters") if together else ("input", "spatial", "channel")
+        configs: dict[Pass, BlockConfig] = {which: self._cut(problem, which) for which in passes}
+        return bwd.backward(residuals, dy, spec, configs=configs, interpret=True)
+
+    def _cut(self, problem: Problem, which: Pass) -> BlockConfig:
+        config = heuristics.heuristic(problem, which)
+        if not self.small:
+            return config
+        step = problem.spec.stride if which == "input" else 1
+        side, chunks = SIDE * step, 2 if which == "channel" else 1
+        rows = side
+        if which == "filters":  # so that its loop over rows runs twice
+            rows = rows_in_flight(problem.spec) + 2
+        return dataclasses.replace(config, patches=PATCHES, rows=rows, columns=side, chunks=chunks)
+
+
+SMALL, WHOLE = (suite.by_module(Interpreted(small)) for small in (True, False))
+APART = suite.by_module(Interpreted(together=False))
+TILE = ArgSpec("tile", (1, 2 * SIDE, 2 * SIDE, 4))  # and a block of four channels, for these are all that it has
+
+# What the interpreter makes of a kernel is long and runs for milliseconds: it is compiled as fast as can be.
+QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 0}
+if jax.__version_info__ < (0, 11):
+    QUICKLY["xla_cpu_use_fusion_emitters"] = False  # later versions have no others, and no such option
+else:
+    QUICKLY["xla_disable_hlo_passes"] = "fusion,cpu-instruction-fusion"
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """One NaN row behind every array: a read outside, before or behind, is clamped onto it."""
+
+    def pixel_rows(*arrays):
+        return tuple(
+            None if a is None else jnp.concatenate([a, jnp.full((1, a.shape[1]), jnp.nan, a.dtype)])
+            for a in original(*arrays)
+        )
+
+    original = fwd.pixel_rows
+    monkeypatch.setattr(fwd, "pixel_rows", pixel_rows)
+    monkeypatch.setattr(bwd, "pixel_rows", pixel_rows)
+
+
+@pytest.mark.parametrize("arg", [*suite.HARD_CASES, *suite.LARGE_KERNELS], ids=lambda arg: arg.name)
+def test_values_and_cotangents_equal_the_loop_and_nothing_outside_is_read(arg, poisoned):
+    suite.check(SMALL, arg, compiler_options=QUICKLY)
+
+
+@pytest.mark.parametrize("kernels", [SMALL, APART], ids=["together", "apart"])
+@pytest.mark.parametrize("arg", suite.neighbours(TILE), ids=lambda arg: arg.name)
+def test_sizes_one_below_at_and_one_above_a_tile_equal_the_loop(kernels, arg, poisoned):
+    suite.check(kernels, arg, compiler_options=QUICKLY)
+
+
+@pytest.mark.parametrize("kernels", [SMALL, APART], ids=["together", "apart"])
+@pytest.mark.parametrize("dtypes", [d for d in suite.MIXED_DTYPES if "float64" not in d], ids="-".join)
+def test_any_dtypes_are_summed_wide_and_rounded_once(kernels, dtypes, poisoned):
+    suite.check(kernels, ArgSpec("dtypes", (2, 5, 4, 6), groups=2), dtypes, compiler_options=QUICKLY)
+
+
+@pytest.mark.parametrize(
+    "arg", [ArgSpec("filter", (2, 9, 5, 20), groups=2), ArgSpec("upsample", (1, 3, 5, 12), FilterSpec(3, scale=2))]
+)
+def test_blocks_of_the_size_that_runs_equal_the_loop(arg, poisoned):
+    suite.check(WHOLE, arg, compiler_options=QUICKLY)
+
+
+@settings(
+    max_examples=12,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # the poison is the same for every example
+)
+@given(drawn=suite.arg_specs(kernel_sizes=(1, 3), float64=False))
+def test_any_options_equal_the_loop(drawn, poisoned):
+    arg, dtypes = drawn
+    suite.check(SMALL, arg, dtypes, compiler_options=QUICKLY)

@@ -1,0 +1,45 @@
+"""The portable implementation holds little beside its arguments and results."""
+
+from typing import Any
+
+import jax
+import pytest
+
+from pallas_kernels.ops.arg_specs import ArgSpec
+from pallas_kernels.ops.spec import FilterSpec
+from tests.pallas_kernels import suite
+
+ROWS = (
+    ArgSpec("kernel_7", (4, 32, 32, 64), FilterSpec(7)),
+    ArgSpec("involution_7", (4, 32, 32, 64), FilterSpec(7), groups=4, channel=False),
+    ArgSpec("depthwise_7", (4, 32, 32, 64), FilterSpec(7), groups=None),
+    ArgSpec("kernel_3_add", (4, 32, 32, 64), FilterSpec(3, combine="add")),
+    ArgSpec("stride_2", (4, 32, 32, 64), FilterSpec(7, stride=2)),
+    ArgSpec("scale_2", (4, 16, 16, 64), FilterSpec(5, scale=2)),
+)
+
+
+def temporary_bytes(function, *arguments):
+    memory: Any = jax.jit(function).lower(*arguments).compile().memory_analysis()
+    return memory.temp_size_in_bytes
+
+
+def size(*structs):
+    return sum(struct.size * struct.dtype.itemsize for struct in structs if struct is not None)
+
+
+@pytest.mark.parametrize("arg", ROWS, ids=lambda arg: arg.name)
+def test_the_forward_pass_holds_little_beside_the_padded_image(arg):
+    batch, height, width, channels = arg.x
+    padded = batch * (height + 2 * arg.spec.reach) * (width + 2 * arg.spec.reach) * channels * 4
+    rearranged = size(arg.structs()[1]) if arg.spec.scale > 1 else 0  # the sub-pixels of the spatial filter
+    assert temporary_bytes(suite.by_name("xla")(arg), *arg.structs()) < padded + rearranged + 4096
+
+
+@pytest.mark.parametrize("arg", ROWS, ids=lambda arg: arg.name)
+def test_the_backward_pass_never_holds_every_tap_of_every_channel(arg):
+    inputs, dy = arg.structs(), jax.ShapeDtypeStruct(arg.output_shape(), "float32")
+    temporary = temporary_bytes(suite.pull_back(suite.by_name("xla")(arg)), *inputs, dy)
+    every_tap_of_every_channel = arg.spec.taps * size(dy)
+    assert temporary < every_tap_of_every_channel / 2
+    assert temporary < 3 * (2 * size(*inputs) + size(dy))  # of the inputs, their cotangents and dy

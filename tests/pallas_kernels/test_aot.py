@@ -1,0 +1,122 @@
+"""The kernels fit the GPUs they are for: facts of their machine code, without a GPU."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+
+from pallas_kernels import aot
+from pallas_kernels.ops.arg_specs import ARG_SPECS, RESNET50, ArgSpec
+from pallas_kernels.ops.kernel_table import kernel_rows
+from pallas_kernels.ops.spec import FilterSpec
+from pallas_kernels.ops.triton import fwd
+from tests.aot import ENVIRONMENT, PLUGIN, needs_plugin, needs_triton, uninstall
+
+NAMES = ("resnet50_14x14x512_stride2", "resnet50_7x7x512", "carafe_p5", "ddf_up_p5")
+DEPTHWISE = ArgSpec("depthwise", (8, 14, 14, 64), groups=None)
+LOOPED = ArgSpec("looped", (8, 14, 14, 64), FilterSpec(7), groups=4, channel=False)
+
+
+@needs_triton
+@pytest.mark.parametrize("device", ["h200", "a100"])
+@pytest.mark.parametrize("arg", [*map(ARG_SPECS.get, NAMES), LOOPED, DEPTHWISE], ids=lambda arg: arg.name)
+def test_no_kernel_spills_or_needs_a_stack(arg, device):
+    for row in kernel_rows(aot.DEVICES[device], arg, jnp.bfloat16):
+        assert (row.spill_bytes, row.stack_bytes) == (0, 0), row
+        assert row.registers <= 255, row
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["h200", "a100"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("arg", ARG_SPECS.values(), ids=lambda arg: arg.name)
+def test_no_kernel_of_a_network_spills(arg, dtype, device):
+    for row in kernel_rows(aot.DEVICES[device], arg, jnp.dtype(dtype)):
+        assert (row.spill_bytes, row.stack_bytes) == (0, 0), row
+
+
+@needs_triton
+@pytest.mark.parametrize("device", ["h200", "a100"])
+@pytest.mark.parametrize(
+    "arg", [*RESNET50, *map(ARG_SPECS.get, ("fpn_p2", "fpn_p6", "poster_7"))], ids=lambda arg: arg.name
+)
+def test_the_forward_pass_takes_at_most_30_instructions_per_output_and_loads_128_bits_at_a_time(arg, device):
+    x, spatial, channel = arg.structs(jnp.bfloat16)
+    assert x is not None
+    [kernel] = aot.triton_kernels(lambda *inputs: fwd.forward(*inputs, arg.spec), x, spatial, channel)
+    used = aot.resources(kernel, aot.DEVICES[device])
+    config = fwd.choose(fwd.Problem.of(x, spatial, channel, arg.spec), "forward")
+    outputs = config.patches * config.rows * config.columns * config.channels
+    assert (used.spill_bytes, used.stack_bytes) == (0, 0)
+    assert used.executed(()) * 32 * kernel.warps / outputs <= 30
+    # What is not channel-contiguous is the spatial filter: one value per position and tap.
+    narrow = sum(count for opcode, count in used.loads.items() if "128" not in opcode.split("."))
+    assert narrow == config.rows * config.columns * arg.spec.taps
+
+
+@pytest.fixture(scope="module")
+def programs():
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("programs.py")],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@needs_plugin
+@pytest.mark.parametrize("mode", ["auto", "explicit", "shard_map"])
+@pytest.mark.parametrize("split", ["samples", "channels", "both"])
+def test_eight_gpus_exchange_nothing_but_the_cotangent_of_a_shared_filter(programs, mode, split):
+    forward, both = (programs[f"{mode} {split} {name}"] for name in ("forward", "both"))
+    assert set(forward["collectives"].values()) == {0}
+    assert forward["kernels"]["__gpu$xla.gpu.triton"] == 1
+    assert forward["bytes_per_device"]["temporaries"] == 0
+    reduced = both["collectives"].pop("all_reduce")
+    assert set(both["collectives"].values()) == {0}
+    assert reduced == (0 if split == "samples" else 1)
+    assert both["kernels"]["__gpu$xla.gpu.triton"] == 3
+
+
+ASSEMBLY = """
+.text.kernel:
+        /*0000*/                   LDG.E.128 R0, desc[UR4][R2.64] ;
+.L_x_0:
+        /*0010*/                   FADD R0, R0, R1 ;
+.L_x_1:
+        /*0020*/              @!P0 FMUL R0, R0, R1 ;
+        /*0030*/               @P1 BRA `(.L_x_1) ;
+        /*0040*/               @P0 BRA `(.L_x_0) ;
+        /*0050*/                   LDG.E.U16 R0, desc[UR4][R2.64+0x2] ;
+        /*0060*/                   EXIT ;
+.L_x_2:
+        /*0070*/                   BRA `(.L_x_2) ;
+        /*0080*/                   NOP ;
+"""
+
+
+def test_instructions_are_counted_as_often_as_their_loops_run():
+    instructions, loops = aot._parse(ASSEMBLY)
+    assert instructions == ("LDG.E.128", "FADD", "FMUL", "BRA", "BRA", "LDG.E.U16", "EXIT", "BRA")
+    assert loops == ((1, 4), (2, 3))
+    used = aot.Resources(16, 0, 0, 0, instructions, loops)
+    assert used.executed((10, 5)) == 4 + 10 * 2 + 10 * 5 * 2
+    assert used.vector_load_share == 16 / 18
+    once = aot.Resources(16, 0, 0, 0, instructions, ())  # the compiler wrote the loops out
+    assert once.executed((10, 5)) == len(instructions)
+
+
+def test_a_missing_compiler_is_named(monkeypatch):
+    uninstall(monkeypatch, "triton", *PLUGIN)
+    kernel = aot.TritonKernel("name", "code", 4, 1, 1)
+    with pytest.raises(NotImplementedError, match="pip install triton"):
+        aot.resources(kernel, aot.DEVICES["h200"])
+    with pytest.raises(NotImplementedError, match="jax-cuda13-plugin=="):
+        aot.devices(aot.DEVICES["h200"], 8)
