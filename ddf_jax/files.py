@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ddf_jax.training.errors import RunError
+from ddf_jax.errors import UserError
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -28,7 +28,7 @@ def make_writable(directory: Path) -> None:
     """Creates `directory` where it is missing and tries that files can be written there.
 
     Raises:
-        RunError: they cannot.
+        UserError: they cannot.
     """
     probe = directory / ".writable"
     try:
@@ -37,6 +37,6 @@ def make_writable(directory: Path) -> None:
         probe.unlink()
     except OSError as error:
         reason = error.strerror or error
-        raise RunError(
+        raise UserError(
             f"Cannot write to the run's folder {directory}: {reason}. Choose another with --workdir."
         ) from None

@@ -30,7 +30,7 @@ RULES = {
     "pallas_kernels": rule("jax numpy"),
     "pallas_kernels.aot": rule("jax numpy", lazily="jaxlib.mlir jaxlib.triton triton"),
     "ddf_jax": rule(),
-    "ddf_jax.files": rule("ddf_jax.training"),
+    "ddf_jax.files": rule("ddf_jax.errors"),
     "ddf_jax.functional": rule("jax flax numpy pallas_kernels"),
     "ddf_jax.layers": rule("jax flax numpy pallas_kernels ddf_jax.functional"),
     "ddf_jax.checkpoints": rule("jax flax numpy safetensors", lazily="ddf_jax.models torch"),
@@ -38,8 +38,8 @@ RULES = {
     "ddf_jax.analysis": rule("jax flax numpy pallas_kernels ddf_jax.layers ddf_jax.models"),
     "ddf_jax.data": rule("numpy PIL absl grain h5py sklearn tensorflow_datasets"),
     "ddf_jax.training": rule(
-        "jax flax numpy optax orbax matplotlib tensorboardX tqdm ddf_jax.files ddf_jax.functional ddf_jax.models "
-        "ddf_jax.data",
+        "jax flax numpy optax orbax matplotlib tensorboardX tqdm ddf_jax.errors ddf_jax.files ddf_jax.functional "
+        "ddf_jax.models ddf_jax.data",
         lazily="pallas_kernels",
     ),
     "ddf_jax.recipes": rule("ddf_jax.data ddf_jax.training"),

@@ -1,11 +1,10 @@
 """How a run can end early. Each message is one line, what happened and what to do, which the command line prints."""
 
+from ddf_jax.errors import UserError
 
-class RunError(ValueError):
-    """A run that cannot start, go on or be read."""
 
-    exit_status = 2
-    """What the process returns to the shell: 2 is wrong use."""
+class RunError(UserError):
+    """A run that cannot start, resume or be read."""
 
 
 class NonFiniteError(RunError):

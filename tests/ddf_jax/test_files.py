@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from ddf_jax import files
-from ddf_jax.training.errors import RunError
+from ddf_jax.errors import UserError
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -27,7 +27,7 @@ def test_json_holds_no_nan(tmp_path: Path):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path):
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match=r"Cannot write to the run's folder .*/file/run: .*--workdir"):
+    with pytest.raises(UserError, match=r"Cannot write to the run's folder .*/file/run: .*--workdir"):
         files.make_writable(tmp_path / "file" / "run")
     files.make_writable(tmp_path / "new" / "run")
     assert list((tmp_path / "new" / "run").iterdir()) == []
