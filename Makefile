@@ -1,10 +1,11 @@
-# `make train` and `make test` need only Python ≥ 3.11 and make: they create what they run in.
+# Every target needs only Python >= 3.11 and make: it creates the environment that it runs in.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+PYTEST := $(BIN)/python -m pytest
+PARALLEL := --numprocesses=2 --dist=loadfile
 
-.PHONY: train zoo depth test test-torch test-slow check format clean
+.PHONY: train zoo depth check test test-torch test-slow format clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.installed
@@ -19,28 +20,28 @@ zoo: train
 	$(BIN)/python -m experiments.compare --write experiments/results \
 		runs/digits runs/digits_plain runs/digits_rednet runs/digits_binet runs/digits_dcdc
 
-# Half of each batch on a device of its own keeps two cores busier than threads within an operation.
+# One device per core keeps two cores busier than threads within an operation.
 depth: export JAX_NUM_CPU_DEVICES ?= 2
 depth: $(VENV)/.installed
 	$(BIN)/ddf train joint_depth_4x
 	$(BIN)/ddf train joint_depth_4x_pac_net
 	$(BIN)/python -m experiments.depth --also validation runs/joint_depth_4x runs/joint_depth_4x_pac_net
 
-test: $(VENV)/.installed-aot
-	PYTHONPATH=$(abspath $(VENV)/aot) $(PYTEST)
-
-test-torch: $(VENV)/.installed-torch
-	$(PYTEST) tests/torch
-
-test-slow: $(VENV)/.installed-torch $(VENV)/.installed-aot
-	PYTHONPATH=$(abspath $(VENV)/aot) $(PYTEST) --dist=load -m slow  # most of them lie in one file
-	$(PYTEST) --numprocesses=1 -m slow tests/torch  # up to 11 GB in a process
-
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(PYTEST)
+	$(PYTEST) --doctest-modules ddf_jax pallas_kernels experiments
+
+test: $(VENV)/.installed-aot
+	PYTHONPATH=$(abspath $(VENV)/aot) $(PYTEST) $(PARALLEL)
+
+test-torch: $(VENV)/.installed-torch
+	$(PYTEST) $(PARALLEL) tests/torch
+
+test-slow: $(VENV)/.installed-torch $(VENV)/.installed-aot
+	PYTHONPATH=$(abspath $(VENV)/aot) $(PYTEST) $(PARALLEL) --dist=load -m slow  # most of them lie in one file
+	$(PYTEST) -m slow tests/torch  # up to 11 GB in a process
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
@@ -55,22 +56,22 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml
-	$(BIN)/pip install --quiet --editable .
+	$(BIN)/pip install --quiet --editable '.[train]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
-# What compiles for a GPU that is not there, 420 MB, in a folder that only the tests look into: elsewhere JAX would
-# look for that GPU. Where it is not offered, its tests say so and are skipped.
+# The compilers of a GPU target, 420 MB, in a folder that only the tests see: elsewhere JAX would look for a GPU.
+# Where they cannot be installed, the tests of machine code are skipped.
 $(VENV)/.installed-aot: $(VENV)/.installed-dev
 	version=`$(BIN)/python -c 'import jax; print(jax.__version__)'` && $(BIN)/pip install --quiet --no-deps \
 		--target $(VENV)/aot triton jax-cuda13-plugin==$$version jax-cuda13-pjrt==$$version || \
 		echo "The tests of machine code will be skipped." >&2
 	touch $@
 
-# Python 3.11 gets this project's tested version of torch; others take what their index offers.
+# Python 3.11 gets the version of torch that this project is tested with.
 $(VENV)/.installed-torch: $(VENV)/.installed-dev
 	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; \
 		then $(BIN)/pip install --quiet torch==2.13.0; else $(BIN)/pip install --quiet torch; fi
