@@ -8,6 +8,8 @@ from pathlib import Path
 import jax
 import pytest
 
+from tests.compilation import optimized_environment
+
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs: pip install triton")
 needs_plugin = pytest.mark.skipif(
     importlib.util.find_spec("jax_cuda13_plugin") is None,
@@ -15,7 +17,7 @@ needs_plugin = pytest.mark.skipif(
 )
 
 # Of a process of its own, because what JAX's CUDA plugin needs must be set before JAX starts.
-ENVIRONMENT = os.environ | {
+ENVIRONMENT = optimized_environment() | {
     "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
     "JAX_PLATFORMS": "cpu",
 }

@@ -6,6 +6,9 @@ from pathlib import Path
 import jax
 import pytest
 
+from tests import compilation
+
+compilation.configure()
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -125,11 +125,6 @@ def drawn(config: ResNetConfig):
     return structure, jax.tree.map(draw, parameters), nnx.map_state(fill, rest)
 
 
-def compiled(function, *arguments):
-    """The function, compiled to run once: what LLVM would gain costs more than it saves."""
-    return jax.jit(function).lower(*arguments).compile(compiler_options={"xla_backend_optimization_level": 0})
-
-
 @functools.cache  # deep and shallow members of a family are the same when short
 def gradients_of(config: ResNetConfig) -> dict[tuple, np.ndarray]:
     structure, parameters, rest = drawn(config)
@@ -142,7 +137,7 @@ def gradients_of(config: ResNetConfig) -> dict[tuple, np.ndarray]:
         return (logits * jnp.arange(1.0, 11.0).reshape(2, 5)).sum()
 
     arguments = parameters, rest, images
-    gradients = compiled(jax.grad(loss), *arguments)(*arguments)
+    gradients = jax.jit(jax.grad(loss))(*arguments)
     return {path: np.asarray(gradient[...]) for path, gradient in nnx.to_flat_state(gradients)}
 
 
@@ -207,7 +202,7 @@ def test_bfloat16_model_keeps_float32_parameters_and_is_close():
             model.eval()
             return model(images)
 
-        logits[dtype] = compiled(evaluate, parameters, rest, images)(parameters, rest, images)
+        logits[dtype] = jax.jit(evaluate)(parameters, rest, images)
     assert logits[jnp.bfloat16].dtype == jnp.bfloat16
     exact = np.asarray(logits[jnp.float32])
     np.testing.assert_allclose(logits[jnp.bfloat16].astype(jnp.float32), exact, atol=0.1 * np.abs(exact).max())

@@ -20,6 +20,7 @@ from ddf_jax.training import checkpoint, loop
 from ddf_jax.training.errors import RunError
 from ddf_jax.training.mesh import initialize_processes
 from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
+from tests import compilation
 
 TINY = Recipe(
     name="tiny",
@@ -97,6 +98,7 @@ def main() -> int:
     parser.add_argument("--signal")
     parser.add_argument("--at")
     arguments = parser.parse_args()
+    compilation.configure()
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")

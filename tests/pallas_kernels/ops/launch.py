@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from pallas_kernels.ops import xla
 from pallas_kernels.ops.arg_specs import ArgSpec
+from tests import compilation
 from tests.pallas_kernels import suite
 from tests.pallas_kernels.ops.test_triton import QUICKLY, Interpreted
 
@@ -24,6 +25,7 @@ NAMES = ("y", "x", "spatial", "channel")
 
 
 def main() -> None:
+    compilation.configure()
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 2)
     environment = os.environ

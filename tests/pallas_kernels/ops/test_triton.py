@@ -57,12 +57,12 @@ SMALL, WHOLE = (suite.by_module(Interpreted(small)) for small in (True, False))
 APART = suite.by_module(Interpreted(together=False))
 TILE = ArgSpec("tile", (1, 2 * SIDE, 2 * SIDE, 4))  # and a block of four channels, for these are all that it has
 
-# What the interpreter makes of a kernel is long and runs for milliseconds: it is compiled as fast as can be.
-QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 0}
-if jax.__version_info__ < (0, 11):
-    QUICKLY["xla_cpu_use_fusion_emitters"] = False  # later versions have no others, and no such option
-else:
-    QUICKLY["xla_disable_hlo_passes"] = "fusion,cpu-instruction-fusion"
+# An interpreted kernel is a long program that runs for milliseconds: it is compiled without fusion.
+QUICKLY: dict[str, Any] = (
+    {"xla_cpu_use_fusion_emitters": False}  # later versions have no other emitters, and no such option
+    if jax.__version_info__ < (0, 11)
+    else {"xla_disable_hlo_passes": "fusion,cpu-instruction-fusion"}
+)
 
 
 @pytest.fixture

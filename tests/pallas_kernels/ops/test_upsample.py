@@ -12,6 +12,7 @@ import pytest
 from pallas_kernels import aot, dynamic_filter
 from pallas_kernels.ops.arg_specs import ArgSpec
 from pallas_kernels.ops.spec import FilterSpec
+from tests.compilation import OPTIMIZED
 from tests.pallas_kernels import suite
 
 CASES = (
@@ -25,9 +26,8 @@ CASES = (
 
 
 def compiled(function, *arrays):
-    """Gives value and cotangents as float64 arrays, None for a filter that is None. Compiled to run a few times."""
-    program = jax.jit(suite.pull_back(function)).lower(*arrays)
-    run = program.compile(compiler_options={"xla_backend_optimization_level": 0})
+    """Gives value and cotangents as float64 arrays, None for a filter that is None."""
+    run = jax.jit(suite.pull_back(function)).lower(*arrays).compile()
     return lambda *arrays: jax.tree.map(np.float64, run(*arrays))
 
 
@@ -93,7 +93,8 @@ def rearrangements(program, size):
 
 def test_the_compiled_program_neither_stacks_nor_shuffles_outputs():
     structs, size = WIDE.structs(), math.prod(WIDE.output_shape())
-    forward, literal = (jax.jit(f).lower(*structs).compile() for f in (WIDE.call, functools.partial(stacked, WIDE)))
+    functions = (WIDE.call, functools.partial(stacked, WIDE))
+    forward, literal = (jax.jit(function).lower(*structs).compile(OPTIMIZED) for function in functions)
     assert rearrangements(forward, size) == set()
     assert {"concatenate", "transpose"} <= rearrangements(literal, size)
 
@@ -101,7 +102,7 @@ def test_the_compiled_program_neither_stacks_nor_shuffles_outputs():
 def test_the_gradient_unshuffles_nothing_either():
     structs = *WIDE.structs(), jax.ShapeDtypeStruct(WIDE.output_shape(), jnp.float32)
     size = math.prod(WIDE.output_shape())
-    backward = jax.jit(suite.pull_back(WIDE.call)).lower(*structs).compile()
+    backward = jax.jit(suite.pull_back(WIDE.call)).lower(*structs).compile(OPTIMIZED)
     assert rearrangements(backward, size) == set()
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from pallas_kernels.ops.arg_specs import ArgSpec
 from pallas_kernels.ops.spec import FilterSpec
+from tests.compilation import OPTIMIZED
 from tests.pallas_kernels import suite
 
 ROWS = (
@@ -20,7 +21,7 @@ ROWS = (
 
 
 def temporary_bytes(function, *arguments):
-    memory: Any = jax.jit(function).lower(*arguments).compile().memory_analysis()
+    memory: Any = jax.jit(function).lower(*arguments).compile(OPTIMIZED).memory_analysis()
     return memory.temp_size_in_bytes
 
 
