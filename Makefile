@@ -5,7 +5,10 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses=2 --dist=loadfile
 
-.PHONY: train zoo depth check test test-torch test-slow format clean
+# What depends on the version of JAX.
+NEWEST := tests/pallas_kernels tests/ddf_jax/training tests/test_imports.py tests/test_packaging.py
+
+.PHONY: train zoo depth check test test-newest test-torch test-slow format clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.installed
@@ -35,6 +38,9 @@ check: $(VENV)/.installed-dev
 
 test: $(VENV)/.installed-aot
 	PYTHONPATH=$(abspath $(VENV)/aot) $(PYTEST) $(PARALLEL)
+
+test-newest: $(VENV)/.installed-aot
+	PYTHONPATH=$(abspath $(VENV)/aot) $(PYTEST) $(PARALLEL) $(NEWEST)
 
 test-torch: $(VENV)/.installed-torch
 	$(PYTEST) $(PARALLEL) tests/torch
