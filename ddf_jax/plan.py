@@ -33,7 +33,7 @@ def plan(recipe: Recipe, *, device: str = "h200", devices: int = 8) -> dict[str,
         raise ValueError(f"`device` must be one of {sorted(aot.DEVICES)}, got {device!r}.")
     if devices < 1:
         raise ValueError(f"`devices` must be at least 1, got {devices}.")
-    mesh = data_mesh(aot.devices(aot.DEVICES[device], devices))
+    mesh = data_mesh(aot.compile_only_devices(aot.DEVICES[device], devices))
     check_batch_size(recipe.batch_size, mesh)
     info = _data_info(recipe)
     learning_rate = learning_rate_schedule(recipe.optimizer, make_plan(recipe, info), recipe.batch_size)
@@ -48,7 +48,7 @@ def plan(recipe: Recipe, *, device: str = "h200", devices: int = 8) -> dict[str,
         "dtype": recipe.dtype,
         "jax": jax.__version__,
     }
-    return asked | aot.summary(step)
+    return asked | aot.program_summary(step)
 
 
 def _data_info(recipe: Recipe) -> DataInfo:

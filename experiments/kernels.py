@@ -4,7 +4,6 @@ Compiles the kernels of each DDF in ResNet-50, 128 images of 224×224, and of Ta
 in bfloat16, and writes rows and a table. It needs Triton's compiler: pip install triton.
 """
 
-import dataclasses
 import datetime
 import importlib.metadata
 import sys
@@ -17,8 +16,8 @@ import jax.numpy as jnp
 
 from experiments.reports.results import write_page
 from pallas_kernels import aot
+from pallas_kernels.aot import kernel_table
 from pallas_kernels.ops.arg_specs import ARG_SPECS, RESNET50
-from pallas_kernels.ops.kernel_table import kernel_rows
 
 RESULTS = Path(__file__).parent / "results" / "kernels"
 CALLS = (*RESNET50, ARG_SPECS["fpn_p2"])
@@ -28,7 +27,7 @@ BOUNDS = ("floor_us", "instruction_bound_us")
 def main() -> int:
     device = aot.DEVICES["h200"]
     try:
-        found = [(arg, row) for arg in CALLS for row in kernel_rows(device, arg, jnp.bfloat16)]
+        found = [(arg, row) for arg in CALLS for row in kernel_table(device, arg, jnp.bfloat16)]
     except NotImplementedError as error:  # no compiler
         print(error, file=sys.stderr)
         return 2
@@ -38,8 +37,7 @@ def main() -> int:
         "versions": {"jax": jax.__version__, "triton": importlib.metadata.version("triton")},
     }
     rows = [
-        {"call": arg.name, "x": list(arg.x), "stride": arg.spec.stride, **dataclasses.asdict(row), **common}
-        for arg, row in found
+        {"call": arg.name, "x": list(arg.x), "stride": arg.spec.stride, **row.as_row(), **common} for arg, row in found
     ]
     write_page(RESULTS, "kernels", rows, table(rows))
     return 0

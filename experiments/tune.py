@@ -1,9 +1,9 @@
-"""Finds the fastest cut of each kernel on the GPU at hand, and writes it where the operator looks for it.
+"""Finds the fastest config of each kernel on the GPU in use, and writes it to the cache folder that the operator reads.
 
     python -m experiments.tune [NAME ...] [--dtypes bfloat16 float32]
 
-The names are calls of `pallas_kernels.ops.arg_specs`; by default DDF-ResNet-50's. A cut counts only if it
-gives what the portable implementation gives.
+The names are calls of `pallas_kernels.ARG_SPECS`; by default DDF-ResNet-50's. A config counts only if its values
+are those of the portable implementation.
 """
 
 import argparse
@@ -15,12 +15,14 @@ import jax
 import numpy as np
 
 from experiments.benchmarks.gpu_clock import measure_compiled
-from pallas_kernels.ops import device, heuristics, xla
+from pallas_kernels.ops import autotune, xla
 from pallas_kernels.ops.arg_specs import ARG_SPECS, RESNET50, ArgSpec
-from pallas_kernels.ops.autotune import Measure, tune
-from pallas_kernels.ops.config import BlockConfig, Pass, Problem
+from pallas_kernels.ops.autotune import Measure
+from pallas_kernels.ops.config import ArgShape, BlockConfig, KernelName
+from pallas_kernels.ops.device import current_device
+from pallas_kernels.ops.heuristics import backward_kernels
 from pallas_kernels.ops.triton import bwd, fwd
-from pallas_kernels.ops.vjp import Gradients, Residuals
+from pallas_kernels.ops.vjp import Cotangents, Residuals
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2.0**-7, "float16": 2.0**-10}  # of the largest value: sums in another order
 
@@ -32,29 +34,29 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.names) - ARG_SPECS.keys():
         parser.error(f"no calls named {sorted(unknown)}; there are: {', '.join(ARG_SPECS)}")
-    where = device.current()
-    if not where.runs_triton:
-        raise SystemExit(f"Kernels are tuned on an NVIDIA GPU from Ampere on, here is: {where.kind}.")
-    heuristics.read_measured(where.kind)  # what is there must be fit to be added to
+    device = current_device()
+    if not device.runs_triton:
+        raise SystemExit(f"Kernels are tuned on an NVIDIA GPU from Ampere on, here is: {device.kind}.")
+    autotune.read_tuned_configs(autotune.cache_folder(), device.kind)  # an unusable file fails now, not at the end
     for arg in (ARG_SPECS[name] for name in options.names):
         for dtype in options.dtypes:
-            problem = Problem.of(*arg.structs(dtype), arg.spec)
-            for which in ("forward", *heuristics.gradient_passes(problem)):
+            shape = ArgShape.of(*arg.structs(dtype), arg.spec)
+            for kernel in ("fwd", *backward_kernels(shape)):
                 try:
-                    found = tune(problem, which, measure_of(arg, dtype, which))
-                except RuntimeError as error:  # nothing works: the others go on
-                    print(f"{arg.name} {dtype} {which}: {error}", flush=True)
+                    found = autotune.autotune(shape, kernel, measure_of(arg, dtype, kernel))
+                except RuntimeError as error:  # every config fails: continue with the others
+                    print(f"{arg.name} {dtype} {kernel}: {error}", flush=True)
                     continue
-                heuristics.write_measured(where.kind, {(problem, which): found.best})  # what is found is kept at once
+                autotune.write_tuned_configs(device.kind, {(shape, kernel): found.best})  # at once: a run may be killed
                 print(
-                    f"{arg.name} {dtype} {which}: {1e6 * found.seconds:.1f} µs, the heuristic's cut "
+                    f"{arg.name} {dtype} {kernel}: {1e6 * found.seconds:.1f} µs, the heuristic's config "
                     f"{1e6 * found.heuristic_seconds:.1f}, {found.failed} of {found.tried} failed",
                     flush=True,
                 )
 
 
-def measure_of(arg: ArgSpec, dtype: str, which: Pass, *, interpret: bool = False) -> Measure:
-    """How one kernel of a call is measured.
+def measure_of(arg: ArgSpec, dtype: str, kernel: KernelName, *, interpret: bool = False) -> Measure:
+    """The measure of one kernel of a call.
 
     Args:
       interpret: on a CPU, for tests.
@@ -62,31 +64,31 @@ def measure_of(arg: ArgSpec, dtype: str, which: Pass, *, interpret: bool = False
     x, spatial, channel = jax.device_put(arg.arrays(dtype=dtype))
     inputs, dy = Residuals(x, spatial, channel), jax.device_put(arg.cotangent(dtype=dtype))
 
-    def cotangents(which: Pass, gradients: Gradients) -> Any:
-        of_filters = {"spatial": gradients.spatial, "channel": gradients.channel}
-        return {"input": gradients.x, **of_filters, "filters": of_filters}[which]  # what is not there is not computed
+    def of_kernel(found: Cotangents) -> Any:
+        """Its own cotangents: XLA removes the kernels of the others."""
+        filters = {"dspatial": found.spatial, "dchannel": found.channel}
+        return {"dx": found.x, **filters, "dfilters": filters}[kernel]
 
-    def kernel(cut: BlockConfig) -> Callable[..., Any]:
+    def with_config(config: BlockConfig) -> Callable[..., Any]:
         def forward(inputs: Residuals, dy: jax.Array) -> jax.Array:
-            return fwd.forward(*inputs, arg.spec, config=cut, interpret=interpret)
+            return fwd.forward(*inputs, arg.spec, config=config, interpret=interpret)
 
         def cotangent(inputs: Residuals, dy: jax.Array) -> Any:
-            gradients = bwd.backward(inputs, dy, arg.spec, configs={which: cut}, interpret=interpret)
-            return cotangents(which, gradients)
+            return of_kernel(bwd.backward(inputs, dy, arg.spec, configs={kernel: config}, interpret=interpret))
 
-        return forward if which == "forward" else cotangent
+        return forward if kernel == "fwd" else cotangent
 
     def as_numpy(results: Any) -> list[np.ndarray]:
         return [np.asarray(leaf).astype(np.float32) for leaf in jax.tree.leaves(results)]
 
     def portable(inputs: Residuals, dy: jax.Array) -> Any:
         y = xla.forward(*inputs, arg.spec)
-        return y if which == "forward" else cotangents(which, xla.backward(inputs, dy, arg.spec))
+        return y if kernel == "fwd" else of_kernel(xla.backward(inputs, dy, arg.spec))
 
     expected = as_numpy(jax.jit(portable)(inputs, dy))
 
-    def measure(cut: BlockConfig) -> float:
-        compiled = jax.jit(kernel(cut)).lower(inputs, dy).compile()
+    def measure(config: BlockConfig) -> float:
+        compiled = jax.jit(with_config(config)).lower(inputs, dy).compile()
         for found, wanted in zip(as_numpy(compiled(inputs, dy)), expected, strict=True):
             error, allowed = np.abs(found - wanted).max(), TOLERANCE[dtype] * np.abs(wanted).max()
             if not error <= allowed:

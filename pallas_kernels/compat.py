@@ -12,9 +12,9 @@ def varying_axes(*arrays: Array | None) -> frozenset[str]:
 
 
 def kernel_output(shape: tuple[int, ...], dtype: DTypeLike, like: Array) -> jax.ShapeDtypeStruct:
-    """What `pl.pallas_call` gives: inside `jax.shard_map` it varies over the axes that `like` varies over.
+    """The `out_shape` of a `pl.pallas_call` whose output varies over the same axes of `jax.shard_map` as `like`.
 
-    It must be said, because `pl.pallas_call` does not look into its kernel.
+    `pl.pallas_call` does not infer the varying axes from its kernel.
     """
     return jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=jax.typeof(like).manual_axis_type)
 
@@ -22,7 +22,7 @@ def kernel_output(shape: tuple[int, ...], dtype: DTypeLike, like: Array) -> jax.
 def varying_like(value: Array, *others: Array | None) -> Array:
     """Marks `value` as varying over every mesh axis that any of `others` varies over: itself outside `jax.shard_map`.
 
-    Its transpose sums over those axes, as the cotangent of a value that all devices share must be.
+    Its transpose sums over those axes, because all devices contribute to the cotangent of a shared value.
     """
     missing = tuple(sorted(varying_axes(*others) - varying_axes(value)))
     return jax.lax.pcast(value, missing, to="varying") if missing else value

@@ -1,4 +1,4 @@
-"""For tests that compile for a GPU that is not there; `make test` brings what they need where it is offered."""
+"""Requirements of tests of ahead-of-time compilation for a GPU target; `make test` installs them where available."""
 
 import importlib.util
 import os
@@ -16,7 +16,7 @@ needs_plugin = pytest.mark.skipif(
     reason=f"needs: pip install jax-cuda13-plugin=={jax.__version__} jax-cuda13-pjrt=={jax.__version__}",
 )
 
-# Of a process of its own, because what JAX's CUDA plugin needs must be set before JAX starts.
+# Of a separate process: JAX's CUDA plugin reads its settings when JAX starts.
 ENVIRONMENT = optimized_environment() | {
     "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
     "JAX_PLATFORMS": "cpu",
@@ -24,7 +24,7 @@ ENVIRONMENT = optimized_environment() | {
 
 
 def uninstall(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
-    """For a test, importing these fails as if they were not installed."""
+    """Makes imports of these packages fail for a test, as if they were not installed."""
     for package in packages:
         monkeypatch.setitem(sys.modules, package, None)
 

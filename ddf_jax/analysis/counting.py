@@ -23,7 +23,7 @@ import jax
 from flax import nnx
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, jaxprs_in_params
 
-from pallas_kernels.ops import vjp
+from pallas_kernels import dynamic_filter_taps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +100,8 @@ def _equation(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
     if name in _COSTS:
         return _COSTS[name](equation, origins)
     inner = list(jaxprs_in_params(equation.params))
-    if name == "custom_vjp_call" and _is_of(inner[0], vjp.apply):
-        return _dynamic_filter(equation)
+    if (taps := dynamic_filter_taps(equation)) is not None:
+        return Macs(_size(equation.outvars[0]) * taps, 0)
     if name == "jit" and _is_of(inner[0], jax.image.resize):
         return _resizing(equation)
     # The inputs of an inner program are the last ones of its equation (a `cond` has its index before them).
@@ -112,13 +112,6 @@ def _equation(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
         raise NotImplementedError("MACs in a `jax.lax.while_loop` cannot be counted; use `scan` or `fori_loop`.")
     rounds = equation.params["length"] if name == "scan" else 1
     return Macs(*(rounds * macs for macs in _sum(costs)))
-
-
-def _dynamic_filter(equation: JaxprEqn) -> Macs:
-    """x [B, H, W, C], then spatial [B, Ho, Wo, S², G, T] and channel [B, S², T, C], one of which may be missing."""
-    filters = _shape(equation.invars[1])
-    taps = filters[-1] if len(filters) == 6 else filters[-2]
-    return Macs(_size(equation.outvars[0]) * taps, 0)
 
 
 def _is_of(program: Jaxpr, function: Any) -> bool:

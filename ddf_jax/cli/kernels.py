@@ -9,13 +9,13 @@ import tyro
 from ddf_jax.cli.command import Result
 
 if TYPE_CHECKING:
-    from pallas_kernels.ops.arg_specs import ArgSpec
-    from pallas_kernels.ops.kernel_table import KernelRow
+    from pallas_kernels import ArgSpec
+    from pallas_kernels.aot import KernelRow
 
 
 @dataclasses.dataclass(frozen=True)
 class Kernels:
-    """Compile the GPU kernels for a GPU that need not be there, and show what their machine code takes.
+    """Compile the GPU kernels ahead of time (no GPU needed) and show the resources of their machine code.
 
     Per kernel: registers, spills and stack of a thread, shared memory of a program, the share of loaded bytes that come
     128 bits at a time, instructions per output element, and two bounds of its time: every array once over the memory
@@ -37,18 +37,17 @@ class Kernels:
     instructions_per_output, minimum_bytes, floor_us, instruction_bound_us}]`."""
 
     def run(self) -> Result:
-        from pallas_kernels.aot import DEVICES
-        from pallas_kernels.ops.kernel_table import kernel_rows
+        from pallas_kernels.aot import DEVICES, kernel_table
 
         calls, rows = _calls(self.pattern), []
-        for row in (row for arg in calls for row in kernel_rows(DEVICES[self.device], arg, self.dtype)):
+        for row in (row for arg in calls for row in kernel_table(DEVICES[self.device], arg, self.dtype)):
             if not rows:
                 print(_HEADER)
             print(_text(row), flush=True)  # as it is found: a call takes seconds
             rows.append(row)
         spilling = sum(row.spill_bytes + row.stack_bytes > 0 for row in rows)
         text = f"{len(rows)} kernels compiled for {DEVICES[self.device].name}; {spilling} of them spill."
-        return Result([dataclasses.asdict(row) for row in rows], text)
+        return Result([row.as_row() for row in rows], text)
 
 
 _HEADER = (
@@ -58,7 +57,7 @@ _HEADER = (
 
 
 def _calls(pattern: str) -> "list[ArgSpec]":
-    from pallas_kernels.ops.arg_specs import ARG_SPECS
+    from pallas_kernels import ARG_SPECS
 
     calls = [arg for name, arg in ARG_SPECS.items() if fnmatch.fnmatchcase(name, pattern)]
     if not calls:
@@ -68,7 +67,7 @@ def _calls(pattern: str) -> "list[ArgSpec]":
 
 def _text(row: "KernelRow") -> str:
     return (
-        f"{row.spec:38}{row.kernel:>8}{row.registers:10}{row.spill_bytes:6}{row.stack_bytes:6}{row.shared_bytes:7}"
+        f"{row.spec:38}{row.as_row()['kernel']:>8}{row.registers:10}{row.spill_bytes:6}{row.stack_bytes:6}{row.shared_bytes:7}"
         f"{row.vector_load_share:8.0%}{row.instructions_per_output:10.1f}{row.minimum_bytes / 1e6:9.2f}"
-        f"{row.floor_us:10.2f}{row.instruction_bound_us:10.2f}"
+        f"{row.memory_roofline_us:10.2f}{row.issue_roofline_us:10.2f}"
     )

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from pallas_kernels.ops.spec import accumulator_dtype
+from pallas_kernels import accumulator_dtype
 
 
 def global_average(x: Array) -> Array:

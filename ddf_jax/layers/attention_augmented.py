@@ -7,7 +7,7 @@ from jax import Array
 
 from ddf_jax.functional.pooling import average_pool
 from ddf_jax.layers.convolution import Conv, PointwiseConv
-from pallas_kernels.ops.spec import accumulator_dtype
+from pallas_kernels import accumulator_dtype
 
 
 class AttentionAugmentedConv(nnx.Module):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from pallas_kernels.ops.spec import accumulator_dtype
+from pallas_kernels import accumulator_dtype
 
 
 class BatchNorm(nnx.Module):

@@ -6,8 +6,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.layers.convolution import Conv, PointwiseConv
-from pallas_kernels import dynamic_upsample
-from pallas_kernels.ops.spec import accumulator_dtype
+from pallas_kernels import accumulator_dtype, dynamic_upsample
 
 
 class CARAFE(nnx.Module):

@@ -90,7 +90,7 @@ class DepthwiseCondConv(nnx.Module):
       kernel_size: K, odd.
       stride: of the filter.
       experts: how many there are.
-      implementation: of `pallas_kernels.ops`.
+      implementation: of `pallas_kernels.dynamic_filter`.
       dtype: compute dtype (default: that of x); param_dtype: storage dtype.
 
     Reference: as of `CondConv`.

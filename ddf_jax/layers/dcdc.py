@@ -123,7 +123,7 @@ class DCDC(nnx.Module):
       shared_kernel_size: k_gsi, of GSI's generated kernel.
       width_factor: λ.
       group_channels, reduction: as of `Involution`.
-      implementation: of `pallas_kernels.ops`.
+      implementation: of `pallas_kernels.dynamic_filter`.
       dtype: compute dtype (default: that of x); param_dtype: storage dtype.
 
     Raises:

@@ -7,8 +7,7 @@ from jax import Array
 
 from ddf_jax.layers.convolution import Initializer, PointwiseConv, uniform_bias, uniform_fan_in
 from ddf_jax.layers.filter_norm import FilterNorm, FilterNormalization
-from pallas_kernels import dynamic_filter
-from pallas_kernels.ops.spec import Combine, accumulator_dtype
+from pallas_kernels import Combine, accumulator_dtype, dynamic_filter
 
 
 class DDF(nnx.Module):
@@ -30,7 +29,7 @@ class DDF(nnx.Module):
       normalization: factory of the modules that normalise both filters: `FilterNorm`, `FilterBatchNorm`,
         `FilterSigmoid` or your own.
       kernel_init: of both branches' weights; biases start uniform in ±1/√fan_in, as torch's.
-      implementation: of `pallas_kernels.ops`.
+      implementation: of `pallas_kernels.dynamic_filter`.
       dtype: compute dtype (default: that of x); param_dtype: storage dtype.
 
     Raises:

@@ -9,8 +9,7 @@ from jax import Array
 from ddf_jax.layers.convolution import Conv, Initializer, PointwiseConv, uniform_fan_in
 from ddf_jax.layers.ddf import ChannelBranch
 from ddf_jax.layers.filter_norm import FilterNorm, FilterNormalization
-from pallas_kernels import dynamic_upsample
-from pallas_kernels.ops.spec import Combine
+from pallas_kernels import Combine, dynamic_upsample
 
 LINEAR_NORM: FilterNormalization = functools.partial(FilterNorm, gain=1.0)
 

@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.layers.batch_norm import BatchNorm
-from pallas_kernels.ops.spec import accumulator_dtype
+from pallas_kernels import accumulator_dtype
 
 
 class FilterNormalization(Protocol):

@@ -55,7 +55,7 @@ class Involution(nnx.Module):
       group_channels: C/G, the channels that share a filter.
       reduction: the generator has C/reduction hidden channels.
       generator: factory of what makes the filters; the paper's is `PixelGenerator`.
-      implementation: of `pallas_kernels.ops`.
+      implementation: of `pallas_kernels.dynamic_filter`.
       dtype: compute dtype (default: that of x); param_dtype: storage dtype.
 
     Raises:

@@ -6,8 +6,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.layers.convolution import Initializer, normal_fan_out, uniform_fan_in
-from pallas_kernels import dynamic_filter, dynamic_upsample
-from pallas_kernels.ops.spec import accumulator_dtype
+from pallas_kernels import accumulator_dtype, dynamic_filter, dynamic_upsample
 
 
 class PAC(nnx.Module):
@@ -25,7 +24,7 @@ class PAC(nnx.Module):
       stride, dilation: of the filter.
       learned: whether w exists; without it every tap has the weight 1 (the paper's pooling, a joint bilateral filter
         that is not normalised).
-      implementation: of `pallas_kernels.ops`.
+      implementation: of `pallas_kernels.dynamic_filter`.
       dtype: compute dtype (default: that of x); param_dtype: storage dtype.
 
     Reference: Su et al., "Pixel-Adaptive Convolutional Neural Networks", CVPR 2019, Eq. 3.

@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.layers.convolution import Conv, Initializer, uniform_bias, uniform_fan_in
-from pallas_kernels.ops.spec import accumulator_dtype
+from pallas_kernels import accumulator_dtype
 
 
 class Nearest(nnx.Module):

@@ -23,7 +23,7 @@ class DepthwiseWeightNet(nnx.Module):
       kernel_size: K, odd.
       stride: of the filter.
       reduction: the hidden layer has C/reduction units, at least 16.
-      implementation: of `pallas_kernels.ops`.
+      implementation: of `pallas_kernels.dynamic_filter`.
       dtype: compute dtype (default: that of x); param_dtype: storage dtype.
 
     Reference: Ma et al., "WeightNet: Revisiting the Design Space of Weight Networks", ECCV 2020; sizes as in its code.

@@ -12,7 +12,7 @@ from ddf_jax.models import resnet
 from ddf_jax.models.registry import register
 from ddf_jax.models.resnet import ResNetConfig
 from ddf_jax.models.slots import ChannelwiseOp, layer
-from pallas_kernels.ops.spec import Combine
+from pallas_kernels import Combine
 
 
 def with_ddf(base: ResNetConfig, **options: Any) -> ResNetConfig:

@@ -1,4 +1,4 @@
-"""The public operators: what they compute, checks of their arguments, and the choice of an implementation. No maths."""
+"""The public operators: documentation, checks of arguments, and the choice of an implementation."""
 
 import functools
 import importlib
@@ -10,18 +10,18 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from pallas_kernels.ops import device
+from pallas_kernels.ops.device import current_device
 from pallas_kernels.ops.spec import Combine, FilterSpec
 from pallas_kernels.ops.vjp import Implementation, apply
 
-# Name to module, imported on first use. Adding an implementation is adding a module and a line.
+# Name to module, imported on first use. A new implementation is a module and a line here.
 IMPLEMENTATIONS = {
     "triton": "pallas_kernels.ops.triton",
     "xla": "pallas_kernels.ops.xla",
     "reference": "pallas_kernels.ops.reference",
 }
 
-GPU_KERNELS = ("triton",)  # those for NVIDIA GPUs, the best first
+GPU_KERNELS = ("triton",)  # implementations for NVIDIA GPUs, best first
 FLOATS = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -35,14 +35,14 @@ def dynamic_filter(
     combine: Combine = "mul",
     implementation: str | None = None,
 ) -> Array:
-    r"""Filters every pixel of every channel with a filter of its own, combined from a spatial and a channel filter.
+    r"""Filters each pixel and channel with its own filter, combined from a spatial and a channel filter.
 
     .. math::
         y_{b,p,c} = \sum_t (\mathrm{spatial}_{b,p,g(c),t} \circ \mathrm{channel}_{b,t,c})\;
                     x_{b,\;\mathrm{stride}\,p + \mathrm{dilation}\,(t - \mathrm{centre}),\;c}
 
     with :math:`\circ` × for "mul" and + for "add", zeros outside the image, and the group of a channel
-    :math:`g(c) = \lfloor c G / C \rfloor`. A filter that is None is the neutral one: ``channel=None`` is Involution,
+    :math:`g(c) = \lfloor c G / C \rfloor`. A filter of None is the neutral one: ``channel=None`` is Involution,
     ``spatial=None`` a depthwise convolution with one filter per sample.
 
     Args:
@@ -53,7 +53,7 @@ def dynamic_filter(
       stride: pixels of x between neighbouring outputs.
       dilation: pixels of x between neighbouring taps.
       combine: how the two filters make one, "mul" or "add".
-      implementation: a name from `IMPLEMENTATIONS`, which runs or raises; or None, the best that runs here.
+      implementation: a name from `IMPLEMENTATIONS`, which runs or raises; None for the best that runs here.
 
     Returns:
       y [B, Ho, Wo, C] in the dtype of x.
@@ -61,14 +61,14 @@ def dynamic_filter(
     Precision: inputs are float32, bfloat16, float16 or float64 and may differ. Filters are combined and sums kept in
     float32 (in float64 where an input is), and each cotangent has the dtype of its input. Reverse-mode differentiable,
     once; forward mode is not supported. No atomics: the same inputs give the same bits. An infinity or NaN may also
-    reach cotangents of taps and groups that do not see it.
+    reach cotangents of taps and groups that do not read it.
 
     Sharding: arrays split over B, over C, or over both give an output split alike, without a collective. The backward
     pass sums the cotangent of `spatial` over the devices that share its channels.
 
     Raises:
-      ValueError: the call is wrong; the message states the rule, what was expected and what was given.
-      NotImplementedError: the named implementation cannot run this call here; the message says why.
+      ValueError: the call is wrong; the message states the rule, the expected and the given value.
+      NotImplementedError: the named implementation cannot run this call here; the message states the reason.
 
     Reference: Zhou et al., "Decoupled Dynamic Filter Networks", CVPR 2021, Eq. 2.
 
@@ -106,7 +106,7 @@ def dynamic_upsample(
     combine: Combine = "mul",
     implementation: str | None = None,
 ) -> Array:
-    r"""Upsamples by an integer factor, each of the S² sub-pixels of a pixel with a dynamic filter of its own.
+    r"""Upsamples by an integer factor, with one dynamic filter for each of the S² sub-pixels of a pixel.
 
     .. math::
         y_{b,\;S p + (i, j),\;c} = \sum_t (\mathrm{spatial}_{b,p,s,g(c),t} \circ \mathrm{channel}_{b,s,t,c})\;
@@ -151,7 +151,7 @@ def _choose(name: str | None, *inputs: Array | None) -> Implementation:
     if name is None:
         reasons = {kernels: _why_not(kernels, inputs) for kernels in GPU_KERNELS}
         name = next((kernels for kernels, reason in reasons.items() if reason is None), "xla")
-        if name == "xla" and device.current(*inputs).platform == "gpu":
+        if name == "xla" and current_device(*inputs).platform == "gpu":
             _log_once(f"dynamic_filter runs as XLA on this GPU: {' '.join(filter(None, reasons.values()))}")
     if name not in IMPLEMENTATIONS:
         raise ValueError(f"`implementation` must be None or one of {sorted(IMPLEMENTATIONS)}, got {name!r}.")
@@ -164,10 +164,10 @@ def _why_not(name: str, inputs: Sequence[Array | None]) -> str | None:
     """Why the implementation cannot run this call here, or None where it can."""
     if name not in GPU_KERNELS:
         return None
-    where = device.current(*inputs)
-    if not where.runs_triton:
-        capability = f" of compute capability {where.capability}" if where.capability else ""
-        return f"implementation={name!r} runs on NVIDIA GPUs from Ampere on, here is: {where.kind}{capability}."
+    device = current_device(*inputs)
+    if not device.runs_triton:
+        capability = f" of compute capability {device.capability}" if device.capability else ""
+        return f"implementation={name!r} runs on NVIDIA GPUs from Ampere on, here is: {device.kind}{capability}."
     if any(array is not None and array.dtype == jnp.float64 for array in inputs):
         return f"implementation={name!r} has no float64."
     return None
@@ -202,7 +202,7 @@ def _check_positive(name: str, value: int) -> None:
 
 
 def _check_common(x: Array, spatial: Array | None, channel: Array | None, dilation: int, combine: str) -> int:
-    """Checks what both operators share and returns T."""
+    """Checks the arguments that both operators share, and returns T."""
     _check_positive("dilation", dilation)
     if combine not in ("mul", "add"):
         raise ValueError(f"`combine` must be 'mul' or 'add', got {combine!r}.")

@@ -1,4 +1,4 @@
-"""Calls of the operator by name, at the shapes real networks make: for tests, tuning and benchmarks alike."""
+"""Calls of the operator by name, at the shapes of real networks, for tests, tuning and benchmarks."""
 
 import dataclasses
 import functools
@@ -24,7 +24,14 @@ DTypes = DTypeLike | tuple[DTypeLike, DTypeLike, DTypeLike]
 class ArgSpec:
     """One call of the operator, without its values. Its arrays have the shapes of `FilterSpec`.
 
-    Methods that give x, the spatial and the channel filter give None for a filter that the call does not have.
+    Methods that return x, the spatial and the channel filter return None for a filter that the call does not have.
+
+    Args:
+      name: of the call.
+      x: [B, H, W, C].
+      spec: the static options.
+      groups: G, or None for a call without a spatial filter.
+      channel: whether there is a channel filter.
 
     >>> arg = ArgSpec("small", (2, 5, 7, 4), FilterSpec(3, stride=2), groups=2)
     >>> arg.shapes()
@@ -34,10 +41,10 @@ class ArgSpec:
     """
 
     name: str
-    x: tuple[int, int, int, int]  # [B, H, W, C]
+    x: tuple[int, int, int, int]
     spec: FilterSpec = KERNEL_3
-    groups: int | None = 1  # G, or None for a call without a spatial filter
-    channel: bool = True  # whether there is a channel filter
+    groups: int | None = 1
+    channel: bool = True
 
     def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...] | None, tuple[int, ...] | None]:
         """Shapes of x, the spatial and the channel filter."""
@@ -53,12 +60,16 @@ class ArgSpec:
         scale = self.spec.scale
         return batch, scale * self.spec.grid_size(height), scale * self.spec.grid_size(width), channels
 
+    def output_struct(self, dtype: DTypes = jnp.float32) -> jax.ShapeDtypeStruct:
+        """y and its cotangent, to trace and compile with."""
+        return jax.ShapeDtypeStruct(self.output_shape(), _one_each(dtype)[0])
+
     def structs(self, dtype: DTypes = jnp.float32) -> tuple[Any, Any, Any]:
         """`jax.ShapeDtypeStruct`s to trace and compile with."""
         return self._each(jax.ShapeDtypeStruct, dtype)
 
     def arrays(self, seed: int = 0, dtype: DTypes = jnp.float32) -> tuple[Any, Any, Any]:
-        """Normally distributed numpy arrays: the same for a seed wherever they are made."""
+        """Normally distributed numpy arrays: equal seeds give equal arrays on every machine."""
         return self._each(functools.partial(_normal, np.random.default_rng(seed)), dtype)
 
     def cotangent(self, seed: int = 1, dtype: DTypes = jnp.float32) -> np.ndarray:
@@ -107,7 +118,7 @@ def _normal(generator: np.random.Generator, shape: tuple[int, ...], dtype: DType
     return generator.standard_normal(shape, drawn).astype(jnp.dtype(dtype), copy=False)
 
 
-# DDF in the 3×3 slots of ResNet-50: 224² images, 128 on each device, the first block of a stage with the stride.
+# DDF in the 3×3 slots of ResNet-50: 224² images, 128 per device. The first block of a stage has the stride.
 RESNET50 = (
     ArgSpec("resnet50_56x56x64", (128, 56, 56, 64)),
     ArgSpec("resnet50_56x56x128_stride2", (128, 56, 56, 128), FilterSpec(3, stride=2)),
@@ -146,7 +157,7 @@ UPSAMPLING = (
     *(ArgSpec(f"ddf_up_depth_{size}", (8, size, size, 32), FilterSpec(3, scale=2)) for size in (64, 128)),
 )
 
-# What the operator is timed on against its peers.
+# The shapes at which the operator is timed against its peers.
 BENCHMARK = tuple(
     ArgSpec("x".join(map(str, shape)), shape)
     for shape in ((8, 56, 56, 64), (8, 28, 28, 128), (8, 14, 14, 256), (2, 100, 100, 256))

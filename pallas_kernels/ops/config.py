@@ -1,4 +1,4 @@
-"""One kernel's problem, how it is cut into programs, and what follows from the two by counting."""
+"""Kernel configs: the division of one kernel of a call into programs. A config may change the speed, not the result."""
 
 import dataclasses
 import math
@@ -8,32 +8,56 @@ import jax
 
 from pallas_kernels.ops.spec import FilterSpec
 
-Shaped = jax.Array | jax.ShapeDtypeStruct
-# y, or the cotangent of x, spatial, channel, or of both filters at once
-Pass = Literal["forward", "input", "spatial", "channel", "filters"]
+# The forward kernel, and those of the cotangents of x, spatial, channel, and of both filters at once.
+KernelName = Literal["fwd", "dx", "dspatial", "dchannel", "dfilters"]
 
-LOAD_BYTES = 16  # of a thread at once: the widest load there is
-COUNT_LIMIT = 2**31 - 1  # of programs in a grid, and of what signed numbers can count
-WARPS_LIMIT = 32
+Shaped = jax.Array | jax.ShapeDtypeStruct
+
+LOAD_BYTES = 16  # per thread: the widest load
+COUNT_LIMIT = 2**31 - 1  # of programs in a grid, and of signed 32-bit numbers
+MAX_WARPS = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class BlockConfig:
-    """The cut of one kernel."""
+    """The block sizes of one kernel. A patch is a tile of neighbouring positions.
 
-    patches: int  # patches per program, a power of two
-    channels: int  # channels per program, a power of two; never of two groups
-    rows: int  # a patch's positions along Ho (along H for the cotangent of x)
-    columns: int  # a patch's positions along Wo (along W)
-    tap_rows: int  # filter rows and columns handled at once: K×K, a loop over 1×K, or a loop over 1×1
-    tap_columns: int
-    warps: int
-    chunks: int = 1  # programs that share a sample in the channel cotangent; their partial sums are added in order
+    Args:
+      block_patches: patches per program, a power of two.
+      block_channels: channels per program, a power of two; all belong to one group.
+      tile_h: a patch's positions along Ho (pixels along H for dx).
+      tile_w: a patch's positions along Wo (pixels along W for dx).
+      block_taps_h: filter rows handled at once. The kernel handles K×K taps, or loops over 1×K or 1×1.
+      block_taps_w: filter columns handled at once.
+      num_warps: warps per program.
+      num_splits: programs that share a sample in dchannel. Their partial sums are added in order.
+    """
+
+    block_patches: int
+    block_channels: int
+    tile_h: int
+    tile_w: int
+    block_taps_h: int
+    block_taps_w: int
+    num_warps: int
+    num_splits: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Problem:
-    """The sizes a cut depends on."""
+class ArgShape:
+    """The sizes that a kernel config depends on.
+
+    Args:
+      spec: the static options of the operator.
+      batch: B.
+      height: H of x.
+      width: W of x.
+      channels: C.
+      groups: G; 1 without a spatial filter.
+      itemsize: bytes per element of x.
+      has_spatial: whether there is a spatial filter.
+      has_channel: whether there is a channel filter.
+    """
 
     spec: FilterSpec
     batch: int
@@ -41,24 +65,34 @@ class Problem:
     width: int
     channels: int
     groups: int
-    itemsize: int  # of x, in bytes
+    itemsize: int
     has_spatial: bool
     has_channel: bool
 
     @classmethod
-    def of(cls, x: Shaped, spatial: Shaped | None, channel: Shaped | None, spec: FilterSpec) -> "Problem":
-        groups = 1 if spatial is None else spatial.shape[-2]
+    def of(cls, x: Shaped, spatial: Shaped | None, channel: Shaped | None, spec: FilterSpec) -> "ArgShape":
+        """The sizes of a call with these arrays."""
         batch, height, width, channels = x.shape
-        has_filters = spatial is not None, channel is not None
-        return cls(spec, batch, height, width, channels, groups, x.dtype.itemsize, *has_filters)
+        return cls(
+            spec=spec,
+            batch=batch,
+            height=height,
+            width=width,
+            channels=channels,
+            groups=1 if spatial is None else spatial.shape[-2],
+            itemsize=x.dtype.itemsize,
+            has_spatial=spatial is not None,
+            has_channel=channel is not None,
+        )
 
     @property
-    def lanes(self) -> int:
-        """Channels per thread."""
+    def vector_size(self) -> int:
+        """Channels per thread: one load of the widest kind."""
         return LOAD_BYTES // self.itemsize
 
     @property
     def group_channels(self) -> int:
+        """C / G."""
         return self.channels // self.groups
 
     @property
@@ -66,116 +100,131 @@ class Problem:
         """Ho, Wo."""
         return self.spec.grid_size(self.height), self.spec.grid_size(self.width)
 
+    def tiled_size(self, kernel: KernelName) -> tuple[int, int]:
+        """The size that a kernel's patches tile: H, W for dx, otherwise Ho, Wo."""
+        return (self.height, self.width) if kernel == "dx" else self.positions
 
-def programs(problem: Problem, config: BlockConfig, which: Pass) -> int:
-    """How many programs the kernel is launched with."""
-    height, width = (problem.height, problem.width) if which == "input" else problem.positions
-    patches = math.ceil(height / config.rows) * math.ceil(width / config.columns)
-    blocks = problem.groups * channel_blocks(problem, config)
-    if which == "filters":
-        return problem.batch * parts_of_sample(problem, config) * blocks
-    if which == "channel":
-        return problem.batch * config.chunks * blocks
-    if which == "spatial":
-        blocks = problem.groups
-    return math.ceil(problem.batch * patches / config.patches) * blocks
+    def tile_step(self, kernel: KernelName) -> int:
+        """`tile_h` and `tile_w` must be multiples of this: a patch of dx starts at a multiple of the stride."""
+        return self.spec.stride if kernel == "dx" else 1
 
 
-def check_launch(problem: Problem, config: BlockConfig, which: Pass) -> None:
-    """Refuses a launch that no device can run, or that would count past 32 bits.
+def validate_config(shape: ArgShape, config: BlockConfig, kernel: KernelName) -> None:
+    """Checks that the kernel computes the right values with this config.
+
+    Raises:
+      ValueError: it would compute wrong values, or not run.
+    """
+    kernel_size, step = shape.spec.kernel_size, shape.tile_step(kernel)
+    if kernel == "dfilters" or step > 1:
+        tap_sizes = [kernel_size]
+    else:
+        tap_sizes = [n for n in range(1, kernel_size + 1) if kernel_size % n == 0]
+    powers = (config.block_patches, config.block_channels, config.num_warps)
+    rules = {
+        f"`kernel` must be one of {get_args(KernelName)}": kernel in get_args(KernelName),
+        "`block_patches`, `block_channels` and `num_warps` must be powers of two": all(
+            n > 0 and n & (n - 1) == 0 for n in powers
+        ),
+        f"`tile_h` and `tile_w` must be multiples of {step}, and not 0": all(
+            n > 0 and n % step == 0 for n in (config.tile_h, config.tile_w)
+        ),
+        f"`block_taps_h` and `block_taps_w` must be among {tap_sizes}": all(
+            n in tap_sizes for n in (config.block_taps_h, config.block_taps_w)
+        ),
+        f"`num_warps` must be at most {MAX_WARPS}": config.num_warps <= MAX_WARPS,
+        "`num_splits` must be at least 1": config.num_splits >= 1,
+    }
+    for rule, holds in rules.items():
+        if not holds:
+            raise ValueError(f"{rule}, got {config} for the {kernel} kernel of {shape}.")
+
+
+def validate_launch(shape: ArgShape, config: BlockConfig, kernel: KernelName) -> None:
+    """Checks that a device can run the launch, and that 32 bits count everything the kernel counts.
 
     Arrays may be larger than 2^31 elements: their addresses have 64 bits where they need them. Pixels may not.
 
     Raises:
-      ValueError: the kernel cannot be cut so.
-      NotImplementedError: there is more than can be counted.
+      ValueError: the config does not fit the kernel.
+      NotImplementedError: a count exceeds 32 bits.
     """
-    check_cut(problem, config, which)
-    spec, (rows, columns) = problem.spec, problem.positions
-    parts = {"channel": config.chunks, "filters": parts_of_sample(problem, config)}.get(which, 1)
+    validate_config(shape, config, kernel)
+    spec, (rows, columns) = shape.spec, shape.positions
+    parts = {"dchannel": config.num_splits, "dfilters": programs_per_sample(shape, config)}.get(kernel, 1)
     counts = {
-        "pixels": problem.batch * max(problem.height * problem.width, spec.scale**2 * rows * columns),
-        "rows of channel filters": problem.batch * parts * spec.scale**2 * spec.taps if problem.has_channel else 0,
-        "programs": programs(problem, config, which),
-        "pixels that a filter spans": 2 * spec.reach * (spec.scale * problem.width + 1),
+        "pixels": shape.batch * max(shape.height * shape.width, spec.scale**2 * rows * columns),
+        "rows of channel filters": shape.batch * parts * spec.scale**2 * spec.taps if shape.has_channel else 0,
+        "programs": num_programs(shape, config, kernel),
+        "pixels that a filter spans": 2 * spec.halo * (spec.scale * shape.width + 1),
     }
     for what, count in counts.items():
         if count > COUNT_LIMIT:
             raise NotImplementedError(
                 f"The Triton kernels count in 32 bits: expected at most {COUNT_LIMIT} {what}, got {count} for "
-                f"{problem}. Split the batch, or use implementation='xla'."
+                f"{shape}. Split the batch, or use implementation='xla'."
             )
 
 
-def check_cut(problem: Problem, config: BlockConfig, which: Pass) -> None:
-    """Raises `ValueError` where the kernel cannot be cut so: it would give wrong values, or not run."""
-    kernel_size, stride = problem.spec.kernel_size, problem.spec.stride
-    step = stride if which == "input" else 1
-    tap_sizes = (
-        {kernel_size}
-        if which == "filters" or step > 1
-        else {n for n in range(1, kernel_size + 1) if kernel_size % n == 0}
-    )
-    rules = {
-        f"`kernel` must be one of {get_args(Pass)}": which in get_args(Pass),
-        "`patches`, `channels` and `warps` must be powers of two": all(
-            n > 0 and n & (n - 1) == 0 for n in (config.patches, config.channels, config.warps)
-        ),
-        f"`rows` and `columns` must be multiples of {step}, and not 0": all(
-            n > 0 and n % step == 0 for n in (config.rows, config.columns)
-        ),
-        f"`tap_rows` and `tap_columns` must be among {sorted(tap_sizes)}": {config.tap_rows, config.tap_columns}
-        <= tap_sizes,
-        f"`warps` must be at most {WARPS_LIMIT}": config.warps <= WARPS_LIMIT,
-        "`chunks` must be at least 1": config.chunks >= 1,
-    }
-    for rule, holds in rules.items():
-        if not holds:
-            raise ValueError(f"{rule}, got the {which} kernel's {config} for {problem}.")
+def num_programs(shape: ArgShape, config: BlockConfig, kernel: KernelName) -> int:
+    """The size of the launch grid."""
+    blocks = shape.groups * num_channel_blocks(shape, config)
+    if kernel == "dfilters":
+        return shape.batch * programs_per_sample(shape, config) * blocks
+    if kernel == "dchannel":
+        return shape.batch * config.num_splits * blocks
+    if kernel == "dspatial":
+        blocks = shape.groups
+    rows, columns = num_patches(config, shape.tiled_size(kernel))
+    return math.ceil(shape.batch * rows * columns / config.block_patches) * blocks
 
 
-def channel_blocks(problem: Problem, config: BlockConfig) -> int:
+def num_patches(config: BlockConfig, size: tuple[int, int]) -> tuple[int, int]:
+    """Patches that tile a size, along both axes."""
+    return -(-size[0] // config.tile_h), -(-size[1] // config.tile_w)
+
+
+def num_channel_blocks(shape: ArgShape, config: BlockConfig) -> int:
     """Blocks of channels in a group."""
-    return math.ceil(problem.group_channels / config.channels)
+    return math.ceil(shape.group_channels / config.block_channels)
 
 
-def parts_of_sample(problem: Problem, config: BlockConfig) -> int:
-    """Programs that share the positions of a sample, `patches` patches for each."""
-    rows, columns = problem.positions
-    return math.ceil(math.ceil(rows / config.rows) * math.ceil(columns / config.columns) / config.patches)
+def programs_per_sample(shape: ArgShape, config: BlockConfig) -> int:
+    """Programs that share the positions of a sample, `block_patches` patches each."""
+    return math.ceil(math.prod(num_patches(config, shape.positions)) / config.block_patches)
 
 
-def steps_per_chunk(problem: Problem, config: BlockConfig) -> int:
-    """Loads of `patches` patches that a program of the channel cotangent goes through."""
-    return math.ceil(parts_of_sample(problem, config) / config.chunks)
-
-
-def loop_trips(problem: Problem, config: BlockConfig, which: Pass) -> tuple[int, ...]:
-    """How often the loops of a kernel run, outermost first; one that runs once is not there."""
-    kernel_size = problem.spec.kernel_size
-    if which == "filters":
-        steps = config.rows - rows_in_flight(problem.spec)
-        return (steps,) if steps > 1 else ()
-    taps = (kernel_size // config.tap_rows) * (kernel_size // config.tap_columns)
-    inner = 1
-    if which == "spatial":
-        inner = channel_blocks(problem, config)
-    if which == "channel":
-        inner = steps_per_chunk(problem, config)
-    return tuple(trips for trips in (taps, inner) if trips > 1)
-
-
-def outputs_per_program(problem: Problem, config: BlockConfig, which: Pass) -> int:
-    """Elements of y (of x for its cotangent) that a program with full blocks works through."""
-    positions = config.patches * config.rows * config.columns
-    if which == "input":
-        return positions * config.channels
-    if which == "spatial":
-        return positions * problem.spec.scale**2 * problem.group_channels
-    steps = steps_per_chunk(problem, config) if which == "channel" else 1
-    return positions * problem.spec.scale**2 * config.channels * steps
+def steps_per_split(shape: ArgShape, config: BlockConfig) -> int:
+    """Iterations of a dchannel program, `block_patches` patches each."""
+    return math.ceil(programs_per_sample(shape, config) / config.num_splits)
 
 
 def rows_in_flight(spec: FilterSpec) -> int:
-    """Rows of positions below a position that see a row of x which it sees too."""
-    return 2 * spec.reach // spec.stride
+    """Rows of positions below a position that read a row of x which that position reads too."""
+    return 2 * spec.halo // spec.stride
+
+
+def loop_trips(shape: ArgShape, config: BlockConfig, kernel: KernelName) -> tuple[int, ...]:
+    """Iterations of a kernel's nested loops, outermost first, without those that run once."""
+    kernel_size = shape.spec.kernel_size
+    if kernel == "dfilters":
+        steps = config.tile_h - rows_in_flight(shape.spec)
+        return (steps,) if steps > 1 else ()
+    taps = (kernel_size // config.block_taps_h) * (kernel_size // config.block_taps_w)
+    inner = 1
+    if kernel == "dspatial":
+        inner = num_channel_blocks(shape, config)
+    if kernel == "dchannel":
+        inner = steps_per_split(shape, config)
+    return tuple(trips for trips in (taps, inner) if trips > 1)
+
+
+def outputs_per_program(shape: ArgShape, config: BlockConfig, kernel: KernelName) -> int:
+    """Elements of y (of x for dx) that a program with full blocks computes."""
+    positions = config.block_patches * config.tile_h * config.tile_w
+    if kernel == "dx":
+        return positions * config.block_channels
+    if kernel == "dspatial":
+        return positions * shape.spec.scale**2 * shape.group_channels
+    steps = steps_per_split(shape, config) if kernel == "dchannel" else 1
+    return positions * shape.spec.scale**2 * config.block_channels * steps

@@ -1,4 +1,4 @@
-"""Where a call will run."""
+"""The device that a call will run on."""
 
 from typing import Any, NamedTuple
 
@@ -7,16 +7,22 @@ from jax import Array
 from jax.core import Tracer
 
 
-class Where(NamedTuple):
-    """A device model."""
+class DeviceInfo(NamedTuple):
+    """A device model.
 
-    platform: str  # "gpu"
-    kind: str  # "NVIDIA H200"
-    capability: str | None = None  # "9.0" on NVIDIA GPUs; not known of one that is there for compiling only
+    Args:
+      platform: such as "gpu".
+      kind: such as "NVIDIA H200".
+      capability: such as "9.0", on NVIDIA GPUs; None for a compile-only device.
+    """
+
+    platform: str
+    kind: str
+    capability: str | None = None
 
     @property
     def runs_triton(self) -> bool:
-        """Whether it is an NVIDIA GPU from Ampere on."""
+        """Whether it is an NVIDIA GPU, Ampere or newer."""
         if self.platform != "gpu":
             return False
         if self.capability is None:
@@ -25,20 +31,19 @@ class Where(NamedTuple):
         return major.isdecimal() and int(major) >= 8  # AMD's are "gfx942"
 
 
-def current(*arrays: Array | None) -> Where:
-    """The model of the device that these arrays were put on, of the mesh in use, which may be there for compiling only,
-    or of the default device.
+def current_device(*arrays: Array | None) -> DeviceInfo:
+    """The device of the first committed array, or of the mesh in use (compile-only or real), or the default device.
 
-    Under `jax.jit` and `jax.grad` nobody knows yet where arrays lie: there `jax.default_device` says it.
+    Under `jax.jit` and `jax.grad` arrays are not committed yet: there `jax.default_device` decides.
     """
     config: Any = jax.config
-    put_on = [next(iter(array.devices())) for array in arrays if array is not None and _is_put_somewhere(array)]
+    committed = [next(iter(array.devices())) for array in arrays if array is not None and _is_committed(array)]
     mesh = jax.sharding.get_abstract_mesh()
-    device: Any = put_on[0] if put_on else mesh.abstract_device or config.jax_default_device
+    device: Any = committed[0] if committed else mesh.abstract_device or config.jax_default_device
     if device is None or isinstance(device, str):
         device = jax.devices(device)[0]
-    return Where(device.platform, device.device_kind, getattr(device, "compute_capability", None))
+    return DeviceInfo(device.platform, device.device_kind, getattr(device, "compute_capability", None))
 
 
-def _is_put_somewhere(array: Any) -> bool:
+def _is_committed(array: Any) -> bool:
     return isinstance(array, jax.Array) and not isinstance(array, Tracer) and array.committed

@@ -1,269 +1,229 @@
-"""Which cut a kernel gets: block sizes that may change the speed, never the answer.
+"""Kernel configs by counting registers, for the calls that nobody has tuned.
 
-A kernel's threads each own a *patch*: a few neighbouring positions times the channels of one 128-bit load. Within a
-patch every value that is loaded is converted to float32 once and used for all the taps that see it; that is what the
-sizes here trade against registers. Numbers of instructions and registers come from `pallas_kernels.aot`.
+Each thread of a kernel owns a *patch*: a few neighbouring positions times the channels of one 128-bit load. Within a
+patch every loaded value is converted to float32 once and used for all taps that read it. The sizes below trade that
+reuse against registers. The counts of instructions and registers come from `pallas_kernels.aot`.
 """
 
 import dataclasses
-import functools
-import json
-import logging
 import math
-import re
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-from pallas_kernels.ops import device
 from pallas_kernels.ops.config import (
+    ArgShape,
     BlockConfig,
-    Pass,
-    Problem,
-    channel_blocks,
-    check_cut,
-    programs,
+    KernelName,
+    num_channel_blocks,
+    num_programs,
     rows_in_flight,
-    steps_per_chunk,
+    steps_per_split,
 )
-from pallas_kernels.ops.spec import FilterSpec
 
-WARPS = 4
-THREADS = 32 * WARPS
-# float32 values that a thread keeps: of taps, of positions, and of both in the spatial cotangent. Of 255 registers the
-# operands in flight and the addresses need the rest: with more than these, kernels spilled.
-TAP_REGISTERS = 90
-POSITION_REGISTERS = 32
-SPATIAL_REGISTERS = 88
-FILTERS_REGISTERS = 144  # of taps, where both filters' cotangents are computed at once
-# Multiply-adds written out per program and lane; beyond it the code no longer fits the instruction cache.
-UNROLLED_TERMS = 128
-# Rows of a patch of DDF at least, and at most where neighbours share their rows of x: with fewer the channel filter,
-# read once for each patch, costs too many instructions; with more the compiler has no registers to read ahead, and
-# threads wait for what they read.
-CORRELATED_ROWS = 3, 4
-SUMS_PER_POSITION = 9  # of the spatial cotangent, above which a patch is one position wide
-TAPS_AT_ONCE = 27  # and per program; more of them are worth a loop
-MULTIPROCESSORS = 132
-PROGRAMS_PER_DEVICE = 2 * MULTIPROCESSORS
-# The cotangents of both filters: programs of one warp that a multiprocessor holds at once, by the bytes of x, as their
-# registers allow; and the rows of a patch below which the first and the last rows of x, which few positions see, weigh
-# too much.
-WALKERS = {2: 8, 4: 12}
-WALK_ROWS = 5
-TUNED = Path(__file__).with_name("tuned")
+NUM_WARPS = 4
+THREADS = 32 * NUM_WARPS
+NUM_SMS = 132
+PROGRAMS_PER_DEVICE = 2 * NUM_SMS
+
+# float32 values per thread. Operands in flight and addresses need the rest of the 255 registers: above these budgets
+# kernels spilled.
+TAP_REGISTERS = 90  # values kept per tap
+POSITION_REGISTERS = 32  # values kept per position
+DSPATIAL_REGISTERS = 88  # values kept per tap and per position, in dspatial
+DFILTERS_REGISTERS = 144  # values kept per tap, in dfilters
+
+# Unrolled code.
+UNROLLED_TERMS = 128  # multiply-adds per program and lane: more do not fit the instruction cache
+UNROLLED_TAPS = 27  # taps per program: more are worth a loop
+SUMS_PER_POSITION = 9  # dspatial: with more sums, a patch is one position wide
+
+# Height of a patch of fwd and dx with the whole channel filter in registers. Shorter: reading the channel filter, once
+# per patch, costs too many instructions. Taller, where neighbours share their rows of x: no registers are left to read
+# ahead, and threads wait for memory.
+UNROLLED_TILE_H = 3, 4
+
+# dfilters streams down tall patches. Programs of one warp that a multiprocessor holds at once, by the bytes of x, as
+# their registers allow; and the height below which the first and last rows of x, which few positions read, cost most.
+RESIDENT_PROGRAMS = {2: 8, 4: 12}
+STREAMING_ROWS = 5
 
 
-def gradient_passes(problem: Problem) -> tuple[Pass, ...]:
-    """The kernels of the backward pass: that of both filters at once, where it can be had and pays, or one for each.
+def backward_kernels(shape: ArgShape) -> tuple[KernelName, ...]:
+    """The kernels of the backward pass: dx, then dfilters where it pays, otherwise dspatial and dchannel.
 
-    It pays where patches are tall, their programs occupy a device, and the sums of the spatial cotangent over blocks of
-    channels, kept in float32, are smaller than x.
+    dfilters pays where patches are tall, its programs fill a device, and the partial sums of dspatial over blocks of
+    channels, in float32, are smaller than x.
     """
-    if fits_both_filters(problem):
-        cut = heuristic(problem, "filters")
-        blocks = channel_blocks(problem, cut)
-        partial_sums = 4 * blocks * problem.spec.taps if blocks > 1 else 0  # bytes per pixel and group
-        small = partial_sums <= problem.itemsize * problem.group_channels
-        if small and cut.rows >= WALK_ROWS and programs(problem, cut, "filters") >= MULTIPROCESSORS:
-            return "input", "filters"
-    filters: tuple[tuple[Pass, bool], ...] = ("spatial", problem.has_spatial), ("channel", problem.has_channel)
-    return "input", *(which for which, there in filters if there)
+    if dfilters_fits(shape):
+        config = heuristic_config(shape, "dfilters")
+        blocks = num_channel_blocks(shape, config)
+        partial_sums = 4 * blocks * shape.spec.taps if blocks > 1 else 0  # bytes per pixel and group
+        small = partial_sums <= shape.itemsize * shape.group_channels
+        if small and config.tile_h >= STREAMING_ROWS and num_programs(shape, config, "dfilters") >= NUM_SMS:
+            return "dx", "dfilters"
+    filters: tuple[tuple[KernelName, bool], ...] = ("dspatial", shape.has_spatial), ("dchannel", shape.has_channel)
+    return "dx", *(kernel for kernel, present in filters if present)
 
 
-def fits_both_filters(problem: Problem) -> bool:
+def dfilters_fits(shape: ArgShape) -> bool:
     """Whether a thread can keep the channel filter, the sums of its cotangent and the dy of the rows in flight."""
-    spec = problem.spec
-    if not (problem.has_spatial and problem.has_channel and spec.scale == 1 and problem.itemsize in WALKERS):
+    spec = shape.spec
+    if not (shape.has_spatial and shape.has_channel and spec.scale == 1 and shape.itemsize in RESIDENT_PROGRAMS):
         return False
-    return rows_in_flight(spec) <= 2 and 2 * problem.lanes * spec.taps <= FILTERS_REGISTERS
+    return rows_in_flight(spec) <= 2 and 2 * shape.vector_size * spec.taps <= DFILTERS_REGISTERS
 
 
-def choose(problem: Problem, which: Pass) -> BlockConfig:
-    """The cut that was measured to be the fastest on the device in use, or else the heuristic's."""
-    return measured(device.current().kind).get((problem, which)) or heuristic(problem, which)
+def heuristic_config(shape: ArgShape, kernel: KernelName) -> BlockConfig:
+    """A config for which the values that a thread keeps per tap and per position fit its registers."""
+    block_channels = _block_channels(shape)
+    if kernel == "dfilters":
+        return _streaming_config(shape, block_channels)
+    taps_h, taps_w = _block_taps(shape, kernel)
+    tile_h, tile_w = _tile(shape, kernel, taps_h, taps_w)
+    num_warps = _num_warps(shape, kernel, taps_h)
+    config = BlockConfig(
+        block_patches=_block_patches(shape, block_channels, num_warps),
+        block_channels=block_channels,
+        tile_h=tile_h,
+        tile_w=tile_w,
+        block_taps_h=taps_h,
+        block_taps_w=taps_w,
+        num_warps=num_warps,
+    )
+    return dataclasses.replace(config, num_splits=_num_splits(shape, config)) if kernel == "dchannel" else config
 
 
-@functools.cache
-def measured(device_kind: str) -> dict[tuple[Problem, Pass], BlockConfig]:
-    """What `tuner` has written for a GPU model; where that cannot be used, a warning and nothing."""
-    try:
-        return read_measured(device_kind)
-    except ValueError as error:
-        logging.getLogger(__name__).warning("%s", error)
-        return {}
-
-
-def read_measured(device_kind: str) -> dict[tuple[Problem, Pass], BlockConfig]:
-    """What `tuner` has written for a GPU model.
-
-    Raises:
-      ValueError: the file holds something else, or cuts that the kernels cannot have.
-    """
-    file = tuned_file(device_kind)
-    try:
-        rows = json.loads(file.read_text()) if file.is_file() else []
-        if not isinstance(rows, list):
-            raise TypeError(f"a list was expected, got {type(rows).__name__}")
-        return dict(map(_from_row, rows))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{file} does not hold cuts that this version can use ({type(error).__name__}: {error}). Delete it; "
-            "`python -m experiments.tune` writes it anew."
-        ) from error
-
-
-def write_measured(device_kind: str, cuts: Mapping[tuple[Problem, Pass], BlockConfig]) -> None:
-    """Joins these cuts to those of the file, where they take the place of older ones of the same kernel."""
-    everything = {**read_measured(device_kind), **cuts}
-    rows = [
-        {"kernel": which, "problem": dataclasses.asdict(problem), "config": dataclasses.asdict(cut)}
-        for (problem, which), cut in everything.items()
-    ]
-    file = tuned_file(device_kind)
-    file.parent.mkdir(exist_ok=True)
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(rows, indent=1) + "\n")
-    temporary.replace(file)  # whole or not at all
-    measured.cache_clear()
-
-
-def tuned_file(device_kind: str) -> Path:
-    """`tuned/nvidia_h200.json` for "NVIDIA H200"."""
-    return TUNED / f"{re.sub('[^a-z0-9]+', '_', device_kind.lower())}.json"
-
-
-def _from_row(row: dict[str, Any]) -> tuple[tuple[Problem, Pass], BlockConfig]:
-    problem = Problem(**row["problem"] | {"spec": FilterSpec(**row["problem"]["spec"])})
-    cut = BlockConfig(**row["config"])
-    check_cut(problem, cut, row["kernel"])
-    return (problem, row["kernel"]), cut
-
-
-def heuristic(problem: Problem, which: Pass) -> BlockConfig:
-    """Sizes by counting registers: what a thread keeps per tap and per position must fit beside its operands."""
-    channels = _block_channels(problem)
-    if which == "filters":
-        return _walk(problem, channels)
-    tap_rows, tap_columns = _taps_at_once(problem, which)
-    # In steps of how many programs fit, the compiler takes fewer registers than it needs: with four warps some spatial
-    # cotangents of half precision spilled on an A100, with two some of float32.
-    warps = WARPS
-    if _correlates_at_once(problem, which, tap_rows) or (which == "spatial" and problem.itemsize < 4):
-        warps = WARPS // 2  # and the last programs to run leave less of a device idle
-    patches = 32 * warps * min(problem.lanes, channels) // channels
-    rows, columns = _patch(problem, which, tap_rows, tap_columns)
-    config = BlockConfig(patches, channels, rows, columns, tap_rows, tap_columns, warps)
-    if which == "channel":
-        config = dataclasses.replace(config, chunks=_chunks(problem, config))
-    return config
-
-
-def _block_channels(problem: Problem) -> int:
-    """A cache line, 64 channels of bfloat16. Fewer where a group is smaller, or too many of the block would be idle."""
-    group_channels, lanes = problem.group_channels, problem.lanes
-    block = min(8 * lanes, 2 ** math.ceil(math.log2(group_channels)))
-    while block > lanes and -group_channels % block > group_channels / 4:
+def _block_channels(shape: ArgShape) -> int:
+    """A cache line, 64 channels of bfloat16. Fewer for small groups, or where much of the last block would be idle."""
+    group_channels, vector_size = shape.group_channels, shape.vector_size
+    block = min(8 * vector_size, 2 ** math.ceil(math.log2(group_channels)))
+    while block > vector_size and -group_channels % block > group_channels / 4:
         block //= 2
     return block
 
 
-def _taps_at_once(problem: Problem, which: Pass) -> tuple[int, int]:
+def _block_patches(shape: ArgShape, block_channels: int, num_warps: int) -> int:
+    """One patch and one vector of channels per thread."""
+    return 32 * num_warps * min(shape.vector_size, block_channels) // block_channels
+
+
+def _num_warps(shape: ArgShape, kernel: KernelName, taps_h: int) -> int:
+    """Two where the compiler then takes the registers it needs, and the last programs leave less of a device idle.
+
+    The compiler rounds registers to how many programs fit: on an A100 some dspatial kernels of half precision spilled
+    with four warps, some of float32 with two.
+    """
+    if _keeps_channel_filter(shape, kernel, taps_h) or (kernel == "dspatial" and shape.itemsize < 4):
+        return NUM_WARPS // 2
+    return NUM_WARPS
+
+
+def _block_taps(shape: ArgShape, kernel: KernelName) -> tuple[int, int]:
     """All taps where the values kept per tap fit the registers, else one filter row, else one tap.
 
-    Per tap a thread keeps its channels' filter, or in the channel cotangent the sums of it, or in the spatial cotangent
-    one sum per position.
+    Per tap a thread keeps the filter of its channels, or its sums in dchannel; in dspatial also a sum per position.
     """
-    spec = problem.spec
-    if which == "input" and spec.stride > 1:
-        return spec.kernel_size, spec.kernel_size  # which taps reach a pixel depends on the pixel: written out for each
-    for tap_rows, tap_columns in ((spec.kernel_size, spec.kernel_size), (1, spec.kernel_size)):
-        taps = tap_rows * tap_columns * spec.scale**2
+    spec = shape.spec
+    if kernel == "dx" and spec.stride > 1:
+        return spec.kernel_size, spec.kernel_size  # the taps that read a pixel depend on the pixel: unrolled
+    for taps_h, taps_w in ((spec.kernel_size, spec.kernel_size), (1, spec.kernel_size)):
+        taps = taps_h * taps_w * spec.scale**2
         kept = 0
-        if problem.has_channel:
-            kept += problem.lanes * taps
-        if which == "spatial":
+        if shape.has_channel:
+            kept += shape.vector_size * taps
+        if kernel == "dspatial":
             kept += taps
-        if kept <= TAP_REGISTERS and taps <= TAPS_AT_ONCE:
-            return tap_rows, tap_columns
+        if kept <= TAP_REGISTERS and taps <= UNROLLED_TAPS:
+            return taps_h, taps_w
     return 1, 1
 
 
-def _correlates_at_once(problem: Problem, which: Pass, tap_rows: int) -> bool:
-    """Whether the kernel is that of a DDF or of its x, with its whole channel filter in registers."""
-    at_once = tap_rows == problem.spec.kernel_size and problem.has_channel and problem.spec.scale == 1
-    return at_once and which in ("forward", "input")
+def _keeps_channel_filter(shape: ArgShape, kernel: KernelName, taps_h: int) -> bool:
+    """Whether it is fwd or dx with the whole channel filter in registers."""
+    unrolled = taps_h == shape.spec.kernel_size and shape.has_channel and shape.spec.scale == 1
+    return unrolled and kernel in ("fwd", "dx")
 
 
-def _patch(problem: Problem, which: Pass, tap_rows: int, tap_columns: int) -> tuple[int, int]:
-    """As many positions as registers and code size allow: a taller patch reads fewer halos and channel filters."""
-    spec, step = problem.spec, problem.spec.stride if which == "input" else 1
-    height, width = (problem.height, problem.width) if which == "input" else problem.positions
-    sub_pixels = spec.scale**2
-    terms = tap_rows * tap_columns * sub_pixels
-    correlates = which in ("forward", "input")
-    columns = min(2, width)
-    if correlates and spec.scale == 1 and not problem.has_channel:
-        columns = _wide_patch(problem, which, width, looped=tap_rows == 1)
-    elif which == "input" and not problem.has_channel and 1 == tap_rows < tap_columns:
-        columns = min(3, width)  # with two, float16 spilled on an A100; with four, every dtype on an H200
-    columns = step * math.ceil(columns / step)
-    if (which == "spatial" and terms > SUMS_PER_POSITION) or (which == "channel" and sub_pixels > 1):
-        columns = 1
-    rows = max(1, UNROLLED_TERMS // (terms * columns))
-    values = sub_pixels * problem.lanes  # of y or dy at a position
-    if which == "spatial":
-        shared = problem.lanes * terms if problem.has_channel else 0
-        rows = min(rows, (SPATIAL_REGISTERS - shared) // (columns * (terms + values)))
-    elif not correlates or tap_rows == 1:
-        # With all taps at once only the rows a tap row apart are in flight; a loop over taps keeps the sums of every
-        # position and where its spatial filter lies.
-        kept = 2 * values if correlates else problem.lanes
-        rows = min(rows, POSITION_REGISTERS // (columns * kept))
-        if which == "channel" and sub_pixels > 1:
-            rows = min(rows, 6)  # with eight, float32 spilled on an H200
-    fewest = 1
-    if _correlates_at_once(problem, which, tap_rows):
-        fewest, most = CORRELATED_ROWS
-        if problem.spec.stride == 1 and height > rows:
-            rows = min(rows, most)  # neighbouring positions share their rows of x
-    # Fewer rows where there are too few patches to fill a device.
-    lines = problem.batch * math.ceil(width / columns) * problem.channels / (THREADS * problem.lanes)
-    rows = max(1, min(rows, height, max(fewest, round(lines * height / PROGRAMS_PER_DEVICE))))
-    rows = math.ceil(height / math.ceil(height / rows))  # 56 rows in sevens of eight, not in eights and a rest
-    return step * math.ceil(rows / step), columns
+def _tile(shape: ArgShape, kernel: KernelName, taps_h: int, taps_w: int) -> tuple[int, int]:
+    """`tile_h` and `tile_w`: as large as registers and code size allow, for fewer halos and reads of the filters."""
+    step, (height, width) = shape.tile_step(kernel), shape.tiled_size(kernel)
+    tile_w = step * math.ceil(_tile_w(shape, kernel, width, taps_h, taps_w) / step)
+    terms = taps_h * taps_w * shape.spec.scale**2
+    if (kernel == "dspatial" and terms > SUMS_PER_POSITION) or (kernel == "dchannel" and shape.spec.scale > 1):
+        tile_w = 1
+    tile_h = _largest_tile_h(shape, kernel, tile_w, taps_h, terms)
+    shortest = 1
+    if _keeps_channel_filter(shape, kernel, taps_h):
+        shortest, tallest = UNROLLED_TILE_H
+        if shape.spec.stride == 1 and height > tile_h:
+            tile_h = min(tile_h, tallest)
+    # Shorter patches where there are too few to fill a device.
+    columns = shape.batch * math.ceil(width / tile_w) * shape.channels / (THREADS * shape.vector_size)
+    tile_h = max(1, min(tile_h, height, max(shortest, round(columns * height / PROGRAMS_PER_DEVICE))))
+    tile_h = math.ceil(height / math.ceil(height / tile_h))  # even heights: no short patch at the end
+    return step * math.ceil(tile_h / step), tile_w
 
 
-def _wide_patch(problem: Problem, which: Pass, width: int, *, looped: bool) -> int:
-    """Columns where nothing is kept per tap: four, or in a loop over filter rows what makes more of each x value.
+def _largest_tile_h(shape: ArgShape, kernel: KernelName, tile_w: int, taps_h: int, terms: int) -> int:
+    """The tallest patch whose code and registers fit; not positive where one position does not."""
+    sub_pixels = shape.spec.scale**2
+    tile_h = max(1, UNROLLED_TERMS // (terms * tile_w))
+    values = sub_pixels * shape.vector_size  # of y or dy at a position
+    if kernel == "dspatial":
+        shared = shape.vector_size * terms if shape.has_channel else 0
+        return min(tile_h, (DSPATIAL_REGISTERS - shared) // (tile_w * (terms + values)))
+    if kernel == "dchannel":
+        tile_h = min(tile_h, POSITION_REGISTERS // (tile_w * shape.vector_size))
+        return min(tile_h, 6) if sub_pixels > 1 else tile_h  # with eight rows, float32 spilled on an H200
+    if taps_h == 1:
+        # A loop over taps keeps the sums of every position and the address of its spatial filter. With all taps at
+        # once only the rows a filter apart are in flight.
+        return min(tile_h, POSITION_REGISTERS // (tile_w * 2 * values))
+    return tile_h
 
-    There a patch spans narrow images, whose borders are then known. Otherwise seven columns divide the images of a
-    ResNet; in the cotangent of x as many cost 255 registers, and with a stride they see twice the pixels.
+
+def _tile_w(shape: ArgShape, kernel: KernelName, width: int, taps_h: int, taps_w: int) -> int:
+    """Two columns; more where nothing is kept per tap.
+
+    In a loop over filter rows a patch spans narrow images, whose borders are then known at compile time. Otherwise
+    seven columns divide the images of a ResNet; in dx they would take 255 registers, and with a stride they read twice
+    the pixels.
     """
-    columns = 4
+    if shape.has_channel or kernel not in ("fwd", "dx"):
+        return min(2, width)
+    looped = taps_h == 1
+    if shape.spec.scale > 1:
+        # With two, float16 spilled on an A100; with four, every dtype on an H200.
+        return min(3 if kernel == "dx" and looped and taps_w > 1 else 2, width)
     if looped and width <= 7:
-        columns = width
-    elif looped and which == "forward" and problem.spec.stride == 1 and width % 7 == 0:
-        columns = 7
-    elif looped and which == "input" and width >= 56:
-        columns = 5  # with four, float16 spilled
-    return min(width, columns)
+        return width
+    if looped and kernel == "fwd" and shape.spec.stride == 1 and width % 7 == 0:
+        return 7
+    if looped and kernel == "dx" and width >= 56:
+        return min(5, width)  # with four, float16 spilled
+    return min(4, width)
 
 
-def _walk(problem: Problem, channels: int) -> BlockConfig:
-    """For the cotangents of both filters: one column of positions, as tall as leaves enough programs of one warp."""
-    height, _ = problem.positions
-    taps, enough = problem.spec.kernel_size, 1.5 * WALKERS[problem.itemsize] * MULTIPROCESSORS
-    config = BlockConfig(32 * min(problem.lanes, channels) // channels, channels, height, 1, taps, taps, warps=1)
-    # Heights that divide the image's: whether a position exists is then known beforehand, which saves registers.
-    for rows in (height // parts for parts in range(2, height) if height % parts == 0):
-        if rows < WALK_ROWS or programs(problem, config, "filters") >= enough:
+def _streaming_config(shape: ArgShape, block_channels: int) -> BlockConfig:
+    """dfilters: patches one position wide, as tall as leaves enough programs of one warp."""
+    height, _ = shape.positions
+    enough = 1.5 * RESIDENT_PROGRAMS[shape.itemsize] * NUM_SMS
+    config = BlockConfig(
+        block_patches=_block_patches(shape, block_channels, num_warps=1),
+        block_channels=block_channels,
+        tile_h=height,
+        tile_w=1,
+        block_taps_h=shape.spec.kernel_size,
+        block_taps_w=shape.spec.kernel_size,
+        num_warps=1,
+    )
+    # Divisors of the height: every position of a patch then exists, which saves the registers of a mask.
+    for tile_h in (height // parts for parts in range(2, height) if height % parts == 0):
+        if tile_h < STREAMING_ROWS or num_programs(shape, config, "dfilters") >= enough:
             break
-        config = dataclasses.replace(config, rows=rows)
+        config = dataclasses.replace(config, tile_h=tile_h)
     return config
 
 
-def _chunks(problem: Problem, config: BlockConfig) -> int:
+def _num_splits(shape: ArgShape, config: BlockConfig) -> int:
     """Partial sums per sample: enough programs to fill a device, each with at least four steps of work."""
-    blocks = problem.batch * problem.groups * channel_blocks(problem, config)
-    return max(1, min(math.ceil(PROGRAMS_PER_DEVICE / blocks), steps_per_chunk(problem, config) // 4))
+    blocks = shape.batch * shape.groups * num_channel_blocks(shape, config)
+    return max(1, min(math.ceil(PROGRAMS_PER_DEVICE / blocks), steps_per_split(shape, config) // 4))

@@ -1,11 +1,11 @@
-"""How the operator splits over a device mesh: by samples and by channels, never by pixels.
+"""The partitioning of the operator over a device mesh: by samples and channels, never by pixels.
 
-XLA cannot look into a kernel, so left alone it would gather sharded inputs on every device. Here each device works on
-its own samples and channels. The forward pass needs no collective; the backward pass needs one reduction, of the
-spatial filter's cotangent over the devices that share its group's channels.
+XLA cannot partition a kernel; by itself it would gather sharded inputs on every device. Here each device computes its
+own samples and channels. The forward pass needs no collective. The backward pass needs one reduction: of the spatial
+filter's cotangent over the devices that share its group's channels.
 
-Under a mesh of Auto axes `custom_partitioning` tells XLA so, under Explicit axes `jax.shard_map` does, and inside a
-user's own `jax.shard_map` there is nothing left to split. Where that leaves Auto axes, or a mesh has axes of both
+Under a mesh of Auto axes `custom_partitioning` describes this to XLA, under Explicit axes `jax.shard_map` does. Inside
+a user's own `jax.shard_map` nothing is left to partition. Where that leaves Auto axes, or a mesh has axes of both
 types, arrays are gathered over the Auto ones. `jax.vmap` folds its axis into the batch.
 """
 
@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,110 +23,168 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pallas_kernels.ops.spec import accumulator_dtype
 
-# Arrays go by one letter here: x, y and their cotangents are "x", the spatial filter is "s", the channel filter "c".
-BATCH_AXIS = 0
-GROUP_AXIS = 4  # of [B, Ho, Wo, S², G, T]
-RANKS = {"x": 4, "s": 6, "c": 4}
+# The name of an array gives its axes. y, dy and dx have those of x; a cotangent those of its input.
+Name = Literal["x", "spatial", "channel"]
+Names = tuple[Name, ...]
+AXES: dict[Name, tuple[str, ...]] = {
+    "x": ("batch", "height", "width", "channel"),
+    "spatial": ("batch", "height", "width", "sub_pixel", "group", "tap"),
+    "channel": ("batch", "sub_pixel", "tap", "channel"),
+}
+GROUP_AXIS = AXES["spatial"].index("group")
 
 
 @functools.cache
-def split(function: Callable[..., tuple[Array, ...]], statics: tuple, operands: str, results: str) -> Callable:
-    """`function(*statics, *arrays) -> tuple of arrays`, run on every device's share of the arrays.
+def split(function: Callable[..., tuple[Array, ...]], statics: tuple, operands: Names, results: Names) -> Callable:
+    """`function(*statics, *arrays) -> tuple of arrays`, partitioned over the mesh of the arrays.
 
     Args:
-      function: computes the operator or its cotangents on one device; looked up by identity, so a module's function.
+      function: computes the operator or its cotangents on one device. It must be a module's function, because the cache
+        compares it by identity.
       statics: its leading arguments, hashable.
-      operands: names of the arrays it takes, such as "xsc": x [B, H, W, C], s [B, Ho, Wo, S², G, T], c [B, S², T, C].
+      operands: names of the arrays it takes; the first is "x".
       results: names of the arrays it returns.
     """
+    call = _Call(functools.partial(function, *statics), operands, results)
+    over_auto_axes = custom_partitioning(call.function)
+    over_auto_axes.def_partition(call.partition, sharding_rule=_propagation_rule(operands, results))
 
     @jax.custom_batching.custom_vmap
     def over_mesh(*arrays: Array) -> tuple[Array, ...]:
-        x = jax.typeof(arrays[0]).sharding
-        mesh = x.mesh
-        if not mesh.explicit_axes and not (mesh.manual_axes and mesh.auto_axes):
-            return over_auto_axes(*arrays)
-        shares = Shares.choose(operands, [array.shape for array in arrays], x.spec, mesh.shape)
-        specs = shares.specs(operands), shares.specs(results)
-        local = functools.partial(on_device, shares)
-        if mesh.explicit_axes:
-            arrays = tuple(jax.sharding.reshard(array, spec) for array, spec in zip(arrays, specs[0], strict=True))
-        # What varies over a user's manual axes must be known after it too.
-        check_vma = bool(mesh.manual_axes)
-        return jax.shard_map(local, in_specs=specs[0], out_specs=specs[1], check_vma=check_vma)(*arrays)
+        mesh = jax.typeof(arrays[0]).sharding.mesh
+        if mesh.explicit_axes or (mesh.manual_axes and mesh.auto_axes):
+            return call.over_explicit_axes(*arrays)
+        return over_auto_axes(*arrays)
 
     @over_mesh.def_vmap
     def fold_into_batch(axis_size: int, batched: Sequence[bool], *arrays: Array):
+        folding = _Folding.of(axis_size, batched, arrays)
+        outputs = over_mesh(*map(folding.fold, arrays, batched))
+        return tuple(map(folding.unfold, outputs)), (True,) * len(outputs)
+
+    return over_mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """A function of arrays on one device, with the names of its operands and results."""
+
+    function: Callable[..., tuple[Array, ...]]
+    operands: Names
+    results: Names
+
+    def partition(self, mesh: Any, operand_shapes: Sequence[Any], result_shapes: Sequence[Any]):
+        """The callback of `custom_partitioning`: mesh, function per device, shardings of results and of operands."""
+        x = operand_shapes[0].sharding
+        if not isinstance(x, NamedSharding):
+            # `jax.jit` under `jax.set_mesh` with arguments on no mesh: JAX names no axes, and nothing is partitioned.
+            mesh = Mesh(sorted(x.device_set, key=lambda device: device.id), ("devices",))
+            x = NamedSharding(mesh, PartitionSpec())
+        specs = self._specs([operand.shape for operand in operand_shapes], (*x.spec,), mesh.shape)
+        operands, results = (
+            tuple(NamedSharding(mesh, spec) for spec in specs.of(names)) for names in (self.operands, self.results)
+        )
+        return mesh, functools.partial(self.on_device, specs), results, operands
+
+    def over_explicit_axes(self, *arrays: Array) -> tuple[Array, ...]:
+        """`jax.shard_map` of the function, over the Explicit or the remaining Auto axes of the mesh."""
+        x = jax.typeof(arrays[0]).sharding
+        specs = self._specs([array.shape for array in arrays], x.spec, x.mesh.shape)
+        in_specs, out_specs = specs.of(self.operands), specs.of(self.results)
+        if x.mesh.explicit_axes:
+            arrays = tuple(jax.sharding.reshard(array, spec) for array, spec in zip(arrays, in_specs, strict=True))
+        local = functools.partial(self.on_device, specs)
+        # Inside a user's `shard_map` the results must keep their types of varying axes.
+        check_vma = bool(x.mesh.manual_axes)
+        return jax.shard_map(local, in_specs=in_specs, out_specs=out_specs, check_vma=check_vma)(*arrays)
+
+    def on_device(self, specs: "OperandSpecs", *arrays: Array) -> tuple[Array, ...]:
+        """The function on the shards of one device; sums dspatial over the devices that share groups."""
+        if "spatial" not in self.operands or not specs.share_groups:
+            return self.function(*arrays)
+        at = self.operands.index("spatial")
+        spatial, has_cotangent = arrays[at], "spatial" in self.results
+        wide = accumulator_dtype(spatial)
+        group = specs.first_group(spatial.shape[GROUP_AXIS])
+        own = jax.lax.dynamic_slice_in_dim(spatial, group, 1, GROUP_AXIS)
+        if has_cotangent:
+            own = own.astype(wide)  # so that its cotangent is rounded once, after the sum
+        outputs = list(self.function(*arrays[:at], own, *arrays[at + 1 :]))
+        if has_cotangent:
+            at = self.results.index("spatial")
+            mine = jax.lax.dynamic_update_slice_in_dim(jnp.zeros(spatial.shape, wide), outputs[at], group, GROUP_AXIS)
+            outputs[at] = jax.lax.psum(mine, specs.channel).astype(spatial.dtype)
+        return tuple(outputs)
+
+    def _specs(
+        self, shapes: Sequence[tuple[int, ...]], x_spec: Sequence[Any], mesh_shape: Mapping[str, int]
+    ) -> "OperandSpecs":
+        groups = shapes[self.operands.index("spatial")][GROUP_AXIS] if "spatial" in self.operands else 1
+        return OperandSpecs.choose(groups, x_spec, mesh_shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Folding:
+    """`jax.vmap`'s axis folded into the batch.
+
+    Args:
+      axis_size: of the mapped axis.
+      mapped: mesh axes that shard the mapped axis.
+      samples: mesh axes that shard the samples.
+    """
+
+    axis_size: int
+    mapped: tuple[str, ...]
+    samples: tuple[str, ...]
+
+    @classmethod
+    def of(cls, axis_size: int, batched: Sequence[bool], arrays: Sequence[Array]) -> "_Folding":
+        """The folding of arrays, those that are `batched` with the mapped axis first."""
         specs = [
             PartitionSpec(*([] if is_batched else [None]), *jax.typeof(array).sharding.spec)
             for array, is_batched in zip(arrays, batched, strict=True)
         ]
-        # The samples stay the major axis, so that their shards stay whole, unless it is the mapped axis that is split.
         mapped = next((axes for spec in specs if (axes := _as_tuple(spec[0]))), ())
-        samples = _as_tuple(specs[0][1])
+        return cls(axis_size, mapped, samples=_as_tuple(specs[0][1]))
 
-        def fold(array: Array, is_batched: bool) -> Array:
-            array = array if is_batched else jnp.broadcast_to(array, (axis_size, *array.shape))
-            if not mapped:
-                array = array.swapaxes(0, 1)
-                return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
-            rest = [_without(entry, samples) for entry in jax.typeof(array).sharding.spec[2:]]
-            array = jax.sharding.reshard(array, PartitionSpec(mapped, samples, *rest))
-            return jnp.reshape(array, (-1, *array.shape[2:]), out_sharding=PartitionSpec(mapped + samples, *rest))
+    def fold(self, array: Array, is_batched: bool) -> Array:
+        """[N, B, …] or [B, …] to [B·N, …], or to [N·B, …] where the mapped axis is sharded: its shards stay whole."""
+        array = array if is_batched else jnp.broadcast_to(array, (self.axis_size, *array.shape))
+        if not self.mapped:
+            array = array.swapaxes(0, 1)
+            return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
+        rest = [_without(entry, self.samples) for entry in jax.typeof(array).sharding.spec[2:]]
+        array = jax.sharding.reshard(array, PartitionSpec(self.mapped, self.samples, *rest))
+        folded = PartitionSpec(self.mapped + self.samples, *rest)
+        return jnp.reshape(array, (-1, *array.shape[2:]), out_sharding=folded)
 
-        def unfold(array: Array) -> Array:
-            if not mapped:
-                return array.reshape(-1, axis_size, *array.shape[1:]).swapaxes(0, 1)
-            rest = jax.typeof(array).sharding.spec[1:]
-            split = PartitionSpec(mapped, samples, *rest)
-            return jnp.reshape(array, (axis_size, -1, *array.shape[1:]), out_sharding=split)
-
-        outputs = tuple(map(unfold, over_mesh(*map(fold, arrays, batched))))
-        return outputs, (True,) * len(outputs)
-
-    def partition(mesh, operand_shapes, result_shapes):
-        x = operand_shapes[0].sharding
-        if not isinstance(x, NamedSharding):
-            # `jax.jit` under `jax.set_mesh` of arguments that lie on no mesh: JAX names none, and nothing is split.
-            mesh = Mesh(sorted(x.device_set, key=lambda device: device.id), ("devices",))
-            x = NamedSharding(mesh, PartitionSpec())
-        shares = Shares.choose(operands, [operand.shape for operand in operand_shapes], (*x.spec,), mesh.shape)
-        named = [tuple(NamedSharding(mesh, spec) for spec in shares.specs(names)) for names in (operands, results)]
-        return mesh, functools.partial(on_device, shares), named[1], named[0]
-
-    def on_device(shares: "Shares", *arrays: Array) -> tuple[Array, ...]:
-        if "s" not in operands or not shares.share_groups:
-            return function(*statics, *arrays)
-        at, spatial = operands.index("s"), arrays[operands.index("s")]
-        wide = accumulator_dtype(spatial)
-        group = shares.first_group(spatial.shape[GROUP_AXIS])
-        own = jax.lax.dynamic_slice_in_dim(spatial, group, 1, GROUP_AXIS)
-        if "s" in results:
-            own = own.astype(wide)  # so that its cotangent is rounded once, after the sum
-        outputs = list(function(*statics, *arrays[:at], own, *arrays[at + 1 :]))
-        if "s" in results:
-            at = results.index("s")
-            mine = jax.lax.dynamic_update_slice_in_dim(jnp.zeros(spatial.shape, wide), outputs[at], group, GROUP_AXIS)
-            outputs[at] = jax.lax.psum(mine, shares.channel).astype(spatial.dtype)
-        return tuple(outputs)
-
-    over_auto_axes = custom_partitioning(functools.partial(function, *statics))
-    over_auto_axes.def_partition(partition, sharding_rule=_propagation_rule(operands, results))
-    return over_mesh
+    def unfold(self, array: Array) -> Array:
+        """The inverse of `fold`, to [N, B, …]."""
+        if not self.mapped:
+            return array.reshape(-1, self.axis_size, *array.shape[1:]).swapaxes(0, 1)
+        rest = jax.typeof(array).sharding.spec[1:]
+        unfolded = PartitionSpec(self.mapped, self.samples, *rest)
+        return jnp.reshape(array, (self.axis_size, -1, *array.shape[1:]), out_sharding=unfolded)
 
 
-def placed_like(cotangent: Array, value: Array) -> Array:
-    """The cotangent on the devices of its value: over Explicit axes they are part of its type."""
+def reshard_like(cotangent: Array, value: Array) -> Array:
+    """The cotangent with the sharding of its value, which Explicit axes make part of its type."""
     sharding = jax.typeof(value).sharding
     return jax.sharding.reshard(cotangent, sharding.spec) if sharding.mesh.explicit_axes else cotangent
 
 
 @dataclasses.dataclass(frozen=True)
-class Shares:
-    """The mesh axes that split the samples and the channels.
+class OperandSpecs:
+    """The partition specs of all arrays of a call.
 
-    Groups split with their channels where they divide evenly. Where several devices hold channels of one group, each
-    uses that group's filter. Where neither divides the other, the channels are not split.
+    Groups are split with their channels where they divide evenly. Where several devices hold channels of one group,
+    each uses that group's filter. Where neither divides the other, the channels are not split.
+
+    Args:
+      batch: mesh axes that split the samples.
+      channel: mesh axes that split the channels.
+      channel_devices: how many devices split the channels.
+      share_groups: whether several devices hold channels of one group.
     """
 
     batch: tuple[str, ...]
@@ -135,29 +193,27 @@ class Shares:
     share_groups: bool
 
     @classmethod
-    def choose(
-        cls, operands: str, shapes: Sequence[tuple[int, ...]], x_spec: Sequence[Any], mesh_shape: Mapping[str, int]
-    ) -> "Shares":
+    def choose(cls, groups: int, x_spec: Sequence[Any], mesh_shape: Mapping[str, int]) -> "OperandSpecs":
+        """The specs for x sharded so, on a mesh of this shape."""
         entries = [*x_spec, None, None, None, None]
-        batch, channel = (_as_tuple(entries[axis]) for axis in (0, 3))
-        groups = shapes[operands.index("s")][GROUP_AXIS] if "s" in operands else 1
+        batch, channel = (_as_tuple(entries[AXES["x"].index(axis)]) for axis in ("batch", "channel"))
         devices = math.prod(mesh_shape[axis] for axis in channel)
         if groups % devices and devices % groups:
             channel, devices = (), 1
         return cls(batch, channel, devices, share_groups=groups % devices != 0)
 
-    def specs(self, names: str) -> tuple[PartitionSpec, ...]:
-        batch, channel = self.batch or None, self.channel or None
-        group = None if self.share_groups else channel
-        by_name = {
-            "x": PartitionSpec(batch, None, None, channel),
-            "s": PartitionSpec(batch, None, None, None, group, None),
-            "c": PartitionSpec(batch, None, None, channel),
+    def of(self, names: Names) -> tuple[PartitionSpec, ...]:
+        """One spec per array."""
+        channel = self.channel or None
+        mesh_axes = {
+            "batch": self.batch or None,
+            "channel": channel,
+            "group": None if self.share_groups else channel,
         }
-        return tuple(by_name[name] for name in names)
+        return tuple(PartitionSpec(*map(mesh_axes.get, AXES[name])) for name in names)
 
     def first_group(self, groups: int) -> Array | int:
-        """Which group this device's channels belong to, where devices share groups."""
+        """The group of this device's channels, where devices share groups."""
         return 0 if groups == 1 else jax.lax.axis_index(self.channel) // (self.channel_devices // groups)
 
 
@@ -168,21 +224,15 @@ def _as_tuple(entry: Any) -> tuple[str, ...]:
 
 
 def _without(entry: Any, axes: Collection[str]) -> tuple[str, ...]:
-    """What else than `axes` an entry of a `PartitionSpec` names."""
+    """The mesh axes of an entry of a `PartitionSpec`, except `axes`."""
     return tuple(axis for axis in _as_tuple(entry) if axis not in axes)
 
 
-def _propagation_rule(operands: str, results: str) -> str:
-    """Which axes belong together: samples, channels and groups, each with their like; all else is alone."""
-    fresh = (f"free{n}" for n in range(100))
+def _propagation_rule(operands: Names, results: Names) -> str:
+    """Shardy's rule: samples, channels and groups correspond across arrays, no other axes do."""
+    free = (f"free{n}" for n in range(100))
 
-    def axes(name: str) -> str:
-        names = [next(fresh) for _ in range(RANKS[name])]
-        names[BATCH_AXIS] = "batch"
-        if name == "s":
-            names[GROUP_AXIS] = "group"
-        else:
-            names[-1] = "channel"
-        return " ".join(names)
+    def axes(name: Name) -> str:
+        return " ".join(axis if axis in ("batch", "channel", "group") else next(free) for axis in AXES[name])
 
     return ", ".join(map(axes, operands)) + " -> " + ", ".join(map(axes, results))

@@ -1,6 +1,6 @@
-"""The paper's sentence: a sum over the taps. Never optimised; every other implementation is compared with it.
+"""The reference: the formula as a sum over the taps, never optimised. Every other implementation must equal it.
 
-It has no backward of its own: automatic differentiation of this loop is what the hand-derived ones must equal.
+Its backward pass is the automatic derivative of this loop, which the hand-derived ones must equal.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from pallas_kernels.ops.spec import FilterSpec, accumulator_dtype
-from pallas_kernels.ops.vjp import Gradients, Residuals
+from pallas_kernels.ops.vjp import Cotangents, Residuals
 
 
 def forward(x: Array, spatial: Array | None, channel: Array | None, spec: FilterSpec) -> Array:
@@ -30,16 +30,16 @@ def forward(x: Array, spatial: Array | None, channel: Array | None, spec: Filter
     return y.reshape(batch, spec.scale * rows, spec.scale * columns, channels).astype(x.dtype)
 
 
-def backward(residuals: Residuals, dy: Array, spec: FilterSpec) -> Gradients:
+def backward(residuals: Residuals, dy: Array, spec: FilterSpec) -> Cotangents:
     _, pull_back = jax.vjp(lambda r: forward(r.x, r.spatial, r.channel, spec), residuals)
-    return Gradients(*pull_back(dy)[0])
+    return Cotangents(*pull_back(dy)[0])
 
 
 def taps(x: Array, spec: FilterSpec) -> Iterator[tuple[int, Array]]:
     """Yields the T shifted, zero-padded and strided views of x, row-major, each [B, Ho, Wo, C]."""
     _, height, width, _ = x.shape
-    reach, stride = spec.reach, spec.stride
-    padded = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+    halo, stride = spec.halo, spec.stride
+    padded = jnp.pad(x, ((0, 0), (halo, halo), (halo, halo), (0, 0)))
     for tap in range(spec.taps):
         row, column = spec.tap_offset(tap)
         yield tap, padded[:, row : row + height : stride, column : column + width : stride]

@@ -1,4 +1,4 @@
-"""What a dynamic filter computes: the static part of the operator and its shape rules."""
+"""The static options of a dynamic filter and its shape rules."""
 
 import dataclasses
 from typing import Literal
@@ -11,7 +11,7 @@ Combine = Literal["mul", "add"]
 
 @dataclasses.dataclass(frozen=True)
 class FilterSpec:
-    """Everything that may change the answer, apart from the arrays.
+    """The options that may change the result.
 
     One form serves both public operators: `dynamic_filter` has ``scale=1`` and `dynamic_upsample` has ``stride=1``.
     Every implementation takes
@@ -20,7 +20,14 @@ class FilterSpec:
         spatial  [B, Ho, Wo, S², G, T] or None
         channel  [B, S², T, C] or None          (not both None)
 
-    and gives ``y [B, S·Ho, S·Wo, C]`` in the dtype of x.
+    and returns ``y [B, S·Ho, S·Wo, C]`` in the dtype of x.
+
+    Args:
+      kernel_size: K.
+      stride: pixels of x between neighbouring positions of the filter.
+      scale: S, the upsampling factor.
+      dilation: pixels of x between neighbouring taps.
+      combine: how a spatial and a channel filter make one.
     """
 
     kernel_size: int
@@ -31,12 +38,12 @@ class FilterSpec:
 
     @property
     def taps(self) -> int:
-        """T, the number of filter values per output."""
+        """T = K·K, the number of filter values per output."""
         return self.kernel_size**2
 
     @property
-    def reach(self) -> int:
-        """How many pixels the filter sees beyond its centre, and so how wide the zero border of x is."""
+    def halo(self) -> int:
+        """The width of the zero border of x: the pixels that a filter reads beyond its centre."""
         return self.dilation * (self.kernel_size // 2)
 
     def grid_size(self, size: int) -> int:
@@ -44,7 +51,7 @@ class FilterSpec:
         return -(-size // self.stride)
 
     def tap_offset(self, tap: int) -> tuple[int, int]:
-        """Row and column of a tap in x padded by `reach`, for the filter at position (0, 0)."""
+        """Row and column of a tap in x padded by `halo`, for the filter at position (0, 0)."""
         row, column = divmod(tap, self.kernel_size)
         return row * self.dilation, column * self.dilation
 

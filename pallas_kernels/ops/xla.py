@@ -1,8 +1,8 @@
-"""The portable fast path: what XLA compiles well on a CPU, a TPU, or a GPU without kernels.
+"""The portable implementation, written so that XLA compiles it well on a CPU, a TPU, or a GPU without kernels.
 
 Forward and the cotangent of x are sums of shifted views, which XLA fuses into one loop. The cotangents of the filters
 reduce over channels and over pixels; as whole-array reductions those are scalar loops on a CPU, so a scan over the rows
-of the output computes them as small matrix products on data that is still in the cache.
+of the output computes them as small matrix products on cached data.
 
 Inside, outputs have the axes [B, Ho, S, Wo, S, G, C/G], so that sub-pixels and groups are plain broadcasting and the
 upsampled output is a reshape away.
@@ -15,7 +15,7 @@ from jax import Array, lax
 
 from pallas_kernels import compat
 from pallas_kernels.ops.spec import FilterSpec, accumulator_dtype
-from pallas_kernels.ops.vjp import Gradients, Residuals
+from pallas_kernels.ops.vjp import Cotangents, Residuals
 
 # A fused loop of more terms than this spills its operands: 15×15 runs three times faster in pieces.
 TERMS_PER_LOOP = 81
@@ -25,7 +25,7 @@ def forward(x: Array, spatial: Array | None, channel: Array | None, spec: Filter
     batch, height, width, channels = x.shape
     rows, columns, groups = spec.grid_size(height), spec.grid_size(width), _groups(spatial)
     dtype = accumulator_dtype(x, spatial, channel)
-    padded, spatial, channel = _pad_reach(x, spec), _split_spatial(spatial, spec), _split_channel(channel, spec, groups)
+    padded, spatial, channel = _pad_halo(x, spec), _split_spatial(spatial, spec), _split_channel(channel, spec, groups)
     y = jnp.zeros((), dtype)
     for tap in range(spec.taps):
         row, column = spec.tap_offset(tap)
@@ -37,13 +37,13 @@ def forward(x: Array, spatial: Array | None, channel: Array | None, spec: Filter
     return y.astype(x.dtype).reshape(batch, spec.scale * rows, spec.scale * columns, channels)
 
 
-def backward(residuals: Residuals, dy: Array, spec: FilterSpec) -> Gradients:
-    dspatial, dchannel = _filter_gradients(residuals, dy, spec)
-    return Gradients(_input_gradient(residuals, dy, spec), dspatial, dchannel)
+def backward(residuals: Residuals, dy: Array, spec: FilterSpec) -> Cotangents:
+    dspatial, dchannel = _filter_cotangents(residuals, dy, spec)
+    return Cotangents(_x_cotangent(residuals, dy, spec), dspatial, dchannel)
 
 
-def _input_gradient(residuals: Residuals, dy: Array, spec: FilterSpec) -> Array:
-    """dx[q] = Σ over taps and sub-pixels of filter[p] · dy[p], for the one p whose tap lies on q, if there is one.
+def _x_cotangent(residuals: Residuals, dy: Array, spec: FilterSpec) -> Array:
+    """dx[q] = Σ over taps and sub-pixels of filter[p] · dy[p], for the position p whose tap reads q, if any.
 
     With dy and the spatial filter spread out by the stride and padded with zeros this is a sum of shifted views again.
     """
@@ -57,7 +57,7 @@ def _input_gradient(residuals: Residuals, dy: Array, spec: FilterSpec) -> Array:
     for term in range(spec.scale**2 * spec.taps):
         sub_pixel, tap = divmod(term, spec.taps)
         i, j = divmod(sub_pixel, spec.scale)
-        row, column = (2 * spec.reach - offset for offset in spec.tap_offset(tap))
+        row, column = (2 * spec.halo - offset for offset in spec.tap_offset(tap))
         at = (slice(None), slice(row, row + height), i, slice(column, column + width), j)
         s = None if spatial is None else spatial[at][..., tap, None].astype(dtype)
         c = None if channel is None else channel[:, None, i, None, j, tap].astype(dtype)
@@ -65,15 +65,15 @@ def _input_gradient(residuals: Residuals, dy: Array, spec: FilterSpec) -> Array:
     return dx.reshape(x.shape).astype(x.dtype)
 
 
-def _filter_gradients(residuals: Residuals, dy: Array, spec: FilterSpec) -> tuple[Array | None, Array | None]:
+def _filter_cotangents(residuals: Residuals, dy: Array, spec: FilterSpec) -> tuple[Array | None, Array | None]:
     """With P[p, t, c] = dy[p, c] · x[p + t, c], dspatial is the sum over a group's c of P · channel, and dchannel the
-    sum over p of P · spatial (without that factor where the other filter is None or added). P exists a row at a time.
+    sum over p of P · spatial (without that factor where the other filter is None or added). P is computed row by row.
     """
     x, spatial, channel = residuals
     batch, height, width, channels = x.shape
     rows, columns, groups = spec.grid_size(height), spec.grid_size(width), _groups(spatial)
     dtype, kernel_size = accumulator_dtype(*residuals), spec.kernel_size
-    padded, dy = _pad_reach(x, spec), _split_output(dy, spec, groups)
+    padded, dy = _pad_halo(x, spec), _split_output(dy, spec, groups)
     multiplied = spec.combine == "mul"
     spatial_factor = _split_spatial(spatial, spec) if multiplied else None
     channel_factor = _split_channel(channel, spec, groups) if multiplied else None
@@ -83,7 +83,7 @@ def _filter_gradients(residuals: Residuals, dy: Array, spec: FilterSpec) -> tupl
     together = 1 if kernel_size <= 3 and channel is not None else kernel_size
 
     def add_row(dchannel: Array | None, row: Array) -> tuple[Array | None, Array | None]:
-        x_rows = lax.dynamic_slice_in_dim(padded, row * spec.stride, 2 * spec.reach + 1, axis=1)[:, :: spec.dilation]
+        x_rows = lax.dynamic_slice_in_dim(padded, row * spec.stride, 2 * spec.halo + 1, axis=1)[:, :: spec.dilation]
         dy_row = lax.dynamic_index_in_dim(dy, row, axis=1).astype(dtype)
         ones = jnp.ones((batch, spec.scale, columns, spec.scale, groups, spec.taps), dtype)
         s_row = ones
@@ -138,8 +138,8 @@ def _in_pieces(total: Array, term: int) -> Array:
     return lax.optimization_barrier(total) if (term + 1) % TERMS_PER_LOOP == 0 else total
 
 
-def _pad_reach(x: Array, spec: FilterSpec) -> Array:
-    border = (spec.reach, spec.reach)
+def _pad_halo(x: Array, spec: FilterSpec) -> Array:
+    border = (spec.halo, spec.halo)
     return jnp.pad(x, ((0, 0), border, border, (0, 0)))
 
 
@@ -150,7 +150,7 @@ def _spread(array: Array | None, height: int, width: int, spec: FilterSpec) -> A
     config = [(0, 0, 0)] * array.ndim
     for axis, size in ((1, height), (3, width)):
         last = spec.stride * (spec.grid_size(size) - 1)
-        config[axis] = (spec.reach, spec.reach + size - 1 - last, spec.stride - 1)
+        config[axis] = (spec.halo, spec.halo + size - 1 - last, spec.stride - 1)
     return lax.pad(array, jnp.zeros((), array.dtype), config)
 
 

@@ -8,8 +8,8 @@ from experiments import gpu_suite
 from experiments.benchmarks import gpu_clock
 from pallas_kernels.ops import xla
 from pallas_kernels.ops.arg_specs import ArgSpec
-from pallas_kernels.ops.config import Problem
-from pallas_kernels.ops.heuristics import gradient_passes
+from pallas_kernels.ops.config import ArgShape
+from pallas_kernels.ops.heuristics import backward_kernels
 
 SMALL = ArgSpec("small", (1, 4, 5, 4))
 
@@ -40,12 +40,12 @@ def test_a_kernel_that_does_not_run_fails_its_checks_alone():
 
 @pytest.mark.parametrize("dtype", gpu_suite.UNITS)
 def test_every_kernel_is_checked(dtype):
-    problems = [Problem.of(*arg.structs(dtype), arg.spec) for arg in gpu_suite.CHECKED]
-    assert {kernel for problem in problems for kernel in gradient_passes(problem)} == {
-        "input",
-        "spatial",
-        "channel",
-        "filters",
+    shapes = [ArgShape.of(*arg.structs(dtype), arg.spec) for arg in gpu_suite.CHECKED]
+    assert {kernel for shape in shapes for kernel in backward_kernels(shape)} == {
+        "dx",
+        "dspatial",
+        "dchannel",
+        "dfilters",
     }
 
 

@@ -1,5 +1,6 @@
-"""Facts of whole programs for eight GPUs that are not there, printed as JSON. It runs in a process of its own, because
-what JAX's CUDA plugin needs must be set before JAX starts.
+"""Summaries of whole programs for eight compile-only GPUs, printed as JSON.
+
+It runs in a separate process, because JAX's CUDA plugin reads its settings when JAX starts.
 
 `python programs.py` prints `{"MODE SPLIT PASS": summary}`.
 """
@@ -22,7 +23,7 @@ SPECS = (LIKE_X, P("data"), LIKE_X, LIKE_X)
 
 
 def main() -> None:
-    devices = aot.devices(aot.DEVICES["h200"], 8)
+    devices = aot.compile_only_devices(aot.DEVICES["h200"], 8)
     found = {}
     for split, shape in SPLITS.items():
         for mode in ("auto", "explicit", "shard_map"):
@@ -40,7 +41,7 @@ def main() -> None:
                     ("forward", forward, structs[:3]),
                     ("both", suite.pull_back(forward), structs),
                 ):
-                    found[f"{mode} {split} {name}"] = aot.summary(jax.jit(function).lower(*inputs).compile())
+                    found[f"{mode} {split} {name}"] = aot.program_summary(jax.jit(function).lower(*inputs).compile())
     print(json.dumps(found))
 
 

@@ -1,4 +1,4 @@
-"""The kernels fit the GPUs they are for: facts of their machine code, without a GPU."""
+"""The kernels fit their GPUs: facts of their machine code, no GPU needed."""
 
 import json
 import subprocess
@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import pytest
 
 from pallas_kernels import aot
+from pallas_kernels.aot.machine_code import _parse
 from pallas_kernels.ops.arg_specs import ARG_SPECS, RESNET50, ArgSpec
-from pallas_kernels.ops.kernel_table import kernel_rows
+from pallas_kernels.ops.autotune import choose_config
+from pallas_kernels.ops.config import ArgShape
 from pallas_kernels.ops.spec import FilterSpec
 from pallas_kernels.ops.triton import fwd
 from tests.aot import ENVIRONMENT, PLUGIN, needs_plugin, needs_triton, uninstall
@@ -24,7 +26,7 @@ LOOPED = ArgSpec("looped", (8, 14, 14, 64), FilterSpec(7), groups=4, channel=Fal
 @pytest.mark.parametrize("device", ["h200", "a100"])
 @pytest.mark.parametrize("arg", [*map(ARG_SPECS.get, NAMES), LOOPED, DEPTHWISE], ids=lambda arg: arg.name)
 def test_no_kernel_spills_or_needs_a_stack(arg, device):
-    for row in kernel_rows(aot.DEVICES[device], arg, jnp.bfloat16):
+    for row in aot.kernel_table(aot.DEVICES[device], arg, jnp.bfloat16):
         assert (row.spill_bytes, row.stack_bytes) == (0, 0), row
         assert row.registers <= 255, row
 
@@ -35,7 +37,7 @@ def test_no_kernel_spills_or_needs_a_stack(arg, device):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 @pytest.mark.parametrize("arg", ARG_SPECS.values(), ids=lambda arg: arg.name)
 def test_no_kernel_of_a_network_spills(arg, dtype, device):
-    for row in kernel_rows(aot.DEVICES[device], arg, jnp.dtype(dtype)):
+    for row in aot.kernel_table(aot.DEVICES[device], arg, jnp.dtype(dtype)):
         assert (row.spill_bytes, row.stack_bytes) == (0, 0), row
 
 
@@ -49,13 +51,13 @@ def test_the_forward_pass_takes_at_most_30_instructions_per_output_and_loads_128
     assert x is not None
     [kernel] = aot.triton_kernels(lambda *inputs: fwd.forward(*inputs, arg.spec), x, spatial, channel)
     used = aot.resources(kernel, aot.DEVICES[device])
-    config = fwd.choose(fwd.Problem.of(x, spatial, channel, arg.spec), "forward")
-    outputs = config.patches * config.rows * config.columns * config.channels
+    config = choose_config(ArgShape.of(x, spatial, channel, arg.spec), "fwd")
+    outputs = config.block_patches * config.tile_h * config.tile_w * config.block_channels
     assert (used.spill_bytes, used.stack_bytes) == (0, 0)
-    assert used.executed(()) * 32 * kernel.warps / outputs <= 30
-    # What is not channel-contiguous is the spatial filter: one value per position and tap.
+    assert used.executed(()) * 32 * kernel.num_warps / outputs <= 30
+    # The spatial filter alone is not channel-contiguous: one value per position and tap.
     narrow = sum(count for opcode, count in used.loads.items() if "128" not in opcode.split("."))
-    assert narrow == config.rows * config.columns * arg.spec.taps
+    assert narrow == config.tile_h * config.tile_w * arg.spec.taps
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +105,13 @@ ASSEMBLY = """
 
 
 def test_instructions_are_counted_as_often_as_their_loops_run():
-    instructions, loops = aot._parse(ASSEMBLY)
+    instructions, loops = _parse(ASSEMBLY)
     assert instructions == ("LDG.E.128", "FADD", "FMUL", "BRA", "BRA", "LDG.E.U16", "EXIT", "BRA")
     assert loops == ((1, 4), (2, 3))
     used = aot.Resources(16, 0, 0, 0, instructions, loops)
     assert used.executed((10, 5)) == 4 + 10 * 2 + 10 * 5 * 2
     assert used.vector_load_share == 16 / 18
-    once = aot.Resources(16, 0, 0, 0, instructions, ())  # the compiler wrote the loops out
+    once = aot.Resources(16, 0, 0, 0, instructions, ())  # the compiler unrolled the loops
     assert once.executed((10, 5)) == len(instructions)
 
 
@@ -119,4 +121,4 @@ def test_a_missing_compiler_is_named(monkeypatch):
     with pytest.raises(NotImplementedError, match="pip install triton"):
         aot.resources(kernel, aot.DEVICES["h200"])
     with pytest.raises(NotImplementedError, match="jax-cuda13-plugin=="):
-        aot.devices(aot.DEVICES["h200"], 8)
+        aot.compile_only_devices(aot.DEVICES["h200"], 8)

@@ -1,4 +1,4 @@
-"""The suite finds what it is there to find."""
+"""The suite finds wrong values and cotangents."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -40,8 +40,8 @@ def test_the_loop_has_the_gradients_of_finite_differences():
 @pytest.mark.parametrize("name", ["x", "spatial", "channel"])
 def test_a_wrong_cotangent_is_found(name):
     def backward(residuals, dy, spec):
-        gradients = xla.backward(residuals, dy, spec)
-        return gradients._replace(**{name: getattr(gradients, name) * (1 + 1e-4)})
+        right = xla.backward(residuals, dy, spec)
+        return right._replace(**{name: getattr(right, name) * (1 + 1e-4)})
 
     wrong = Wrong(backward=backward)
     with pytest.raises(AssertionError, match=f"d{name} of .* where .* is allowed"):

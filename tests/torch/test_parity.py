@@ -42,7 +42,7 @@ def test_operator_and_its_gradients_are_the_ports(kernel_size, stride, dilation,
     theirs.backward(cotangent)
 
     arrays = to_ours(*(tensor.detach().numpy() for tensor in tensors))
-    run = jax.jit(functools.partial(pallas_kernels.ops, **options, implementation=implementation))
+    run = jax.jit(functools.partial(pallas_kernels.dynamic_filter, **options, implementation=implementation))
     ours, pull_back = jax.vjp(run, *map(jnp.asarray, arrays))
     close(ours, theirs.detach().numpy().transpose(0, 2, 3, 1))
     gradients = pull_back(jnp.asarray(cotangent.numpy().transpose(0, 2, 3, 1)))
@@ -56,7 +56,7 @@ def test_operator_and_its_gradients_are_the_ports(kernel_size, stride, dilation,
 def test_operator_gradients_equal_finite_differences(kernel_size, stride, dilation, groups, combine, implementation):
     arrays = to_ours(*(tensor.detach().numpy() for tensor in inputs(kernel_size, stride, groups)))
     run = functools.partial(
-        pallas_kernels.ops,
+        pallas_kernels.dynamic_filter,
         stride=stride,
         dilation=dilation,
         combine=combine,

@@ -1,4 +1,4 @@
-"""The operator as Pallas:Triton kernels for NVIDIA GPUs, Ampere and newer."""
+"""The operator as Pallas:Triton kernels for NVIDIA GPUs, Ampere or newer."""
 
 from pallas_kernels.ops.triton.bwd import backward as backward
 from pallas_kernels.ops.triton.fwd import forward as forward

@@ -1,13 +1,13 @@
-"""The backward pass of the Triton implementation: its kernels, none with atomics.
+"""The backward kernels, without atomics.
 
-* x: the forward kernel turned around. Each dy value is read once per patch and meets every tap that leads to a pixel.
-* spatial: a thread sums over channels in registers, threads join at the end; programs own their positions alone.
-* channel: a thread sums over positions in registers; a program writes one partial sum, and those are added in order.
-* spatial and channel at once, where the registers hold what both need: `triton_filters`.
+* dx: the transposed forward kernel. Each dy value is read once per patch and multiplied for every tap to a pixel.
+* dspatial: a thread sums over channels in registers, and threads are summed at the end. Programs share no position.
+* dchannel: a thread sums over positions in registers. Each program writes one partial sum; those are added in order.
+* dfilters: dspatial and dchannel in one kernel, where the registers hold the operands of both; see `dfilters.py`.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import jax.numpy as jnp
@@ -15,24 +15,31 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 
 from pallas_kernels import compat
-from pallas_kernels.ops.config import BlockConfig, Pass, Problem, channel_blocks, steps_per_chunk
-from pallas_kernels.ops.heuristics import choose, gradient_passes
+from pallas_kernels.ops.autotune import choose_config
+from pallas_kernels.ops.config import (
+    ArgShape,
+    BlockConfig,
+    KernelName,
+    num_channel_blocks,
+    num_patches,
+    steps_per_split,
+)
+from pallas_kernels.ops.heuristics import backward_kernels
 from pallas_kernels.ops.spec import FilterSpec
-from pallas_kernels.ops.triton.dfilters import filters_gradient, sum_of_parts
+from pallas_kernels.ops.triton.dfilters import filter_cotangents, sum_of_parts
 from pallas_kernels.ops.triton.fwd import (
     combine,
     filter_loads,
     for_taps,
     launch,
-    patch_count,
+    pixel_readers,
     pixel_rows,
     tile,
-    uses,
     zeros,
 )
 from pallas_kernels.ops.triton.fwd import forward as forward
 from pallas_kernels.ops.triton.tiles import Channels, Memory, Patches, Taps
-from pallas_kernels.ops.vjp import Gradients, Residuals
+from pallas_kernels.ops.vjp import Cotangents, Residuals
 
 
 def backward(
@@ -40,150 +47,162 @@ def backward(
     dy: Array,
     spec: FilterSpec,
     *,
-    configs: dict[Pass, BlockConfig] | None = None,
+    configs: dict[KernelName, BlockConfig] | None = None,
     interpret: bool = False,
-) -> Gradients:
-    problem = Problem.of(*residuals, spec)
+) -> Cotangents:
+    shape = ArgShape.of(*residuals, spec)
     x, spatial, channel = pixel_rows(*residuals)
     dy, _, _ = pixel_rows(dy, None, None)
 
-    def run(kernel: Callable, which: Pass, arrays, like: Array, width: int, dtype=None) -> Array:
-        config = (configs or {}).get(which) or choose(problem, which)
-        output = compat.kernel_output((like.size // width * config.chunks, width), dtype or like.dtype, like)
-        name = f"dynamic_filter_{which}_gradient"
-        return launch(kernel, name, arrays, output, problem, config, which, interpret)
+    def run(body: Callable, kernel: KernelName, arrays, like: Array, width: int, dtype=None) -> Array:
+        config = (configs or {}).get(kernel) or choose_config(shape, kernel)
+        output = compat.kernel_output((like.size // width * config.num_splits, width), dtype or like.dtype, like)
+        return launch(body, arrays, output, kernel=kernel, shape=shape, config=config, interpret=interpret)
 
-    dx = run(_input_kernel, "input", (dy, spatial, channel), residuals.x, problem.channels)
+    dx = run(_dx_kernel, "dx", (dy, spatial, channel), residuals.x, shape.channels)
     dx = dx.reshape(residuals.x.shape)
     # Under "add" the cotangent of one filter does not depend on the other.
     factors = (spatial, channel) if spec.combine == "mul" else (None, None)
-    if "filters" in (configs or gradient_passes(problem)):
-        config = (configs or {}).get("filters") or choose(problem, "filters")
-        return Gradients(dx, *filters_gradient(residuals, x, dy, factors, problem, config, interpret))
+    if "dfilters" in (configs or backward_kernels(shape)):
+        config = (configs or {}).get("dfilters") or choose_config(shape, "dfilters")
+        rows = (x, dy, *factors)
+        return Cotangents(dx, *filter_cotangents(residuals, rows, shape=shape, config=config, interpret=interpret))
     dspatial = dchannel = None
     if residuals.spatial is not None:
-        width = spec.scale**2 * problem.groups * spec.taps
-        dspatial = run(_spatial_kernel, "spatial", (x, dy, factors[1]), residuals.spatial, width)
+        width = spec.scale**2 * shape.groups * spec.taps
+        dspatial = run(_dspatial_kernel, "dspatial", (x, dy, factors[1]), residuals.spatial, width)
         dspatial = dspatial.reshape(residuals.spatial.shape)
     if residuals.channel is not None:
-        partial = run(_channel_kernel, "channel", (x, dy, factors[0]), residuals.channel, problem.channels, jnp.float32)
+        arrays = (x, dy, factors[0])
+        partial = run(_dchannel_kernel, "dchannel", arrays, residuals.channel, shape.channels, jnp.float32)
         dchannel = sum_of_parts(partial, residuals.channel)
-    return Gradients(dx, dspatial, dchannel)
+    return Cotangents(dx, dspatial, dchannel)
 
 
-def _input_kernel(dy_ref, s_ref, c_ref, dx_ref, *, problem: Problem, config: BlockConfig, memory: Memory):
-    """dx[q] = Σ over taps and sub-pixels of filter[p] · dy[p], for the one p whose tap lies on q, if there is one."""
-    spec, scale, (height, width) = problem.spec, problem.spec.scale, problem.positions
-    patches, channels = tile(problem, config, (problem.height, problem.width))
-    # A patch of pixels starts at a multiple of the stride, so the positions that reach it start at a whole number.
-    step = (config.rows // spec.stride, config.columns // spec.stride)
-    x_image = patches.image((config.rows, config.columns), (problem.height, problem.width))
+def _dx_kernel(dy_ref, s_ref, c_ref, dx_ref, *, shape: ArgShape, config: BlockConfig, memory: Memory):
+    """dx[q] = Σ over taps and sub-pixels of filter[p] · dy[p], for the position p whose tap reads q, if any."""
+    spec, scale, (height, width) = shape.spec, shape.spec.scale, shape.positions
+    patches, channels = tile(shape, config, (shape.height, shape.width))
+    # A patch of pixels starts at a multiple of the stride, so the positions that read it start at a whole number.
+    step = (config.tile_h // spec.stride, config.tile_w // spec.stride)
+    x_image = patches.image((config.tile_h, config.tile_w), (shape.height, shape.width))
     s_image = patches.image(step, (height, width))
     dy_image = patches.image((scale * step[0], scale * step[1]), (scale * height, scale * width))
-    row_uses, column_uses = (
-        _reached(pixels, taps, spec)
-        for pixels, taps in ((config.rows, config.tap_rows), (config.columns, config.tap_columns))
+    row_targets, column_targets = (
+        _position_targets(pixels, taps, spec)
+        for pixels, taps in ((config.tile_h, config.block_taps_h), (config.tile_w, config.block_taps_w))
     )
 
     def store(r: int, sums: dict) -> None:
-        """One row of the patch; a pixel that no tap reaches has no sum."""
-        for q in range(config.columns):
+        """One row of the patch; a pixel that no tap reads has no sum."""
+        for q in range(config.tile_w):
             index, inside = x_image.at(r, q)
             memory.store(dx_ref, (index, channels.index), sums.get((r, q), zeros(config)), inside, channels.live)
 
     def add_taps(taps: Taps, sums: dict) -> dict:
-        s, c = filter_loads(s_ref, c_ref, problem, patches, channels, taps, memory)
+        s, c = filter_loads(s_ref, c_ref, taps, shape=shape, patches=patches, channels=channels, memory=memory)
         sums = dict(sums)
-        for row, seen_by_rows in row_uses.items():
+        for row, row_pairs in row_targets.items():
             p_row = row - spec.dilation * taps.first_row
-            for column, seen_by_columns in column_uses.items():
+            for column, column_pairs in column_targets.items():
                 p_column = column - spec.dilation * taps.first_column
                 position, exists = s_image.at(p_row, p_column)
                 for sub, (i, j) in enumerate(itertools.product(range(scale), repeat=2)):
                     index, _ = dy_image.at(scale * p_row + i, scale * p_column + j)
                     dy = memory.load(dy_ref, (index, channels.index), exists, channels.live)
-                    for (r, tap_row), (q, tap_column) in itertools.product(seen_by_rows, seen_by_columns):
+                    for (r, tap_row), (q, tap_column) in itertools.product(row_pairs, column_pairs):
                         tap = (sub, tap_row, tap_column)
                         term = dy * combine(s(position, exists, *tap), c(*tap), spec)
                         sums[r, q] = sums[r, q] + term if (r, q) in sums else term
-            for r in [] if looped else [r for r, last in last_use.items() if last == row]:
+            for r in [] if looped else [r for r, last in last_write.items() if last == row]:
                 store(r, sums)  # early, as in the forward pass
         return sums
 
-    last_use = {r: offset for offset, seen_by in row_uses.items() for r, _ in seen_by}
-    looped = (config.tap_rows, config.tap_columns) != (spec.kernel_size, spec.kernel_size)
-    pixels = itertools.product(range(config.rows), range(config.columns))
+    last_write = {r: offset for offset, pairs in row_targets.items() for r, _ in pairs}
+    looped = (config.block_taps_h, config.block_taps_w) != (spec.kernel_size, spec.kernel_size)
+    pixels = itertools.product(range(config.tile_h), range(config.tile_w))
     sums = for_taps(spec, config, add_taps, dict.fromkeys(pixels, zeros(config)) if looped else {})
-    for r in range(config.rows) if looped else set(range(config.rows)) - set(last_use):
+    for r in range(config.tile_h) if looped else set(range(config.tile_h)) - set(last_write):
         store(r, sums)
 
 
-def _spatial_kernel(x_ref, dy_ref, c_ref, ds_ref, *, problem: Problem, config: BlockConfig, memory: Memory):
+def _dspatial_kernel(x_ref, dy_ref, c_ref, ds_ref, *, shape: ArgShape, config: BlockConfig, memory: Memory):
     """ds[p, t] = Σ over the channels of a group of dy[p] · x[p + t] · c[t]."""
-    spec, scale = problem.spec, problem.spec.scale
+    spec, scale = shape.spec, shape.spec.scale
     program = pl.program_id(0).astype(jnp.uint32)
-    number = program // problem.groups * config.patches + lax.iota(jnp.uint32, config.patches)[:, None]
-    patches = Patches.numbered(number, problem.batch, patch_count(config, problem.positions))
-    group = program % problem.groups
-    blocks = channel_blocks(problem, config)
-    positions = list(itertools.product(range(config.rows), range(config.columns)))
-    taps_at_once = itertools.product(range(config.tap_rows), range(config.tap_columns))
-    terms = list(itertools.product(positions, range(scale**2), taps_at_once))
-    lanes = min(problem.lanes, config.channels)
-    threads = config.channels // lanes
-    s_image = patches.image((config.rows, config.columns), problem.positions)
+    number = program // shape.groups * config.block_patches + lax.iota(jnp.uint32, config.block_patches)[:, None]
+    patches = Patches.numbered(number, shape.batch, num_patches(config, shape.positions))
+    group = program % shape.groups
+    blocks = num_channel_blocks(shape, config)
+    positions = list(itertools.product(range(config.tile_h), range(config.tile_w)))
+    block_taps = itertools.product(range(config.block_taps_h), range(config.block_taps_w))
+    terms = list(itertools.product(positions, range(scale**2), block_taps))
+    lanes = min(shape.vector_size, config.block_channels)
+    threads = config.block_channels // lanes
+    s_image = patches.image((config.tile_h, config.tile_w), shape.positions)
 
     def store_taps(taps: Taps, carry: int) -> int:
         def add_block(block: Array | int, sums: dict) -> dict:
-            channels = Channels.block(group * blocks + block, config.channels, problem.channels, problem.groups)
-            _, c = filter_loads(None, c_ref, problem, patches, channels, taps, memory)
+            channels = Channels.block(group * blocks + block, config.block_channels, shape.channels, shape.groups)
+            _, c = filter_loads(None, c_ref, taps, shape=shape, patches=patches, channels=channels, memory=memory)
+            products = _products(
+                x_ref, dy_ref, taps, shape=shape, config=config, patches=patches, channels=channels, memory=memory
+            )
             sums = dict(sums)
-            for x, dy, term in _products(x_ref, dy_ref, problem, config, patches, channels, taps, memory):
+            for x, dy, term in products:
                 factor = c(term[1], *term[2])
                 product = x * (dy if factor is None else dy * factor)
-                # Within a thread first: nothing is exchanged between threads before the end.
-                sums[term] += product.reshape(config.patches, threads, lanes).sum(2)
+                # Within a thread first: threads exchange nothing before the end.
+                sums[term] += product.reshape(config.block_patches, threads, lanes).sum(2)
             return sums
 
-        sums = dict.fromkeys(terms, jnp.zeros((config.patches, threads), jnp.float32))
+        sums = dict.fromkeys(terms, jnp.zeros((config.block_patches, threads), jnp.float32))
         if blocks == 1:
             sums = add_block(0, sums)
         else:
             sums = lax.fori_loop(0, blocks, lambda block, sums: add_block(block.astype(jnp.uint32), sums), sums)
         for (r, q), sub, (i, j) in terms:
             index, inside = s_image.at(r, q)
-            column = (sub * (problem.groups - 1) + group) * spec.taps + taps.unsigned_number(sub, i, j)
+            column = (sub * (shape.groups - 1) + group) * spec.taps + taps.unsigned_number(sub, i, j)
             memory.store(ds_ref, (index, column), sums[(r, q), sub, (i, j)].sum(1, keepdims=True), inside)
         return carry
 
     for_taps(spec, config, store_taps, 0)
 
 
-def _channel_kernel(x_ref, dy_ref, s_ref, dc_ref, *, problem: Problem, config: BlockConfig, memory: Memory):
-    """dc[t] = Σ over positions of dy[p] · x[p + t] · s[p, t], of the patches of one chunk of a sample."""
-    spec = problem.spec
-    blocks = problem.groups * channel_blocks(problem, config)
+def _dchannel_kernel(x_ref, dy_ref, s_ref, dc_ref, *, shape: ArgShape, config: BlockConfig, memory: Memory):
+    """dc[t] = Σ over positions of dy[p] · x[p + t] · s[p, t], over the patches of one split of a sample."""
+    spec = shape.spec
+    blocks = shape.groups * num_channel_blocks(shape, config)
     program = pl.program_id(0).astype(jnp.uint32)
-    part = program // blocks  # counts the chunks of all samples
-    channels = Channels.block(program % blocks, config.channels, problem.channels, problem.groups)
-    count = patch_count(config, problem.positions)
-    steps = steps_per_chunk(problem, config)
-    terms = list(
-        itertools.product(range(spec.scale**2), itertools.product(range(config.tap_rows), range(config.tap_columns)))
-    )
+    part = program // blocks  # counts the splits of all samples
+    channels = Channels.block(program % blocks, config.block_channels, shape.channels, shape.groups)
+    count = num_patches(config, shape.positions)
+    steps = steps_per_split(shape, config)
+    block_taps = itertools.product(range(config.block_taps_h), range(config.block_taps_w))
+    terms = list(itertools.product(range(spec.scale**2), block_taps))
 
     def store_taps(taps: Taps, carry: int) -> int:
         def add_step(step: Array | int, sums: dict) -> dict:
-            first = (part % config.chunks * steps + step) * config.patches
-            within = first + lax.iota(jnp.uint32, config.patches)[:, None]
-            patches = Patches.of_sample(part // config.chunks, within, problem.batch, count)
-            s, _ = filter_loads(s_ref, None, problem, patches, channels, taps, memory)
-            s_image = patches.image((config.rows, config.columns), problem.positions)
+            first = (part % config.num_splits * steps + step) * config.block_patches
+            within = first + lax.iota(jnp.uint32, config.block_patches)[:, None]
+            patches = Patches.of_sample(part // config.num_splits, within, shape.batch, count)
+            s, _ = filter_loads(s_ref, None, taps, shape=shape, patches=patches, channels=channels, memory=memory)
+            s_image = patches.image((config.tile_h, config.tile_w), shape.positions)
             live = within < count[0] * count[1]
+            products = _products(
+                x_ref,
+                dy_ref,
+                taps,
+                shape=shape,
+                config=config,
+                patches=patches,
+                channels=channels,
+                memory=memory,
+                live=live,
+            )
             sums = dict(sums)
-            for x, dy, (position, sub, tap) in _products(
-                x_ref, dy_ref, problem, config, patches, channels, taps, memory, live
-            ):
+            for x, dy, (position, sub, tap) in products:
                 factor = s(s_image.clamped(*position), None, sub, *tap)
                 sums[sub, tap] += x * (dy if factor is None else dy * factor)
             return sums
@@ -202,33 +221,44 @@ def _channel_kernel(x_ref, dy_ref, s_ref, dc_ref, *, problem: Problem, config: B
     for_taps(spec, config, store_taps, 0)
 
 
-def _products(x_ref, dy_ref, problem, config, patches, channels, taps, memory, live: Array | None = None):
+def _products(
+    x_ref,
+    dy_ref,
+    taps: Taps,
+    *,
+    shape: ArgShape,
+    config: BlockConfig,
+    patches: Patches,
+    channels: Channels,
+    memory: Memory,
+    live: Array | None = None,
+) -> Iterator[tuple[Array, Array, tuple[tuple[int, int], int, tuple[int, int]]]]:
     """Yields x[p + t], dy[p] and ((row, column) of p in the patch, sub-pixel, (row, column) of t), each read once."""
-    spec, scale, (height, width) = problem.spec, problem.spec.scale, problem.positions
-    x_step = (spec.stride * config.rows, spec.stride * config.columns)
-    x_image = patches.image(x_step, (problem.height, problem.width))
-    dy_image = patches.image((scale * config.rows, scale * config.columns), (scale * height, scale * width))
+    spec, scale, (height, width) = shape.spec, shape.spec.scale, shape.positions
+    x_step = (spec.stride * config.tile_h, spec.stride * config.tile_w)
+    x_image = patches.image(x_step, (shape.height, shape.width))
+    dy_image = patches.image((scale * config.tile_h, scale * config.tile_w), (scale * height, scale * width))
 
     @cache
     def dy(r: int, q: int, sub: int) -> Array:
         index, inside = dy_image.at(scale * r + sub // scale, scale * q + sub % scale)
         return memory.load(dy_ref, (index, channels.index), inside, channels.live, live)
 
-    row_uses = uses(config.rows, config.tap_rows, spec.stride, spec.dilation)
-    column_uses = uses(config.columns, config.tap_columns, spec.stride, spec.dilation)
+    row_readers = pixel_readers(config.tile_h, config.block_taps_h, spec.stride, spec.dilation)
+    column_readers = pixel_readers(config.tile_w, config.block_taps_w, spec.stride, spec.dilation)
     row_shift, column_shift = taps.offset
-    for (row, seen_by_rows), (column, seen_by_columns) in itertools.product(row_uses.items(), column_uses.items()):
+    for (row, row_pairs), (column, column_pairs) in itertools.product(row_readers.items(), column_readers.items()):
         index, inside = x_image.at(row + row_shift, column + column_shift)
         x = memory.load(x_ref, (index, channels.index), inside, channels.live)
-        for (r, i), (q, j), sub in itertools.product(seen_by_rows, seen_by_columns, range(scale**2)):
+        for (r, i), (q, j), sub in itertools.product(row_pairs, column_pairs, range(scale**2)):
             yield x, dy(r, q, sub), ((r, q), sub, (i, j))
 
 
-def _reached(pixels: int, taps: int, spec: FilterSpec) -> dict[int, list[tuple[int, int]]]:
-    """Which pixels of a patch a position reaches: {the position's offset: [(pixel, tap), …]}."""
-    reached: dict[int, list[tuple[int, int]]] = {}
-    for offset, pairs in uses(pixels, taps, 1, -spec.dilation).items():
-        position, rest = divmod(offset + spec.reach, spec.stride)
+def _position_targets(pixels: int, taps: int, spec: FilterSpec) -> dict[int, list[tuple[int, int]]]:
+    """The (pixel, tap) pairs of a patch that each position reads, by the position's offset."""
+    targets: dict[int, list[tuple[int, int]]] = {}
+    for offset, pairs in pixel_readers(pixels, taps, 1, -spec.dilation).items():
+        position, rest = divmod(offset + spec.halo, spec.stride)
         if rest == 0:
-            reached[position] = pairs
-    return reached
+            targets[position] = pairs
+    return targets

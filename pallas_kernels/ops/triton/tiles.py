@@ -1,10 +1,10 @@
-"""What the Triton kernels share: which positions and channels a program owns, and guarded loads and stores.
+"""The positions and channels of a program, and guarded loads and stores, shared by the Triton kernels.
 
 Every value is a tile [P, C'] (patches × channels) or broadcasts against one. Offsets within a patch are Python numbers,
-so the code for a patch is written out, and bounds that hold for every patch cost nothing.
+so the code of a patch is unrolled, and bounds that hold for every patch cost nothing.
 
-Kernels see arrays as [pixels, …]. Pixels are counted through the batch in one unsigned number, because only then can
-the compiler tell that nothing wraps around and make the addresses of a patch one register and many constants.
+Kernels take arrays as [pixels, …]. One unsigned number counts the pixels of the whole batch: only then can the compiler
+prove that nothing wraps around, and make the addresses of a patch one register and many constants.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ Offset = int | Array
 
 
 class Axis(NamedTuple):
-    """One spatial axis of an array, seen from the patches."""
+    """One spatial axis of an array, relative to the patches."""
 
     origin: Array  # [P, 1]: the coordinate of each patch's first position
     last: int  # the largest origin
@@ -39,24 +39,24 @@ class Axis(NamedTuple):
 
 
 class Image(NamedTuple):
-    """The pixels of an array, seen from the patches."""
+    """The pixels of an array, relative to the patches."""
 
     sample: Array  # [P, 1]
     row: Axis
     column: Axis
 
     def at(self, row: Offset, column: Offset) -> tuple[Array, Array | None]:
-        """The number of the pixel at an offset, and whether there is such a pixel (None: for every patch)."""
+        """The number of the pixel at an offset, and whether it exists (None: for every patch)."""
         index = shifted(self._number(self.row.origin, self.column.origin), row * self.column.size + column)
         return index, all_of(self.row.inside(row), self.column.inside(column))
 
     def clamped(self, row: int, column: int) -> Array:
-        """The number of the pixel at an offset, or of one that exists: for values that are not going to be used."""
+        """The number of the pixel at an offset, or of an existing one: for values that are not used."""
         index, inside = self.at(row, column)
         return index if inside is None else self._number(self.row.clamped(row), self.column.clamped(column))
 
     def moved(self, rows: Array, most: int) -> "Image":
-        """The same for patches that lie further down by a number of rows, the largest of which is `most`."""
+        """The image relative to patches that lie `rows` further down, at most `most`."""
         return self._replace(row=Axis(self.row.origin + rows, self.row.last + most, self.row.size))
 
     def _number(self, row: Array, column: Array) -> Array:
@@ -64,7 +64,7 @@ class Image(NamedTuple):
 
 
 class Patches(NamedTuple):
-    """Where the patches of a program are, counted in patches."""
+    """The places of a program's patches, counted in patches."""
 
     sample: Array  # [P, 1]
     row: Array  # [P, 1]
@@ -83,7 +83,7 @@ class Patches(NamedTuple):
         """From numbers counted through one sample; those beyond its end repeat its last patch."""
         rows, columns = count
         number = jnp.minimum(number, jnp.uint32(rows * columns - 1))
-        sample = jnp.minimum(sample, jnp.uint32(batch - 1))  # it is: so that the compiler knows that nothing wraps
+        sample = jnp.minimum(sample, jnp.uint32(batch - 1))  # always true; it tells the compiler that nothing wraps
         return cls(jnp.broadcast_to(sample, number.shape), number // columns, number % columns, count)
 
     def image(self, step: tuple[int, int], size: tuple[int, int]) -> Image:
@@ -110,7 +110,7 @@ class Channels(NamedTuple):
 
 
 class Taps(NamedTuple):
-    """The block of taps in hand; its numbers are Python's where all taps are taken at once."""
+    """The current block of taps. Its numbers are Python's where one block holds all taps."""
 
     first_row: Offset
     first_column: Offset
@@ -121,11 +121,11 @@ class Taps(NamedTuple):
     @property
     def offset(self) -> tuple[Offset, Offset]:
         """From a position's centre to the pixel under the first tap, along both axes."""
-        dilation, reach = self.spec.dilation, self.spec.reach
-        return dilation * self.first_row - reach, dilation * self.first_column - reach
+        dilation, halo = self.spec.dilation, self.spec.halo
+        return dilation * self.first_row - halo, dilation * self.first_column - halo
 
     def number(self, sub: int, row: int, column: int) -> Offset:
-        """Among the S²·T of a position: of sub-pixel `sub` and a tap of the block."""
+        """The number, among the S²·T of a position, of a tap of the block for sub-pixel `sub`."""
         first = self.first_row * self.spec.kernel_size + self.first_column
         return sub * self.spec.taps + row * self.spec.kernel_size + column + first
 
@@ -135,7 +135,7 @@ class Taps(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Loads to float32 and stores from it, nothing where a mask is false."""
+    """Loads to float32, and stores from it. A false mask suppresses both."""
 
     interpret: bool
 

@@ -1,7 +1,8 @@
-"""What a kernel is launched with: as many programs as the sizes need, or a refusal before the launch."""
+"""Kernel configs cover their sizes, and launches that no device can run are refused."""
 
 import dataclasses
 import re
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,16 +12,16 @@ from pallas_kernels import aot
 from pallas_kernels.ops import heuristics
 from pallas_kernels.ops.arg_specs import ARG_SPECS, ArgSpec
 from pallas_kernels.ops.config import (
-    Pass,
-    Problem,
-    check_launch,
-    parts_of_sample,
-    programs,
-    steps_per_chunk,
+    ArgShape,
+    KernelName,
+    num_programs,
+    programs_per_sample,
+    steps_per_split,
+    validate_launch,
 )
 from pallas_kernels.ops.spec import FilterSpec
 
-PASSES: tuple[Pass, ...] = ("forward", "input", "spatial", "channel", "filters")
+KERNELS: tuple[KernelName, ...] = get_args(KernelName)
 
 
 def pull_back(arg: ArgSpec):
@@ -38,44 +39,46 @@ def kernels(arg: ArgSpec):
 
 @pytest.mark.parametrize("arg", ARG_SPECS.values(), ids=ARG_SPECS)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_every_cut_covers_its_sizes_with_threads_that_fit_a_program(arg, dtype):
-    problem = Problem.of(*arg.structs(dtype), arg.spec)
-    for which in PASSES:
-        config = heuristics.choose(problem, which)
-        height, width = (problem.height, problem.width) if which == "input" else problem.positions
-        lines, columns = -(-height // config.rows), -(-width // config.columns)
-        assert config.patches * config.channels == config.warps * 32 * min(problem.lanes, config.channels)
-        assert config.channels & (config.channels - 1) == 0
-        step = arg.spec.stride if which == "input" else 1
-        assert config.rows % step == config.columns % step == 0
-        covered = programs(problem, config, which) * config.patches
-        if which == "filters":
-            assert config.patches * parts_of_sample(problem, config) >= lines * columns
-        elif which == "channel":
-            steps = steps_per_chunk(problem, config)
-            assert config.chunks * steps * config.patches >= lines * columns
+def test_every_config_covers_its_sizes_with_threads_that_fit_a_program(arg, dtype):
+    shape = ArgShape.of(*arg.structs(dtype), arg.spec)
+    for kernel in KERNELS:
+        config = heuristics.heuristic_config(shape, kernel)
+        height, width = shape.tiled_size(kernel)
+        rows, columns = -(-height // config.tile_h), -(-width // config.tile_w)
+        assert config.block_patches * config.block_channels == config.num_warps * 32 * min(
+            shape.vector_size, config.block_channels
+        )
+        assert config.block_channels & (config.block_channels - 1) == 0
+        step = arg.spec.stride if kernel == "dx" else 1
+        assert config.tile_h % step == config.tile_w % step == 0
+        covered = num_programs(shape, config, kernel) * config.block_patches
+        if kernel == "dfilters":
+            assert config.block_patches * programs_per_sample(shape, config) >= rows * columns
+        elif kernel == "dchannel":
+            steps = steps_per_split(shape, config)
+            assert config.num_splits * steps * config.block_patches >= rows * columns
         else:
-            assert covered >= problem.batch * lines * columns
+            assert covered >= shape.batch * rows * columns
 
 
 @pytest.mark.parametrize(
     ("arg", "expected"),
     [
-        (ArgSpec("both", (8, 28, 28, 64)), ("input", "filters")),
-        (ArgSpec("stride", (32, 28, 28, 64), FilterSpec(3, stride=2)), ("input", "filters")),
-        (ArgSpec("spatial", (1, 4, 4, 8), channel=False), ("input", "spatial")),
-        (ArgSpec("channel", (1, 4, 4, 8), groups=None), ("input", "channel")),
-        (ArgSpec("many_taps", (8, 28, 28, 64), FilterSpec(5)), ("input", "spatial", "channel")),
-        (ArgSpec("many_rows_in_flight", (8, 28, 28, 64), FilterSpec(3, dilation=2)), ("input", "spatial", "channel")),
-        (ArgSpec("upsample", (8, 28, 28, 64), FilterSpec(3, scale=2)), ("input", "spatial", "channel")),
-        (ArgSpec("few_rows", (32, 4, 1024, 256)), ("input", "spatial", "channel")),
-        (ArgSpec("few_programs", (1, 101, 101, 64)), ("input", "spatial", "channel")),
-        (ArgSpec("small_groups", (8, 64, 64, 192), groups=16), ("input", "spatial", "channel")),
+        (ArgSpec("both", (8, 28, 28, 64)), ("dx", "dfilters")),
+        (ArgSpec("stride", (32, 28, 28, 64), FilterSpec(3, stride=2)), ("dx", "dfilters")),
+        (ArgSpec("spatial", (1, 4, 4, 8), channel=False), ("dx", "dspatial")),
+        (ArgSpec("channel", (1, 4, 4, 8), groups=None), ("dx", "dchannel")),
+        (ArgSpec("many_taps", (8, 28, 28, 64), FilterSpec(5)), ("dx", "dspatial", "dchannel")),
+        (ArgSpec("many_rows_in_flight", (8, 28, 28, 64), FilterSpec(3, dilation=2)), ("dx", "dspatial", "dchannel")),
+        (ArgSpec("upsample", (8, 28, 28, 64), FilterSpec(3, scale=2)), ("dx", "dspatial", "dchannel")),
+        (ArgSpec("few_rows", (32, 4, 1024, 256)), ("dx", "dspatial", "dchannel")),
+        (ArgSpec("few_programs", (1, 101, 101, 64)), ("dx", "dspatial", "dchannel")),
+        (ArgSpec("small_groups", (8, 64, 64, 192), groups=16), ("dx", "dspatial", "dchannel")),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_the_filters_have_one_kernel_where_it_fits_and_pays(arg, expected):
-    assert heuristics.gradient_passes(Problem.of(*arg.structs(jnp.bfloat16), arg.spec)) == expected
+    assert heuristics.backward_kernels(ArgShape.of(*arg.structs(jnp.bfloat16), arg.spec)) == expected
 
 
 def test_addresses_have_64_bits_where_an_array_has_more_than_2_to_the_31_elements():
@@ -114,27 +117,27 @@ def test_what_else_32_bits_do_not_count_is_refused_too(arg, counted):
 
 
 def test_many_groups_of_few_pixels_are_not_too_many():
-    problem = Problem.of(*ArgSpec("groups", (4096, 4, 4, 4096), groups=4096).structs(jnp.bfloat16), FilterSpec(3))
-    for which in ("forward", *heuristics.gradient_passes(problem)):
-        check_launch(problem, heuristics.heuristic(problem, which), which)
+    shape = ArgShape.of(*ArgSpec("groups", (4096, 4, 4, 4096), groups=4096).structs(jnp.bfloat16), FilterSpec(3))
+    for kernel in ("fwd", *heuristics.backward_kernels(shape)):
+        validate_launch(shape, heuristics.heuristic_config(shape, kernel), kernel)
 
 
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
-        ({"tap_rows": 2}, r"`tap_rows` and `tap_columns` must be among \[3\]"),
-        ({"tap_rows": 1}, r"`tap_rows` and `tap_columns` must be among \[3\]"),  # of a strided x's cotangent
-        ({"rows": 3}, "multiples of 2"),
-        ({"columns": 0}, "multiples of 2, and not 0"),
-        ({"patches": 3}, "powers of two"),
-        ({"warps": 0}, "powers of two"),
-        ({"warps": 64}, "`warps` must be at most 32"),
-        ({"chunks": 0}, "at least 1"),
+        ({"block_taps_h": 2}, r"`block_taps_h` and `block_taps_w` must be among \[3\]"),
+        ({"block_taps_h": 1}, r"`block_taps_h` and `block_taps_w` must be among \[3\]"),  # of dx with a stride
+        ({"tile_h": 3}, "multiples of 2"),
+        ({"tile_w": 0}, "multiples of 2, and not 0"),
+        ({"block_patches": 3}, "powers of two"),
+        ({"num_warps": 0}, "powers of two"),
+        ({"num_warps": 64}, "`num_warps` must be at most 32"),
+        ({"num_splits": 0}, "at least 1"),
     ],
     ids=str,
 )
-def test_cuts_that_a_kernel_cannot_have_are_refused(change, rule):
-    problem = Problem.of(*ARG_SPECS["resnet50_56x56x128_stride2"].structs(), FilterSpec(3, stride=2))
-    cut = dataclasses.replace(heuristics.heuristic(problem, "input"), **change)
+def test_configs_that_do_not_fit_their_kernel_are_refused(change, rule):
+    shape = ArgShape.of(*ARG_SPECS["resnet50_56x56x128_stride2"].structs(), FilterSpec(3, stride=2))
+    config = dataclasses.replace(heuristics.heuristic_config(shape, "dx"), **change)
     with pytest.raises(ValueError, match=rule):
-        check_launch(problem, cut, "input")
+        validate_launch(shape, config, "dx")

@@ -1,4 +1,4 @@
-"""The Triton kernels compute the operator: run by Pallas's interpreter, not as fast as a GPU but with its indices."""
+"""The Triton kernels compute the operator, run by Pallas's interpreter with the indices of a GPU."""
 
 import dataclasses
 from typing import Any
@@ -10,47 +10,48 @@ from hypothesis import HealthCheck, given, settings
 
 from pallas_kernels.ops import heuristics
 from pallas_kernels.ops.arg_specs import ArgSpec
-from pallas_kernels.ops.config import BlockConfig, Pass, Problem, rows_in_flight
+from pallas_kernels.ops.config import ArgShape, BlockConfig, KernelName, rows_in_flight
 from pallas_kernels.ops.spec import FilterSpec
 from pallas_kernels.ops.triton import bwd, fwd
 from pallas_kernels.ops.vjp import Residuals
 from tests.pallas_kernels import suite
 
-# Programs of four patches of 2×2 (times the stride in the cotangent of x), so that few pixels have all kinds of edges.
+# Programs of four patches of 2×2 (times the stride in dx), so that few pixels have all kinds of edges.
 PATCHES, SIDE = 4, 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Interpreted:
-    """The kernels as an implementation, with the heuristic's blocks or small ones.
+    """The kernels as an implementation.
 
-    The cotangents of the filters come from one kernel where that can be had, or from two.
+    Args:
+      small: small blocks, not the heuristic's.
+      together: dfilters where it fits, otherwise dspatial and dchannel.
     """
 
     small: bool = True
     together: bool = True
 
     def forward(self, x, spatial, channel, spec):
-        problem = Problem.of(x, spatial, channel, spec)
-        return fwd.forward(x, spatial, channel, spec, config=self._cut(problem, "forward"), interpret=True)
+        shape = ArgShape.of(x, spatial, channel, spec)
+        return fwd.forward(x, spatial, channel, spec, config=self._config(shape, "fwd"), interpret=True)
 
     def backward(self, residuals: Residuals, dy, spec):
-        problem = Problem.of(*residuals, spec)
-        together = self.together and heuristics.fits_both_filters(problem)
-        passes: tuple[Pass, ...] = ("input", "filters") if together else ("input", "spatial", "channel")
-        configs: dict[Pass, BlockConfig] = {which: self._cut(problem, which) for which in passes}
+        shape = ArgShape.of(*residuals, spec)
+        together = self.together and heuristics.dfilters_fits(shape)
+        kernels: tuple[KernelName, ...] = ("dx", "dfilters") if together else ("dx", "dspatial", "dchannel")
+        configs: dict[KernelName, BlockConfig] = {kernel: self._config(shape, kernel) for kernel in kernels}
         return bwd.backward(residuals, dy, spec, configs=configs, interpret=True)
 
-    def _cut(self, problem: Problem, which: Pass) -> BlockConfig:
-        config = heuristics.heuristic(problem, which)
+    def _config(self, shape: ArgShape, kernel: KernelName) -> BlockConfig:
+        config = heuristics.heuristic_config(shape, kernel)
         if not self.small:
             return config
-        step = problem.spec.stride if which == "input" else 1
-        side, chunks = SIDE * step, 2 if which == "channel" else 1
-        rows = side
-        if which == "filters":  # so that its loop over rows runs twice
-            rows = rows_in_flight(problem.spec) + 2
-        return dataclasses.replace(config, patches=PATCHES, rows=rows, columns=side, chunks=chunks)
+        tile_h = tile_w = SIDE * shape.tile_step(kernel)
+        if kernel == "dfilters":  # so that its loop over rows runs twice
+            tile_h = rows_in_flight(shape.spec) + 2
+        num_splits = 2 if kernel == "dchannel" else 1
+        return dataclasses.replace(config, block_patches=PATCHES, tile_h=tile_h, tile_w=tile_w, num_splits=num_splits)
 
 
 SMALL, WHOLE = (suite.by_module(Interpreted(small)) for small in (True, False))
@@ -67,7 +68,7 @@ QUICKLY: dict[str, Any] = (
 
 @pytest.fixture
 def poisoned(monkeypatch):
-    """One NaN row behind every array: a read outside, before or behind, is clamped onto it."""
+    """One row of NaN after every array: the interpreter clamps a read outside, before or after, onto it."""
 
     def pixel_rows(*arrays):
         return tuple(

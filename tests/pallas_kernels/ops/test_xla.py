@@ -32,7 +32,7 @@ def size(*structs):
 @pytest.mark.parametrize("arg", ROWS, ids=lambda arg: arg.name)
 def test_the_forward_pass_holds_little_beside_the_padded_image(arg):
     batch, height, width, channels = arg.x
-    padded = batch * (height + 2 * arg.spec.reach) * (width + 2 * arg.spec.reach) * channels * 4
+    padded = batch * (height + 2 * arg.spec.halo) * (width + 2 * arg.spec.halo) * channels * 4
     rearranged = size(arg.structs()[1]) if arg.spec.scale > 1 else 0  # the sub-pixels of the spatial filter
     assert temporary_bytes(suite.by_name("xla")(arg), *arg.structs()) < padded + rearranged + 4096
 

@@ -1,0 +1,26 @@
+"""Ahead-of-time compilation for a GPU target: collectives, memory, registers and instructions. No GPU needed.
+
+* `compile_only_devices` makes compile-only devices of JAX's CUDA plugin (``jax-cuda13-plugin`` and
+  ``jax-cuda13-pjrt`` of jax's own version). A program lowered for a mesh of them compiles; `program_summary` counts its
+  collectives, bytes and kernels.
+* `triton_kernels` takes the Triton kernels out of a lowered program. `resources` compiles one with the public
+  ``triton`` package and counts the registers, spills and instructions of its machine code. `kernel_table` does so for
+  every kernel of a call, with the lower bounds of its time.
+
+Neither way needs CUDA.
+"""
+
+from pallas_kernels.aot.machine_code import Resources as Resources
+from pallas_kernels.aot.machine_code import resources as resources
+from pallas_kernels.aot.programs import COLLECTIVES as COLLECTIVES
+from pallas_kernels.aot.programs import TRITON_CALL as TRITON_CALL
+from pallas_kernels.aot.programs import TritonKernel as TritonKernel
+from pallas_kernels.aot.programs import lower as lower
+from pallas_kernels.aot.programs import program_summary as program_summary
+from pallas_kernels.aot.programs import triton_kernels as triton_kernels
+from pallas_kernels.aot.table import KernelRow as KernelRow
+from pallas_kernels.aot.table import kernel_table as kernel_table
+from pallas_kernels.aot.targets import DEVICES as DEVICES
+from pallas_kernels.aot.targets import Device as Device
+from pallas_kernels.aot.targets import compile_only_devices as compile_only_devices
+from pallas_kernels.aot.targets import use_target as use_target

@@ -1,0 +1,124 @@
+"""The machine code of a Triton kernel: its registers, shared memory and executed instructions."""
+
+import dataclasses
+import importlib.util
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from pallas_kernels.aot.programs import TritonKernel
+from pallas_kernels.aot.targets import Device
+
+
+@dataclasses.dataclass(frozen=True)
+class Resources:
+    """The resources and the machine code of a compiled kernel.
+
+    Args:
+      registers: per thread.
+      spill_bytes: per thread.
+      stack_bytes: per thread.
+      shared_bytes: per program.
+      instructions: opcodes with their suffixes, in order.
+      loops: first and last instruction of each loop, outer loops first.
+    """
+
+    registers: int
+    spill_bytes: int
+    stack_bytes: int
+    shared_bytes: int
+    instructions: tuple[str, ...]
+    loops: tuple[tuple[int, int], ...]
+
+    @property
+    def loads(self) -> Counter[str]:
+        """Loads from global memory by opcode, such as LDG.E.128."""
+        return Counter(opcode for opcode in self.instructions if opcode.startswith("LDG"))
+
+    @property
+    def vector_load_share(self) -> float:
+        """The share of a thread's loaded bytes that 128-bit loads bring."""
+        widths = {opcode: _load_bytes(opcode) for opcode in self.loads}
+        total = sum(widths[opcode] * count for opcode, count in self.loads.items())
+        return sum(widths[opcode] * count for opcode, count in self.loads.items() if widths[opcode] == 16) / total
+
+    def executed(self, trips: Sequence[int]) -> int:
+        """Instructions a thread executes when its nested loops run `trips` times, outermost first.
+
+        Outer loops missing from the code were unrolled by the compiler. Loops inside the given ones run once.
+        """
+        depth = [sum(first <= i <= last for first, last in self.loops) for i in range(len(self.instructions))]
+        weights = [1]
+        for trip in trips[max(0, len(trips) - max(depth)) :]:
+            weights.append(weights[-1] * trip)
+        return sum(weights[min(d, len(weights) - 1)] for d in depth)
+
+
+def resources(kernel: TritonKernel, device: Device) -> Resources:
+    """Compiles a kernel for a device.
+
+    Raises:
+      NotImplementedError: the ``triton`` package is not installed.
+    """
+    spec = importlib.util.find_spec("triton")
+    if spec is None or spec.origin is None:
+        raise NotImplementedError(
+            "Compiling Triton kernels without a GPU needs Triton's own compiler: pip install triton"
+        )
+    import triton  # pyright: ignore[reportMissingImports]  # an optional package
+    from triton.backends.compiler import GPUTarget  # pyright: ignore[reportMissingImports]
+
+    major, minor = device.compute_capability
+    tools = Path(spec.origin).parent / "backends" / "nvidia" / "bin"
+    with tempfile.TemporaryDirectory() as folder:
+        source, binary = Path(folder, "kernel.ttir"), Path(folder, "kernel.cubin")
+        source.write_text(kernel.code)
+        options = {"num_warps": kernel.num_warps, "num_stages": kernel.num_stages, "enable_fp_fusion": True}
+        compiled = triton.compile(str(source), target=GPUTarget("cuda", 10 * major + minor, 32), options=options)
+        binary.write_bytes(compiled.asm["cubin"])
+        usage = _run(tools / "cuobjdump", "-res-usage", binary)
+        assembly = _run(tools / "nvdisasm", "-c", binary)
+    used = {key: int(value) for key, value in re.findall(r"\b(REG|STACK|LOCAL|SHARED):(\d+)", usage)}
+    instructions, loops = _parse(assembly)
+    # Spills live on the stack, like local arrays; only spills are written by local stores.
+    spills = sum(_load_bytes(opcode) for opcode in instructions if opcode.startswith("STL"))
+    return Resources(
+        registers=used["REG"],
+        spill_bytes=spills,
+        stack_bytes=used["STACK"],
+        shared_bytes=compiled.metadata.shared,
+        instructions=instructions,
+        loops=loops,
+    )
+
+
+_INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)\s*([^;]*);", re.MULTILINE)
+
+
+def _parse(assembly: str) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
+    """Opcodes without padding, and loops as the spans of backward branches, without the trap loop after the end."""
+    labels, opcodes, branches = {}, [], []
+    for line in assembly.splitlines():
+        if label := re.match(r"^(\.L_\w+):", line):
+            labels[label[1]] = len(opcodes)
+        elif found := _INSTRUCTION.match(line):
+            opcode, operands = found[2], found[3]
+            if opcode == "BRA" and (target := re.search(r"\.L_\w+", operands)):
+                branches.append((len(opcodes), target[0]))
+            if not opcode.startswith("NOP"):
+                opcodes.append(opcode)
+    spans = {(labels[target], at) for at, target in branches if target in labels and labels[target] < at}
+    return tuple(opcodes), tuple(sorted(spans, key=lambda span: span[0] - span[1]))
+
+
+def _load_bytes(opcode: str) -> int:
+    suffixes = opcode.split(".")
+    widths = {"128": 16, "64": 8, "U16": 2, "S16": 2, "U8": 1, "S8": 1}
+    return next((width for suffix, width in widths.items() if suffix in suffixes), 4)
+
+
+def _run(*command: str | Path) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

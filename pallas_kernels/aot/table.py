@@ -1,0 +1,102 @@
+"""The kernel table: one row per kernel of a call, with the resources of its machine code and two rooflines."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from pallas_kernels.aot.machine_code import resources
+from pallas_kernels.aot.programs import triton_kernels
+from pallas_kernels.aot.targets import Device, use_target
+from pallas_kernels.ops.arg_specs import ArgSpec
+from pallas_kernels.ops.autotune import choose_config
+from pallas_kernels.ops.config import ArgShape, KernelName, loop_trips, outputs_per_program
+from pallas_kernels.ops.roofline import issue_roofline_us, memory_roofline_us, minimum_bytes
+
+# The names of kernels and columns in printed and stored rows, where they differ from those in Python.
+ROW_KERNELS: dict[KernelName, str] = {
+    "fwd": "forward",
+    "dx": "input",
+    "dspatial": "spatial",
+    "dchannel": "channel",
+    "dfilters": "filters",
+}
+ROW_COLUMNS = {"memory_roofline_us": "floor_us", "issue_roofline_us": "instruction_bound_us"}
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelRow:
+    """The facts of one compiled kernel.
+
+    Args:
+      kernel: which kernel of the operator.
+      spec: the call's name in `ARG_SPECS`, and its dtype.
+      registers: per thread.
+      spill_bytes: per thread.
+      stack_bytes: per thread.
+      shared_bytes: per program.
+      vector_load_share: the share of the loaded bytes that 128-bit loads bring.
+      instructions_per_output: executed, per lane and element of y (of x for dx).
+      minimum_bytes: every input and output once.
+      memory_roofline_us: microseconds to move those at the bandwidth of the memory.
+      issue_roofline_us: microseconds to issue every instruction, one per lane and clock.
+    """
+
+    kernel: KernelName
+    spec: str
+    registers: int
+    spill_bytes: int
+    stack_bytes: int
+    shared_bytes: int
+    vector_load_share: float
+    instructions_per_output: float
+    minimum_bytes: int
+    memory_roofline_us: float
+    issue_roofline_us: float
+
+    def as_row(self) -> dict[str, Any]:
+        """The row as printed and stored, with the names of `ROW_KERNELS` and `ROW_COLUMNS`."""
+        row = {ROW_COLUMNS.get(name, name): value for name, value in dataclasses.asdict(self).items()}
+        return row | {"kernel": ROW_KERNELS[self.kernel]}
+
+
+def kernel_table(device: Device, arg: ArgSpec, dtype: DTypeLike) -> Iterator[KernelRow]:
+    """Compiles the kernels of one call, forward and backward, for a device. No GPU needed.
+
+    Raises:
+      NotImplementedError: Triton's compiler is not installed.
+    """
+    structs, dy = arg.structs(dtype), arg.output_struct(dtype)
+    shape = ArgShape.of(*structs, arg.spec)
+
+    def every_kernel(dy: jax.Array, *inputs: Any):
+        y, pull_back = jax.vjp(lambda *inputs: arg.call(*inputs, implementation="triton"), *inputs)
+        return y, pull_back(dy)
+
+    for triton_kernel in triton_kernels(every_kernel, dy, *structs, device=device):
+        kernel = _KERNELS[triton_kernel.name]
+        used = resources(triton_kernel, device)
+        with use_target(device):
+            config = choose_config(shape, kernel)
+        lanes = 32 * triton_kernel.num_warps
+        executed = lanes * used.executed(loop_trips(shape, config, kernel))
+        num_bytes = minimum_bytes(arg, dtype, kernel)
+        yield KernelRow(
+            kernel=kernel,
+            spec=f"{arg.name} {jnp.dtype(dtype).name}",
+            registers=used.registers,
+            spill_bytes=used.spill_bytes,
+            stack_bytes=used.stack_bytes,
+            shared_bytes=used.shared_bytes,
+            vector_load_share=round(used.vector_load_share, 3),
+            instructions_per_output=round(executed / outputs_per_program(shape, config, kernel), 2),
+            minimum_bytes=num_bytes,
+            memory_roofline_us=round(memory_roofline_us(num_bytes, device.bandwidth), 2),
+            issue_roofline_us=round(issue_roofline_us(executed * triton_kernel.num_programs, device.issue_rate), 2),
+        )
+
+
+_KERNELS: dict[str, KernelName] = {f"dynamic_filter_{kernel}": kernel for kernel in ROW_KERNELS}
