@@ -3,14 +3,19 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax._src import lru_cache
 
-# Most programs of the tests run once, for milliseconds. The level concerns LLVM alone: XLA fuses, assigns memory and
-# orders operations as always. A test of optimised code passes `OPTIMIZED` as its compiler options.
-LEVEL = "--xla_backend_optimization_level=0"
-OPTIMIZED = {"xla_backend_optimization_level": 3}
+# Most programs of the tests run once, for milliseconds. These flags concern code generation alone: XLA fuses, assigns
+# memory and orders operations as always. JAX 0.11 and later have one kind of emitter and no such flag.
+FAST: dict[str, Any] = {"xla_backend_optimization_level": 0}
+OPTIMIZED: dict[str, Any] = {"xla_backend_optimization_level": 3}  # compiler options for a test of optimised code
+if jax.__version_info__ < (0, 11):
+    FAST["xla_cpu_use_fusion_emitters"] = False
+    OPTIMIZED["xla_cpu_use_fusion_emitters"] = True
+FLAGS = [f"--{name}={str(value).lower()}" for name, value in FAST.items()]
 
 CACHE = {
     "jax_compilation_cache_dir": str(Path(sys.prefix, "jax-cache", jax.__version__)),
@@ -21,8 +26,8 @@ CACHE = {
 
 def configure() -> None:
     """Configures this process and, through the environment, its children. Call it before the first compilation."""
-    if LEVEL not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {LEVEL}".lstrip()
+    present = os.environ.get("XLA_FLAGS", "").split()
+    os.environ["XLA_FLAGS"] = " ".join([*present, *(flag for flag in FLAGS if flag not in present)])
     for option, value in CACHE.items():
         if option.upper() not in os.environ:
             os.environ[option.upper()] = str(value)
@@ -32,7 +37,8 @@ def configure() -> None:
 
 def optimized_environment() -> dict[str, str]:
     """The environment of a child process that compiles as a user's does."""
-    return os.environ | {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "").replace(LEVEL, "").strip()}
+    flags = (flag for flag in os.environ.get("XLA_FLAGS", "").split() if flag not in FLAGS)
+    return os.environ | {"XLA_FLAGS": " ".join(flags)}
 
 
 def _put(cache: lru_cache.LRUCache, key: str, value: bytes) -> None:
