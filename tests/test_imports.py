@@ -42,7 +42,7 @@ THIRD_PARTY = {
     "ddf_jax.checkpoints": "jax flax numpy safetensors | torch",
     "ddf_jax.models": "jax flax numpy",
     "ddf_jax.analysis": "jax flax numpy",
-    "ddf_jax.capture": "jax flax",
+    "ddf_jax.capture": "flax",
     # the extra `train`
     "ddf_jax.data": "numpy PIL absl grain tensorflow_datasets | h5py",  # h5py: the extra `nyu`
     "ddf_jax.training": "jax flax numpy optax orbax matplotlib tensorboardX tqdm",
@@ -50,9 +50,10 @@ THIRD_PARTY = {
     "ddf_jax.inspect": "jax flax numpy matplotlib",
     "ddf_jax.plan": "jax",
     "ddf_jax.cli": "jax flax numpy tyro",
-    "ddf_jax.verify": "jax flax numpy optax matplotlib tqdm | torch",
+    "ddf_jax.verify": "jax flax numpy optax | matplotlib torch tqdm",
     # the extra `torch`
-    "ddf_jax.verify.observe_torch": "numpy torch",
+    "ddf_jax.verify.torch_inputs": "numpy torch",
+    "ddf_jax.verify.torch_trace": "numpy torch",
     "ddf_jax.torch_port": "torch",
     # not in the wheel
     "experiments": "jax flax numpy optax orbax matplotlib PIL | torch triton",

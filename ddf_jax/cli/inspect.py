@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from ddf_jax.cli.command import Result
+from ddf_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +34,11 @@ class Inspect:
 
     def run(self) -> Result:
         if not self.images:
-            raise ValueError("`ddf inspect` needs the path of an IMAGE after the RUN.")
+            raise UserError("`ddf inspect` needs the path of an IMAGE after the RUN.")
         from ddf_jax.data.pipeline import read_image
         from ddf_jax.files import write_atomically
         from ddf_jax.inspect import inspect_run
-        from ddf_jax.inspect.draw import png
+        from ddf_jax.inspect.figures import figure_png
         from ddf_jax.training.run import load_run
 
         run = load_run(self.folder)
@@ -49,8 +50,8 @@ class Inspect:
             folder.mkdir(parents=True, exist_ok=True)
             for picture in pictures:
                 file = folder / f"{picture.kind}-{picture.layer}.png"
-                write_atomically(file, png(picture.figure))
+                write_atomically(file, figure_png(picture.figure))
                 rows.append({"kind": picture.kind, "layer": picture.layer, "file": str(file)})
         except OSError as error:
-            raise ValueError(f"Cannot write pictures to {folder}: {error.strerror}. Choose another `--out`.") from None
+            raise UserError(f"Cannot write pictures to {folder}: {error.strerror}. Choose another `--out`.") from None
         return Result(rows, "\n".join(row["file"] for row in rows))

@@ -7,13 +7,14 @@ from typing import Annotated, Literal
 import tyro
 
 from ddf_jax.cli.command import Result
+from ddf_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Verify:
-    """Compare models with their PyTorch ports: every layer, gradient and statistic, and a step of training.
+    """Compare models with their PyTorch ports: every layer, gradient and statistic, and a training step.
 
-    Exit status 1 where one differs by more than rounding. Needs torch: pip install "ddf-jax[torch]".
+    Exit status 1 if a value differs by more than rounding. Needs torch: pip install "ddf-jax[torch]".
 
     Examples:
       ddf verify
@@ -24,15 +25,15 @@ class Verify:
     pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATTERN")] = "*"
     """The name of a model or of an upsampler (ddf_up, ddf_up_guided, carafe), or a shell pattern in quotes."""
     checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Weights to compare with instead of made-up ones."""
+    """Weights to compare with instead of random ones."""
     dtype: Literal["float64", "float32"] = "float64"
-    """Of our arithmetic; the port computes in float64."""
+    """Dtype of our arithmetic; the port computes in float64."""
     size: tuple[int, int] = (97, 65)
     """Height and width of the images."""
     batch: int = 2
     """Number of images."""
     implementation: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Of `dynamic_filter`, instead of the best that runs here."""
+    """Implementation of `dynamic_filter`, instead of the best that runs here."""
     plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None
     """Draw the error of each layer."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -42,7 +43,7 @@ class Verify:
         from ddf_jax.verify import draw_errors, format_table, verify
 
         if self.plot is not None and not self.plot.parent.is_dir():
-            raise ValueError(f"`--plot` must name a file in a folder that exists, got {self.plot}.")
+            raise UserError(f"`--plot` must name a file in a folder that exists, got {self.plot}.")
         reports = verify(
             self.pattern,
             checkpoint=self.checkpoint,

@@ -1,4 +1,4 @@
-"""How far two observations are apart, and what to say about it."""
+"""Relative errors between two traces, and the report of a comparison."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -6,18 +6,24 @@ from typing import Any
 
 import numpy as np
 
-from ddf_jax.verify.observation import KINDS, Observation
+from ddf_jax.verify.trace import KINDS, TrainingTrace
 
-TOLERANCES = {"float64": 1e-9, "float32": 1e-4}
-
-# A gradient may be 0 by mathematics (a bias in front of a BatchNorm) and rounding in fact. So a parameter's gradient is
-# measured against its own largest element or this share of its layer's largest, whichever is more.
+# A gradient may be 0 in theory (that of a bias in front of a BatchNorm) and consist of rounding in practice. So the
+# error of a parameter's gradient is relative to its largest element or this share of its layer's, whichever is larger.
 LAYER_SHARE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """One comparison: relative errors by kind of value (`KINDS`, a layer alone has fewer), then by official name."""
+    """The result of one comparison.
+
+    Args:
+        model: name of the model or upsampler.
+        dtype: dtype of the Flax side's arithmetic.
+        size: height and width of the images.
+        tolerance: largest relative error that passes.
+        errors: relative errors by kind of value (`KINDS`; an upsampler has fewer), then by official name.
+    """
 
     model: str
     dtype: str
@@ -27,7 +33,7 @@ class Report:
 
     @property
     def worst(self) -> tuple[str, float]:
-        """What is farthest apart, such as "gradient layer4.0.bn1.bias", and its relative error."""
+        """The tensor with the largest relative error, such as "gradient layer4.0.bn1.bias", and that error."""
         return max(
             ((f"{kind} {name}", error) for kind, errors in self.errors.items() for name, error in errors.items()),
             key=lambda item: item[1],
@@ -49,11 +55,11 @@ class Report:
         }
 
 
-def relative_errors(ours: Observation, theirs: Observation) -> dict[str, dict[str, float]]:
+def relative_errors(ours: TrainingTrace, theirs: TrainingTrace) -> dict[str, dict[str, float]]:
     """For each tensor, max|ours - theirs| / max|theirs|; infinite where one is missing or not finite.
 
-    Layers that exist on one side only, or give another shape there, are left out; their effect is in those that follow.
-    Gradients have the denominator that `LAYER_SHARE` says.
+    Layers that exist on one side only, or whose shapes differ, are left out; the layers behind them show their effect.
+    Gradients have the denominator that `LAYER_SHARE` describes.
     """
     errors: dict[str, dict[str, float]] = {}
     for kind in (kind for kind in KINDS if kind in theirs):
@@ -67,7 +73,7 @@ def relative_errors(ours: Observation, theirs: Observation) -> dict[str, dict[st
 
 
 def format_table(reports: Sequence[Report]) -> str:
-    """A line for each report: the largest error of each kind, the verdict, and what is worst."""
+    """A line for each report: the largest error of each kind, the verdict, and the tensor with the largest error."""
     header = ["model", "dtype", "size", *KINDS, "tolerance", "verdict", "worst"]
     rows = [
         [

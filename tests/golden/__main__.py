@@ -1,8 +1,8 @@
 """Records the values: `python -m tests.golden`."""
 
 from ddf_jax import torch_port
-from ddf_jax.verify.observe_torch import observe_torch
-from ddf_jax.verify.weights import make_weights
+from ddf_jax.verify.random_inputs import random_weights
+from ddf_jax.verify.torch_trace import trace_port
 from tests.golden.fingerprint import MARGIN, MODELS, NUM_CLASSES, OPTIONS, Fingerprint, fingerprint, inputs, save
 
 
@@ -10,8 +10,8 @@ def record(name: str) -> Fingerprint:
     """What the port computes now."""
     model = torch_port.create(name, num_classes=NUM_CLASSES, **OPTIONS)
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    weights = make_weights(shapes, margin=MARGIN)
-    return fingerprint(observe_torch(model, weights, inputs(), dtype="float64"))
+    weights = random_weights(shapes, margin=MARGIN)
+    return fingerprint(trace_port(model, weights, inputs(), dtype="float64"))
 
 
 if __name__ == "__main__":

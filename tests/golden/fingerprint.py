@@ -1,13 +1,13 @@
-"""What is recorded of an observation: two numbers for each tensor, instead of its millions of elements."""
+"""The fingerprint of a trace: two numbers for each tensor, instead of its millions of elements."""
 
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from ddf_jax.verify.observation import Observation
+from ddf_jax.verify.random_inputs import LabelledImages, random_batch
 from ddf_jax.verify.report import LAYER_SHARE
-from ddf_jax.verify.weights import Batch, make_batch
+from ddf_jax.verify.trace import TrainingTrace
 
 FOLDER = Path(__file__).parent
 # One of each family, with two blocks alike and one that changes the shape: in what else the members of a family differ,
@@ -21,15 +21,15 @@ MARGIN = 1.0
 Fingerprint = dict[str, tuple[float, float]]
 
 
-def inputs() -> Batch:
-    return make_batch((49, 33), batch=2, num_classes=NUM_CLASSES)
+def inputs() -> LabelledImages:
+    return random_batch((49, 33), batch=2, num_classes=NUM_CLASSES)
 
 
-def fingerprint(observation: Observation) -> Fingerprint:
+def fingerprint(trace: TrainingTrace) -> Fingerprint:
     """The projection on a fixed direction of random signs, where any difference but an orthogonal one shows."""
     return {
         f"{kind} {name} {list(value.shape)}": (_project(value), float(np.abs(value).max()))
-        for kind, tensors in observation.items()
+        for kind, tensors in trace.items()
         for name, value in tensors.items()
     }
 

@@ -13,7 +13,7 @@ from jax.test_util import check_grads
 import pallas_kernels
 from ddf_jax import layers, torch_port
 from ddf_jax.checkpoints.convert import load_tensors
-from ddf_jax.verify.weights import make_weights
+from ddf_jax.verify.random_inputs import random_weights
 from tests.torch.test_operators import CASES, inputs
 
 
@@ -97,7 +97,7 @@ def test_the_ddf_layer_is_the_ports(options, combine):
     theirs = torch_port.DDF(8, combine=combine, squeeze_ratio=0.4, **options).double()
     place = "layer1.0.conv2"  # where the rules know a DDF
     shapes = {f"{place}.{name}": tuple(value.shape) for name, value in theirs.named_parameters()}
-    weights = make_weights(shapes, margin=0.0)
+    weights = random_weights(shapes, margin=0.0)
     theirs.load_state_dict({name.removeprefix(f"{place}."): torch.tensor(value) for name, value in weights.items()})
 
     class Place(nnx.Module):

@@ -10,9 +10,9 @@ from torch import nn
 from ddf_jax import models, torch_port
 from ddf_jax.cli import main
 from ddf_jax.verify import draw_errors, format_table, verify
-from ddf_jax.verify.observation import KINDS
-from ddf_jax.verify.observe_torch import part_ties
-from ddf_jax.verify.weights import Batch
+from ddf_jax.verify.random_inputs import LabelledImages
+from ddf_jax.verify.torch_inputs import break_ties
+from ddf_jax.verify.trace import KINDS
 from pallas_kernels.ops import api
 
 
@@ -71,8 +71,8 @@ def test_units_that_nearly_tie_are_moved_apart():
 
     images = np.random.RandomState(0).uniform(1, 2, (2, 32, 48, 3))
     images[0, 8, 10:12] = 5.0  # in one window, and in no other with a larger one
-    batch = Batch(images, np.zeros(2, np.int64))
-    apart = part_ties(Pool(), {}, batch, within=1e-5).images
+    batch = LabelledImages(images, np.zeros(2, np.int64))
+    apart = break_ties(Pool(), {}, batch, within=1e-5).images
     windows = torch.from_numpy(apart).permute(0, 3, 1, 2)
     windows = nn.functional.pad(windows, [1] * 4, value=-torch.inf).unfold(2, 3, 2).unfold(3, 3, 2).flatten(-2)
     first, second = windows.topk(2).values.unbind(-1)

@@ -11,7 +11,7 @@ from ddf_jax import models
 from ddf_jax.checkpoints import CheckpointError, convert, load_checkpoint, read_tensors, save_checkpoint, write_tensors
 from ddf_jax.checkpoints.convert import expected_shapes, named_arrays
 from ddf_jax.checkpoints.rules import COUNTER
-from ddf_jax.verify.weights import make_weights
+from ddf_jax.verify.random_inputs import random_weights
 
 SMALL = {"num_classes": 7, "width": 16}
 
@@ -24,7 +24,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def official(model):
-    weights = make_weights(expected_shapes(model, "official"), margin=0.0)
+    weights = random_weights(expected_shapes(model, "official"), margin=0.0)
     return {name: value if name.endswith(COUNTER) else value.astype(np.float32) for name, value in weights.items()}
 
 
@@ -151,7 +151,7 @@ def test_convert_checks_against_a_model_that_is_named(tmp_path):
     shapes = expected_shapes(
         nnx.eval_shape(lambda: models.create("resnet18", num_classes=3, rngs=nnx.Rngs(0))), "official"
     )
-    tensors = make_weights(shapes, margin=0.0)
+    tensors = random_weights(shapes, margin=0.0)
     write_tensors(tmp_path / "in.safetensors", tensors)
     convert(tmp_path / "in.safetensors", tmp_path / "out.safetensors", model="resnet18")
     with pytest.raises(CheckpointError, match="does not fit the model"):

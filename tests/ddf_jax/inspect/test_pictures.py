@@ -1,4 +1,4 @@
-"""What stands in the way of pictures."""
+"""Pictures that are refused."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -4,10 +4,10 @@ import jax
 import pytest
 
 from ddf_jax.checkpoints.convert import expected_shapes, load_tensors
-from ddf_jax.verify.api import create_abstract
-from ddf_jax.verify.observe_jax import observe_jax
-from ddf_jax.verify.report import TOLERANCES
-from ddf_jax.verify.weights import make_weights
+from ddf_jax.verify.flax_trace import trace_network
+from ddf_jax.verify.networks import create_abstract
+from ddf_jax.verify.random_inputs import random_weights
+from ddf_jax.verify.settings import TOLERANCES
 from tests.golden import fingerprint
 
 
@@ -15,9 +15,9 @@ from tests.golden import fingerprint
 def test_every_value_is_the_recorded_one(name):
     with jax.enable_x64(True):
         model = create_abstract(name, "float64", fingerprint.NUM_CLASSES, fingerprint.OPTIONS)
-        weights = make_weights(expected_shapes(model, "official"), margin=fingerprint.MARGIN)
-        load_tensors(model, weights, "made up")
-        ours = fingerprint.fingerprint(observe_jax(model, fingerprint.inputs(), dtype="float64"))
+        weights = random_weights(expected_shapes(model, "official"), margin=fingerprint.MARGIN)
+        load_tensors(model, weights, "random weights")
+        ours = fingerprint.fingerprint(trace_network(model, fingerprint.inputs(), dtype="float64"))
     errors = fingerprint.errors(ours, fingerprint.load(name))
     assert {name: error for name, error in errors.items() if not error <= TOLERANCES["float64"]} == {}
     assert {"evaluation logits [2, 10]", "training logits [2, 10]", "loss loss []"} <= errors.keys()

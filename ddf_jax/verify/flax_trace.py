@@ -1,8 +1,8 @@
-"""What the Flax model computes."""
+"""The values that a Flax model or layer computes."""
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,20 +12,29 @@ import optax
 from flax import nnx
 from jax import Array
 
-from ddf_jax.capture import Call, intercepted
+from ddf_jax.capture import hook_calls, submodules
 from ddf_jax.checkpoints.convert import named_arrays
 from ddf_jax.checkpoints.rules import translate, translate_name
-from ddf_jax.verify.observation import INPUT, LEARNING_RATE, LOGITS, MOMENTUM, WEIGHT_DECAY, Observation
-from ddf_jax.verify.weights import Batch
+from ddf_jax.verify.random_inputs import LabelledImages
+from ddf_jax.verify.trace import (
+    INPUT,
+    LAYER_INPUTS,
+    LEARNING_RATE,
+    LOGITS,
+    MOMENTUM,
+    OUTPUT,
+    WEIGHT_DECAY,
+    TrainingTrace,
+)
 
 Outputs = dict[str, Array]  # by the module's path, joined by dots
 
 
-def observe_jax(model: nnx.Module, batch: Batch, *, dtype: str) -> Observation:
-    """One evaluation and one training step of `model`, which computes in `dtype`.
+def trace_network(model: nnx.Module, batch: LabelledImages, *, dtype: str) -> TrainingTrace:
+    """Traces one evaluation and one training step of `model`, which computes in `dtype`.
 
-    Results have official names and torch's layouts. Matrix products run at the highest precision. The model's blocks
-    are compiled one by one, each kind of block once for all models; what is around them runs operation by operation.
+    Matrix products run at the highest precision. Each kind of block is compiled once for all models; the rest of a
+    model runs operation by operation.
     """
     images, labels = jnp.asarray(batch.images, dtype), jnp.asarray(batch.labels)
     with jax.default_matmul_precision("highest"):
@@ -59,6 +68,28 @@ def observe_jax(model: nnx.Module, batch: Batch, *, dtype: str) -> Observation:
     }
 
 
+def trace_layer(layer: nnx.Module, inputs: Sequence[np.ndarray], cotangent: np.ndarray, *, dtype: str) -> TrainingTrace:
+    """Traces the output of a layer and the gradients of its inputs and parameters.
+
+    Args:
+        layer: the layer, which computes in `dtype`.
+        inputs: its inputs [B, H, W, C].
+        cotangent: the cotangent of its output.
+        dtype: dtype of the arithmetic.
+    """
+    structure, state = nnx.split(layer)
+
+    @jax.jit
+    def run(state: nnx.State, cotangent: Array, *inputs: Array) -> tuple[Any, ...]:
+        y, pull_back = jax.vjp(lambda state, *inputs: nnx.merge(structure, state)(*inputs), state, *inputs)
+        return y, *pull_back(cotangent)
+
+    with jax.default_matmul_precision("highest"):
+        y, parameters, *gradients = run(state, *(jnp.asarray(value, dtype) for value in (cotangent, *inputs)))
+    named = dict(zip(LAYER_INPUTS, map(_torch_layout, gradients), strict=False))
+    return {"evaluation": {OUTPUT: _torch_layout(y)}, "gradient": {**named, **_official(parameters)}}
+
+
 def _run(model: nnx.Module, images: Array) -> tuple[Outputs, Array]:
     """The output of each submodule, and the logits."""
     with _recording(model) as outputs:
@@ -68,37 +99,37 @@ def _run(model: nnx.Module, images: Array) -> tuple[Outputs, Array]:
 
 @contextlib.contextmanager
 def _recording(root: nnx.Module) -> Iterator[Outputs]:
-    """Fills a dictionary with what the submodules of `root` return, and compiles the members of lists of modules."""
+    """Captures the outputs of all submodules, like `capture`, and compiles the members of lists of modules."""
     outputs: Outputs = {}
+    modules = submodules(root)
 
-    def recorded(path: tuple[Any, ...], call: Call, module: nnx.Module, x: Array) -> Array:
-        name = ".".join(map(str, path))
-        if path and isinstance(path[-1], int):
-            structure, state = nnx.split(module)
-            y, state, inner = _call_compiled(call, structure, state, x)
-            nnx.update(module, state)
+    def record(name: str, call: Callable[..., Array], *inputs: Array) -> Array:
+        if name.rpartition(".")[2].isdecimal():
+            structure, state = nnx.split(modules[name])
+            y, state, inner = _call_compiled(structure, state, *inputs)
+            nnx.update(modules[name], state)
             outputs.update({f"{name}.{key}": value for key, value in inner.items()})
         else:
-            y = call(module, x)
+            y = call(*inputs)
         outputs[name] = y
         return y
 
-    with intercepted(root, recorded):
+    with hook_calls(root, record):
         yield outputs
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=0)
 def _call_compiled(
-    call: Call, structure: nnx.GraphDef[nnx.Module], state: nnx.State, x: Array
+    structure: nnx.GraphDef[nnx.Module], state: nnx.State, *inputs: Array
 ) -> tuple[Array, nnx.State, Outputs]:
-    module = nnx.merge(structure, state)
+    module: Any = nnx.merge(structure, state)
     with _recording(module) as outputs:
-        y = call(module, x)
+        y = module(*inputs)
     return y, nnx.state(module), outputs
 
 
 def _layer_names(parameters: Iterable[str]) -> dict[str, str]:
-    """Official names of modules by ours: what remains of a parameter's two names without their common ends."""
+    """Official names of modules by our names: both names of a parameter without their last parts."""
     names = {}
     for own in parameters:
         official = translate_name(own, "own")

@@ -1,4 +1,4 @@
-"""Pictures as figures: grids with a row for each image, drawn without a display."""
+"""Figures with a row of panels for each image, drawn without a display."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -9,27 +9,32 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-SIGNED = matplotlib.colormaps["RdBu_r"].with_extremes(bad="0.8")  # white is 0, grey is nothing
+SIGNED = matplotlib.colormaps["RdBu_r"].with_extremes(bad="0.8")  # white is 0, grey is NaN
 HEAT = matplotlib.colormaps["inferno"]
 
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]  # by label
 
 
 class Panel(NamedTuple):
-    """A picture."""
+    """One image of a figure.
+
+    Attributes:
+        title: the title above it.
+        values: the image [H, W] or [H, W, 3].
+        style: keyword arguments of `imshow`.
+        tile: side of the tiles that lines separate; 0 for no lines.
+        overlay: a map from 0 to 1 that is drawn over it.
+    """
 
     title: str
     values: np.ndarray
     style: Mapping[str, Any] = {}
-    """How `imshow` is to show it."""
     tile: int = 0
-    """Side of the tiles that lines separate."""
     overlay: np.ndarray | None = None
-    """A map from 0 to 1 that lies over it."""
 
 
 class SpectrumRow(NamedTuple):
-    """One image: two lines of pictures, clean and under noise, and the spectra of both lines."""
+    """One image, clean and under noise: a line of images, a line of feature maps, and the spectra of both."""
 
     images: Sequence[Panel]
     features: Sequence[Panel]
@@ -37,25 +42,25 @@ class SpectrumRow(NamedTuple):
     feature_spectra: Curves
 
 
-def pixels(title: str, image: np.ndarray) -> Panel:
+def image_panel(title: str, image: np.ndarray) -> Panel:
     """An image [H, W, C] with pixels in [0, 1]."""
     if image.shape[-1] == 1:
         return Panel(title, image[..., 0], {"cmap": "gray", "vmin": 0, "vmax": 1})
     return Panel(title, image)
 
 
-def signed(title: str, values: np.ndarray, largest: float, *, tile: int = 0) -> Panel:
+def signed_panel(title: str, values: np.ndarray, largest: float, *, tile: int = 0) -> Panel:
     """Values around 0, which is white; ±`largest` have the strongest colours."""
     return Panel(f"{title}\n±{largest:.2g}", values, {"cmap": SIGNED, "vmin": -largest, "vmax": largest}, tile)
 
 
-def heat(title: str, values: np.ndarray, largest: float) -> Panel:
+def heat_panel(title: str, values: np.ndarray, largest: float) -> Panel:
     """Values from 0 to `largest`."""
     return Panel(title, values, {"cmap": HEAT, "vmin": 0, "vmax": largest})
 
 
 def draw_grid(rows: Sequence[Sequence[Panel]], title: str) -> Figure:
-    """A panel in each cell. Columns have the titles of the first row, but for the first column."""
+    """A grid of panels. Only the first row and the first column have titles."""
     size, head = 2.2, 0.3
     figure = _figure((size * len(rows[0]), (size + head) * len(rows) + 2 * head), title)
     for index, (line, panels) in enumerate(
@@ -67,7 +72,7 @@ def draw_grid(rows: Sequence[Sequence[Panel]], title: str) -> Figure:
 
 
 def draw_spectra(rows: Sequence[SpectrumRow], layer: str, title: str) -> Figure:
-    """The pictures of each row, and beside them two plots."""
+    """Panels of each row and, to the right of them, two plots of spectra."""
     columns = len(rows[0].images)
     figure = _figure((1.5 * columns + 6.6, 3.5 * len(rows) + 0.4), title)
     grid = figure.add_gridspec(2 * len(rows), columns + 2, width_ratios=[1] * columns + [2.2, 2.2])
@@ -83,8 +88,8 @@ def draw_spectra(rows: Sequence[SpectrumRow], layer: str, title: str) -> Figure:
     return figure
 
 
-def png(figure: Figure) -> bytes:
-    """The file's bytes."""
+def figure_png(figure: Figure) -> bytes:
+    """The figure as the bytes of a PNG file."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=100)
     return file.getvalue()

@@ -1,6 +1,6 @@
-"""Made-up weights and inputs for comparisons: from names and shapes alone, the same on every machine.
+"""Random weights and images for comparisons. They depend on names, shapes and a seed alone, on every machine.
 
-`numpy.random.RandomState` is the one generator whose stream numpy promises never to change.
+`numpy.random.RandomState` is numpy's one generator whose stream never changes.
 """
 
 import re
@@ -13,35 +13,39 @@ import numpy as np
 from ddf_jax.checkpoints.rules import COUNTER
 
 
-class Batch(NamedTuple):
+class LabelledImages(NamedTuple):
     """Images [B, H, W, C] and their labels [B]."""
 
     images: np.ndarray
     labels: np.ndarray
 
 
-def make_weights(shapes: Mapping[str, tuple[int, ...]], *, margin: float, seed: int = 0) -> dict[str, np.ndarray]:
-    """A float64 tensor for each name of an official state dict; no scale is 0 or 1 and no bias 0, so nothing hides.
+def random_weights(shapes: Mapping[str, tuple[int, ...]], *, margin: float, seed: int = 0) -> dict[str, np.ndarray]:
+    """A float64 tensor for each name of an official state dict.
+
+    No scale is 0 or 1 and no bias is 0, so an error in any of them shows.
 
     Args:
-      shapes: official names and shapes.
-      margin: how many deviations every normalised activation lies above 0 on average. At 0 half of the units behind a
-        ReLU are off. But a unit within rounding of 0 may be on in one implementation and off in the other, and then
-        gradients differ by far more than rounding: in float32 one such unit among ten million is enough. At 4.25 there
-        is none (and still a unit in 90,000 is off).
-      seed: another seed gives other weights.
+        shapes: shapes by official name.
+        margin: mean of every normalised activation, in standard deviations above 0. At 0, half of the units in front
+            of a ReLU are off. A unit within rounding of 0 may be on in one implementation and off in the other; then
+            gradients differ by far more than rounding. In float32 one such unit among ten million is enough. At 4.25
+            there is none, and one unit in 90,000 is still off.
+        seed: seed of the random values.
     """
     return {name: _weight(name, shape, shapes, margin, seed) for name, shape in shapes.items()}
 
 
-def make_batch(size: tuple[int, int], *, batch: int, num_classes: int, channels: int = 3, seed: int = 0) -> Batch:
-    """Images of standard normal pixels and uniform labels."""
+def random_batch(
+    size: tuple[int, int], *, batch: int, num_classes: int, channels: int = 3, seed: int = 0
+) -> LabelledImages:
+    """Images with standard normal pixels, and uniformly distributed labels."""
     random = _random(seed, "batch")
-    return Batch(random.standard_normal((batch, *size, channels)), random.randint(0, num_classes, batch))
+    return LabelledImages(random.standard_normal((batch, *size, channels)), random.randint(0, num_classes, batch))
 
 
 def rounded_to(value: np.ndarray, dtype: str) -> np.ndarray:
-    """The nearest values that `dtype` has, in float64; integers as they are."""
+    """Values rounded to `dtype`, in float64; integers as they are."""
     return value.astype(dtype).astype(np.float64) if np.issubdtype(value.dtype, np.floating) else value
 
 
@@ -68,7 +72,7 @@ def _weight(
 
 
 def _margin(layer: str, shapes: Mapping[str, tuple[int, ...]], margin: float) -> float:
-    """Less for the last normalisation of a block: the residual sum adds up the shifts of all blocks before it."""
+    """Smaller for the last normalisation of a block, because residual sums add up the shifts of all blocks."""
     match = re.fullmatch(r"(.+\.bn)(\d)", layer)
     last = match is not None and not any(f"{match[1]}{n}.running_var" in shapes for n in range(int(match[2]) + 1, 10))
     return margin / 8 if last else margin

@@ -1,15 +1,13 @@
-"""A picture of the error of each layer."""
+"""A plot of the error of each layer."""
 
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
+from ddf_jax.errors import UserError
 from ddf_jax.verify.report import Report
 
-# What is drawn, in the order of the network's layers; an exact match is drawn at the floor of the axis.
+# The kinds that are drawn, in the order of the network's layers. An exact match is drawn at the floor of the axis.
 _KINDS = {"evaluation": "output in evaluation", "training": "output in training", "gradient": "gradient of parameter"}
 _FLOOR = 1e-17
 
@@ -18,8 +16,11 @@ def draw_errors(reports: Sequence[Report], path: Path) -> None:
     """Writes a PNG with a panel for each report: the relative error of each layer against its depth.
 
     Raises:
-      ValueError: the file cannot be written.
+        UserError: the file cannot be written.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(10, 3.2 * len(reports)), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, report in zip(figure.subplots(len(reports), squeeze=False)[:, 0], reports, strict=True):
@@ -38,4 +39,4 @@ def draw_errors(reports: Sequence[Report], path: Path) -> None:
     try:
         path.write_bytes(image.getvalue())
     except OSError as error:
-        raise ValueError(f"Cannot write the picture {path}: {error.strerror}.") from error
+        raise UserError(f"Cannot write the picture {path}: {error.strerror}.") from error

@@ -1,4 +1,4 @@
-"""What is seen of a network while it runs."""
+"""Activations of a network, their gradients, and maps from both."""
 
 import jax
 import jax.numpy as jnp
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ddf_jax.capture import intercepted
 from ddf_jax.functional.per_sample_conv import per_sample_conv
-from ddf_jax.inspect.observe import ends_of_stages, find_layer, generators, layer_shapes, observe
+from ddf_jax.inspect.attribution import compute_activations, find_layer, grad_cam, last_blocks, layer_shapes
+from ddf_jax.inspect.filters import filter_generators
 from ddf_jax.layers import DCDC
 from ddf_jax.models import create
 
@@ -22,24 +22,43 @@ def tiny(name: str, **options):
     return model
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_grad_cam_is_the_weighted_sum_of_channels_above_0(dtype):
+    features, gradients = (jnp.asarray(np.random.default_rng(seed).normal(size=(2, 5, 3, 4)), dtype) for seed in (0, 1))
+    cams = grad_cam(features, gradients)
+    assert cams.dtype == jnp.float32
+    for cam, of_image, slopes in zip(cams, np.float32(features), np.float32(gradients), strict=True):
+        expected = np.zeros((5, 3))
+        for channel in range(4):
+            expected += slopes[..., channel].sum() / 15 * of_image[..., channel]
+        expected = np.maximum(expected, 0)
+        np.testing.assert_allclose(cam, expected / expected.max(), atol=1e-5)
+
+
+def test_grad_cam_without_a_positive_value_is_0():
+    np.testing.assert_array_equal(grad_cam(jnp.ones((1, 2, 3, 4)), -jnp.ones((1, 2, 3, 4))), np.zeros((1, 2, 3)))
+
+
 def test_gradients_are_those_of_each_images_largest_logit():
     model = tiny("resnet18")
-    seen = observe(model, jnp.asarray(IMAGES), ["stages.0.0", "stages.1.0"], gradients=["stages.0.0", "stages.1.0"])
-    np.testing.assert_allclose(seen.logits, model(IMAGES), rtol=1e-4, atol=1e-5)
-    for output, expected in zip(seen.outputs.values(), model.features(IMAGES), strict=True):
+    activations = compute_activations(
+        model, jnp.asarray(IMAGES), ["stages.0.0", "stages.1.0"], gradients=["stages.0.0", "stages.1.0"]
+    )
+    np.testing.assert_allclose(activations.logits, model(IMAGES), rtol=1e-4, atol=1e-5)
+    for output, expected in zip(activations.outputs.values(), model.features(IMAGES), strict=True):
         np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
-    best = np.asarray(seen.logits).argmax(-1)
+    best = np.asarray(activations.logits).argmax(-1)
 
-    # Behind the last stage is an average over 3×4 pixels and a linear layer.
+    # An average over 3×4 pixels and a linear layer follow the last stage.
     expected = np.asarray(model.head.kernel[...])[:, best].T[:, None, None] / 12
-    np.testing.assert_allclose(seen.gradients["stages.1.0"], np.broadcast_to(expected, (2, 3, 4, 16)), rtol=1e-4)
+    np.testing.assert_allclose(activations.gradients["stages.1.0"], np.broadcast_to(expected, (2, 3, 4, 16)), rtol=1e-4)
 
     def rest(features):
         logits = model.head(model.stages[1][0](features).mean((1, 2)))
         return logits[np.arange(2), best].sum()
 
     expected = jax.grad(rest)(model.features(IMAGES)[0])
-    np.testing.assert_allclose(seen.gradients["stages.0.0"], expected, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(activations.gradients["stages.0.0"], expected, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -57,15 +76,15 @@ def test_generated_filters_are_found_in_the_network(name, options, made):
     model = nnx.eval_shape(lambda: create(name, **TINY, **options, rngs=nnx.Rngs(0)))
     model.eval()
     shapes = layer_shapes(model, IMAGES)
-    found = generators(shapes, "stages.1.0")
+    found = filter_generators(shapes, "stages.1.0")
     assert {f"stages.1.0.{name}" for name in made} <= found.keys()
     assert bool(made) == bool(found)
     for maker, kind in found.items():
         shape = shapes[maker]
         assert shape[:3] == {"spatial_filters": (2, 3, 4), "channel_filters": (2, 9, shape[2])}.get(kind, (2, 1, 1))
-        assert generators(shapes, maker) == {maker: kind}
-    assert not generators(shapes, "stages.1.0.norm1")
-    assert ends_of_stages(model) == ["stages.0.0", "stages.1.0"]
+        assert filter_generators(shapes, maker) == {maker: kind}
+    assert not filter_generators(shapes, "stages.1.0.norm1")
+    assert last_blocks(model) == ["stages.0.0", "stages.1.0"]
 
 
 class Averaged(nnx.Module):
@@ -78,12 +97,12 @@ class Averaged(nnx.Module):
         return self.layer(x).mean((1, 2))
 
 
-def test_observed_kernels_are_those_that_the_layer_convolves_with():
+def test_captured_kernels_are_those_of_the_convolution():
     layer = DCDC(8, lsa=False, shared_kernel_size=3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     names = ["layer.shared.squeeze", "layer.shared.inner", "layer.shared.inner.predict"]
     x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 5, 7, 8)), jnp.bfloat16)
-    seen = observe(Averaged(layer), x, names)
-    squeezed, convolved, kernels = (seen.outputs[name] for name in names)
+    activations = compute_activations(Averaged(layer), x, names)
+    squeezed, convolved, kernels = (activations.outputs[name] for name in names)
     assert kernels.shape == (2, 3, 3, 2, 2)
     expected = per_sample_conv(squeezed, kernels).astype(jnp.float32)
     np.testing.assert_allclose(convolved.astype(jnp.float32), expected, rtol=0.02, atol=0.02)
@@ -96,38 +115,4 @@ def test_an_unknown_layer_names_the_nearest():
 
 def test_a_network_without_stages_is_refused():
     with pytest.raises(ValueError, match=r"must have stages, .* got a Linear"):
-        ends_of_stages(nnx.Linear(1, 1, rngs=nnx.Rngs(0)))
-
-
-class Halved(nnx.Linear):
-    """Inherits its call."""
-
-
-class Three(nnx.Module):
-    def __init__(self):
-        self.first = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
-        self.rest = nnx.List([Halved(2, 2, rngs=nnx.Rngs(1))])
-
-    def __call__(self, x):
-        return self.rest[0](self.first(x))
-
-
-def test_interception_sees_every_call_once_may_change_it_and_ends_with_its_block():
-    model, x, paths = Three(), jnp.ones((1, 2)), []
-    usual = model(x)
-
-    def doubled(path, call, module, x):
-        paths.append(path)
-        return 2 * call(module, x)
-
-    def interrupted():
-        with intercepted(model, doubled):
-            np.testing.assert_allclose(model(x), 4 * usual, rtol=1e-6)
-            Three()(x)  # is not watched
-            raise RuntimeError("on the way")
-
-    with pytest.raises(RuntimeError, match="on the way"):
-        interrupted()
-    assert paths == [("first",), ("rest", 0)]
-    np.testing.assert_array_equal(model(x), usual)
-    assert "__call__" not in vars(Halved)
+        last_blocks(nnx.Linear(1, 1, rngs=nnx.Rngs(0)))

@@ -1,16 +1,13 @@
-"""What is compared: everything that one forward pass, one backward pass and one step of a model compute."""
-
-from collections.abc import Callable
+"""The values that are compared: all that one forward pass, one backward pass and one training step compute."""
 
 import numpy as np
 
-# Kind of value, then official name, to array in torch's layout.
-Observation = dict[str, dict[str, np.ndarray]]
-Observe = Callable[..., Observation]
+TrainingTrace = dict[str, dict[str, np.ndarray]]
+"""By kind of value (`KINDS`), then by official name: an array in PyTorch's layout."""
 
 LOGITS = "logits"
 INPUT = "input"
-OUTPUT = "output"  # of a layer that is compared alone
+OUTPUT = "output"  # of an upsampler that is compared alone
 LAYER_INPUTS = (INPUT, "guidance")
 
 KINDS = {
@@ -22,7 +19,7 @@ KINDS = {
     "step": "each parameter after a step of SGD",
 }
 
-# The step: momentum SGD with decay, as the papers train.
+# The step: SGD with momentum and weight decay, as in the papers.
 LEARNING_RATE = 0.1
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-4

@@ -1,0 +1,28 @@
+"""Settings of a comparison and its tolerances."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+TOLERANCES = {"float64": 1e-9, "float32": 1e-4}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings that all comparisons of one call of `verify` share.
+
+    Args:
+        dtype: dtype of the Flax side's arithmetic; the port computes in float64.
+        size: height and width of the images.
+        batch: number of images.
+        implementation: implementation of `dynamic_filter`; `None` is the best that runs here.
+        options: options of the model or layer on both sides.
+        seed: seed of the random weights and images.
+    """
+
+    dtype: str
+    size: tuple[int, int]
+    batch: int
+    implementation: str | None
+    options: Mapping[str, Any]
+    seed: int
