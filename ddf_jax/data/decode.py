@@ -1,4 +1,4 @@
-"""Encoded bytes to pixels: the one place where an image file becomes an array."""
+"""Decodes and encodes images and depth maps. All image files are decoded here."""
 
 import io
 
@@ -13,14 +13,14 @@ class CorruptImageError(ValueError):
 
 
 def decode_image(data: bytes, channels: int) -> np.ndarray:
-    """Decodes the first frame of a PNG, JPEG, … as `pixels` returns it.
+    """Decodes the first frame of a PNG, JPEG, … as `image_to_array` returns it.
 
     Raises:
-        CorruptImageError: the bytes are empty, cut short, or no image; the message is the reason.
+        CorruptImageError: the bytes are empty, truncated, or no image; the message is the reason.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return pixels(image, channels)
+            return image_to_array(image, channels)
     except UnidentifiedImageError as error:
         raise CorruptImageError("no known image format" if data else "empty file") from error
     except MemoryError:
@@ -30,10 +30,10 @@ def decode_image(data: bytes, channels: int) -> np.ndarray:
 
 
 def decode_depth(data: bytes) -> np.ndarray:
-    """Decodes a grey PNG of 16 bits, millimetres, to metres: float32 `[H, W]`, 0 where nothing was measured.
+    """Decodes a grey PNG of 16 bits with millimetres to metres: float32 [H, W], 0 at unknown depth.
 
     Raises:
-        CorruptImageError: the bytes are none; the message is the reason.
+        CorruptImageError: the bytes are not such an image; the message is the reason.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -49,12 +49,12 @@ def decode_depth(data: bytes) -> np.ndarray:
 
 
 def encode_depth(depth: np.ndarray) -> io.BytesIO:
-    """Metres [H, W] as a grey PNG of 16 bits: whole millimetres, of which 65,535 is the most."""
+    """Encodes metres [H, W] as a grey PNG of 16 bits with whole millimetres, at most 65,535."""
     return encode_png(np.clip(np.round(depth * 1000.0), 0, 65535).astype(np.uint16))
 
 
 def encode_png(image: np.ndarray) -> io.BytesIO:
-    """A file of PNG bytes: given an array instead, TFDS would encode it with TensorFlow."""
+    """Encodes an array as a PNG file in memory. TFDS would encode an array with TensorFlow."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "png")
     file.seek(0)
@@ -65,11 +65,11 @@ def _depth_name(mode: str) -> str:
     return {"L": "8-bit grey", "LA": "8-bit grey and alpha", "P": "a palette", "1": "one bit"}.get(mode, mode)
 
 
-def pixels(image: Image.Image, channels: int) -> np.ndarray:
-    """The pixels as a viewer shows them, uint8 `[H, W, C]` with C = 1 (grey) or 3 (RGB).
+def image_to_array(image: Image.Image, channels: int) -> np.ndarray:
+    """The pixels of a pillow image, uint8 [H, W, C] with C = 1 (grey) or 3 (RGB).
 
-    Turned as the EXIF orientation says; 16-bit grey keeps its upper byte (pillow alone would clip it); palettes are
-    looked up; an alpha channel is dropped, not blended, as torchvision's loader does.
+    The EXIF orientation is applied; 16-bit grey keeps its upper byte (pillow alone would clip it); palettes are looked
+    up; an alpha channel is dropped, not blended, as in torchvision's loader.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ddf_jax.data.batches import BatchIterator
 from ddf_jax.data.config import DataConfig
-from ddf_jax.data.decode import CorruptImageError, decode_depth, decode_image, pixels
+from ddf_jax.data.decode import CorruptImageError, decode_depth, decode_image, image_to_array
 from ddf_jax.data.depth_source import DepthSource
 from ddf_jax.data.depth_transforms import Downsample, depth_training_transforms
 from ddf_jax.data.sources import DataInfo, Source, open_source
@@ -77,7 +77,7 @@ def read_image(image: str | os.PathLike[str] | Image.Image, info: DataInfo) -> n
         ValueError: the file cannot be read or is no image.
     """
     if isinstance(image, Image.Image):
-        array = pixels(image, info.channels)
+        array = image_to_array(image, info.channels)
     else:
         try:
             array = decode_image(Path(image).read_bytes(), info.channels)

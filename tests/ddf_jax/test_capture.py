@@ -22,8 +22,8 @@ class Inherits(nnx.Linear):
 class Extends(nnx.Linear):
     """Calls that of its base class."""
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return super().__call__(x) + 1
+    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+        return super().__call__(inputs, out_sharding) + 1
 
 
 class Adds(nnx.Module):
@@ -35,7 +35,7 @@ class Nested(nnx.Module):
     def __init__(self) -> None:
         rngs = nnx.Rngs(0)
         self.first = nnx.Linear(2, 2, rngs=rngs)
-        self.rest = nnx.List([Inherits(2, 2, rngs=rngs), nnx.Sequential(Extends(2, 2, rngs=rngs), jnp.tanh)])
+        self.rest: Any = nnx.List([Inherits(2, 2, rngs=rngs), nnx.Sequential(Extends(2, 2, rngs=rngs), jnp.tanh)])
         self.add = Adds()
 
     def __call__(self, x: jax.Array) -> jax.Array:

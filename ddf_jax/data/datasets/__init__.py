@@ -1,1 +1,1 @@
-"""Data sets that ship with the package or that it knows how to read."""
+"""Datasets that ship with the package or whose files it reads."""

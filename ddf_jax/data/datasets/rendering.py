@@ -1,4 +1,4 @@
-"""Furnished rooms seen through a pinhole camera: colour and exact depth of every pixel, by casting rays in numpy.
+"""Renders furnished rooms with a pinhole camera: colour and exact depth of every pixel, by ray casting in numpy.
 
 Metres; x to the right, y up, z along the room. One ray goes through the centre of each pixel, so a pixel lies on one
 surface only and depth has no values between those of two surfaces.
@@ -9,22 +9,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-_FAR = np.float32(np.inf)
-
 
 class View(NamedTuple):
-    """What the camera sees."""
+    """The camera's image and its depth."""
 
     image: np.ndarray  # [H, W, 3] uint8
     depth: np.ndarray  # [H, W] float32, metres along the camera's axis
 
 
 def render_room(rng: np.random.Generator, height: int, width: int) -> View:
-    """A room drawn at random: its size, camera, furniture, textures, posters, lamps and their shadows.
+    """Renders a random room: size, camera, furniture, textures, posters, lamps and shadows.
 
-    Floor, walls and ceiling are the inside of a box. In it stand, lie and lean boxes (cupboards, tables on legs, poles,
-    boards) and spheres. Stripes, checks, grain and posters put edges into the colours where the depth has none, and
-    a few things are painted as what is behind them, so that depth has edges that the colours hardly show.
+    Floor, walls and ceiling are the inside of a box. The furniture is boxes (cupboards, tables on legs, poles, boards)
+    and spheres. Stripes, checks, grain and posters give colour edges without depth edges. A few bodies have the colour
+    of the wall behind them and give depth edges with hardly any colour edge.
+
+    Args:
+        rng: the random generator of everything in the room.
+        height: the image's height in pixels.
+        width: the image's width in pixels.
     """
     size = rng.uniform((3.0, 2.3, 3.5), (6.5, 3.2, 7.5)).astype(np.float32)
     eye, rays = _camera(rng, size, height, width)
@@ -51,7 +54,7 @@ def render_room(rng: np.random.Generator, height: int, width: int) -> View:
 
 @dataclasses.dataclass(frozen=True)
 class Paint:
-    """A colour, and a pattern of a second one: functions of the place on the body."""
+    """A colour and a pattern of a second colour, as functions of the place on a body."""
 
     colours: np.ndarray  # [2, 3]
     pattern: str = "plain"
@@ -81,19 +84,19 @@ class Box:
     paint: Paint = Paint(np.ones((2, 3)))
 
     def hit(self, eye: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Which rays meet it, and how many rays' lengths away."""
+        """Indices of the rays that hit the body, and the distances in lengths of the ray."""
         near = _near_sphere(eye, rays, self.centre, np.linalg.norm(self.half))
         enter, leave = self._slabs(eye, rays[near])
         hits = (enter < leave) & (enter > 0)
         return near[hits], enter[hits]
 
     def leave(self, eye: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How far each ray goes from inside to a wall, and where that is."""
+        """The distance of each ray from inside to a wall, and the point there."""
         distance = self._slabs(eye, rays)[1]
         return distance, eye + distance[:, None] * rays
 
     def surface(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Colour and outward normal at points on it."""
+        """Colours and outward normals at points on the surface."""
         place, face = self.place(point)
         axis, sign = face
         rows = np.arange(len(point))
@@ -102,7 +105,7 @@ class Box:
         return self.paint.at(flat), (self.turn[:, axis] * sign).T
 
     def place(self, point: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-        """Points in the box's own axes; the axis that each one's face is across, and on which side."""
+        """Points in the box's own axes, and the axis and sign of each one's face."""
         place = (point - self.centre) @ self.turn
         axis = np.argmax(np.abs(place) / self.half, axis=-1)
         return place, (axis, np.sign(place[np.arange(len(point)), axis]))
@@ -116,14 +119,14 @@ class Box:
 
 @dataclasses.dataclass(frozen=True)
 class Sphere:
-    """A ball."""
+    """A sphere."""
 
     centre: np.ndarray
     radius: float
     paint: Paint
 
     def hit(self, eye: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Which rays meet it, and how many rays' lengths away."""
+        """Indices of the rays that hit the body, and the distances in lengths of the ray."""
         near = _near_sphere(eye, rays, self.centre, self.radius)
         rays, origin = rays[near], eye - self.centre
         a, b, c = np.einsum("ij,ij->i", rays, rays), rays @ origin, origin @ origin - np.float32(self.radius**2)
@@ -131,13 +134,13 @@ class Sphere:
         return near[distance > 0], distance[distance > 0]
 
     def surface(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Colour and outward normal at points on it."""
+        """Colours and outward normals at points on the surface."""
         place = point - self.centre
         return self.paint.at(place), place / np.float32(self.radius)
 
 
 def _near_sphere(eye: np.ndarray, rays: np.ndarray, centre: np.ndarray, radius: Any) -> np.ndarray:
-    """Indices of the rays that pass a point in front of the eye within a radius: few, so that the rest is cheap."""
+    """Indices of the rays that pass a point in front of the eye within a radius. This cheap test leaves few rays."""
     to_centre = centre - eye
     ahead = rays @ to_centre
     passes = ahead**2 >= (to_centre @ to_centre - np.float32(radius) ** 2) * np.einsum("ij,ij->i", rays, rays)
@@ -145,7 +148,7 @@ def _near_sphere(eye: np.ndarray, rays: np.ndarray, centre: np.ndarray, radius: 
 
 
 def _camera(rng: np.random.Generator, size: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The eye, and a ray [H·W, 3] through each pixel, as long as 1 m of depth."""
+    """The camera's position and a ray [H·W, 3] through each pixel, of length 1 m of depth."""
     eye = np.array([rng.uniform(0.25, 0.75) * size[0], rng.uniform(1.0, 1.8), rng.uniform(0.05, 0.2) * size[2]])
     focal = 0.5 * width / np.tan(np.radians(rng.uniform(50, 70)) / 2)
     rows, columns = np.mgrid[:height, :width] + 0.5
@@ -155,7 +158,7 @@ def _camera(rng: np.random.Generator, size: np.ndarray, height: int, width: int)
 
 
 def _furniture(rng: np.random.Generator, size: np.ndarray, eye: np.ndarray) -> list[Box | Sphere]:
-    """Bodies that the camera is not inside of."""
+    """Random bodies, without those around the camera."""
     things: list[Box | Sphere] = []
     for _ in range(rng.integers(9, 17)):
         things += _MAKERS[rng.choice(len(_MAKERS), p=_SHARES)](rng, size)
@@ -168,7 +171,7 @@ def _clearance(thing: Box | Sphere, eye: np.ndarray) -> float:
 
 
 def _somewhere(rng: np.random.Generator, size: np.ndarray) -> tuple[float, float]:
-    """A place on the floor, rather in front of the camera than behind it."""
+    """A random place on the floor, mostly in front of the camera."""
     return rng.uniform(0.08, 0.92) * size[0], rng.uniform(0.25, 0.95) * size[2]
 
 
@@ -245,7 +248,7 @@ def _paint(rng: np.random.Generator) -> Paint:
     return Paint(np.stack([base, other]), str(pattern), direction, rng.uniform(0.12, 0.45))
 
 
-_WALL = np.array([0.62, 0.58, 0.5])  # what some walls and a few things are painted like
+_WALL = np.array([0.62, 0.58, 0.5])  # the colour of some walls and a few bodies
 
 
 def _walls(rng: np.random.Generator, room: Box, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -272,7 +275,7 @@ def _walls(rng: np.random.Generator, room: Box, point: np.ndarray) -> tuple[np.n
 
 
 def _lamp(lamp: np.ndarray, point: np.ndarray, normal: np.ndarray, things: list[Box | Sphere]) -> np.ndarray:
-    """Light [N, 1] of a lamp that falls on points: less with distance and slant, none in shadow."""
+    """Light [N, 1] of a lamp on points: less with distance and slant, none in shadow."""
     rays = point - lamp
     distance = np.linalg.norm(rays, axis=-1)
     slant = np.maximum(-np.einsum("ij,ij->i", rays, normal) / distance, 0)
@@ -284,7 +287,7 @@ def _lamp(lamp: np.ndarray, point: np.ndarray, normal: np.ndarray, things: list[
 
 
 def rotation(*, yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0) -> np.ndarray:
-    """Degrees to a rotation [3, 3] in float64: about z by `roll`, then x by `pitch`, then y by `yaw`."""
+    """The rotation [3, 3] about z by `roll`, then x by `pitch`, then y by `yaw`, in degrees; float64."""
     y, x, z = np.radians([yaw, pitch, roll])
     about_y = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
     about_x = np.array([[1, 0, 0], [0, np.cos(x), -np.sin(x)], [0, np.sin(x), np.cos(x)]])

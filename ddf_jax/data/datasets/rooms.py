@@ -1,4 +1,4 @@
-"""The TFDS dataset `rooms`: rendered rooms with exact depth, seeded, and nothing to download."""
+"""The TFDS dataset `rooms`: rendered rooms with exact depth, seeded, without a download."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -14,10 +14,10 @@ SIZES = {"train": 1280, "test": 100, "validation": 200}
 
 
 class Rooms(tfds.core.GeneratorBasedBuilder):
-    """1,580 rooms with colour and depth at 128×160: 1,280 to train on, 100 to test on, 200 to choose settings on.
+    """1,580 rooms with colour and depth at 128×160: 1,280 for training, 100 for testing, 200 for validation.
 
-    Each is drawn anew by `render_room`, so no room is in two splits. Room i of a split comes from the seed
-    (split, i) alone. Depth is stored in whole millimetres, as PNG of 16 bits; every pixel has one.
+    `render_room` draws each room at random from the seed (split, i), so no room is in two splits. Depth is stored in
+    whole millimetres, as PNG of 16 bits; every pixel has one.
     """
 
     VERSION = tfds.core.Version("1.3.0")

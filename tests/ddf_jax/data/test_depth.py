@@ -19,6 +19,7 @@ from ddf_jax.data.decode import CorruptImageError, decode_depth, encode_depth
 from ddf_jax.data.depth_transforms import RandomCropAndFlip, RandomHoles, nearest_downsample
 from ddf_jax.data.pipeline import eval_batches, train_iterator
 from ddf_jax.data.sources import describe, open_source
+from ddf_jax.errors import UserError
 from tests.ddf_jax.data.small_rooms import small_rooms
 
 EYE, AHEAD = np.zeros(3, np.float32), np.array([[0.0, 0.0, 1.0], [0.0, 0.1, 1.0], [0.0, 9.0, 1.0]], np.float32)
@@ -185,6 +186,16 @@ def test_the_published_split_is_1000_and_449():
     assert (nyu_depth.TRAIN_COUNT, nyu_depth.COUNT - nyu_depth.TRAIN_COUNT) == (1000, 449)
     assert rooms.SIZES["train"] >= 600
     assert rooms.SIZES["test"] == 100
+
+
+def test_nyu_depth_without_h5py_names_the_install_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / nyu_depth.FILE).touch()
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with (
+        pytest.raises(UserError, match=r"h5py.* is not installed. Install it: pip install 'ddf-jax\[nyu\]'"),
+        open_labeled(tmp_path / nyu_depth.FILE),
+    ):
+        pass
 
 
 def test_a_missing_or_wrong_nyu_file_says_what_to_put_where(tmp_path: Path):

@@ -1,5 +1,7 @@
 """Activations of a network, their gradients, and maps from both."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ TINY = {"stem": "small", "width": 8, "blocks": (1, 1), "num_classes": 5, "in_cha
 IMAGES = np.random.default_rng(0).normal(size=(2, 5, 7, 1)).astype(np.float32)
 
 
-def tiny(name: str, **options):
+def tiny(name: str, **options: Any) -> Any:
     model = create(name, **TINY, **options, rngs=nnx.Rngs(0))
     model.eval()
     return model
@@ -27,7 +29,9 @@ def test_grad_cam_is_the_weighted_sum_of_channels_above_0(dtype):
     features, gradients = (jnp.asarray(np.random.default_rng(seed).normal(size=(2, 5, 3, 4)), dtype) for seed in (0, 1))
     cams = grad_cam(features, gradients)
     assert cams.dtype == jnp.float32
-    for cam, of_image, slopes in zip(cams, np.float32(features), np.float32(gradients), strict=True):
+    for cam, of_image, slopes in zip(
+        cams, np.asarray(features, np.float32), np.asarray(gradients, np.float32), strict=True
+    ):
         expected = np.zeros((5, 3))
         for channel in range(4):
             expected += slopes[..., channel].sum() / 15 * of_image[..., channel]
@@ -40,25 +44,23 @@ def test_grad_cam_without_a_positive_value_is_0():
 
 
 def test_gradients_are_those_of_each_images_largest_logit():
-    model = tiny("resnet18")
-    activations = compute_activations(
-        model, jnp.asarray(IMAGES), ["stages.0.0", "stages.1.0"], gradients=["stages.0.0", "stages.1.0"]
-    )
-    np.testing.assert_allclose(activations.logits, model(IMAGES), rtol=1e-4, atol=1e-5)
-    for output, expected in zip(activations.outputs.values(), model.features(IMAGES), strict=True):
+    model, images, names = tiny("resnet18"), jnp.asarray(IMAGES), ["stages.0.0", "stages.1.0"]
+    activations = compute_activations(model, images, names, gradients=names)
+    logits, features = nnx.jit(lambda model, images: (model(images), model.features(images)))(model, images)
+    np.testing.assert_allclose(activations.logits, logits, rtol=1e-4, atol=1e-5)
+    for output, expected in zip(activations.outputs.values(), features, strict=True):
         np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
-    best = np.asarray(activations.logits).argmax(-1)
+    best = np.asarray(logits).argmax(-1)
 
     # An average over 3×4 pixels and a linear layer follow the last stage.
     expected = np.asarray(model.head.kernel[...])[:, best].T[:, None, None] / 12
     np.testing.assert_allclose(activations.gradients["stages.1.0"], np.broadcast_to(expected, (2, 3, 4, 16)), rtol=1e-4)
 
-    def rest(features):
-        logits = model.head(model.stages[1][0](features).mean((1, 2)))
-        return logits[np.arange(2), best].sum()
+    @nnx.jit
+    def rest(model, features):
+        return jax.grad(lambda x: model.head(model.stages[1][0](x).mean((1, 2)))[np.arange(2), best].sum())(features)
 
-    expected = jax.grad(rest)(model.features(IMAGES)[0])
-    np.testing.assert_allclose(activations.gradients["stages.0.0"], expected, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(activations.gradients["stages.0.0"], rest(model, features[0]), rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(
