@@ -28,7 +28,7 @@ from ddf_jax.data.depth_transforms import Downsample
 from ddf_jax.data.pipeline import eval_batches
 from ddf_jax.data.sources import open_source
 from ddf_jax.files import write_atomically, write_json
-from ddf_jax.functional.joint_upsampling import bicubic_upsample, guided_upsample, joint_bilateral_upsample
+from ddf_jax.functional import bicubic_upsample, guided_upsample, joint_bilateral_upsample
 from ddf_jax.training.run import Run
 from ddf_jax.training.summary import versions
 from ddf_jax.training.tasks.depth import draw_depth

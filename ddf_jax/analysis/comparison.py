@@ -1,5 +1,6 @@
-"""Our counts beside the published ones, cell by cell."""
+"""Our counts against the published ones, cell by cell."""
 
+import dataclasses
 import fnmatch
 import functools
 import itertools
@@ -11,10 +12,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ddf_jax.analysis.counting import Complexity, complexity
-from ddf_jax.analysis.published import TABLES, UPSAMPLERS, Row
+from ddf_jax.analysis.published import TABLES, UPSAMPLERS, PaperRow
 from ddf_jax.layers import DDF, Conv
 from ddf_jax.models.fpn import FPN
 from ddf_jax.models.registry import create, get_config
+from ddf_jax.models.resnet import ResNetConfig
 
 _OPERATORS, _UPSAMPLERS = "DDF, Table 1", "DDF, Table 6"
 NAMES = (_OPERATORS, *TABLES, _UPSAMPLERS)
@@ -30,17 +32,17 @@ class Cell(NamedTuple):
     column: str
     published: float
     computed: float | None
-    """None where there is nothing to compute it from."""
+    """None where the row is not implemented here."""
     equal: bool | None
-    """Whether ours gives the published number's digits, rounded or cut; None where there is no number of ours."""
+    """Whether ours has the published digits, rounded or truncated; None where there is no number of ours."""
     note: str
 
 
 def compare(tables: str = "*") -> Iterator[Cell]:
-    """The cells of all tables whose name a shell-style pattern matches, in the papers' units.
+    """The cells of all tables whose name matches a shell-style pattern, in the papers' units.
 
-    Every number is counted from the real module, without making an array. Of the two conventions of
-    multiply-accumulates a cell shows the one with the published digits, or else the nearer one.
+    Every number is counted from the module itself, without allocating arrays. A cell shows the convention of
+    multiply-accumulates with the published digits, or else the nearer one.
     """
     if fnmatch.fnmatch(_OPERATORS, tables):
         yield from _operators()
@@ -52,7 +54,7 @@ def compare(tables: str = "*") -> Iterator[Cell]:
 
 
 def summary(cells: Sequence[Cell]) -> str:
-    """The cells as Markdown tables, and how many of them are equal."""
+    """The cells as Markdown tables, with the number of equal ones."""
     lines = []
     for table, rows in itertools.groupby(cells, lambda cell: cell.table):
         lines += [f"### {table}", "", "| row | column | published | ours | | note |", "|---|---|--:|--:|---|---|"]
@@ -69,22 +71,46 @@ def summary(cells: Sequence[Cell]) -> str:
 def count(model: str, options: tuple[tuple[str, Any], ...] = ()) -> Complexity:
     """The size of a registered model, for one image of 224×224 pixels."""
     config = get_config(model, **dict(options))
+    if isinstance(config, ResNetConfig):
+        return _count_resnet(config)
     abstract = nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0)))
     return complexity(abstract, *config.inputs(*SIZE))
 
 
+def _count_resnet(config: ResNetConfig) -> Complexity:
+    """All blocks of a stage but the first are equal: the second one is traced for all of them."""
+    shallow = dataclasses.replace(config, blocks=tuple(min(depth, 2) for depth in config.blocks))
+    total, repeated = _count_shallow(shallow)
+    for stage, depth in enumerate(config.blocks):
+        if depth > 2:
+            total += (depth - 2) * repeated[stage]
+    return total
+
+
+@functools.cache  # networks of one family and different depths are equal when shallow
+def _count_shallow(config: ResNetConfig) -> tuple[Complexity, dict[int, Complexity]]:
+    """The size of a network, and of the second block of each stage that has one."""
+    model = nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0)))
+    repeated = {}
+    for stage, (blocks, (channels, stride)) in enumerate(zip(model.stages, model.feature_info, strict=True)):
+        if len(blocks) == 2:
+            size = (-(-length // stride) for length in SIZE)
+            repeated[stage] = complexity(blocks[1], jax.ShapeDtypeStruct((1, *size, channels), config.dtype))
+    return complexity(model, *config.inputs(*SIZE)), repeated
+
+
 def has_digits(value: float, printed: str) -> bool:
-    """Whether the printed number is the value, rounded or cut to its digits.
+    """Whether the printed number is the value, rounded or truncated to its digits.
 
     >>> has_digits(2.148, "2.1"), has_digits(2.148, "2.15"), has_digits(2.148, "2.2")
     (True, True, False)
     """
     digits = len(printed.partition(".")[2])
-    cut = int(value * 10**digits) / 10**digits
-    return printed in (f"{value:.{digits}f}", f"{cut:.{digits}f}")
+    truncated = int(value * 10**digits) / 10**digits
+    return printed in (f"{value:.{digits}f}", f"{truncated:.{digits}f}")
 
 
-def _cells(table: str, row: Row) -> Iterator[Cell]:
+def _cells(table: str, row: PaperRow) -> Iterator[Cell]:
     printed = {"parameters (M)": row.params_millions, "FLOPs (G)": row.macs_billions}
     if row.model is None:
         note = "not built here"
@@ -135,7 +161,7 @@ def _operators() -> Iterator[Cell]:
 
 
 def _upsamplers() -> Iterator[Cell]:
-    """DDF's Table 6: what the three upsamplers of an FPN on ResNet-50 cost, P5 to P4, P4 to P3 and P3 to P2."""
+    """DDF's Table 6: the cost of the three upsamplers of an FPN on ResNet-50, P5 to P4, P4 to P3 and P3 to P2."""
     backbone: Any = nnx.eval_shape(lambda: create("resnet50", rngs=nnx.Rngs(0)))
     backbone.eval()
     image = jax.ShapeDtypeStruct(DETECTION_IMAGE, jnp.float32)

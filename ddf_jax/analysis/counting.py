@@ -34,16 +34,24 @@ class Complexity:
     macs_core: int
     macs_mmcv: int
 
+    def __add__(self, other: "Complexity") -> "Complexity":
+        return Complexity(
+            self.params + other.params, self.macs_core + other.macs_core, self.macs_mmcv + other.macs_mmcv
+        )
+
+    def __rmul__(self, copies: int) -> "Complexity":
+        return Complexity(copies * self.params, copies * self.macs_core, copies * self.macs_mmcv)
+
 
 def complexity(model: nnx.Module, *inputs: Any) -> Complexity:
     """Counts `model(*inputs)` in evaluation mode, which the model is left in.
 
     Args:
-      model: with arrays or, as `nnx.eval_shape` makes it, with their shapes.
-      inputs: shapes and dtypes (`jax.ShapeDtypeStruct`); a batch of one gives the numbers that papers print.
+        model: with arrays or, as `nnx.eval_shape` makes it, with their shapes.
+        inputs: shapes and dtypes (`jax.ShapeDtypeStruct`); a batch of one gives the numbers that papers print.
 
     Raises:
-      NotImplementedError: there are MACs in a loop whose number of rounds is not known before it runs.
+        NotImplementedError: there are MACs in a loop whose number of rounds is not known before it runs.
 
     >>> import jax.numpy as jnp
     >>> layer = nnx.Linear(4, 3, rngs=nnx.Rngs(0))

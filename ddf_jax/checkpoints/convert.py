@@ -1,7 +1,7 @@
-"""Models from checkpoint files and back, and files from one naming to the other."""
+"""Loads checkpoint files into models, saves models, and converts files from one naming to the other."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -15,27 +15,33 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def load_checkpoint(model: nnx.Module, path: str | os.PathLike[str], *, ema: bool = False) -> None:
-    """Replaces the parameters and statistics of `model` by those of a file, or changes nothing and raises.
+    """Loads the parameters and statistics of a file into `model`, all of them or none.
 
-    The file is `.safetensors` or PyTorch's own (see `read_tensors`) with official names or ours. Values are cast to the
-    dtype that the model stores.
+    The file is `.safetensors` or PyTorch's own format (see `read_tensors`), with official names or ours. Values are
+    cast to the storage dtype of the model.
 
     Args:
-      model: any registered model; its sizes must be those of the file.
-      path: the file.
-      ema: takes the averaged weights that a training script stored beside the last ones.
+        model: any registered model of the file's sizes.
+        path: the file.
+        ema: loads the averaged weights of a training script's checkpoint instead of the last ones.
 
     Raises:
-      CheckpointError: the file cannot be read, or does not fit: every missing, unexpected and wrongly shaped tensor.
+        CheckpointError: the file cannot be read, or does not fit; the message lists every missing, unexpected and
+            wrongly shaped tensor.
     """
     load_tensors(model, read_tensors(path, ema=ema), str(path))
 
 
 def save_checkpoint(model: nnx.Module, path: str | os.PathLike[str], *, naming: Naming = "own") -> None:
-    """Writes the parameters and statistics of `model`; the suffix of `path` chooses the format.
+    """Writes the parameters and statistics of `model`; the suffix of `path` selects the format.
+
+    Args:
+        model: any registered model.
+        path: the file to write, whole or not at all.
+        naming: official names or ours.
 
     Raises:
-      CheckpointError: the file cannot be written.
+        CheckpointError: the file cannot be written.
     """
     tensors = named_arrays(model)
     write_tensors(path, official_tensors(tensors) if naming == "official" else tensors)
@@ -45,31 +51,31 @@ def convert(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     *,
-    model: str | None = None,
+    model: Callable[..., nnx.Module] | None = None,
     naming: Naming | None = None,
     ema: bool = False,
 ) -> int:
-    """Rewrites a checkpoint file: format by the suffixes, names and layouts by the rules.
+    """Converts a checkpoint file: formats by the suffixes, names and layouts by the rules.
 
     Args:
-      source: the file to read.
-      target: the file to write, whole or not at all.
-      model: a registered name; the file must then hold exactly that model's tensors (with any number of classes).
-      naming: of the target; by default the one that the source does not have.
-      ema: takes the averaged weights that a training script stored beside the last ones.
+        source: the file to read.
+        target: the file to write, whole or not at all.
+        model: factory of a model, abstract or not, called as `model(num_classes=…)`; the file must then hold exactly
+            its tensors. `functools.partial(ddf_jax.models.abstract, "ddf_resnet50")` is one.
+        naming: of the target; by default the one that the source does not have.
+        ema: takes the averaged weights of a training script's checkpoint instead of the last ones.
 
     Returns:
-      The number of tensors written.
+        The number of tensors written.
 
     Raises:
-      CheckpointError: the source cannot be read or does not fit, or the target cannot be written.
-      ValueError: no model has that name.
+        CheckpointError: the source cannot be read or does not fit, or the target cannot be written.
     """
     tensors = read_tensors(source, ema=ema)
     found = naming_of(tensors)
     translated = translate(tensors, found)
     if model is not None:
-        _check_shapes(tensors, expected_shapes(_abstract_model(model, tensors), found), str(source))
+        _check_shapes(tensors, expected_shapes(model(num_classes=_classes(tensors)), found), str(source))
     if naming == found:
         translated = tensors
     write_tensors(target, translated)
@@ -77,10 +83,15 @@ def convert(
 
 
 def load_tensors(model: nnx.Module, tensors: Mapping[str, np.ndarray], source: str) -> None:
-    """`load_checkpoint` with what `source` holds. An abstract model (from `nnx.eval_shape`) becomes real.
+    """Loads tensors into `model` as `load_checkpoint` does. An abstract model (from `nnx.eval_shape`) becomes real.
+
+    Args:
+        model: any registered model of the tensors' sizes.
+        tensors: by official names or ours.
+        source: the origin of the tensors, for the error.
 
     Raises:
-      CheckpointError: as `load_checkpoint`, in the names that `tensors` has.
+        CheckpointError: as `load_checkpoint`, in the names that `tensors` has.
     """
     found = naming_of(tensors)
     _check_shapes(tensors, expected_shapes(model, found), source)
@@ -91,7 +102,7 @@ def load_tensors(model: nnx.Module, tensors: Mapping[str, np.ndarray], source: s
 
 
 def official_tensors(own: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors in official names and layouts, with the counters that torch's BatchNorm has and we do not, at 0."""
+    """The tensors in official names and layouts; the batch counters of torch's BatchNorm, which we lack, are 0."""
     counters = {
         name.removesuffix("var") + COUNTER: np.zeros((), np.int64) for name in own if name.rpartition(".")[2] == "var"
     }
@@ -117,17 +128,14 @@ def _variables(model: nnx.Module | nnx.State) -> dict[str, nnx.Variable]:
     return {".".join(map(str, path)): variable for path, variable in state}
 
 
-def _abstract_model(name: str, tensors: Mapping[str, np.ndarray]) -> nnx.Module:
-    """The registered model, without arrays, with as many classes as the tensors have."""
-    from ddf_jax import models  # which imports this package when it loads a checkpoint
-
+def _classes(tensors: Mapping[str, np.ndarray]) -> int:
+    """The number of classes of a classifier's tensors."""
     head = tensors.get("fc.bias", tensors.get("head.bias"))
-    num_classes = 1000 if head is None else head.size
-    return nnx.eval_shape(lambda: models.create(name, num_classes=num_classes, rngs=nnx.Rngs(0)))
+    return 1000 if head is None else head.size
 
 
 def _check_shapes(tensors: Mapping[str, np.ndarray], expected: Shapes, source: str) -> None:
-    # A file need not hold torch's counters, and ours may.
+    # torch's counters are optional in every file.
     got = {name: tensor.shape for name, tensor in tensors.items() if not name.endswith(f".{COUNTER}")}
     expected = {name: shape for name, shape in expected.items() if not name.endswith(f".{COUNTER}")}
     problems = {

@@ -199,7 +199,7 @@ def translate(tensors: Mapping[str, np.ndarray], source: Naming) -> dict[str, np
     """All tensors under the names and in the layouts of the other naming.
 
     Raises:
-      CheckpointError: names that no rule knows (all of them listed), or a tensor that does not have a rule's axes.
+        CheckpointError: names that no rule knows (all of them listed), or a tensor that does not have a rule's axes.
     """
     if unknown := unknown_names(tensors, source):
         raise CheckpointError(f"No {source} name of a model we know: " + ", ".join(unknown))

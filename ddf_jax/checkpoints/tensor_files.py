@@ -13,6 +13,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from ddf_jax.errors import UserError
+
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar")  # .pth.tar is what timm's training script writes
 _SUFFIXES = (".safetensors", *_TORCH_SUFFIXES)
 _PLAIN = ("state_dict", "model_state_dict", "model")
@@ -20,8 +22,8 @@ _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 _PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel and EMA, torch.compile, Lightning
 
 
-class CheckpointError(ValueError):
-    """A checkpoint cannot be read, written, or does not fit the model."""
+class CheckpointError(UserError):
+    """A checkpoint cannot be read or written, or does not fit the model."""
 
 
 def read_tensors(path: str | os.PathLike[str], *, ema: bool = False) -> dict[str, np.ndarray]:
@@ -32,7 +34,7 @@ def read_tensors(path: str | os.PathLike[str], *, ema: bool = False) -> dict[str
     would run code is refused.
 
     Raises:
-      CheckpointError: no such file, another format, truncated, code inside, or not one array per name.
+        CheckpointError: no such file, another format, truncated, code inside, or not one array per name.
     """
     path = Path(path)
     if not path.is_file():
@@ -45,7 +47,7 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray
     """Writes the arrays as `.safetensors`, or as a PyTorch state dict by the other suffixes; whole or not at all.
 
     Raises:
-      CheckpointError: the suffix is none of these, the folder cannot be written to, or torch is needed and missing.
+        CheckpointError: the suffix is none of these, the folder cannot be written to, or torch is needed and missing.
     """
     path = Path(path)
     _check_suffix(path)

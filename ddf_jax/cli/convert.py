@@ -1,6 +1,7 @@
 """`ddf convert`."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -35,6 +36,8 @@ class Convert:
 
     def run(self) -> Result:
         from ddf_jax.checkpoints import convert
+        from ddf_jax.models import abstract
 
-        count = convert(self.source, self.target, model=self.model, naming=self.naming, ema=self.ema)
+        model = None if self.model is None else functools.partial(abstract, self.model)
+        count = convert(self.source, self.target, model=model, naming=self.naming, ema=self.ema)
         return Result({"target": str(self.target), "tensors": count}, f"{self.target}: {count} tensors.")

@@ -1,1 +1,18 @@
 """Functions without parameters: pooling, per-sample convolution, classical joint upsampling."""
+
+from ddf_jax.functional.joint_upsampling import bicubic_upsample as bicubic_upsample
+from ddf_jax.functional.joint_upsampling import blocks as blocks
+from ddf_jax.functional.joint_upsampling import colour_distances as colour_distances
+from ddf_jax.functional.joint_upsampling import depth_to_space as depth_to_space
+from ddf_jax.functional.joint_upsampling import fill_holes as fill_holes
+from ddf_jax.functional.joint_upsampling import guided_upsample as guided_upsample
+from ddf_jax.functional.joint_upsampling import joint_bilateral_upsample as joint_bilateral_upsample
+from ddf_jax.functional.joint_upsampling import neighbours as neighbours
+from ddf_jax.functional.joint_upsampling import pad_to as pad_to
+from ddf_jax.functional.joint_upsampling import place_distances as place_distances
+from ddf_jax.functional.joint_upsampling import space_to_depth as space_to_depth
+from ddf_jax.functional.joint_upsampling import window_weights as window_weights
+from ddf_jax.functional.per_sample_conv import per_sample_conv as per_sample_conv
+from ddf_jax.functional.pooling import average_pool as average_pool
+from ddf_jax.functional.pooling import global_average as global_average
+from ddf_jax.functional.pooling import maximum as maximum

@@ -51,8 +51,9 @@ def joint_bilateral_upsample(
     over the measured samples of a window of 2·radius + 1.
 
     Args:
-      image: [B, H, W, C], the guidance I.
-      sigma_space: σ_s, in pixels of `low`; sigma_colour: σ_c, in units of the image.
+        image: [B, H, W, C], the guidance I.
+        sigma_space: σ_s, in pixels of `low`.
+        sigma_colour: σ_c, in units of the image.
 
     Reference: Kopf et al., "Joint Bilateral Upsampling", SIGGRAPH 2007.
     """
@@ -84,7 +85,7 @@ def colour_distances(image: Array, *, scale: int, radius: int) -> Array:
     """How unlike each pixel's colour is to those where samples were taken: ‖I_p - I_q‖², [B, h, w, S², K²].
 
     Args:
-      image: [B, S·h, S·w, C]; of a window's K² = (2·radius + 1)² samples, those beyond the border repeat the last.
+        image: [B, S·h, S·w, C]; of a window's K² = (2·radius + 1)² samples, those beyond the border repeat the last.
     """
     fine = blocks(image.astype(jnp.float32), scale)  # [B, h, w, S², C]
     samples = fine[:, :, :, (scale // 2) * (scale + 1)]
@@ -109,8 +110,8 @@ def guided_upsample(low: Array, image: Array, *, scale: int, radius: int = 4, ep
     with means over windows of 2·radius + 1, cut off at the border.
 
     Args:
-      image: [B, H, W, C], the guidance I.
-      epsilon: ε, in squared units of the image.
+        image: [B, H, W, C], the guidance I.
+        epsilon: ε, in squared units of the image.
 
     Reference: He et al., "Guided Image Filtering", TPAMI 2013.
     """

@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from jax import Array
 
+from ddf_jax.errors import UserError
+
 
 def per_sample_conv(x: Array, kernels: Array, *, stride: int = 1) -> Array:
     r"""Convolves every sample with its own kernel, all in one batched contraction.
@@ -14,20 +16,20 @@ def per_sample_conv(x: Array, kernels: Array, *, stride: int = 1) -> Array:
     samples does: it moves the batch into the channels. On a CPU it is also several times slower.)
 
     Args:
-      x: [B, H, W, C].
-      kernels: [B, K, K, C, D] with an odd K.
-      stride: of the convolution.
+        x: [B, H, W, C].
+        kernels: [B, K, K, C, D] with an odd K.
+        stride: of the convolution.
 
     Returns:
-      [B, ceil(H/stride), ceil(W/stride), D] in the dtype of x.
+        [B, ceil(H/stride), ceil(W/stride), D] in the dtype of x.
 
     Raises:
-      ValueError: the kernels are not of that shape.
+        UserError: the kernels are not of that shape.
     """
     batch, height, width, channels = x.shape
     size, outputs = kernels.shape[1], kernels.shape[-1]
     if kernels.shape != (batch, size, size, channels, outputs) or size % 2 == 0:
-        raise ValueError(f"`kernels` must be [B, K, K, C, D] with an odd K for {x.shape=}, got {kernels.shape}.")
+        raise UserError(f"`kernels` must be [B, K, K, C, D] with an odd K for {x.shape=}, got {kernels.shape}.")
     half = size // 2
     padded = jnp.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
     views = [padded[:, i : i + height : stride, j : j + width : stride] for i in range(size) for j in range(size)]

@@ -1,6 +1,5 @@
-"""Layers of the papers as Flax modules: channels last, one file a paper."""
+"""The papers' layers as Flax modules, channels last, one file for each paper."""
 
-from ddf_jax.functional.per_sample_conv import per_sample_conv as per_sample_conv
 from ddf_jax.layers.attention_augmented import AttentionAugmentedConv as AttentionAugmentedConv
 from ddf_jax.layers.bam import BAM as BAM
 from ddf_jax.layers.batch_norm import BatchNorm as BatchNorm

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.functional.pooling import average_pool
+from ddf_jax.errors import UserError
+from ddf_jax.functional import average_pool
 from ddf_jax.layers.convolution import Conv, PointwiseConv
 from pallas_kernels import accumulator_dtype
 
@@ -20,19 +21,22 @@ class AttentionAugmentedConv(nnx.Module):
     for every head of d query channels, with learned embeddings r of the relative position.
 
     Args:
-      in_channels: C.
-      out_channels: of both parts together.
-      kernel_size: of the convolution.
-      stride: of both parts; Ho = ceil(H/stride), Wo = ceil(W/stride).
-      heads: of the attention.
-      key_channels: of all heads together.
-      value_channels: of all heads together, the attention's share of the output.
-      size: M; embeddings exist for relative positions of -M + 1 to M - 1, farther ones share the last.
-      attention_stride: averages the attention's input over this many pixels, and enlarges its result by bilinear
-        interpolation, to spare memory on large maps.
+        in_channels: C.
+        out_channels: of both parts together.
+        kernel_size: of the convolution.
+        stride: of both parts; Ho = ceil(H/stride), Wo = ceil(W/stride).
+        heads: of the attention.
+        key_channels: of all heads together.
+        value_channels: of all heads together, the attention's share of the output.
+        size: M; embeddings exist for relative positions of -M + 1 to M - 1, farther ones share the last.
+        attention_stride: averages the attention's input over this many pixels, and enlarges its result by bilinear
+            interpolation, to spare memory on large maps.
+        dtype: compute dtype (default: that of x).
+        param_dtype: storage dtype.
+        rngs: random keys of the initialisation.
 
     Raises:
-      ValueError: the heads do not divide the key or value channels.
+        UserError: the heads do not divide the key or value channels.
 
     Reference: Bello et al., "Attention Augmented Convolutional Networks", ICCV 2019, Section 3.
 
@@ -60,7 +64,7 @@ class AttentionAugmentedConv(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if key_channels % heads or value_channels % heads:
-            raise ValueError(f"`heads` must divide {key_channels=} and {value_channels=}, got {heads}.")
+            raise UserError(f"`heads` must divide {key_channels=} and {value_channels=}, got {heads}.")
         dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.conv = Conv(in_channels, out_channels - value_channels, kernel_size=kernel_size, stride=stride, **dtypes)
         self.project = PointwiseConv(in_channels, 2 * key_channels + value_channels, **dtypes)

@@ -7,24 +7,27 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.functional.pooling import global_average
+from ddf_jax.functional import global_average
 from ddf_jax.layers.batch_norm import BatchNorm
 from ddf_jax.layers.convolution import Conv, PointwiseConv
 from ddf_jax.layers.squeeze_excitation import SqueezeExcitation
 
 
 class BAM(nnx.Module):
-    r"""Strengthens channels and pixels at once, between two stages: [B, H, W, C] to the same shape.
+    r"""Attention to channels and pixels at once, between two stages: [B, H, W, C] to the same shape.
 
     .. math:: y = x + x \cdot \text{sigmoid}(\text{norm}(m(\text{average}(x))) + s(x))
 
     m is a perceptron C → C/r → C; s a 1×1 convolution to C/r channels, two dilated 3×3 ones and a 1×1 one to one map,
-    with batch normalisation behind each and a ReLU behind all but the last.
+    each with batch normalisation, all but the last with ReLU.
 
     Args:
-      channels: C.
-      reduction: r.
-      dilation: of the 3×3 convolutions.
+        channels: C.
+        reduction: r.
+        dilation: of the 3×3 convolutions.
+        dtype: compute dtype (default: that of x).
+        param_dtype: storage dtype.
+        rngs: random keys of the initialisation.
 
     Reference: Park et al., "BAM: Bottleneck Attention Module", BMVC 2018, Eq. 2 to 5.
 

@@ -12,17 +12,20 @@ class BatchNorm(nnx.Module):
     """Normalises every channel over the whole batch: [B, …, C] to the same shape and dtype.
 
     ``y = (x - mean) / sqrt(var + epsilon) · scale + bias`` with the biased variance of the batch in training and the
-    running statistics in evaluation (`model.train()`, `model.eval()`). As in torch, the running variance collects the
+    running statistics in evaluation (`model.train()`, `model.eval()`). As in torch, the running variance averages the
     unbiased one, and ``running ← (1 - momentum) · running + momentum · batch``.
 
     Under `jax.jit` with a sharded batch the statistics are those of the global batch. Statistics are computed in
     float32 (float64 for float64).
 
     Args:
-      num_features: C.
-      momentum: share of the newest batch in the running statistics.
-      epsilon: added to the variance.
-      scale_init: initialiser of `scale`; zeros make a residual block start as the identity.
+        num_features: C.
+        momentum: weight of the newest batch in the running statistics.
+        epsilon: added to the variance.
+        scale_init: initialiser of `scale`; zeros make a residual block start as the identity.
+        dtype: compute dtype (default: that of x).
+        param_dtype: storage dtype.
+        rngs: random keys of the initialisation.
 
     Reference: Ioffe & Szegedy, 2015.
     """
@@ -50,7 +53,7 @@ class BatchNorm(nnx.Module):
     def __call__(self, x: Array) -> Array:
         wide = x.astype(accumulator_dtype(x))
         mean, var = self.mean[...].astype(wide.dtype), self.var[...].astype(wide.dtype)
-        # Relative to the running mean, values are small: no digits are lost where the mean is many deviations from 0.
+        # Values relative to the running mean are small: no digits are lost where the mean is many deviations from 0.
         centred = wide - _per_channel(mean, x)
         offset = jnp.zeros_like(mean)
         if not self.use_running_average:

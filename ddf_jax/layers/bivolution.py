@@ -1,4 +1,4 @@
-"""The Bi-volution of Hu et al., 2022: a dynamic filter that sees its surroundings, beside a static convolution."""
+"""The Bi-volution of Hu et al., 2022: a dynamic filter generated from a neighbourhood plus a static convolution."""
 
 from typing import Any, Protocol
 
@@ -7,27 +7,30 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.functional.pooling import global_average
+from ddf_jax.functional import global_average
 from ddf_jax.layers.convolution import Conv, Linear, PointwiseConv
 from ddf_jax.layers.involution import Involution
 
 
 class SpatialAugmentation(nnx.Module):
-    r"""SAKG: what a pixel's filter is generated from, instead of the pixel alone: [B, H, W, C] to the same shape.
+    r"""SAKG, spatially augmented kernel generation: context for a filter's generation, [B, H, W, C] to the same shape.
 
     .. math:: \text{context}(x) \cdot \text{sigmoid}(W \, \text{average}(x) + b)
 
-    The context is a depthwise Δ×Δ convolution, the channels' weights a fully connected layer of the global average. The
-    paper describes both in words and gives their cost, Δ²·HWC + HWC + C²; how they are joined is our choice: as
-    attention joins, since it calls the second one that.
+    The context is a depthwise Δ×Δ convolution, the channels' weights are a fully connected layer of the global average.
+    The paper describes both in words and states their cost, Δ²·HWC + HWC + C². Their combination is our choice: a
+    product, as in attention, since the paper calls the second part attention.
 
     Args:
-      channels: C.
-      context_kernel_size: Δ, odd.
-      dilation: of the context's convolution.
-      reduction: makes two layers with C/reduction units between them out of the fully connected one.
-      pointwise: a 1×1 convolution follows the context's, as in a depthwise separable one. Its C²·HW are not in the
-        paper's cost.
+        channels: C.
+        context_kernel_size: Δ, odd.
+        dilation: of the context's convolution.
+        reduction: makes two layers with C/reduction units between them out of the fully connected one.
+        pointwise: a 1×1 convolution follows the context's, as in a depthwise separable one. Its C²·HW are not in the
+            paper's cost.
+        dtype: compute dtype (default: that of x).
+        param_dtype: storage dtype.
+        rngs: random keys of the initialisation.
 
     Reference: Hu et al., "Bi-volution", 2022, Section 3.2.
     """
@@ -77,21 +80,26 @@ class Bivolution(nnx.Module):
 
     .. math:: y = f(x) * x + g(x)
 
-    f is the kernel generation of a dynamic filter with SAKG (`SpatialAugmentation`) in front, g a grouped convolution
-    with a bias. On `Involution` this is the paper's (dc), on `DDF` its (dc-ca).
+    f is the kernel generation of a dynamic filter after SAKG (`SpatialAugmentation`), g a grouped convolution with a
+    bias. On `Involution` this is the paper's (dc), on `DDF` its (dc-ca).
 
     Args:
-      in_channels: C.
-      stride: of both branches.
-      dynamic: factory of the dynamic filter.
-      static_kernel_size: of g; None: no static branch.
-      static_groups: of g; default: as many as have `static_group_channels` each.
-      static_group_channels: see above.
-      context_kernel_size: Δ; None: no SAKG, the filter is generated as `dynamic` does it.
-      context_dilation, context_reduction, context_pointwise: of `SpatialAugmentation`.
+        in_channels: C.
+        stride: of both branches.
+        dynamic: factory of the dynamic filter.
+        static_kernel_size: of g (None: no static branch).
+        static_groups: number of groups of g; default: C / `static_group_channels`.
+        static_group_channels: channels of each group of g where `static_groups` is not given.
+        context_kernel_size: Δ (None: no SAKG, the filter is generated as in `dynamic`).
+        context_dilation: `dilation` of `SpatialAugmentation`.
+        context_reduction: `reduction` of `SpatialAugmentation`.
+        context_pointwise: `pointwise` of `SpatialAugmentation`.
+        dtype: compute dtype (default: that of x).
+        param_dtype: storage dtype.
+        rngs: random keys of the initialisation.
 
     Raises:
-      ValueError: the groups do not divide C.
+        UserError: the groups do not divide C.
 
     Reference: Hu et al., "Bi-volution", 2022, Section 3.2.
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ddf_jax.errors import UserError
 from ddf_jax.layers.convolution import Conv, PointwiseConv
 from pallas_kernels import accumulator_dtype, dynamic_upsample
 
@@ -18,17 +19,20 @@ class CARAFE(nnx.Module):
     G·T·S² channels. The softmax runs over the T taps, in float32 (float64 for float64).
 
     Args:
-      in_channels: C.
-      scale: S ≥ 1.
-      kernel_size: K of the weighted mean, odd.
-      groups: G, groups of channels with weights of their own.
-      compressed_channels: between the two convolutions.
-      encoder_kernel_size, encoder_dilation: of the second one.
-      implementation: of `pallas_kernels.dynamic_upsample`.
-      dtype: compute dtype (default: that of x); param_dtype: storage dtype.
+        in_channels: C.
+        scale: S ≥ 1.
+        kernel_size: K of the weighted mean, odd.
+        groups: G, groups of channels with weights of their own.
+        compressed_channels: between the two convolutions.
+        encoder_kernel_size: of the second convolution.
+        encoder_dilation: of the second convolution.
+        implementation: of `pallas_kernels.dynamic_upsample`.
+        dtype: compute dtype (default: that of x).
+        param_dtype: storage dtype.
+        rngs: random keys of the initialisation.
 
     Raises:
-      ValueError: the groups do not divide C.
+        UserError: the groups do not divide C.
 
     Reference: Wang et al., "CARAFE: Content-Aware ReAssembly of FEatures", ICCV 2019.
 
@@ -55,7 +59,7 @@ class CARAFE(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if in_channels % groups:
-            raise ValueError(f"`groups` must divide `in_channels`, got {groups=} for {in_channels=}.")
+            raise UserError(f"`groups` must divide `in_channels`, got {groups=} for {in_channels=}.")
         options = {"use_bias": True, "dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.channel_compressor = PointwiseConv(
             in_channels, compressed_channels, kernel_init=nnx.initializers.xavier_uniform(), **options

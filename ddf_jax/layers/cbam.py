@@ -5,14 +5,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.functional.pooling import global_average, maximum
+from ddf_jax.functional import global_average, maximum
 from ddf_jax.layers.batch_norm import BatchNorm
 from ddf_jax.layers.convolution import Conv
 from ddf_jax.layers.squeeze_excitation import SqueezeExcitation
 
 
 class CBAM(nnx.Module):
-    r"""Weighs first the channels, then the pixels: [B, H, W, C] to the same shape.
+    r"""Weights first the channels, then the pixels: [B, H, W, C] to the same shape.
 
     .. math:: z = x \cdot \text{sigmoid}(m(\text{average}(x)) + m(\max(x)))
     .. math:: y = z \cdot \text{sigmoid}(\text{norm}(w * [\max_c z, \text{average}_c z]))
@@ -20,9 +20,12 @@ class CBAM(nnx.Module):
     with one perceptron m for both, as in squeeze and excitation, and a 7×7 convolution of two maps to one.
 
     Args:
-      channels: C.
-      reduction: m has C/reduction hidden units.
-      kernel_size: of the convolution.
+        channels: C.
+        reduction: ratio of C to the hidden units of m.
+        kernel_size: of the convolution.
+        dtype: compute dtype (default: that of x).
+        param_dtype: storage dtype.
+        rngs: random keys of the initialisation.
 
     Reference: Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018; batch normalisation as in its code.
 

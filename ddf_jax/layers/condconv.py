@@ -7,20 +7,20 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.functional.per_sample_conv import per_sample_conv
-from ddf_jax.functional.pooling import global_average
-from ddf_jax.layers.convolution import Initializer, Linear, normal_fan_out
+from ddf_jax.functional import global_average, per_sample_conv
+from ddf_jax.layers.convolution import Linear
+from ddf_jax.layers.initializers import Initializer, normal_fan_out
 from pallas_kernels import dynamic_filter
 
 
 class Route(Protocol):
-    """Makes what weighs the experts for a sample: [B, H, W, C] to [B, experts]."""
+    """Makes a module that weights the experts for a sample: [B, H, W, C] to [B, experts]."""
 
     def __call__(self, in_channels: int, experts: int, /, **dtypes: Any) -> nnx.Module: ...
 
 
 class SigmoidRoute(nnx.Module):
-    """Weighs each expert for itself, from the average of the sample: [B, H, W, C] to [B, experts]."""
+    """Independent weights of the experts, from the average of the sample: [B, H, W, C] to [B, experts]."""
 
     def __init__(self, in_channels: int, experts: int, **dtypes: Any):
         self.linear = Linear(in_channels, experts, **dtypes)
@@ -30,21 +30,24 @@ class SigmoidRoute(nnx.Module):
 
 
 class CondConv(nnx.Module):
-    r"""A convolution whose kernel is a mixture of experts': [B, H, W, C] to [B, Ho, Wo, out_channels].
+    r"""A convolution with a mixture of experts as its kernel: [B, H, W, C] to [B, Ho, Wo, out_channels].
 
     .. math:: y = \Big(\sum_i \alpha_i W_i\Big) * x, \qquad \alpha = \text{sigmoid}(R \, \text{average}(x) + b)
 
-    Ho = ceil(H/stride), Wo = ceil(W/stride). The kernel is mixed once for a sample, so that many experts cost one
+    Ho = ceil(H/stride), Wo = ceil(W/stride). The kernel is mixed once for a sample, so many experts cost one
     convolution.
 
     Args:
-      in_channels: C.
-      out_channels: of every expert.
-      kernel_size: K, odd.
-      stride: of the convolution.
-      experts: how many there are.
-      route: factory of what weighs them; the paper's is `SigmoidRoute`.
-      dtype: compute dtype (default: that of x); param_dtype: storage dtype.
+        in_channels: C.
+        out_channels: of every expert.
+        kernel_size: K, odd.
+        stride: of the convolution.
+        experts: their number.
+        route: factory of the module that weights the experts; the paper's is `SigmoidRoute`.
+        kernel_init: initialiser of the weights.
+        dtype: compute dtype (default: that of x).
+        param_dtype: storage dtype.
+        rngs: random keys of the initialisation.
 
     Reference: Yang et al., "CondConv: Conditionally Parameterized Convolutions for Efficient Inference", NeurIPS 2019.
 
@@ -83,17 +86,20 @@ class CondConv(nnx.Module):
 class DepthwiseCondConv(nnx.Module):
     """`CondConv` without mixing of channels: [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), C].
 
-    With its mixed kernel it is a dynamic filter that has no spatial filter.
+    It is a dynamic filter without a spatial filter.
 
     Args:
-      in_channels: C.
-      kernel_size: K, odd.
-      stride: of the filter.
-      experts: how many there are.
-      implementation: of `pallas_kernels.dynamic_filter`.
-      dtype: compute dtype (default: that of x); param_dtype: storage dtype.
+        in_channels: C.
+        kernel_size: K, odd.
+        stride: of the filter.
+        experts: their number.
+        kernel_init: initialiser of the weights.
+        implementation: of `pallas_kernels.dynamic_filter`.
+        dtype: compute dtype (default: that of x).
+        param_dtype: storage dtype.
+        rngs: random keys of the initialisation.
 
-    Reference: as of `CondConv`.
+    Reference: as for `CondConv`.
 
     >>> import jax, jax.numpy as jnp
     >>> from flax import nnx
@@ -130,11 +136,11 @@ class DepthwiseCondConv(nnx.Module):
 
 
 def _mixed(weights: Array, kernels: Array) -> Array:
-    """The kernels' weighted sum for each sample: [B, experts] and [experts, …] to [B, …]."""
+    """The weighted sum of the kernels for each sample: [B, experts] and [experts, …] to [B, …]."""
     flat = kernels.astype(weights.dtype).reshape(kernels.shape[0], -1)
     return (weights @ flat).reshape(-1, *kernels.shape[1:])
 
 
 def _experts(init: Initializer, rngs: nnx.Rngs, experts: int, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
-    """Every expert starts as a convolution of its own would: [experts, *shape]."""
+    """Each expert is initialised as a convolution of its own: [experts, *shape]."""
     return jax.vmap(lambda key: init(key, shape, dtype))(jax.random.split(rngs.params(), experts))

@@ -1,24 +1,11 @@
 """Convolutions with torch's padding and initialisation."""
 
-from collections.abc import Callable
-
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-Initializer = Callable[..., Array]
-
-# What torch.nn.Conv2d and torch.nn.Linear start from: uniform in ±1/√fan_in.
-uniform_fan_in: Initializer = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-# What ResNets start from: normal with variance 2/fan_out (He et al., 2015).
-normal_fan_out: Initializer = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-
-def uniform_bias(fan_in: int) -> Initializer:
-    """torch's bias initialiser: uniform in ±1/√fan_in."""
-    bound = fan_in**-0.5
-    return lambda key, shape, dtype, **_: jax.random.uniform(key, shape, dtype, -bound, bound)
+from ddf_jax.errors import UserError
+from ddf_jax.layers.initializers import Initializer, normal_fan_out, uniform_bias, uniform_fan_in
 
 
 class Conv(nnx.Conv):
@@ -44,7 +31,7 @@ class Conv(nnx.Conv):
         rngs: nnx.Rngs,
     ):
         if in_channels % groups or out_channels % groups:
-            raise ValueError(f"`groups` must divide both {in_channels=} and {out_channels=}, got {groups}.")
+            raise UserError(f"`groups` must divide both {in_channels=} and {out_channels=}, got {groups}.")
         border = dilation * (kernel_size // 2)
         super().__init__(
             in_channels,

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.layers.convolution import Initializer, PointwiseConv, uniform_bias, uniform_fan_in
+from ddf_jax.errors import UserError
+from ddf_jax.layers.convolution import PointwiseConv
 from ddf_jax.layers.filter_norm import FilterNorm, FilterNormalization
+from ddf_jax.layers.initializers import Initializer, uniform_bias, uniform_fan_in
 from pallas_kernels import Combine, accumulator_dtype, dynamic_filter
 
 
@@ -19,21 +21,25 @@ class DDF(nnx.Module):
     and excitation of its average: C → σC → T·C. Both are normalised over their taps before they are combined.
 
     Args:
-      in_channels: C.
-      kernel_size: K, odd, at least 3 with filter normalisation.
-      stride, dilation: of the filter, as in a convolution.
-      heads: G, groups of channels with a spatial filter of their own.
-      squeeze_ratio: σ; the channel branch has ⌊σC⌋ hidden units.
-      combine: "mul" or "add".
-      spatial, channel: switch a branch off; not both.
-      normalization: factory of the modules that normalise both filters: `FilterNorm`, `FilterBatchNorm`,
-        `FilterSigmoid` or your own.
-      kernel_init: of both branches' weights; biases start uniform in ±1/√fan_in, as torch's.
-      implementation: of `pallas_kernels.dynamic_filter`.
-      dtype: compute dtype (default: that of x); param_dtype: storage dtype.
+        in_channels: C.
+        kernel_size: K, odd, at least 3 with filter normalisation.
+        stride: of the filter, as in a convolution.
+        dilation: of the filter, as in a convolution.
+        heads: G, groups of channels with a spatial filter of their own.
+        squeeze_ratio: σ; the channel branch has ⌊σC⌋ hidden units.
+        combine: "mul" or "add".
+        spatial: whether the spatial branch exists.
+        channel: whether the channel branch exists; at least one must.
+        normalization: factory of the modules that normalise both filters: `FilterNorm`, `FilterBatchNorm`,
+            `FilterSigmoid` or your own.
+        kernel_init: of both branches' weights; biases start uniform in ±1/√fan_in, as torch's.
+        implementation: of `pallas_kernels.dynamic_filter`.
+        dtype: compute dtype (default: that of x).
+        param_dtype: storage dtype.
+        rngs: random keys of the initialisation.
 
     Raises:
-      ValueError: both branches are off, σC is below 1, or the heads do not divide C.
+        UserError: both branches are off, σC is below 1, or the heads do not divide C.
 
     Reference: Zhou et al., "Decoupled Dynamic Filter Networks", CVPR 2021, Section 4.
 
@@ -64,9 +70,9 @@ class DDF(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if not (spatial or channel):
-            raise ValueError("`spatial` and `channel` must not both be False: there would be no filter.")
+            raise UserError("`spatial` and `channel` must not both be False: there would be no filter.")
         if in_channels % heads:
-            raise ValueError(f"`heads` must divide `in_channels`, got {heads=} for {in_channels=}.")
+            raise UserError(f"`heads` must divide `in_channels`, got {heads=} for {in_channels=}.")
         dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         taps = kernel_size**2
         self.spatial_branch = nnx.data(None)
@@ -147,7 +153,7 @@ class ChannelBranch(nnx.Module):
     ):
         squeezed = int(in_channels * squeeze_ratio)
         if squeezed < 1:
-            raise ValueError(f"`squeeze_ratio` must leave at least one channel of {in_channels=}, got {squeeze_ratio}.")
+            raise UserError(f"`squeeze_ratio` must leave at least one channel of {in_channels=}, got {squeeze_ratio}.")
 
         def linear(fan_in: int, out: int) -> nnx.Linear:
             return nnx.Linear(

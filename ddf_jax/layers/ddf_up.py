@@ -6,16 +6,18 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.layers.convolution import Conv, Initializer, PointwiseConv, uniform_fan_in
+from ddf_jax.errors import UserError
+from ddf_jax.layers.convolution import Conv, PointwiseConv
 from ddf_jax.layers.ddf import ChannelBranch
 from ddf_jax.layers.filter_norm import FilterNorm, FilterNormalization
+from ddf_jax.layers.initializers import Initializer, uniform_fan_in
 from pallas_kernels import Combine, dynamic_upsample
 
 LINEAR_NORM: FilterNormalization = functools.partial(FilterNorm, gain=1.0)
 
 
 class DDFUp(nnx.Module):
-    r"""DDF that enlarges: [B, H, W, C] to [B, S·H, S·W, C], a pair of filters for each of the S² sub-pixels.
+    r"""The upsampling DDF: [B, H, W, C] to [B, S·H, S·W, C], a pair of filters for each of the S² sub-pixels.
 
     .. math:: y_{S p + (i, j),\,c} = \sum_t (D^{sp}_{s,p,t} \circ D^{ch}_{s,c,t}) \; x_{p+t,c}, \qquad s = i S + j
 
@@ -24,22 +26,25 @@ class DDFUp(nnx.Module):
     the average of x, as in `DDF`. Both are normalised over their taps.
 
     Args:
-      in_channels: C.
-      scale: S ≥ 1.
-      kernel_size: K of the filter, odd, at least 3 with filter normalisation.
-      dilation: of the filter.
-      heads: G, groups of channels with spatial filters of their own.
-      squeeze_ratio: σ; each channel branch has ⌊σC⌋ hidden units.
-      combine: "mul" or "add".
-      guidance_channels: of the guidance, or None to be called with x alone.
-      guidance_kernel_size: of the depthwise convolution, odd, padded by its own half; 1 for none. By default as the
-        paper describes it: 3 without a guidance and 1 with one. (The official code has it the other way round.)
-      normalization, kernel_init, implementation: as in `DDF`; the default normalisation's gain is that of a linear
-        output, 1.
-      dtype: compute dtype (default: that of x); param_dtype: storage dtype.
+        in_channels: C.
+        scale: S ≥ 1.
+        kernel_size: K of the filter, odd, at least 3 with filter normalisation.
+        dilation: of the filter.
+        heads: G, groups of channels with spatial filters of their own.
+        squeeze_ratio: σ; each channel branch has ⌊σC⌋ hidden units.
+        combine: "mul" or "add".
+        guidance_channels: of the guidance; None for a layer that is called with x alone.
+        guidance_kernel_size: of the depthwise convolution, odd, padded by half of its size; 1 for none. The default is
+            the paper's: 3 without a guidance and 1 with one. (The official code has the opposite.)
+        normalization: as in `DDF`; the default one has the gain of a linear output, 1.
+        kernel_init: as in `DDF`.
+        implementation: of `pallas_kernels.dynamic_upsample`.
+        dtype: compute dtype (default: that of x).
+        param_dtype: storage dtype.
+        rngs: random keys of the initialisation.
 
     Raises:
-      ValueError: σC is below 1, the heads do not divide C, the guidance does not fit, or there is one too many or few.
+        UserError: σC is below 1, the heads do not divide C, or the guidance does not fit, is missing or is unexpected.
 
     Reference: Zhou et al., "Decoupled Dynamic Filter Networks", CVPR 2021, Section 6, Figure 5.
 
@@ -70,11 +75,11 @@ class DDFUp(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if in_channels % heads:
-            raise ValueError(f"`heads` must divide `in_channels`, got {heads=} for {in_channels=}.")
+            raise UserError(f"`heads` must divide `in_channels`, got {heads=} for {in_channels=}.")
         if guidance_kernel_size is None:
             guidance_kernel_size = 3 if guidance_channels is None else 1
         if guidance_kernel_size < 1 or guidance_kernel_size % 2 == 0:
-            raise ValueError(f"`guidance_kernel_size` must be odd, 1 for no convolution, got {guidance_kernel_size}.")
+            raise UserError(f"`guidance_kernel_size` must be odd, 1 for no convolution, got {guidance_kernel_size}.")
         source, taps = in_channels if guidance_channels is None else guidance_channels, kernel_size**2
         dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.spatial_branch, self.channel_branch = nnx.List(), nnx.List()
@@ -110,14 +115,12 @@ class DDFUp(nnx.Module):
     def _guidance(self, x: Array, guidance: Array | None) -> Array:
         if self.guidance_channels is None:
             if guidance is not None:
-                raise ValueError(
-                    "A layer made without `guidance_channels` must be called with x alone, got a guidance."
-                )
+                raise UserError("A layer made without `guidance_channels` must be called with x alone, got a guidance.")
             return x
         expected = (*x.shape[:3], self.guidance_channels)
         if guidance is None or guidance.shape != expected:
             got = None if guidance is None else guidance.shape
-            raise ValueError(f"`guidance` must be [B, H, W, guidance_channels] = {expected} as x is, got {got}.")
+            raise UserError(f"`guidance` must be [B, H, W, guidance_channels] = {expected} as x is, got {got}.")
         return guidance.astype(x.dtype)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.functional.pooling import global_average
+from ddf_jax.functional import global_average
 from ddf_jax.layers.condconv import CondConv
 from ddf_jax.layers.convolution import Linear
 
@@ -34,12 +34,16 @@ class DynamicConv(CondConv):
         z = W_2 \, \text{relu}(W_1 \, \text{average}(x) + b_1) + b_2
 
     Args:
-      in_channels: C.
-      out_channels: of every expert.
-      kernel_size, stride: of the convolution.
-      experts: how many there are.
-      reduction: the attention has C/reduction hidden units.
-      temperature: τ; a large one trains all experts (the paper starts at 30).
+        in_channels: C.
+        out_channels: of every expert.
+        kernel_size: of the convolution.
+        stride: of the convolution.
+        experts: how many there are.
+        reduction: the attention has C/reduction hidden units.
+        temperature: τ; a large one trains all experts (the paper starts at 30).
+        dtype: compute dtype (default: that of x).
+        param_dtype: storage dtype.
+        rngs: random keys of the initialisation.
 
     Reference: Chen et al., "Dynamic Convolution: Attention over Convolution Kernels", CVPR 2020.
 

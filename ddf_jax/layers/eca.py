@@ -7,23 +7,28 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.functional.pooling import global_average
-from ddf_jax.layers.convolution import uniform_fan_in
+from ddf_jax.errors import UserError
+from ddf_jax.functional import global_average
+from ddf_jax.layers.initializers import uniform_fan_in
 
 
 class ECA(nnx.Module):
-    r"""Weighs the channels by the averages of their neighbours in channel order: [B, H, W, C] to the same shape.
+    r"""Weights the channels by the averages of their neighbours in channel order: [B, H, W, C] to the same shape.
 
     .. math:: y = x \cdot \text{sigmoid}(w * \text{average}(x))
 
     with a convolution over the channels, zero beyond both ends, of k taps and no bias.
 
     Args:
-      channels: C.
-      kernel_size: k, odd; default: the paper's function of C, (log₂C + 1)/2 made odd: 5 for 256 to 1024, 7 for 2048.
+        channels: C.
+        kernel_size: k, odd; by default the paper's function of C, (log₂C + 1)/2 made odd (5 for 256 to 1024 channels, 7
+            for 2048).
+        dtype: compute dtype (default: that of x).
+        param_dtype: storage dtype.
+        rngs: random keys of the initialisation.
 
     Raises:
-      ValueError: the kernel size is even.
+        UserError: the kernel size is even.
 
     Reference: Wang et al., "ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks", CVPR 2020.
 
@@ -46,7 +51,7 @@ class ECA(nnx.Module):
         if kernel_size is None:
             kernel_size = max(int((math.log2(channels) + 1) / 2) // 2 * 2 + 1, 3)
         if kernel_size % 2 == 0:
-            raise ValueError(f"`kernel_size` must be odd, got {kernel_size}.")
+            raise UserError(f"`kernel_size` must be odd, got {kernel_size}.")
         half = kernel_size // 2
         self.conv = nnx.Conv(
             1,

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ddf_jax.errors import UserError
 from ddf_jax.layers.batch_norm import BatchNorm
 from pallas_kernels import accumulator_dtype
 
 
 class FilterNormalization(Protocol):
-    """Makes a module that normalises generated filters, [..., taps, filters] or [..., filters, taps], in place.
+    """Makes a module that normalises generated filters: [..., taps, filters] or [..., filters, taps] to the same shape.
 
     `tap_axis` is -1 or -2, `shape` the last two axes, and `learned` asks for a scale that is trained.
     """
@@ -38,11 +39,14 @@ class FilterNorm(nnx.Module):
     or learned (`mean`) and starts as N(0, 1). Computed in float32 (float64 for float64), returned in `dtype`.
 
     Args:
-      shape: the last two axes of the filters: (G, T) for spatial filters, (T, C) for channel filters.
-      tap_axis: which of them holds the taps, -1 or -2.
-      learned: whether α is learned, one value per filter and tap.
-      learned_mean: whether β exists.
-      gain: √2 in front of a ReLU, 1 for a linear output.
+        shape: the last two axes of the filters: (G, T) for spatial filters, (T, C) for channel filters.
+        tap_axis: axis of the taps, -1 or -2.
+        learned: whether α is learned, one value per filter and tap.
+        learned_mean: whether β exists.
+        gain: √2 before a ReLU, 1 for a linear output.
+        dtype: compute dtype (default: that of x).
+        param_dtype: storage dtype.
+        rngs: random keys of the initialisation.
 
     Reference: Zhou et al., "Decoupled Dynamic Filter Networks", CVPR 2021, Eq. 3, and its code, where α of the spatial
     filter is constant, α of the channel filter learned, and β left out.
@@ -62,7 +66,7 @@ class FilterNorm(nnx.Module):
     ):
         taps = shape[tap_axis]
         if taps < 2:
-            raise ValueError(
+            raise UserError(
                 f"A filter of one tap has no deviation: `shape` must have ≥ 2 taps, got {shape}, {tap_axis=}."
             )
         self.constant = gain / taps**0.5

@@ -7,14 +7,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.functional.pooling import average_pool
+from ddf_jax.errors import UserError
+from ddf_jax.functional import average_pool
 from ddf_jax.layers.batch_norm import BatchNorm
 from ddf_jax.layers.convolution import PointwiseConv
 from pallas_kernels import dynamic_filter
 
 
 class FilterGenerator(Protocol):
-    """Makes what generates a filter per pixel and group: [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), G, T]."""
+    """Makes a generator of filters per pixel and group: [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), G, T]."""
 
     def __call__(
         self, in_channels: int, groups: int, taps: int, /, *, stride: int, reduction: int, **dtypes: Any
@@ -22,7 +23,7 @@ class FilterGenerator(Protocol):
 
 
 class PixelGenerator(nnx.Module):
-    """Generates the filters of a pixel from that pixel alone (from the mean of stride×stride pixels at a stride).
+    """Generates the filters of a pixel from that pixel alone (at a stride, from the mean of stride×stride pixels).
 
     1×1 convolution from C to C/reduction, batch normalisation, ReLU, 1×1 convolution to G·T values.
     """
@@ -30,7 +31,7 @@ class PixelGenerator(nnx.Module):
     def __init__(self, in_channels: int, groups: int, taps: int, *, stride: int, reduction: int, **dtypes: Any):
         reduced = in_channels // reduction
         if reduced < 1:
-            raise ValueError(f"`reduction` must leave at least one channel of {in_channels=}, got {reduction}.")
+            raise UserError(f"`reduction` must leave at least one channel of {in_channels=}, got {reduction}.")
         self.reduce = PointwiseConv(in_channels, reduced, **dtypes)
         self.norm = BatchNorm(reduced, **dtypes)
         self.span = PointwiseConv(reduced, groups * taps, use_bias=True, **dtypes)
@@ -49,17 +50,20 @@ class Involution(nnx.Module):
     .. math:: y_{p,c} = \sum_t D_{p,g(c),t} \; x_{p+t,c}
 
     Args:
-      in_channels: C.
-      kernel_size: K, odd.
-      stride, dilation: of the filter, as in a convolution.
-      group_channels: C/G, the channels that share a filter.
-      reduction: the generator has C/reduction hidden channels.
-      generator: factory of what makes the filters; the paper's is `PixelGenerator`.
-      implementation: of `pallas_kernels.dynamic_filter`.
-      dtype: compute dtype (default: that of x); param_dtype: storage dtype.
+        in_channels: C.
+        kernel_size: K, odd.
+        stride: of the filter, as in a convolution.
+        dilation: of the filter, as in a convolution.
+        group_channels: C/G, the channels that share a filter.
+        reduction: ratio of C to the generator's hidden channels.
+        generator: factory of the module that generates the filters; the paper's is `PixelGenerator`.
+        implementation: of `pallas_kernels.dynamic_filter`.
+        dtype: compute dtype (default: that of x).
+        param_dtype: storage dtype.
+        rngs: random keys of the initialisation.
 
     Raises:
-      ValueError: the groups do not divide C, or the reduction leaves no channel.
+        UserError: the groups do not divide C, or the reduction leaves no channel.
 
     Reference: Li et al., "Involution: Inverting the Inherence of Convolution for Visual Recognition", CVPR 2021.
 
@@ -86,7 +90,7 @@ class Involution(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if in_channels % group_channels:
-            raise ValueError(f"`group_channels` must divide `in_channels`, got {group_channels} for {in_channels=}.")
+            raise UserError(f"`group_channels` must divide `in_channels`, got {group_channels} for {in_channels=}.")
         dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         groups, taps = in_channels // group_channels, kernel_size**2
         self.spatial_branch = generator(in_channels, groups, taps, stride=stride, reduction=reduction, **dtypes)

@@ -5,7 +5,8 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from ddf_jax.layers.convolution import Initializer, normal_fan_out, uniform_fan_in
+from ddf_jax.errors import UserError
+from ddf_jax.layers.initializers import Initializer, normal_fan_out, uniform_fan_in
 from pallas_kernels import accumulator_dtype, dynamic_filter, dynamic_upsample
 
 
@@ -14,18 +15,22 @@ class PAC(nnx.Module):
 
     .. math:: y_{p,c} = \sum_t \exp\!\big(-\tfrac12 \lVert f_p - f_{p+t} \rVert^2\big) \; w_{t,c} \; x_{p+t,c}
 
-    The Gaussian of the guidance f is the dynamic filter's spatial filter, and the learned w its channel filter, the
+    The Gaussian of the guidance f is the spatial filter of a dynamic filter, and the learned w its channel filter, the
     same for every sample. The paper's convolution also mixes channels, tap by tap, which no fused filter can do; a
-    1×1 convolution behind this one mixes them once.
+    1×1 convolution after this layer mixes them once.
 
     Args:
-      in_channels: C.
-      kernel_size: K, odd.
-      stride, dilation: of the filter.
-      learned: whether w exists; without it every tap has the weight 1 (the paper's pooling, a joint bilateral filter
-        that is not normalised).
-      implementation: of `pallas_kernels.dynamic_filter`.
-      dtype: compute dtype (default: that of x); param_dtype: storage dtype.
+        in_channels: C.
+        kernel_size: K, odd.
+        stride: of the filter.
+        dilation: of the filter.
+        learned: whether w exists; without it every tap has the weight 1 (the paper's pooling, a joint bilateral filter
+            that is not normalised).
+        kernel_init: initialiser of the weights.
+        implementation: of `pallas_kernels.dynamic_filter`.
+        dtype: compute dtype (default: that of x).
+        param_dtype: storage dtype.
+        rngs: random keys of the initialisation.
 
     Reference: Su et al., "Pixel-Adaptive Convolutional Neural Networks", CVPR 2019, Eq. 3.
 
@@ -65,7 +70,7 @@ class PAC(nnx.Module):
         x = x if self.dtype is None else x.astype(self.dtype)
         guidance = x if guidance is None else guidance
         if guidance.shape[:3] != x.shape[:3]:
-            raise ValueError(f"`guidance` must be [B, H, W, …] = {x.shape[:3]} as x is, got {guidance.shape}.")
+            raise UserError(f"`guidance` must be [B, H, W, …] = {x.shape[:3]} as x is, got {guidance.shape}.")
         gaussian = gaussian_filters(guidance, self.kernel_size, stride=self.stride, dilation=self.dilation)
         channel = None
         if self.filters is not None:
@@ -89,20 +94,22 @@ class PACUp(nnx.Module):
 
     p runs over the pixels of the output, and x lies on every S-th of them: the paper's transposed convolution with a
     stride of S, a padding of ⌊K/2⌋ and an output padding of S − 1, without its mixing of channels (as in `PAC`; a 1×1
-    convolution behind this one mixes them) and without a bias. A sub-pixel sees K/S × K/S pixels of x, a
+    convolution after this layer mixes them) and without a bias. A sub-pixel sees K/S × K/S pixels of x, a
     (2⌈⌊K/2⌋/S⌉ + 1)² filter of `dynamic_upsample` with zeros in it.
 
     Args:
-      in_channels: C.
-      scale: S ≥ 1.
-      kernel_size: K, odd, in pixels of the output; at least 2S − 1 for every output pixel to see one of x.
-      learned: whether w exists; without it every tap has the weight 1.
-      kernel_init: of w, as of a convolution kernel [K, K, 1, C].
-      implementation: of `pallas_kernels.dynamic_upsample`.
-      dtype: compute dtype (default: that of x); param_dtype: storage dtype.
+        in_channels: C.
+        scale: S ≥ 1.
+        kernel_size: K, odd, in pixels of the output; at least 2S − 1 for every output pixel to see one of x.
+        learned: whether w exists; without it every tap has the weight 1.
+        kernel_init: of w, as of a convolution kernel [K, K, 1, C].
+        implementation: of `pallas_kernels.dynamic_upsample`.
+        dtype: compute dtype (default: that of x).
+        param_dtype: storage dtype.
+        rngs: random keys of the initialisation.
 
     Raises:
-      ValueError: K is even or smaller than 2S − 1, or the guidance is not as large as the output.
+        UserError: K is even or smaller than 2S − 1, or the guidance is not as large as the output.
 
     Reference: Su et al., "Pixel-Adaptive Convolutional Neural Networks", CVPR 2019, Section 4.
 
@@ -127,7 +134,7 @@ class PACUp(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if kernel_size % 2 == 0 or kernel_size < 2 * scale - 1:
-            raise ValueError(f"`kernel_size` must be odd and at least 2·scale - 1, got {kernel_size} for {scale=}.")
+            raise UserError(f"`kernel_size` must be odd and at least 2·scale - 1, got {kernel_size} for {scale=}.")
         self.filters = nnx.data(None)
         if learned:
             filters = kernel_init(rngs.params(), (kernel_size, kernel_size, 1, in_channels), param_dtype)
@@ -143,7 +150,7 @@ class PACUp(nnx.Module):
         batch, height, width, channels = x.shape
         expected = (batch, self.scale * height, self.scale * width)
         if guidance is not None and guidance.shape[:3] != expected:
-            raise ValueError(f"`guidance` must be [B, S·H, S·W, …] = {expected}, got {guidance.shape}.")
+            raise UserError(f"`guidance` must be [B, S·H, S·W, …] = {expected}, got {guidance.shape}.")
         taps, exists = sub_pixel_taps(self.kernel_size, self.scale)
         channel = jnp.broadcast_to(jnp.asarray(exists, x.dtype)[:, :, None], (*taps.shape, channels))
         if self.filters is not None:
@@ -160,13 +167,13 @@ class PACUp(nnx.Module):
         """[B, H, W, S², T']."""
         if guidance is not None:
             return sub_pixel_gaussians(guidance, self.kernel_size, self.scale)
-        side = 2 * _reach(self.kernel_size, self.scale) + 1
-        alike = gaussian_filters(x, side)  # to all sub-pixels
-        return jnp.broadcast_to(alike[:, :, :, None], (*alike.shape[:3], self.scale**2, side**2))
+        side = 2 * _halo(self.kernel_size, self.scale) + 1
+        gaussians = gaussian_filters(x, side)  # the same for all sub-pixels
+        return jnp.broadcast_to(gaussians[:, :, :, None], (*gaussians.shape[:3], self.scale**2, side**2))
 
 
 def gaussian_filters(guidance: Array, kernel_size: int, *, stride: int = 1, dilation: int = 1) -> Array:
-    r"""How alike a pixel's neighbours are to it, :math:`\exp(-\frac12 \lVert f_p - f_{p+t} \rVert^2)`.
+    r"""Similarity of a pixel to its neighbours, :math:`\exp(-\frac12 \lVert f_p - f_{p+t} \rVert^2)`.
 
     [B, H, W, F] to [B, ceil(H/stride), ceil(W/stride), T], in float32 (float64 for float64).
     """
@@ -182,37 +189,37 @@ def gaussian_filters(guidance: Array, kernel_size: int, *, stride: int = 1, dila
 
 
 def sub_pixel_gaussians(guidance: Array, kernel_size: int, scale: int) -> Array:
-    """How alike an output pixel is to those around it that x lies on: [B, S·H, S·W, F] to [B, H, W, S², T'].
+    """Similarity of an output pixel to the pixels of x around it: [B, S·H, S·W, F] to [B, H, W, S², T'].
 
-    T' counts the pixels of x within reach of K, in `sub_pixel_taps`' order. In float32 (float64 for float64).
+    T' counts the pixels of x in a window of K×K outputs, in `sub_pixel_taps`' order. In float32 (float64 for float64).
     """
     batch, height, width, features = guidance.shape
     rows, columns = height // scale, width // scale
     wide = guidance.astype(accumulator_dtype(guidance))
     fine = wide.reshape(batch, rows, scale, columns, scale, features).swapaxes(2, 3)
     fine = fine.reshape(batch, rows, columns, scale**2, features)
-    reach = _reach(kernel_size, scale)
-    coarse = jnp.pad(wide[:, ::scale, ::scale], ((0, 0), (reach, reach), (reach, reach), (0, 0)))
-    offsets = range(2 * reach + 1)
+    halo = _halo(kernel_size, scale)
+    coarse = jnp.pad(wide[:, ::scale, ::scale], ((0, 0), (halo, halo), (halo, halo), (0, 0)))
+    offsets = range(2 * halo + 1)
     views = (coarse[:, i : i + rows, j : j + columns, None] for i in offsets for j in offsets)
     distances = [((view - fine) ** 2).sum(-1) for view in views]
     return jnp.exp(-jnp.stack(distances, axis=-1) / 2)
 
 
 def sub_pixel_taps(kernel_size: int, scale: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which tap of K×K meets which pixel of x from which sub-pixel: [S², T'], and whether one does.
+    """The tap of K×K for each sub-pixel and pixel of x, [S², T'], and whether it exists.
 
-    From row i of a patch of S×S outputs, the pixel of x that is `a` rows below lies S·a - i outputs below.
+    The pixel of x that is `a` rows below row i of a patch of S×S outputs lies S·a - i outputs below.
     """
-    reach = _reach(kernel_size, scale)
-    along = scale * np.arange(-reach, reach + 1) - np.arange(scale)[:, None] + kernel_size // 2  # [S, 2·reach + 1]
+    halo = _halo(kernel_size, scale)
+    along = scale * np.arange(-halo, halo + 1) - np.arange(scale)[:, None] + kernel_size // 2  # [S, 2·halo + 1]
     inside = (along >= 0) & (along < kernel_size)
     taps = along[:, None, :, None] * kernel_size + along[None, :, None, :]
     exists = inside[:, None, :, None] & inside[None, :, None, :]
-    size = (scale**2, (2 * reach + 1) ** 2)
+    size = (scale**2, (2 * halo + 1) ** 2)
     return np.where(exists, taps, 0).reshape(size), exists.reshape(size)
 
 
-def _reach(kernel_size: int, scale: int) -> int:
-    """How many pixels of x a K×K filter on the output reaches beyond the one it stands in: ⌈⌊K/2⌋ / S⌉."""
+def _halo(kernel_size: int, scale: int) -> int:
+    """The halo of a K×K filter on the output in pixels of x: ⌈⌊K/2⌋ / S⌉."""
     return -(-(kernel_size // 2) // scale)

@@ -5,21 +5,25 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.functional.pooling import global_average
+from ddf_jax.errors import UserError
+from ddf_jax.functional import global_average
 from ddf_jax.layers.convolution import Linear
 
 
 class SqueezeExcitation(nnx.Module):
-    r"""Weighs the channels by what the whole image holds: [B, H, W, C] to the same shape.
+    r"""Weights the channels by their global averages: [B, H, W, C] to the same shape.
 
     .. math:: y = x \cdot \text{sigmoid}(W_2 \, \text{relu}(W_1 \, \text{average}(x) + b_1) + b_2)
 
     Args:
-      channels: C.
-      reduction: the hidden layer has C/reduction units.
+        channels: C.
+        reduction: ratio of C to the hidden units.
+        dtype: compute dtype (default: that of x).
+        param_dtype: storage dtype.
+        rngs: random keys of the initialisation.
 
     Raises:
-      ValueError: the reduction leaves no unit.
+        UserError: the reduction leaves no unit.
 
     Reference: Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018.
 
@@ -41,7 +45,7 @@ class SqueezeExcitation(nnx.Module):
     ):
         dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         if channels < reduction:
-            raise ValueError(f"`reduction` must leave at least one unit of {channels=}, got {reduction}.")
+            raise UserError(f"`reduction` must leave at least one unit of {channels=}, got {reduction}.")
         self.squeeze = Linear(channels, channels // reduction, **dtypes)
         self.excite = Linear(channels // reduction, channels, **dtypes)
 

@@ -1,4 +1,4 @@
-"""Upsampling that does not depend on the content: what the dynamic upsamplers are compared with.
+"""Static upsampling, the baselines of the dynamic upsamplers.
 
 Each takes [B, H, W, C] to [B, S·H, S·W, C], with sub-pixel (i, j) of pixel (h, w) at (S·h + i, S·w + j).
 """
@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.layers.convolution import Conv, Initializer, uniform_bias, uniform_fan_in
+from ddf_jax.errors import UserError
+from ddf_jax.layers.convolution import Conv
+from ddf_jax.layers.initializers import Initializer, uniform_bias, uniform_fan_in
 from pallas_kernels import accumulator_dtype
 
 
@@ -29,7 +31,7 @@ class Nearest(nnx.Module):
         param_dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs | None = None,
     ):
-        del in_channels, param_dtype, rngs  # there is nothing to learn
+        del in_channels, param_dtype, rngs  # there are no parameters
         self.scale = scale
         self.dtype = dtype
 
@@ -59,7 +61,7 @@ class Bilinear(nnx.Module):
         param_dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs | None = None,
     ):
-        del in_channels, param_dtype, rngs  # there is nothing to learn
+        del in_channels, param_dtype, rngs  # there are no parameters
         self.scale = scale
         self.dtype = dtype
 
@@ -71,7 +73,7 @@ class Bilinear(nnx.Module):
 
 
 class PixelShuffle(nnx.Module):
-    """A K×K convolution from C to S²·C channels, [S², C], whose S² parts become the sub-pixels.
+    """A K×K convolution from C to S²·C channels, [S², C], with the S² parts rearranged as sub-pixels.
 
     Reference: Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel
     Convolutional Neural Network", CVPR 2016.
@@ -112,10 +114,10 @@ class Deconvolution(nnx.ConvTranspose):
     .. math:: y_{p} = b + \sum_t [S \mid p + t] \; W_t \; x_{(p+t)/S}, \qquad
                      t \in \{-\lfloor K/2 \rfloor, …, \lfloor K/2 \rfloor\}^2
 
-    It is torch's with a padding of ⌊K/2⌋ and an output padding of S − 1, its kernel turned by 180°.
+    It is torch's with a padding of ⌊K/2⌋, an output padding of S − 1 and its kernel rotated by 180°.
 
     Raises:
-      ValueError: K is even or smaller than 2S − 1, which would leave outputs that see no input.
+        UserError: K is even or smaller than 2S − 1, where some outputs would see no input.
 
     Reference: Noh et al., "Learning Deconvolution Network for Semantic Segmentation", ICCV 2015.
     """
@@ -133,7 +135,7 @@ class Deconvolution(nnx.ConvTranspose):
     ):
         kernel_size = 2 * scale - 1 if kernel_size is None else kernel_size
         if kernel_size % 2 == 0 or kernel_size < 2 * scale - 1:
-            raise ValueError(f"`kernel_size` must be odd and at least 2·scale - 1, got {kernel_size} for {scale=}.")
+            raise UserError(f"`kernel_size` must be odd and at least 2·scale - 1, got {kernel_size} for {scale=}.")
         border = (kernel_size // 2, kernel_size // 2 + scale - 1)
         super().__init__(
             in_channels,

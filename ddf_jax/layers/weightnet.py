@@ -5,8 +5,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.functional.pooling import global_average
-from ddf_jax.layers.convolution import Initializer, Linear, uniform_fan_in
+from ddf_jax.functional import global_average
+from ddf_jax.layers.convolution import Linear
+from ddf_jax.layers.initializers import Initializer, uniform_fan_in
 from pallas_kernels import dynamic_filter
 
 
@@ -15,16 +16,19 @@ class DepthwiseWeightNet(nnx.Module):
 
     .. math:: D_{t,c} = w_{t,c} \, a_c, \qquad a = \text{sigmoid}(W_2 (W_1 \, \text{average}(x) + b_1) + b_2)
 
-    The T values of a channel's filter come from that channel's one activation (a grouped fully connected layer). With
-    such a filter it is a dynamic filter that has no spatial filter.
+    The T values of a channel's filter come from that channel's one activation (a grouped fully connected layer). It is
+    a dynamic filter without a spatial filter.
 
     Args:
-      in_channels: C.
-      kernel_size: K, odd.
-      stride: of the filter.
-      reduction: the hidden layer has C/reduction units, at least 16.
-      implementation: of `pallas_kernels.dynamic_filter`.
-      dtype: compute dtype (default: that of x); param_dtype: storage dtype.
+        in_channels: C.
+        kernel_size: K, odd.
+        stride: of the filter.
+        reduction: ratio of C to the hidden units, at least 16.
+        kernel_init: initialiser of the weights.
+        implementation: of `pallas_kernels.dynamic_filter`.
+        dtype: compute dtype (default: that of x).
+        param_dtype: storage dtype.
+        rngs: random keys of the initialisation.
 
     Reference: Ma et al., "WeightNet: Revisiting the Design Space of Weight Networks", ECCV 2020; sizes as in its code.
 

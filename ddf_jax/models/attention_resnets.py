@@ -9,7 +9,7 @@ from ddf_jax.layers import BAM, CBAM, ECA, AttentionAugmentedConv, Conv, Squeeze
 from ddf_jax.models import resnet
 from ddf_jax.models.registry import register
 from ddf_jax.models.resnet import ResNetConfig
-from ddf_jax.models.slots import Layer, layer
+from ddf_jax.models.slots import LayerFactory, partial_layer
 
 
 @register
@@ -71,8 +71,10 @@ def with_augmented_convolutions(base: ResNetConfig) -> ResNetConfig:
     return dataclasses.replace(base, spatial_op=(Conv, *ops))
 
 
-def _augmented(channels: int, size: int, **options: int) -> Layer:
+def _augmented(channels: int, size: int, **options: int) -> LayerFactory:
     """The paper's κ = 0.2, but at least 20 for each of 8 heads, and υ = 0.1 in multiples of the heads."""
     key_channels = max(int(0.2 * channels) // 8 * 8, 160)
     value_channels = int(0.1 * channels) // 8 * 8
-    return layer(AttentionAugmentedConv, key_channels=key_channels, value_channels=value_channels, size=size, **options)
+    return partial_layer(
+        AttentionAugmentedConv, key_channels=key_channels, value_channels=value_channels, size=size, **options
+    )

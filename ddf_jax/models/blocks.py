@@ -1,16 +1,26 @@
-"""Residual blocks: what a stage of a residual network consists of."""
+"""Residual blocks, the parts that a stage of a residual network is made of."""
 
-from typing import TYPE_CHECKING, Any
+import dataclasses
+from typing import Any
 
 import jax
 from flax import nnx
 from jax import Array
 
-from ddf_jax.layers import PointwiseConv
+from ddf_jax.layers import BatchNorm, Conv, PointwiseConv
 from ddf_jax.models.initial_keys import InitialKeys
+from ddf_jax.models.slots import Attention, Norm, SpatialOp
 
-if TYPE_CHECKING:
-    from ddf_jax.models.resnet import ResNetConfig
+
+@dataclasses.dataclass(frozen=True)
+class BlockOptions:
+    """Options of the blocks of a stage, as the fields of `ResNetConfig` with these names."""
+
+    spatial_op: SpatialOp = Conv
+    norm: Norm = BatchNorm
+    attention: Attention | None = None
+    inner_ratio: float = 1.0
+    zero_init_last_norm: bool = False
 
 
 class BasicBlock(nnx.Module):
@@ -18,13 +28,13 @@ class BasicBlock(nnx.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, width: int, stride: int, config: "ResNetConfig", drop: float, **dtypes: Any):
-        self.conv1 = config.spatial_op(in_channels, width, stride=stride, **dtypes)
-        self.norm1 = config.norm(width, **dtypes)
-        self.conv2 = config.spatial_op(width, width, stride=1, **dtypes)
-        self.norm2 = config.norm(width, **last_scale(config), **dtypes)
-        self.attention = attention(width, config, dtypes)
-        self.shortcut = shortcut(in_channels, width, stride, config, dtypes)
+    def __init__(self, in_channels: int, width: int, stride: int, options: BlockOptions, drop: float, **dtypes: Any):
+        self.conv1 = options.spatial_op(in_channels, width, stride=stride, **dtypes)
+        self.norm1 = options.norm(width, **dtypes)
+        self.conv2 = options.spatial_op(width, width, stride=1, **dtypes)
+        self.norm2 = options.norm(width, **last_scale(options), **dtypes)
+        self.attention = attention(width, options, dtypes)
+        self.shortcut = shortcut(in_channels, width, stride, options, dtypes)
         self.drop = stochastic_depth(drop, dtypes["rngs"])
 
     def __call__(self, x: Array) -> Array:
@@ -38,16 +48,16 @@ class Bottleneck(nnx.Module):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, width: int, stride: int, config: "ResNetConfig", drop: float, **dtypes: Any):
-        inner, out_channels = int(width * config.inner_ratio), width * self.expansion
+    def __init__(self, in_channels: int, width: int, stride: int, options: BlockOptions, drop: float, **dtypes: Any):
+        inner, out_channels = int(width * options.inner_ratio), width * self.expansion
         self.conv1 = PointwiseConv(in_channels, inner, **dtypes)
-        self.norm1 = config.norm(inner, **dtypes)
-        self.conv2 = config.spatial_op(inner, inner, stride=stride, **dtypes)
-        self.norm2 = config.norm(inner, **dtypes)
+        self.norm1 = options.norm(inner, **dtypes)
+        self.conv2 = options.spatial_op(inner, inner, stride=stride, **dtypes)
+        self.norm2 = options.norm(inner, **dtypes)
         self.conv3 = PointwiseConv(inner, out_channels, **dtypes)
-        self.norm3 = config.norm(out_channels, **last_scale(config), **dtypes)
-        self.attention = attention(out_channels, config, dtypes)
-        self.shortcut = shortcut(in_channels, out_channels, stride, config, dtypes)
+        self.norm3 = options.norm(out_channels, **last_scale(options), **dtypes)
+        self.attention = attention(out_channels, options, dtypes)
+        self.shortcut = shortcut(in_channels, out_channels, stride, options, dtypes)
         self.drop = stochastic_depth(drop, dtypes["rngs"])
 
     def __call__(self, x: Array) -> Array:
@@ -58,31 +68,31 @@ class Bottleneck(nnx.Module):
 
 
 class Shortcut(nnx.Module):
-    """1×1 convolution and normalisation, where the residual's shape changes."""
+    """1×1 convolution and normalisation, where the block changes the shape."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, config: "ResNetConfig", **dtypes: Any):
+    def __init__(self, in_channels: int, out_channels: int, stride: int, norm: Norm, **dtypes: Any):
         self.conv = PointwiseConv(in_channels, out_channels, stride=stride, **dtypes)
-        self.norm = config.norm(out_channels, **dtypes)
+        self.norm = norm(out_channels, **dtypes)
 
     def __call__(self, x: Array) -> Array:
         return self.norm(self.conv(x))
 
 
-def shortcut(in_channels: int, out_channels: int, stride: int, config: "ResNetConfig", dtypes: dict[str, Any]):
+def shortcut(in_channels: int, out_channels: int, stride: int, options: BlockOptions, dtypes: dict[str, Any]) -> Any:
     changes = stride != 1 or in_channels != out_channels
-    return Shortcut(in_channels, out_channels, stride, config, **dtypes) if changes else identity
+    return Shortcut(in_channels, out_channels, stride, options.norm, **dtypes) if changes else identity
 
 
-def attention(channels: int, config: "ResNetConfig", dtypes: dict[str, Any]):
-    return identity if config.attention is None else config.attention(channels, **dtypes)
+def attention(channels: int, options: BlockOptions, dtypes: dict[str, Any]) -> Any:
+    return identity if options.attention is None else options.attention(channels, **dtypes)
 
 
-def stochastic_depth(rate: float, keys: InitialKeys):
+def stochastic_depth(rate: float, keys: InitialKeys) -> Any:
     return nnx.Dropout(rate, broadcast_dims=(1, 2, 3), rngs=keys.rngs) if rate > 0 else identity
 
 
-def last_scale(config: "ResNetConfig") -> dict[str, Any]:
-    return {"scale_init": nnx.initializers.zeros_init()} if config.zero_init_last_norm else {}
+def last_scale(options: BlockOptions) -> dict[str, Any]:
+    return {"scale_init": nnx.initializers.zeros} if options.zero_init_last_norm else {}
 
 
 def identity(x: Array) -> Array:

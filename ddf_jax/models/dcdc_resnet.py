@@ -10,13 +10,13 @@ from ddf_jax.models import resnet
 from ddf_jax.models.rednet import red
 from ddf_jax.models.registry import register
 from ddf_jax.models.resnet import ResNetConfig
-from ddf_jax.models.slots import layer
+from ddf_jax.models.slots import partial_layer
 
 
 def with_dcdc(base: ResNetConfig, **options: Any) -> ResNetConfig:
     """`base` with DCDC, and DCDC's options; in the stem the generated kernel stays 1×1."""
     stem_options = {**options, "kernel_size": 3, "shared_kernel_size": 1}
-    return red(base, op=layer(DCDC, **options), stem_op=layer(DCDC, **stem_options))
+    return red(base, op=partial_layer(DCDC, **options), stem_op=partial_layer(DCDC, **stem_options))
 
 
 @register

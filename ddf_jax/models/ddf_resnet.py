@@ -7,17 +7,17 @@ import dataclasses
 from typing import Any
 
 from ddf_jax.layers import DDF, FilterBatchNorm, FilterSigmoid
-from ddf_jax.layers.convolution import normal_fan_out
+from ddf_jax.layers.initializers import normal_fan_out
 from ddf_jax.models import resnet
 from ddf_jax.models.registry import register
 from ddf_jax.models.resnet import ResNetConfig
-from ddf_jax.models.slots import ChannelwiseOp, layer
+from ddf_jax.models.slots import ChannelwiseOp, partial_layer
 from pallas_kernels import Combine
 
 
 def with_ddf(base: ResNetConfig, **options: Any) -> ResNetConfig:
     """`base` with DDF where its 3×3 convolutions stood, and DDF's options."""
-    ddf = layer(DDF, kernel_init=normal_fan_out, **options)
+    ddf = partial_layer(DDF, kernel_init=normal_fan_out, **options)
     return dataclasses.replace(base, spatial_op=ChannelwiseOp(ddf, mix=base.block == "basic"))
 
 

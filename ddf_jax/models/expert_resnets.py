@@ -9,26 +9,26 @@ from ddf_jax.layers import CondConv, DepthwiseCondConv, DepthwiseWeightNet, Dyna
 from ddf_jax.models import resnet
 from ddf_jax.models.registry import register
 from ddf_jax.models.resnet import ResNetConfig
-from ddf_jax.models.slots import ChannelwiseOp, layer
+from ddf_jax.models.slots import ChannelwiseOp, partial_layer
 
 
 @register
 def condconv_resnet50(*, experts: int = 8) -> ResNetConfig:
-    return dataclasses.replace(resnet.resnet50(), spatial_op=layer(CondConv, experts=experts))
+    return dataclasses.replace(resnet.resnet50(), spatial_op=partial_layer(CondConv, experts=experts))
 
 
 @register
 def dynamicconv_resnet50(*, experts: int = 4, temperature: float = 30.0) -> ResNetConfig:
-    op = layer(DynamicConv, experts=experts, temperature=temperature)
+    op = partial_layer(DynamicConv, experts=experts, temperature=temperature)
     return dataclasses.replace(resnet.resnet50(), spatial_op=op)
 
 
 @register
 def dwcondconv_resnet50(*, experts: int = 8) -> ResNetConfig:
-    op = ChannelwiseOp(layer(DepthwiseCondConv, experts=experts))
+    op = ChannelwiseOp(partial_layer(DepthwiseCondConv, experts=experts))
     return dataclasses.replace(resnet.resnet50(), spatial_op=op)
 
 
 @register
 def dwweightnet_resnet50() -> ResNetConfig:
-    return dataclasses.replace(resnet.resnet50(), spatial_op=ChannelwiseOp(layer(DepthwiseWeightNet)))
+    return dataclasses.replace(resnet.resnet50(), spatial_op=ChannelwiseOp(partial_layer(DepthwiseWeightNet)))

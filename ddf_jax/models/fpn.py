@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ddf_jax.errors import UserError
 from ddf_jax.layers import Conv, Nearest, PointwiseConv
 from ddf_jax.models.initial_keys import InitialKeys
 from ddf_jax.models.resnet import FeatureInfo
@@ -24,16 +25,18 @@ class FPN(nnx.Module):
     Any size of image will do: what is upsampled is cropped to the finer stage, ceil(H / stride).
 
     Args:
-      feature_info: channels and stride of every stage, a model's `feature_info`.
-      channels: of every output.
-      upsampler: makes what takes a level's place to the next finer one; scale is the ratio of their strides.
-      extra_levels: beyond the coarsest stage.
-      dtype: compute dtype (default: that of the features); param_dtype: storage dtype.
+        feature_info: channels and stride of every stage, a model's `feature_info`.
+        channels: of every output.
+        upsampler: makes what takes a level's place to the next finer one; scale is the ratio of their strides.
+        extra_levels: beyond the coarsest stage.
+        dtype: compute dtype (default: that of the features).
+        param_dtype: storage dtype.
+        rngs: random keys of the initialisation.
 
     `feature_info` lists channels and strides of the outputs.
 
     Raises:
-      ValueError: a stride is not a multiple of the one before, or features do not fit the stages.
+        UserError: a stride is not a multiple of the one before, or features do not fit the stages.
 
     References: Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017; with DDF-Up: Zhou et al.,
     "Decoupled Dynamic Filter Networks", CVPR 2021, Figure 6a.
@@ -41,9 +44,9 @@ class FPN(nnx.Module):
     >>> import jax, jax.numpy as jnp
     >>> from flax import nnx
     >>> from ddf_jax.layers import DDFUp
-    >>> from ddf_jax.models.slots import layer
+    >>> from ddf_jax.models.slots import partial_layer
     >>> stages = FeatureInfo(32, 4), FeatureInfo(64, 8)
-    >>> fpn = lambda *features: FPN(stages, channels=16, upsampler=layer(DDFUp), rngs=nnx.Rngs(0))(features)
+    >>> fpn = lambda *features: FPN(stages, channels=16, upsampler=partial_layer(DDFUp), rngs=nnx.Rngs(0))(features)
     >>> [level.shape for level in jax.eval_shape(fpn, jnp.ones((1, 25, 17, 32)), jnp.ones((1, 13, 9, 64)))]
     [(1, 25, 17, 16), (1, 13, 9, 16), (1, 7, 5, 16)]
     """
@@ -61,7 +64,7 @@ class FPN(nnx.Module):
     ):
         strides = [info.stride for info in feature_info]
         if not strides or any(coarse % fine for fine, coarse in itertools.pairwise(strides)):
-            raise ValueError(f"Every stage's stride must be a multiple of the one before, got {strides}.")
+            raise UserError(f"Every stage's stride must be a multiple of the one before, got {strides}.")
         self.stages = tuple(feature_info)
         self.scales = tuple(coarse // fine for fine, coarse in itertools.pairwise(strides))
         self.channels = channels
@@ -90,8 +93,8 @@ class FPN(nnx.Module):
         shapes = [feature.shape for feature in features]
         channels = [info.channels for info in self.stages]
         if [shape[-1] for shape in shapes] != channels:
-            raise ValueError(f"Features must have {channels} channels, those of `feature_info`, got {shapes}.")
+            raise UserError(f"Features must have {channels} channels, those of `feature_info`, got {shapes}.")
         for scale, (finer, coarser) in zip(self.scales, itertools.pairwise(shapes), strict=True):
             expected = tuple(-(-size // scale) for size in finer[1:3])
             if coarser[1:3] != expected:
-                raise ValueError(f"Above {finer} a stage {scale} times as coarse must be {expected}, got {coarser}.")
+                raise UserError(f"Above {finer} a stage {scale} times as coarse must be {expected}, got {coarser}.")

@@ -1,20 +1,20 @@
-"""What doubles the resolution of depth's features under a guidance, for networks in PAC-Net's layout."""
+"""Layers that double the resolution of depth features under a guidance, for networks in PAC-Net's layout."""
 
 from typing import Any, Protocol
 
 from flax import nnx
 from jax import Array
 
-from ddf_jax.functional.joint_upsampling import space_to_depth
+from ddf_jax.functional import space_to_depth
 from ddf_jax.layers import DDFUp, PACUp, PointwiseConv
-
-# He et al., 2015: a guidance that starts smaller leaves the Gaussians of PAC flat, and their gradients 0.
-FAN_IN = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
+from ddf_jax.layers.initializers import normal_fan_in
 
 
 class GuidedStep(Protocol):
-    """Makes what doubles the resolution by a guidance of the doubled one: `module(x, guidance)`, [B, H, W, channels]
-    and [B, 2·H, 2·W, guidance_channels] to [B, 2·H, 2·W, channels]. The first step of a network is told so."""
+    """Makes a layer that doubles the resolution, `module(x, guidance)`: [B, H, W, channels] to [B, 2·H, 2·W, channels].
+
+    The guidance is [B, 2·H, 2·W, guidance_channels]. `first` marks the first step of a network.
+    """
 
     def __call__(
         self,
@@ -26,11 +26,11 @@ class GuidedStep(Protocol):
         dtype: Any,
         param_dtype: Any,
         rngs: Any,
-    ) -> nnx.Module: ...
+    ) -> Any: ...
 
 
 class DDFStep(nnx.Module):
-    """`DDFUp`, whose filters are generated from all four pixels of the guidance that a pixel of x becomes."""
+    """`DDFUp` with the filters of a pixel of x generated from the four guidance pixels that it becomes."""
 
     def __init__(
         self,
@@ -51,24 +51,27 @@ class DDFStep(nnx.Module):
 
 
 class PACStep(nnx.Module):
-    """`PACUp`, which takes each pixel of x to lie on the first of the four that it becomes.
+    """`PACUp`, which places each pixel of x on the first of the four that it becomes.
 
-    Depth was taken from pixel S // 2 of S, which is the last of the four in the first step and the first in all others:
-    the first step is done upside down and mirrored.
+    Depth is sampled at pixel S // 2 of S, the last of the four in the first step and the first of them in all others.
+    The first step therefore works on a copy rotated by 180°.
     """
 
     def __init__(self, channels: int, guidance_channels: int, *, first: bool, **dtypes: Any):
         del guidance_channels
         self.up = PACUp(channels, scale=2, **dtypes)
-        self.turned = first
+        self.rotated = first
 
     def __call__(self, x: Array, guidance: Array) -> Array:
-        return self._turn(self.up(self._turn(x), self._turn(guidance)))
+        return self._rotate(self.up(self._rotate(x), self._rotate(guidance)))
 
-    def _turn(self, x: Array) -> Array:
-        return x[:, ::-1, ::-1] if self.turned else x
+    def _rotate(self, x: Array) -> Array:
+        return x[:, ::-1, ::-1] if self.rotated else x
 
 
-def pointwise(given: int, made: int, dtypes: dict[str, Any]) -> PointwiseConv:
-    """A 1×1 convolution with a bias."""
-    return PointwiseConv(given, made, use_bias=True, kernel_init=FAN_IN, **dtypes)
+def pointwise(in_channels: int, out_channels: int, dtypes: dict[str, Any]) -> PointwiseConv:
+    """A 1×1 convolution with a bias.
+
+    A smaller initial guidance would leave the Gaussians of PAC flat and their gradients 0.
+    """
+    return PointwiseConv(in_channels, out_channels, use_bias=True, kernel_init=normal_fan_in, **dtypes)

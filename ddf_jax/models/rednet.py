@@ -9,16 +9,16 @@ from ddf_jax.layers import Involution
 from ddf_jax.models import resnet
 from ddf_jax.models.registry import register
 from ddf_jax.models.resnet import ResNetConfig
-from ddf_jax.models.slots import ChannelwiseOp, Layer, layer
+from ddf_jax.models.slots import ChannelwiseOp, LayerFactory, partial_layer
 
 
-def red(base: ResNetConfig, *, op: Layer, stem_op: Layer) -> ResNetConfig:
+def red(base: ResNetConfig, *, op: LayerFactory, stem_op: LayerFactory) -> ResNetConfig:
     """`base` in RedNet's layout: these operators in the blocks and in the middle of a stem of three convolutions."""
     return dataclasses.replace(base, spatial_op=ChannelwiseOp(op), stem="deep", stem_op=ChannelwiseOp(stem_op))
 
 
 def with_involution(base: ResNetConfig, *, group_channels: int) -> ResNetConfig:
-    op, stem_op = (layer(Involution, kernel_size=size, group_channels=group_channels) for size in (7, 3))
+    op, stem_op = (partial_layer(Involution, kernel_size=size, group_channels=group_channels) for size in (7, 3))
     return red(base, op=op, stem_op=stem_op)
 
 

@@ -1,4 +1,4 @@
-"""Models by name: a name maps to a function that returns a frozen configuration."""
+"""Registry of models: a name maps to a function that returns a frozen configuration."""
 
 import dataclasses
 import difflib
@@ -12,17 +12,20 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ddf_jax.checkpoints import load_checkpoint
+from ddf_jax.errors import UserError
 
-class ModelConfig(Protocol):
-    """A frozen dataclass that holds everything about a model but its parameters."""
+
+class ModelBuilder(Protocol):
+    """A model's configuration: a frozen dataclass with everything but the parameters."""
 
     @property
     def target(self) -> str:
-        """What the model finds: a "label", called as `model(images)`, or "depth", called as `model(images, low)`."""
+        """The task: "label", called as `model(images)`, or "depth", called as `model(images, low)`."""
         ...
 
     def inputs(self, height: int, width: int) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """What the model is called with for one image of this size."""
+        """Shapes and dtypes of the inputs for one image of this size."""
         ...
 
     def build(self, *, rngs: nnx.Rngs) -> nnx.Module: ...
@@ -31,18 +34,21 @@ class ModelConfig(Protocol):
 ConfigFactory = Callable[..., Any]
 _FACTORIES: dict[str, ConfigFactory] = {}
 
+RENAMED_OPTIONS = {"sweeps": "iterations"}
+"""Options of models under their former names, to their names now."""
+
 
 def register(factory: ConfigFactory) -> ConfigFactory:
     """Registers a function that returns a configuration under the function's own name."""
     name = factory.__name__
     if name in _FACTORIES:
-        raise ValueError(f"A model named {name!r} is registered already; choose another name.")
+        raise UserError(f"A model named {name!r} is registered already; choose another name.")
     _FACTORIES[name] = factory
     return factory
 
 
 def list_models(pattern: str = "*", *, target: str | None = None) -> list[str]:
-    """The registered names that a shell-style pattern matches, sorted; with a `target`, of the models that find it.
+    """The registered names that a shell-style pattern matches, sorted; with a `target`, those of its models.
 
     >>> list_models("ddf_resnet1*")
     ['ddf_resnet101', 'ddf_resnet152', 'ddf_resnet18']
@@ -54,20 +60,23 @@ def list_models(pattern: str = "*", *, target: str | None = None) -> list[str]:
 
 
 def get_config(name: str, **options: Any) -> Any:
-    """The configuration of a registered model, with any of its fields or its name's own options replaced.
+    """The configuration of a registered model, with some of its fields or of its name's options replaced.
 
     Raises:
-      ValueError: no model has that name, or no field that of an option; the message names the nearest ones.
+        UserError: the name or an option is unknown; the message lists the nearest ones.
     """
     if name not in _FACTORIES:
-        raise ValueError(f"There is no model named {name!r}.{_nearest(name, _FACTORIES)}")
+        raise UserError(f"There is no model named {name!r}.{_nearest(name, _FACTORIES)}")
     factory = _FACTORIES[name]
     own = inspect.signature(factory).parameters
     config = factory(**{key: value for key, value in options.items() if key in own})
     fields = [field.name for field in dataclasses.fields(config)]
     for key in options:
         if key not in own and key not in fields:
-            raise ValueError(f"{name!r} has no option {key!r}.{_nearest(key, [*own, *fields])}")
+            known = [*own, *fields]
+            if (renamed := RENAMED_OPTIONS.get(key)) in known:
+                raise UserError(f"`{key}` of {name!r} is now `{renamed}`.")
+            raise UserError(f"{name!r} has no option {key!r}.{_nearest(key, known)}")
     return dataclasses.replace(config, **{key: value for key, value in options.items() if key not in own})
 
 
@@ -80,19 +89,20 @@ def create(
     param_dtype: jnp.dtype | type = jnp.float32,
     rngs: nnx.Rngs,
     **options: Any,
-) -> nnx.Module:
-    """Makes a registered model, ready to train or with the parameters of a checkpoint.
+) -> Any:
+    """A registered model, randomly initialised or with the parameters of a checkpoint.
 
     Args:
-      name: one of `list_models()`.
-      num_classes: outputs of a classifier; default: its configuration's, 1000.
-      checkpoint: a `.safetensors` or `.pth` file with the official (PyTorch) names or our own.
-      dtype: compute dtype; param_dtype: storage dtype.
-      rngs: `nnx.Rngs(seed)`; stochastic depth also draws from it.
-      options: fields of the configuration to replace, such as `stem="small"` or `squeeze_ratio=0.3`.
+        name: one of `list_models()`.
+        num_classes: outputs of a classifier; by default its configuration's, 1000.
+        checkpoint: a `.safetensors` or `.pth` file with the official (PyTorch) names or our own.
+        dtype: compute dtype.
+        param_dtype: storage dtype.
+        rngs: `nnx.Rngs(seed)`; stochastic depth also draws from it.
+        options: fields of the configuration to replace, such as `stem="small"` or `squeeze_ratio=0.3`.
 
     Raises:
-      ValueError: a name or an option is unknown, or the checkpoint does not fit.
+        UserError: a name or an option is unknown, or the checkpoint does not fit.
 
     >>> from flax import nnx
     >>> import jax.numpy as jnp
@@ -106,10 +116,24 @@ def create(
     config = get_config(name, dtype=dtype, param_dtype=param_dtype, **options)
     model = config.build(rngs=rngs)
     if checkpoint is not None:
-        from ddf_jax.checkpoints import load_checkpoint
-
         load_checkpoint(model, checkpoint)
     return model
+
+
+def abstract(name: str, **options: Any) -> Any:
+    """A registered model with shapes and dtypes in place of arrays; it allocates nothing.
+
+    Args:
+        name: one of `list_models()`.
+        options: of `create`, except `rngs` and `checkpoint`.
+
+    Raises:
+        UserError: a name or an option is unknown.
+
+    >>> abstract("resnet18", num_classes=10).head.kernel.shape
+    (512, 10)
+    """
+    return nnx.eval_shape(lambda: create(name, rngs=nnx.Rngs(0), **options))
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

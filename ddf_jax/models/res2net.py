@@ -13,9 +13,17 @@ from jax import Array
 
 from ddf_jax.layers import PointwiseConv
 from ddf_jax.models import resnet
-from ddf_jax.models.blocks import attention, last_scale, shortcut, stochastic_depth
+from ddf_jax.models.blocks import BlockOptions, attention, last_scale, shortcut, stochastic_depth
 from ddf_jax.models.registry import register
 from ddf_jax.models.resnet import ResNetConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Res2NetOptions(BlockOptions):
+    """Options of the blocks, as the fields of `Res2NetConfig` with these names."""
+
+    scale_width: int = 26
+    scales: int = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +32,13 @@ class Res2NetConfig(ResNetConfig):
 
     block: str = "res2net"
     scale_width: int = 26
-    """Channels of each of the ladder's groups, for 64 channels of width."""
+    """Channels of each group, for a width of 64."""
     scales: int = 4
-    """How many groups there are."""
+    """Number of groups."""
+
+    def block_options(self, stage: int) -> Res2NetOptions:
+        options = super().block_options(stage)
+        return Res2NetOptions(**vars(options), scale_width=self.scale_width, scales=self.scales)
 
 
 class Res2NetBlock(nnx.Module):
@@ -38,17 +50,17 @@ class Res2NetBlock(nnx.Module):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, width: int, stride: int, config: Res2NetConfig, drop: float, **dtypes: Any):
-        group, out_channels = width * config.scale_width // 64, width * self.expansion
-        self.conv1 = PointwiseConv(in_channels, group * config.scales, **dtypes)
-        self.norm1 = config.norm(group * config.scales, **dtypes)
-        steps = range(config.scales - 1)
-        self.convs = nnx.List([config.spatial_op(group, group, stride=stride, **dtypes) for _ in steps])
-        self.norms = nnx.List([config.norm(group, **dtypes) for _ in steps])
-        self.conv3 = PointwiseConv(group * config.scales, out_channels, **dtypes)
-        self.norm3 = config.norm(out_channels, **last_scale(config), **dtypes)
-        self.attention = attention(out_channels, config, dtypes)
-        self.shortcut = shortcut(in_channels, out_channels, stride, config, dtypes)
+    def __init__(self, in_channels: int, width: int, stride: int, options: Res2NetOptions, drop: float, **dtypes: Any):
+        group, out_channels = width * options.scale_width // 64, width * self.expansion
+        self.conv1 = PointwiseConv(in_channels, group * options.scales, **dtypes)
+        self.norm1 = options.norm(group * options.scales, **dtypes)
+        steps = range(options.scales - 1)
+        self.convs = nnx.List([options.spatial_op(group, group, stride=stride, **dtypes) for _ in steps])
+        self.norms = nnx.List([options.norm(group, **dtypes) for _ in steps])
+        self.conv3 = PointwiseConv(group * options.scales, out_channels, **dtypes)
+        self.norm3 = options.norm(out_channels, **last_scale(options), **dtypes)
+        self.attention = attention(out_channels, options, dtypes)
+        self.shortcut = shortcut(in_channels, out_channels, stride, options, dtypes)
         self.drop = stochastic_depth(drop, dtypes["rngs"])
         self.changes = stride != 1 or in_channels != out_channels
         self.stride = stride

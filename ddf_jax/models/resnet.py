@@ -1,4 +1,4 @@
-"""Residual networks: one configuration for all of them, with a slot for what stands where a 3×3 convolution stood.
+"""Residual networks: one configuration for all of them, with a slot for a drop-in replacement of 3×3 convolutions.
 
 References: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, with the stride on the 3×3
 convolution; Zhou et al., "Decoupled Dynamic Filter Networks", CVPR 2021, Section 5.
@@ -12,13 +12,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.functional.pooling import global_average
+from ddf_jax.errors import UserError
+from ddf_jax.functional import global_average
 from ddf_jax.layers import BatchNorm, Conv
-from ddf_jax.layers.convolution import uniform_bias, uniform_fan_in
-from ddf_jax.models.blocks import BasicBlock, Bottleneck
+from ddf_jax.layers.initializers import uniform_bias, uniform_fan_in
+from ddf_jax.models.blocks import BasicBlock, BlockOptions, Bottleneck
 from ddf_jax.models.initial_keys import InitialKeys
 from ddf_jax.models.registry import register
-from ddf_jax.models.slots import Attention, SpatialOp
+from ddf_jax.models.slots import Attention, Norm, SpatialOp
 from ddf_jax.models.stems import STEMS
 
 BLOCKS: dict[str, Any] = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -33,7 +34,7 @@ class FeatureInfo(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ResNetConfig:
-    """Everything about a residual network but its parameters."""
+    """A residual network without its parameters."""
 
     target: ClassVar[str] = "label"
 
@@ -45,23 +46,24 @@ class ResNetConfig:
     """Channels of the stem and of the first stage's 3×3 convolutions."""
     inner_ratio: float = 1.0
     """Widens a bottleneck's spatial operator."""
-    spatial_op: Any = Conv
-    """Where a block had a 3×3 convolution: a `SpatialOp`, or one for each stage (the last also for further ones)."""
+    spatial_op: SpatialOp | tuple[SpatialOp, ...] = Conv
+    """Replaces the 3×3 convolutions of the blocks; a tuple has one for each stage, the last for all further ones."""
     attention: Attention | None = None
-    """At the end of every block's residual branch, in front of the sum."""
+    """At the end of every block's residual branch, before the sum."""
     stage_attention: Attention | None = None
-    """Behind every stage but the last."""
-    norm: Any = BatchNorm
+    """After every stage but the last."""
+    norm: Norm = BatchNorm
     stem: Literal["imagenet", "deep", "small"] = "imagenet"
-    """A 7×7 convolution of stride 2 and a max-pool; the same with three 3×3 convolutions, of which the middle one is
-    `stem_op`; or for small images a 3×3 convolution of stride 1."""
+    """"imagenet": a 7×7 convolution of stride 2 and a max-pool. "deep": three 3×3 convolutions instead of the 7×7 one.
+    "small", for small images: a 3×3 convolution of stride 1."""
     stem_op: SpatialOp = Conv
+    """Replaces the middle convolution of the deep stem."""
     in_channels: int = 3
     num_classes: int = 1000
     stochastic_depth: float = 0.0
-    """Probability that the last block is left out in training; it grows linearly from 0 at the first block."""
+    """Probability of dropping the last block in training; it grows linearly from 0 at the first block."""
     zero_init_last_norm: bool = False
-    """Starts the last scale of every block at 0, so that the block starts as the identity."""
+    """Initialises the last scale of every block with 0, so that the block starts as the identity."""
     dtype: Any = jnp.float32
     """Compute dtype."""
     param_dtype: Any = jnp.float32
@@ -69,19 +71,25 @@ class ResNetConfig:
 
     def __post_init__(self) -> None:
         if self.block not in BLOCKS:
-            raise ValueError(f"`block` must be one of {sorted(BLOCKS)}, got {self.block!r}.")
+            raise UserError(f"`block` must be one of {sorted(BLOCKS)}, got {self.block!r}.")
         if self.stem not in STEMS:
-            raise ValueError(f"`stem` must be one of {sorted(STEMS)}, got {self.stem!r}.")
+            raise UserError(f"`stem` must be one of {sorted(STEMS)}, got {self.stem!r}.")
         if not 0 <= self.stochastic_depth < 1:
-            raise ValueError(f"`stochastic_depth` must be a probability in [0, 1), got {self.stochastic_depth}.")
+            raise UserError(f"`stochastic_depth` must be a probability in [0, 1), got {self.stochastic_depth}.")
 
-    def of_stage(self, stage: int) -> "ResNetConfig":
-        """What the blocks of a stage see: one spatial operator."""
-        ops = self.spatial_op
-        return dataclasses.replace(self, spatial_op=ops[min(stage, len(ops) - 1)]) if isinstance(ops, tuple) else self
+    def block_options(self, stage: int) -> BlockOptions:
+        """Options of the blocks of a stage."""
+        op = self.spatial_op
+        return BlockOptions(
+            spatial_op=op[min(stage, len(op) - 1)] if isinstance(op, tuple) else op,
+            norm=self.norm,
+            attention=self.attention,
+            inner_ratio=self.inner_ratio,
+            zero_init_last_norm=self.zero_init_last_norm,
+        )
 
     def inputs(self, height: int, width: int) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """What the model is called with for one image of this size."""
+        """Shapes and dtypes of the inputs for one image of this size."""
         return (jax.ShapeDtypeStruct((1, height, width, self.in_channels), jnp.float32),)
 
     def build(self, *, rngs: nnx.Rngs) -> "ResNet":
@@ -94,18 +102,18 @@ class ResNet(nnx.Module):
     def __init__(self, config: ResNetConfig, *, rngs: nnx.Rngs):
         dtypes = {"dtype": config.dtype, "param_dtype": config.param_dtype, "rngs": InitialKeys(rngs)}
         block = BLOCKS[config.block]
-        self.stem = STEMS[config.stem](config, **dtypes)
+        self.stem = STEMS[config.stem](config.in_channels, config.width, norm=config.norm, op=config.stem_op, **dtypes)
         self.stages = nnx.List()
         self.stage_attention = nnx.List()
         channels, position, last = config.width, 0, max(sum(config.blocks) - 1, 1)
         stride = self.stem.stride
         feature_info = []
         for stage, depth in enumerate(config.blocks):
-            stage_config, blocks = config.of_stage(stage), nnx.List()
+            options, blocks = config.block_options(stage), nnx.List()
             for index in range(depth):
                 step = 2 if stage > 0 and index == 0 else 1
                 drop = config.stochastic_depth * position / last
-                blocks.append(block(channels, config.width * 2**stage, step, stage_config, drop, **dtypes))
+                blocks.append(block(channels, config.width * 2**stage, step, options, drop, **dtypes))
                 channels = config.width * 2**stage * block.expansion
                 stride *= step
                 position += 1
@@ -123,9 +131,9 @@ class ResNet(nnx.Module):
         return self.head(global_average(self.features(x)[-1]))
 
     def features(self, x: Array) -> list[Array]:
-        """The output of every stage, [B, ceil(H/stride), ceil(W/stride), channels] as `feature_info` lists them."""
+        """The output of every stage, [B, ceil(H/stride), ceil(W/stride), channels], with those of `feature_info`."""
         if x.ndim != 4 or x.shape[-1] != self.config.in_channels:
-            raise ValueError(f"Images must be [B, H, W, C] with C = {self.config.in_channels}, got {x.shape}.")
+            raise UserError(f"Images must be [B, H, W, C] with C = {self.config.in_channels}, got {x.shape}.")
         x = self.stem(x.astype(self.config.dtype))
         outputs = []
         for index, stage in enumerate(self.stages):

@@ -9,13 +9,13 @@ from ddf_jax.layers import Conv
 from ddf_jax.models import resnet
 from ddf_jax.models.registry import register
 from ddf_jax.models.resnet import ResNetConfig
-from ddf_jax.models.slots import layer
+from ddf_jax.models.slots import partial_layer
 
 
 def with_groups(base: ResNetConfig, *, groups: int, group_width: int) -> ResNetConfig:
     """`base` with `groups` groups, of `group_width` channels each in the first stage."""
     ratio = groups * group_width / base.width
-    return dataclasses.replace(base, inner_ratio=ratio, spatial_op=layer(Conv, groups=groups))
+    return dataclasses.replace(base, inner_ratio=ratio, spatial_op=partial_layer(Conv, groups=groups))
 
 
 @register

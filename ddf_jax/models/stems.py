@@ -1,6 +1,6 @@
-"""The first layers of a residual network, from the image to the first stage."""
+"""Stems of residual networks: the layers from the image to the first stage."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +8,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.layers import Conv
-
-if TYPE_CHECKING:
-    from ddf_jax.models.resnet import ResNetConfig
+from ddf_jax.models.slots import Norm, SpatialOp
 
 
 class SmallStem(nnx.Module):
@@ -19,11 +17,10 @@ class SmallStem(nnx.Module):
     stride = 1
     kernel_size, conv_stride = 3, 1
 
-    def __init__(self, config: "ResNetConfig", **dtypes: Any):
-        self.conv = Conv(
-            config.in_channels, config.width, kernel_size=self.kernel_size, stride=self.conv_stride, **dtypes
-        )
-        self.norm = config.norm(config.width, **dtypes)
+    def __init__(self, in_channels: int, width: int, *, norm: Norm, op: SpatialOp, **dtypes: Any):
+        del op  # of the deep stem
+        self.conv = Conv(in_channels, width, kernel_size=self.kernel_size, stride=self.conv_stride, **dtypes)
+        self.norm = norm(width, **dtypes)
 
     def __call__(self, x: Array) -> Array:
         return jax.nn.relu(self.norm(self.conv(x)))
@@ -40,18 +37,18 @@ class ImageNetStem(SmallStem):
 
 
 class DeepStem(nnx.Module):
-    """3×3 convolution of stride 2, `stem_op`, 3×3 convolution, with normalisation and ReLU each; 3×3 max-pool."""
+    """3×3 convolution of stride 2, `op`, 3×3 convolution, each with normalisation and ReLU; 3×3 max-pool, stride 2."""
 
     stride = 4
 
-    def __init__(self, config: "ResNetConfig", **dtypes: Any):
-        half = config.width // 2
-        self.conv1 = Conv(config.in_channels, half, stride=2, **dtypes)
-        self.norm1 = config.norm(half, **dtypes)
-        self.conv2 = config.stem_op(half, half, stride=1, **dtypes)
-        self.norm2 = config.norm(half, **dtypes)
-        self.conv3 = Conv(half, config.width, **dtypes)
-        self.norm3 = config.norm(config.width, **dtypes)
+    def __init__(self, in_channels: int, width: int, *, norm: Norm, op: SpatialOp, **dtypes: Any):
+        half = width // 2
+        self.conv1 = Conv(in_channels, half, stride=2, **dtypes)
+        self.norm1 = norm(half, **dtypes)
+        self.conv2 = op(half, half, stride=1, **dtypes)
+        self.norm2 = norm(half, **dtypes)
+        self.conv3 = Conv(half, width, **dtypes)
+        self.norm3 = norm(width, **dtypes)
 
     def __call__(self, x: Array) -> Array:
         x = jax.nn.relu(self.norm1(self.conv1(x)))

@@ -13,7 +13,7 @@ Recipe:    Adam, cosine, batch 8, crops of 64×64, a fifth of them with holes in
 from ddf_jax.data.config import DataConfig
 from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
 
-FILTERS = {"layout": "filters", "channels": 64, "blocks": 3, "sweeps": 16}
+FILTERS = {"layout": "filters", "channels": 64, "blocks": 3, "iterations": 16}
 
 recipe = Recipe(
     name="joint_depth_4x",

@@ -47,7 +47,7 @@ class CARAFE(nn.Module):
         logits = functional.pixel_shuffle(self.content_encoder(self.channel_compressor(x)), self.scale)
         logits = logits.reshape(batch, self.groups, -1, *logits.shape[2:])
         weights = logits.softmax(2, dtype=torch.promote_types(x.dtype, torch.float32)).to(x.dtype)
-        # The S×S weights of a pixel, which the shuffle has spread, as an axis of their own.
+        # The S×S sub-pixels of a pixel get an axis of their own.
         weights = weights.reshape(batch, self.groups, -1, height, self.scale, width, self.scale)
         weights = weights.permute(0, 4, 6, 1, 2, 3, 5).flatten(1, 2)
         return dynamic_upsample(x, weights, None, scale=self.scale)

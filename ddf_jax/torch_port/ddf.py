@@ -19,7 +19,7 @@ class FilterNorm(nn.Module):
 
     ``y = (x - mean(x)) / (std(x) + 1e-10) · α + β`` with the unbiased deviation, along the taps of each filter.
 
-    Parameters `std` (α) and `mean` (β), one value per filter and tap, exist where they are learned; otherwise α is the
+    Learned parameters are `std` (α) and `mean` (β), one value per filter and tap; otherwise α is the
     constant gain/K (gain = √2 for "relu", 1 for "linear") and β is 0. Half-precision filters are normalised in float32.
 
     Reference: Zhou et al., CVPR 2021, equation 3.
@@ -95,11 +95,11 @@ class DDF(nn.Module):
 
 
 class DDFUp(nn.Module):
-    """DDF that enlarges: [B, C, H, W] to [B, C, S·H, S·W], with a pair of branches for each of the S² sub-pixels.
+    """The upsampling DDF: [B, C, H, W] to [B, C, S·H, S·W], with a pair of branches for each of the S² sub-pixels.
 
-    With `guidance_channels` the spatial filters come from a second input [B, guidance_channels, H, W]; without, from
-    the input itself. A depthwise `guidance_kernel_size`² convolution, padded by half of its own size, goes before, by
-    default where there is no guidance (3×3; 1 is none). In the official module it is the other way round.
+    With `guidance_channels` the spatial filters come from a second input [B, guidance_channels, H, W], otherwise from
+    the input itself. A depthwise convolution of `guidance_kernel_size`, padded by half of its size, precedes them (1:
+    none). Its default is 3 without a guidance and 1 with one; the official module has the opposite.
 
     Reference: Zhou et al., CVPR 2021, section 6.
     """

@@ -28,18 +28,20 @@ def dynamic_filter(
     with zeros outside the image, ∘ = × or +, and g(c) = c // (C/G).
 
     Args:
-      x: [B, C, H, W].
-      spatial: [B, G, T, Ho, Wo], a filter of T = K·K taps (row-major, K odd) for each output pixel and group, or None.
-      channel: [B, C, T], a filter for each sample and channel, or None; None is the neutral filter, both None an error.
-      stride: pixels of `x` between two of `y`; Ho = ceil(H / stride), Wo = ceil(W / stride).
-      dilation: pixels between two taps.
-      combine: how the two filters become one.
+        x: [B, C, H, W].
+        spatial: [B, G, T, Ho, Wo], a filter of T = K·K taps (row-major, K odd) for each output pixel and group, or
+            None.
+        channel: [B, C, T], a filter for each sample and channel, or None; None is the neutral filter, both None an
+            error.
+        stride: pixels of `x` between two of `y`; Ho = ceil(H / stride), Wo = ceil(W / stride).
+        dilation: pixels between two taps.
+        combine: how the two filters become one.
 
     Returns:
-      [B, C, Ho, Wo] in the dtype of `x`. Filters are combined and sums kept in float32 (float64 where an input is).
+        [B, C, Ho, Wo] in the dtype of `x`. Filters are combined and sums kept in float32 (float64 where an input is).
 
     Raises:
-      ValueError: a shape, size or option breaks one of the rules above.
+        ValueError: a shape, size or option breaks one of the rules above.
 
     Reference: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, equations 1 and 2.
     """
@@ -79,18 +81,18 @@ def dynamic_upsample(
     S·w + j, the order of `pixel_shuffle`.
 
     Args:
-      x: [B, C, H, W].
-      spatial: [B, S², G, T, H, W] or None.
-      channel: [B, S², C, T] or None; both None is an error.
-      scale: S ≥ 1.
-      dilation: pixels of `x` between two taps.
-      combine: how the two filters become one.
+        x: [B, C, H, W].
+        spatial: [B, S², G, T, H, W] or None.
+        channel: [B, S², C, T] or None; both None is an error.
+        scale: S ≥ 1.
+        dilation: pixels of `x` between two taps.
+        combine: how the two filters become one.
 
     Returns:
-      [B, C, S·H, S·W] in the dtype of `x`.
+        [B, C, S·H, S·W] in the dtype of `x`.
 
     Raises:
-      ValueError: the filters are not S² per pixel, or a rule of `dynamic_filter` is broken.
+        ValueError: the filters are not S² per pixel, or a rule of `dynamic_filter` is broken.
 
     Reference: Zhou et al., CVPR 2021, section 3.3; without `channel` it is CARAFE (Wang et al., ICCV 2019).
     """

@@ -16,9 +16,9 @@ class RedNet(ResNet):
     """A residual network of involutions, 7×7 in the blocks and 3×3 in the stem: [B, 3, H, W] to logits.
 
     Args:
-      blocks: how many there are in each stage.
-      group_channels: of every involution.
-      options: of `ResNet`.
+        blocks: their number in each stage.
+        group_channels: of every involution.
+        options: of `ResNet`.
 
     Reference: Li et al., Involution: Inverting the Inherence of Convolution for Visual Recognition, CVPR 2021.
     """

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ddf_jax.torch_port.ddf import DDF
 
-# Makes what stands where a 3×3 convolution stood, from (in_channels, out_channels, stride).
+# Makes a drop-in replacement for a 3×3 convolution from (in_channels, out_channels, stride).
 SpatialOp = Callable[[int, int, int], nn.Module]
 
 BASIC = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
@@ -23,13 +23,13 @@ class ResNet(nn.Module):
     """Residual network: [B, in_channels, H, W] to logits [B, num_classes].
 
     Args:
-      block: `BasicBlock` or `Bottleneck`.
-      blocks: how many there are in each stage. A stage is `layer1`, `layer2`, … and twice as wide as the one before.
-      spatial_op: what stands in the blocks where a 3×3 convolution stood.
-      num_classes: outputs.
-      in_channels: channels of the images.
-      width: channels of the stem and of the first stage.
-      stem: "imagenet" is a 7×7 convolution of stride 2 and a max-pool, "small" a 3×3 convolution of stride 1.
+        block: `BasicBlock` or `Bottleneck`.
+        blocks: their number in each stage. Stages are `layer1`, `layer2`, …, each twice as wide as the previous one.
+        spatial_op: drop-in replacement for the 3×3 convolutions of the blocks.
+        num_classes: outputs.
+        in_channels: channels of the images.
+        width: channels of the stem and of the first stage.
+        stem: "imagenet" is a 7×7 convolution of stride 2 and a max-pool, "small" a 3×3 convolution of stride 1.
 
     Reference: He et al., Deep Residual Learning for Image Recognition, CVPR 2016; stride on the 3×3 convolution.
     """
@@ -161,8 +161,8 @@ def _ddf_resnet(
 
     def ddf_pointwise(in_channels: int, out_channels: int, stride: int) -> nn.Module:
         # A basic block's 3×3 convolution also mixes channels, which DDF does not.
-        # No code of this network was published: the layout and σ = 0.5 are those that count the paper's 7.7 M
-        # parameters, and the three names are this project's.
+        # No code of this network was published. The layout and σ = 0.5 give the paper's 7.7 M parameters; the three
+        # names are this project's.
         layers = {
             "ddf": ddf(in_channels, in_channels, stride),
             "bn": nn.BatchNorm2d(in_channels),

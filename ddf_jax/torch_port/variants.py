@@ -12,7 +12,7 @@ from ddf_jax.torch_port.resnet import Bottleneck, SpatialOp
 
 
 class SqueezeExcite(nn.Module):
-    """Weighs the channels by a perceptron of their averages: [B, C, H, W] to the same shape.
+    """Weights the channels by a perceptron of their averages: [B, C, H, W] to the same shape.
 
     Reference: Hu et al., Squeeze-and-Excitation Networks, CVPR 2018.
     """
@@ -28,7 +28,7 @@ class SqueezeExcite(nn.Module):
 
 
 class EfficientAttention(nn.Module):
-    """Weighs the channels by a convolution over their averages: [B, C, H, W] to the same shape.
+    """Weights the channels by a convolution over their averages: [B, C, H, W] to the same shape.
 
     Reference: Wang et al., ECA-Net, CVPR 2020.
     """
@@ -73,7 +73,7 @@ def grouped_conv(in_channels: int, out_channels: int, stride: int) -> nn.Module:
 
 
 class Res2NetBottleneck(Bottleneck):
-    """A bottleneck whose 3×3 convolution is a ladder of them over groups of channels.
+    """A bottleneck with hierarchical 3×3 convolutions over groups of channels.
 
     Reference: Gao et al., Res2Net: A New Multi-scale Backbone Architecture, TPAMI 2019.
     """
@@ -96,8 +96,8 @@ class Res2NetBottleneck(Bottleneck):
         *groups, last = self.act1(self.bn1(self.conv1(x))).chunk(self.scales, dim=1)
         outputs: list[Tensor] = []
         for group, conv, bn in zip(groups, self.convs, self.bns, strict=True):
-            ladder = self.downsample is None and outputs
-            outputs.append(self.act2(bn(conv(group + outputs[-1] if ladder else group))))
+            hierarchical = self.downsample is None and outputs
+            outputs.append(self.act2(bn(conv(group + outputs[-1] if hierarchical else group))))
         y = self.bn3(self.conv3(torch.cat([*outputs, self.pool(last)], dim=1)))
         return self.act3(y + (x if self.downsample is None else self.downsample(x)))
 

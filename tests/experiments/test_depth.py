@@ -11,14 +11,14 @@ from PIL import Image
 from ddf_jax.data.config import DataConfig
 from ddf_jax.data.depth_transforms import Downsample
 from ddf_jax.data.sources import open_source
-from ddf_jax.functional.joint_upsampling import bicubic_upsample
+from ddf_jax.functional import bicubic_upsample
 from ddf_jax.training.loop import train
 from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
 from experiments import depth
 from experiments.compare import finished_run
 from tests.ddf_jax.data.small_rooms import small_rooms
 
-OPTIONS = {"layout": "filters", "channels": 4, "blocks": 1, "sweeps": 2}
+OPTIONS = {"layout": "filters", "channels": 4, "blocks": 1, "iterations": 2}
 ADAM = OptimizerConfig(method="adam", warmup_epochs=0.0)
 SUMMARY = ("parameters", "steps", "seconds", "images_per_second")
 

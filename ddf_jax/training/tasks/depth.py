@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from ddf_jax.data.sources import DataInfo
-from ddf_jax.functional.joint_upsampling import bicubic_upsample, guided_upsample, joint_bilateral_upsample
+from ddf_jax.functional import bicubic_upsample, guided_upsample, joint_bilateral_upsample
 from ddf_jax.training.losses import charbonnier, root_mean_square
 from ddf_jax.training.tasks.task import Batch, Outcome, Scores
 

@@ -1,5 +1,6 @@
 """Models take a file that fits, entirely, and refuse every other without a change."""
 
+import functools
 import re
 
 import jax.numpy as jnp
@@ -147,18 +148,31 @@ def test_problems_are_told_in_the_names_of_the_file(model, tmp_path):
         load_checkpoint(model, tmp_path / "in.safetensors")
 
 
-def test_convert_checks_against_a_model_that_is_named(tmp_path):
+def named(name):
+    """The factory that `ddf convert --model NAME` passes."""
+    return functools.partial(models.abstract, name)
+
+
+def test_convert_checks_against_a_model(tmp_path):
     shapes = expected_shapes(
         nnx.eval_shape(lambda: models.create("resnet18", num_classes=3, rngs=nnx.Rngs(0))), "official"
     )
     tensors = random_weights(shapes, margin=0.0)
     write_tensors(tmp_path / "in.safetensors", tensors)
-    convert(tmp_path / "in.safetensors", tmp_path / "out.safetensors", model="resnet18")
+    convert(tmp_path / "in.safetensors", tmp_path / "out.safetensors", model=named("resnet18"))
     with pytest.raises(CheckpointError, match="does not fit the model"):
-        convert(tmp_path / "in.safetensors", tmp_path / "other.safetensors", model="resnet34")
+        convert(
+            tmp_path / "in.safetensors",
+            tmp_path / "other.safetensors",
+            model=named("resnet34"),
+        )
     assert not (tmp_path / "other.safetensors").exists()
     with pytest.raises(ValueError, match="no model named 'resnet19'"):
-        convert(tmp_path / "in.safetensors", tmp_path / "other.safetensors", model="resnet19")
+        convert(
+            tmp_path / "in.safetensors",
+            tmp_path / "other.safetensors",
+            model=named("resnet19"),
+        )
 
 
 def test_convert_names_every_tensor_that_no_model_has(tmp_path):

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddf_jax.functional.joint_upsampling import (
+from ddf_jax.functional import (
     bicubic_upsample,
     depth_to_space,
     fill_holes,

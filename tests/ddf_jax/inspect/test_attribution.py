@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ddf_jax.functional.per_sample_conv import per_sample_conv
+from ddf_jax.functional import per_sample_conv
 from ddf_jax.inspect.attribution import compute_activations, find_layer, grad_cam, last_blocks, layer_shapes
 from ddf_jax.inspect.filters import filter_generators
 from ddf_jax.layers import DCDC

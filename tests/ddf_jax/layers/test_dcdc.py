@@ -1,24 +1,20 @@
-"""DCDC against its formula, each branch alone and both together, and per-sample convolution."""
+"""DCDC against its formula, each branch alone and both together."""
 
 import functools
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
 
-from ddf_jax.layers import DCDC, per_sample_conv
+from ddf_jax.layers import DCDC
 from tests.ddf_jax.layers import formulas
 
 
 def in_context(y: np.ndarray, p: dict) -> np.ndarray:
-    """A depthwise convolution with its normalisation, then a 1×1 convolution."""
+    """A depthwise convolution, normalisation and ReLU, then a 1×1 convolution."""
     context, pointwise = p["layers"][0], p["layers"][1]
-    return formulas.linear(
-        formulas.norm(formulas.conv(y, context["conv"], groups=y.shape[-1]), context["norm"]), pointwise
-    )
+    y = formulas.relu(formulas.norm(formulas.conv(y, context["conv"], groups=y.shape[-1]), context["norm"]))
+    return formulas.linear(y, pointwise)
 
 
 def local(x: np.ndarray, p: dict, stride: int) -> np.ndarray:
@@ -29,7 +25,8 @@ def local(x: np.ndarray, p: dict, stride: int) -> np.ndarray:
 
 
 def shared(x: np.ndarray, p: dict, stride: int) -> np.ndarray:
-    y = formulas.linear(x[:, ::stride, ::stride], p["squeeze"])
+    assert p["squeeze"].keys() == {"kernel"}
+    y = formulas.relu(formulas.norm(formulas.linear(formulas.average_pool(x, stride), p["squeeze"]), p["norm"]))
     if "predict" in p["inner"]:
         kernels = formulas.linear(y.mean((1, 2)), p["inner"]["predict"]).reshape(len(y), 3, 3, 4, 4)
         y = np.concatenate([formulas.conv(y[[b]], {"kernel": kernels[b]}) for b in range(len(y))])
@@ -62,29 +59,6 @@ def test_dcdc_is_the_formula_of_the_paper(options):
     formulas.check(layer, expected, x)
 
 
-@pytest.mark.parametrize(("kernel_size", "stride"), [(1, 2), (3, 1), (5, 2)])
-def test_per_sample_convolution_gives_each_sample_its_own(kernel_size, stride):
-    x, kernels = formulas.image(3, 5, 4, 2), formulas.image(3, kernel_size, kernel_size, 2, 6)
-    y = per_sample_conv(jnp.asarray(x, jnp.float32), jnp.asarray(kernels, jnp.float32), stride=stride)
-    for sample in range(3):
-        expected = formulas.conv(x[[sample]], {"kernel": kernels[sample]}, stride=stride)
-        np.testing.assert_allclose(y[sample], expected[0], atol=1e-4)
-
-
-def test_per_sample_convolution_of_a_sharded_batch_needs_no_collective():
-    mesh = jax.make_mesh((8,), ("data",))
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
-    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding) for shape in ((8, 5, 5, 4), (8, 3, 3, 4, 6))]
-
-    def gradient(x, kernels):
-        _, pull_back = jax.vjp(lambda x, kernels: (per_sample_conv(x, kernels) ** 2).sum((1, 2, 3)), x, kernels)
-        return pull_back(jnp.ones(8))
-
-    text = jax.jit(gradient).lower(*shapes).compile().as_text()
-    assert "dot" in text
-    assert not any(name in text for name in ("all-gather", "all-reduce", "all-to-all", "collective-permute"))
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"shared": "gsj"}, "`shared` must be 'gsi'"), ({"lsa": False, "shared": None}, "there would be no branch")],
@@ -92,8 +66,3 @@ def test_per_sample_convolution_of_a_sharded_batch_needs_no_collective():
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         DCDC(16, rngs=nnx.Rngs(0), **options)
-
-
-def test_wrong_kernels_are_named():
-    with pytest.raises(ValueError, match=r"must be \[B, K, K, C, D\]"):
-        per_sample_conv(jnp.zeros((1, 4, 4, 2)), jnp.zeros((1, 3, 3, 3, 2)))

@@ -5,7 +5,6 @@ import functools
 import pytest
 from flax import nnx
 
-from ddf_jax.functional.pooling import average_pool
 from ddf_jax.layers import Involution
 from tests.ddf_jax.layers import formulas
 
@@ -16,16 +15,6 @@ def test_involution_is_the_formula_of_the_paper(options):
     x, stride = formulas.image(2, 5, 7, 8), options.get("stride", 1)
     filters = formulas.involution_filters(x, formulas.parameters(layer)["spatial_branch"], 2, stride)
     formulas.check(layer, formulas.spatial_filter(x, filters, stride=stride, dilation=options.get("dilation", 1)), x)
-
-
-def test_average_pool_leaves_out_what_is_outside():
-    x = formulas.image(1, 5, 7, 2)
-
-    class Pool(nnx.Module):
-        def __call__(self, x):
-            return average_pool(x, 3)
-
-    formulas.check(Pool(), formulas.average_pool(x, 3), x)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from ddf_jax.layers import CARAFE, PAC, Bilinear, DDFUp, Deconvolution, Nearest, PACUp, PixelShuffle
-from ddf_jax.models.slots import layer
+from ddf_jax.models.slots import partial_layer
 from tests.compilation import OPTIMIZED
 from tests.ddf_jax.layers import formulas
 from tests.ddf_jax.layers.test_ddf import filter_norm
@@ -20,9 +20,9 @@ SLOTS = {
     "bilinear": Bilinear,
     "pixel_shuffle": PixelShuffle,
     "deconvolution": Deconvolution,
-    "carafe": layer(CARAFE, kernel_size=3, compressed_channels=4),
-    "pac_up": layer(PACUp, kernel_size=7),
-    "ddf_up": layer(DDFUp, squeeze_ratio=0.5, heads=2),
+    "carafe": partial_layer(CARAFE, kernel_size=3, compressed_channels=4),
+    "pac_up": partial_layer(PACUp, kernel_size=7),
+    "ddf_up": partial_layer(DDFUp, squeeze_ratio=0.5, heads=2),
 }
 
 

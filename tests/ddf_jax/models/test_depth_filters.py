@@ -1,4 +1,4 @@
-"""Filters over depth: what they choose, what they leave in its place, and what holes and borders do to them."""
+"""Filters over depth: their weights, the samples they preserve, and their behaviour at holes and borders."""
 
 import jax
 import jax.numpy as jnp
@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ddf_jax.functional.joint_upsampling import joint_bilateral_upsample
-from ddf_jax.models.depth_filters import KINDS, DepthFilters, sweep
+from ddf_jax.functional import joint_bilateral_upsample
+from ddf_jax.models.depth_filters import KINDS, DepthFilters, propagate
 from pallas_kernels import dynamic_filter
 
 
 def inputs(scale: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """A picture of two colours, depth [1, 4, 5, 1] that differs with the colour, and where it was measured."""
+    """An image of two colours, depth [1, 4, 5, 1] that follows the colour, and its valid mask."""
     rng = np.random.default_rng(0)
     right = np.arange(5 * scale) >= 2 * scale
-    picture = np.where(right[None, :, None], 0.8, 0.2) + rng.normal(0, 0.01, (1, 4 * scale, 5 * scale, 3))
+    image = np.where(right[None, :, None], 0.8, 0.2) + rng.normal(0, 0.01, (1, 4 * scale, 5 * scale, 3))
     depth = np.where(np.arange(5) >= 2, 5.0, 1.0)[None, None, :, None] + rng.uniform(0, 0.5, (1, 4, 5, 1))
-    measured = np.ones_like(depth)
-    measured[0, 1, 3] = 0
-    return tuple(jnp.asarray(value, jnp.float32) for value in (picture, depth, measured))
+    valid = np.ones_like(depth)
+    valid[0, 1, 3] = 0
+    return tuple(jnp.asarray(value, jnp.float32) for value in (image, depth, valid))
 
 
 def run(filters: DepthFilters, features: jax.Array, scale: int, kind: str = "generated") -> np.ndarray:
@@ -33,37 +33,37 @@ def no_features(scale: int) -> jax.Array:
 @pytest.mark.parametrize("scale", [2, 4, 8])
 def test_without_features_depth_stays_with_its_colour_and_samples_in_their_place(scale: int):
     found = run(DepthFilters(scale), no_features(scale), scale)
-    _, depth, measured = inputs(scale)
+    _, depth, valid = inputs(scale)
     left, right = found[:, :, : 2 * scale], found[:, :, 2 * scale :]
     assert left.min() >= 1
     assert left.max() < 2.2  # a smooth upsampling would reach 3 beside the edge
     assert right.min() > 4.3
     assert right.max() <= 5.5
     at = found[:, scale // 2 :: scale, scale // 2 :: scale]
-    np.testing.assert_array_equal(at[measured > 0], depth[measured > 0])
+    np.testing.assert_array_equal(at[valid > 0], depth[valid > 0])
     assert at[0, 1, 3, 0] != pytest.approx(float(depth[0, 1, 3, 0]), abs=1e-3)
 
 
 def test_the_prior_is_joint_bilateral_upsampling_where_colours_are_alike():
     rng = np.random.default_rng(0)
-    picture = jnp.asarray(0.5 + rng.normal(0, 0.003, (1, 12, 16, 3)), jnp.float32)
+    image = jnp.asarray(0.5 + rng.normal(0, 0.003, (1, 12, 16, 3)), jnp.float32)
     depth = jnp.asarray(rng.uniform(1, 5, (1, 3, 4, 1)), jnp.float32)
     filters = DepthFilters(4)
-    found = filters.choose(0.0, picture, depth, jnp.ones_like(depth))
-    expected = joint_bilateral_upsample(depth, picture, scale=4, radius=1, sigma_space=0.6, sigma_colour=0.045)
+    found = filters.upsample(0.0, image, depth, jnp.ones_like(depth))
+    expected = joint_bilateral_upsample(depth, image, scale=4, radius=1, sigma_space=0.6, sigma_colour=0.045)
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
 def test_features_overrule_every_colour():
     features = no_features(4).at[..., 5].set(50.0).at[..., 9 + 4].set(50.0)  # the sample to the right; a pixel itself
     found = run(DepthFilters(4), features, 4)
-    _, depth, measured = inputs(4)
-    taken = np.asarray(measured[0, :, 1:, 0] > 0)
+    _, depth, valid = inputs(4)
+    taken = np.asarray(valid[0, :, 1:, 0] > 0)
     np.testing.assert_allclose(found[0, 3::4, 3:16:4, 0][taken], depth[0, :, 1:, 0][taken], rtol=1e-5)
-    assert found[0, 7, 11, 0] != pytest.approx(float(depth[0, 1, 3, 0]), abs=1e-3)  # a hole can not be chosen
+    assert found[0, 7, 11, 0] != pytest.approx(float(depth[0, 1, 3, 0]), abs=1e-3)  # a hole has no weight
 
 
-def test_sweeps_carry_depth_over_pixels_at_hand_and_not_over_the_border():
+def test_propagation_carries_depth_to_neighbours_and_not_over_the_border():
     features = no_features(4).at[..., 9 + 3].set(50.0)  # everything from the left, four times
     found = run(DepthFilters(4), features, 4)
     assert found.min() >= 1  # zeros beyond the border would lower it
@@ -84,18 +84,20 @@ def run_sum(graph, widths) -> jax.Array:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_sweeps_and_their_gradients_are_those_of_one_filtering_after_the_other(count: int):
+def test_propagation_and_its_gradients_are_those_of_sequential_filtering(count: int):
     rng = np.random.default_rng(0)
     y, values, cotangent = (jnp.asarray(rng.normal(size=(2, 5, 7, 1)), jnp.float32) for _ in range(3))
     spatial = jnp.asarray(rng.uniform(0, 0.3, (2, 5, 7, 1, 9)), jnp.float32)
-    known = jnp.asarray(rng.random((2, 5, 7, 1)) < 0.2, jnp.float32)
+    valid_mask = jnp.asarray(rng.random((2, 5, 7, 1)) < 0.2, jnp.float32)
 
     def one_by_one(y, spatial, values):
         for _ in range(count):
-            y = jnp.where(known > 0, values, dynamic_filter(y, spatial, None))
+            y = jnp.where(valid_mask > 0, values, dynamic_filter(y, spatial, None))
         return y
 
-    found, pull = jax.vjp(lambda y, spatial, values: sweep(count, y, spatial, known, values), y, spatial, values)
+    found, pull = jax.vjp(
+        lambda y, spatial, values: propagate(count, y, spatial, valid_mask, values), y, spatial, values
+    )
     expected, expected_pull = jax.vjp(one_by_one, y, spatial, values)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     for gradient, wanted in zip(pull(cotangent), expected_pull(cotangent), strict=True):
@@ -106,26 +108,30 @@ def test_sweeps_and_their_gradients_are_those_of_one_filtering_after_the_other(c
 def test_pixel_adaptive_filters_are_gaussians_of_the_difference_of_features():
     rng = np.random.default_rng(0)
     features = jnp.asarray(rng.normal(size=(1, 8, 12, KINDS["pixel_adaptive"].channels)), jnp.float32)
-    chosen, swept = (np.exp(np.asarray(logits)) for logits in KINDS["pixel_adaptive"].logits(features, 4))
+    upsampling, propagation = (np.exp(np.asarray(logits)) for logits in KINDS["pixel_adaptive"].logits(features, 4))
     first, second = np.split(np.asarray(features, np.float64)[0], 2, axis=-1)
     # Pixel (5, 6) is number 1·4 + 2 of block (1, 1); the sample to the upper right, tap 2, was taken at (2, 10).
-    np.testing.assert_allclose(chosen[0, 1, 1, 6, 2], np.exp(-0.5 * np.sum((first[5, 6] - first[2, 10]) ** 2)), 1e-4)
-    np.testing.assert_allclose(swept[0, 5, 6, 0, 3], np.exp(-0.5 * np.sum((second[5, 6] - second[5, 5]) ** 2)), 1e-4)
+    np.testing.assert_allclose(
+        upsampling[0, 1, 1, 6, 2], np.exp(-0.5 * np.sum((first[5, 6] - first[2, 10]) ** 2)), 1e-4
+    )
+    np.testing.assert_allclose(
+        propagation[0, 5, 6, 0, 3], np.exp(-0.5 * np.sum((second[5, 6] - second[5, 5]) ** 2)), 1e-4
+    )
 
 
 def test_half_precision_depth_is_filtered_in_float32_and_has_a_gradient():
-    picture, depth, measured = inputs(4)
+    image, depth, valid = inputs(4)
     filters, logits = DepthFilters(4), KINDS["generated"].logits(no_features(4), 4)
     half = depth.astype(jnp.bfloat16)
-    found = filters(logits, picture, half, measured)
+    found = filters(logits, image, half, valid)
     assert found.dtype == jnp.float32
-    np.testing.assert_array_equal(found, filters(logits, picture, half.astype(jnp.float32), measured))
-    gradient = jax.grad(lambda depth: filters(logits, picture, depth, measured).sum())(half)
+    np.testing.assert_array_equal(found, filters(logits, image, half.astype(jnp.float32), valid))
+    gradient = jax.grad(lambda depth: filters(logits, image, depth, valid).sum())(half)
     assert gradient.dtype == jnp.bfloat16
     assert float(gradient.astype(jnp.float32).sum()) == pytest.approx(found.size, rel=0.05)
 
 
-@pytest.mark.parametrize("sizes", [{"scale": 0}, {"scale": 4, "sweeps": 0}], ids=str)
+@pytest.mark.parametrize("sizes", [{"scale": 0}, {"scale": 4, "iterations": 0}], ids=str)
 def test_sizes_below_one_are_refused(sizes):
-    with pytest.raises(ValueError, match="`scale` and `sweeps` must be at least 1, got "):
+    with pytest.raises(ValueError, match="`scale` and `iterations` must be at least 1, got "):
         DepthFilters(**sizes)

@@ -25,7 +25,7 @@ PARAMETERS = {
 MEASURED = {"ddf_up_net": 283_715, "pac_net": 281_667}  # of `make depth`
 
 STEPS = {"channels": 4, "guidance_channels": 2, "kernel_size": 3}
-FILTERS = {"layout": "filters", "channels": 8, "blocks": 1, "sweeps": 2}
+FILTERS = {"layout": "filters", "channels": 8, "blocks": 1, "iterations": 2}
 TINY = {
     "ddf_up_net": {**STEPS, "squeeze_ratio": 1.0, "heads": 2},
     "pac_net": STEPS,
@@ -207,7 +207,7 @@ def test_what_does_not_fit_is_refused():
         get_config("ddf_up_net", layout="filter")
     with pytest.raises(ValueError, match="`kind` must be one of generated, pixel_adaptive, got 'fixed'"):
         get_config("pac_net", layout="filters", kind="fixed")
-    with pytest.raises(ValueError, match=r"`blocks` and `sweeps` must be at least 1, got \(8, 0, 4\)"):
+    with pytest.raises(ValueError, match=r"`blocks` and `iterations` must be at least 1, got \(8, 0, 4\)"):
         get_config("pac_net", layout="filters", channels=8, blocks=0)
     with pytest.raises(ValueError, match="'ddf_up_net' has no option 'base'"):
         get_config("ddf_up_net", layout="filters", base="bicubic")
@@ -217,7 +217,7 @@ def test_what_does_not_fit_is_refused():
         get_config("ddf_up_net", depth_layers=0)
     with pytest.raises(ValueError, match="`scale` and `in_channels` must be at least 1, got 0 and 3"):
         get_config("djf", scale=0)
-    with pytest.raises(ValueError, match=r"The picture must be \[B, H, W, 3\] .* got \(13, 18, 3\)"):
+    with pytest.raises(ValueError, match=r"`image` must be \[B, H, W, 3\] .* got \(13, 18, 3\)"):
         model(jnp.zeros((13, 18, 3)), jnp.zeros((4, 5, 1)))
     with pytest.raises(ValueError, match="has no option 'num_classes'"):
         create("djf", num_classes=10, rngs=nnx.Rngs(0))

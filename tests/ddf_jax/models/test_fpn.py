@@ -9,7 +9,7 @@ from flax import nnx
 from ddf_jax.layers import CARAFE, DDFUp, Nearest
 from ddf_jax.models import FPN, get_config
 from ddf_jax.models.resnet import FeatureInfo
-from ddf_jax.models.slots import layer
+from ddf_jax.models.slots import partial_layer
 from tests.ddf_jax.layers import formulas
 
 STAGES = FeatureInfo(3, 4), FeatureInfo(5, 8), FeatureInfo(2, 32)
@@ -42,7 +42,7 @@ def test_a_level_is_the_convolved_sum_of_all_above_at_odd_sizes():
 
 
 def test_every_parameter_gets_a_gradient_those_of_the_upsamplers_too():
-    carafe = layer(CARAFE, kernel_size=3, compressed_channels=2)
+    carafe = partial_layer(CARAFE, kernel_size=3, compressed_channels=2)
     fpn = formulas.drawn(lambda rngs: FPN(STAGES, channels=4, upsampler=carafe, rngs=rngs))
     features = [jnp.asarray(formulas.image(*shape), jnp.float32) for shape in SHAPES]
     gradients = nnx.jit(nnx.grad(lambda fpn: sum((level**2).sum() for level in fpn(features))))(fpn)
@@ -55,7 +55,7 @@ def test_a_resnet_gives_p2_to_p6_of_faster_r_cnn(size):
     def levels(image):
         backbone = get_config("resnet26", width=8, dtype=jnp.bfloat16).build(rngs=nnx.Rngs(0))
         backbone.eval()
-        fpn = FPN(backbone.feature_info, upsampler=layer(DDFUp), dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+        fpn = FPN(backbone.feature_info, upsampler=partial_layer(DDFUp), dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
         assert [info.stride for info in fpn.feature_info] == [4, 8, 16, 32, 64]
         return fpn(backbone.features(image))
 

@@ -1,4 +1,4 @@
-"""The port's networks by name, those of the JAX registry."""
+"""The port's networks by the names of the JAX registry."""
 
 # torch is an extra, and the types are checked without it too.
 # pyright: reportMissingImports=false
@@ -7,28 +7,32 @@ import fnmatch
 import functools
 from collections.abc import Callable, Sequence
 
+from ddf_jax.errors import UserError
 from ddf_jax.torch_port import resnet, variants
 from ddf_jax.torch_port.rednet import RedNet
 from ddf_jax.torch_port.resnet import ResNet
 
 
 def create(name: str, *, num_classes: int = 1000, **options) -> ResNet:
-    """The network of that name (`list_models()`), with freshly initialised parameters in float32.
+    """A network with randomly initialised parameters in float32.
 
-    Names are those of the JAX registry; `ddf_resnet50` is the official repository's `ddf_mul_resnet50`, the same module
-    as that repository's in names, parameters and values. `options` are those of `ResNet`, with `blocks` instead of the
-    name's own, `squeeze_ratio` for DDF and `group_channels` for RedNet.
+    `ddf_resnet50` is the official repository's `ddf_mul_resnet50` in names, parameters and values.
+
+    Args:
+        name: one of `list_models()`.
+        num_classes: outputs.
+        options: of `ResNet`; also `blocks`, `squeeze_ratio` for DDF and `group_channels` for RedNet.
 
     Raises:
-      ValueError: no network has that name.
+        UserError: no network has that name.
     """
     if name not in _MODELS:
-        raise ValueError(f"No port is named {name!r}; there are {', '.join(_MODELS)}.")
+        raise UserError(f"No port is named {name!r}; there are {', '.join(_MODELS)}.")
     return _MODELS[name](num_classes=num_classes, **options)
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """The names that `create` takes and the shell pattern matches."""
+    """The names of `create` that a shell-style pattern matches."""
     return fnmatch.filter(_MODELS, pattern)
 
 

@@ -1,0 +1,56 @@
+"""Small models: every registered classifier, narrow and short, with random parameters."""
+
+import fnmatch
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from ddf_jax.models import get_config, list_models
+from ddf_jax.models.resnet import ResNetConfig
+
+# Options with which every group and every squeezed layer of a narrow model has channels.
+NARROW = {
+    "ddf_[!s]*": {"squeeze_ratio": 1.0},  # of few squeezed channels a ReLU may leave none
+    "ddf_sigmoid*": {"squeeze_ratio": 1.0},
+    "binet*_dc_ca": {"squeeze_ratio": 1.0},
+    "rednet*": {"group_channels": 4},
+    "dcdc_*": {"group_channels": 4},
+    "binet*[0-9]": {"group_channels": 4, "static_groups": 4},
+    "resnext*": {"width": 16},
+    "res2net*": {"scale_width": 64},
+}
+
+
+def shallow(name: str, **options) -> ResNetConfig:
+    """The named model with its own slots, narrow and short: one block changes the shape twice, one not at all."""
+    for pattern, narrow in NARROW.items():
+        options = {**(narrow if fnmatch.fnmatch(name, pattern) else {}), **options}
+    return get_config(name, **{"num_classes": 5, "width": 8, "blocks": (1, 2), **options})
+
+
+# One name for each distinct small configuration: members of a family that differ in depth alone are equal when short.
+DISTINCT = list({shallow(name): name for name in reversed(list_models(target="label"))}.values())
+
+
+def abstract_model(config: Any) -> Any:
+    return nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0)))
+
+
+def drawn(config: Any) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
+    """Structure, parameters and the rest of a model whose parameters are random around the usual values.
+
+    An initial zero would hide a branch, and compiling the initialisers takes longer than the tests.
+    """
+    structure, parameters, rest = nnx.split(abstract_model(config), nnx.Param, ...)
+    rng = np.random.default_rng(0)
+    usual = {"mean": 0.0, "var": 1.0}
+
+    def draw(p):
+        return rng.normal(float(len(p.shape) == 1), 0.2, p.shape).astype(p.dtype)
+
+    def fill(path, value):
+        return jax.tree.map(lambda p: np.full(p.shape, usual[path[-1]], p.dtype), value)
+
+    return structure, jax.tree.map(draw, parameters), nnx.map_state(fill, rest)

@@ -1,0 +1,49 @@
+"""Configurations, models and recipes survive pickling and deep copies."""
+
+import copy
+import pickle
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from ddf_jax.models import get_config, list_models
+from ddf_jax.recipes import shipped_recipes
+from tests.ddf_jax.models.small import DISTINCT, abstract_model, drawn, shallow
+
+DEPTH = {
+    "ddf_up_net": {"channels": 5, "kernel_size": 1},
+    "pac_net": {"channels": 5, "kernel_size": 1},
+    "djf": {"widths": (2, 2, 1), "joint_widths": (2, 2)},
+}
+
+
+def copies(value: Any) -> list[Any]:
+    return [pickle.loads(pickle.dumps(value)), copy.deepcopy(value)]
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_a_configuration_equals_its_copies(name: str) -> None:
+    config = get_config(name)
+    assert all(copied == config for copied in copies(config))
+
+
+@pytest.mark.parametrize("name", [*DISTINCT, *DEPTH])
+def test_a_model_has_the_structure_and_the_values_of_its_copies(name: str) -> None:
+    config = get_config(name, **DEPTH[name]) if name in DEPTH else shallow(name)
+    for model in (abstract_model(config), nnx.merge(*drawn(config))):
+        structure, state = nnx.split(model)
+        for copied in copies(model):
+            copied_structure, copied_state = nnx.split(copied)
+            assert copied_structure == structure
+            assert jax.tree.structure(copied_state) == jax.tree.structure(state)
+            for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(copied_state), strict=True):
+                assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+                assert isinstance(ours, jax.ShapeDtypeStruct) or np.array_equal(ours, theirs)
+
+
+def test_a_recipe_equals_its_copies() -> None:
+    for recipe in shipped_recipes().values():
+        assert all(copied == recipe for copied in copies(recipe))
