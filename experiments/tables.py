@@ -13,7 +13,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ddf_jax.analysis.comparison import Cell, compare, count, summary
+from ddf_jax.analysis.comparison import Cell, compare, count, markdown
 from ddf_jax.analysis.published import PUBLISHED
 
 RESULTS = Path(__file__).parent / "results" / "tables"
@@ -49,13 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps([cell._asdict() for cell in cells], indent=2, ensure_ascii=False))
         return 0
     write(cells, chosen.folder)
-    print(summary(cells))
+    print(markdown(cells))
     return 0
 
 
 def write(cells: Sequence[Cell], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tables.md").write_text(f"# The papers' numbers and ours\n\n{summary(cells)}\n")
+    (folder / "tables.md").write_text(f"# The papers' numbers and ours\n\n{markdown(cells)}\n")
     with open(folder / "tables.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(Cell._fields)

@@ -53,7 +53,7 @@ def compare(tables: str = "*") -> Iterator[Cell]:
         yield from _upsamplers()
 
 
-def summary(cells: Sequence[Cell]) -> str:
+def markdown(cells: Sequence[Cell]) -> str:
     """The cells as Markdown tables, with the number of equal ones."""
     lines = []
     for table, rows in itertools.groupby(cells, lambda cell: cell.table):

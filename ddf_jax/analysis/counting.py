@@ -1,16 +1,16 @@
-"""Parameters and multiply-accumulates (MACs) of a model, read off the program that its evaluation traces to.
+"""Parameters and multiply-accumulates (MACs) of a model, counted in the jaxpr of its evaluation.
 
-No array is made and no list of layers is kept: whatever a model is built from, its program holds the convolutions and
-matrix products that run. Papers print one of two numbers:
+The count allocates no array and needs no list of layer types: the jaxpr of any model has its convolutions and matrix
+products. Papers print one of two numbers:
 
 **core**: convolutions, matrix products and dynamic filters. For each output value a K×K convolution costs K²·C/groups,
 a dynamic filter T.
 
-**mmcv**: what the flops counter of mmcv 1 prints, and so what papers built on it report: convolutions and matrix
-products with a learned operand; 1 for each value a bias is added to, 2 for each that is batch-normalised, 1 for each
-that a ReLU or a pooling layer takes in or that a resizing (`jax.image.resize`) gives. What is no layer class of torch
-costs nothing: dynamic filters, attention's products, convolutions with a generated kernel. (One detail differs: mmcv
-leaves out the bias of a fully connected layer, which is counted here.)
+**mmcv**: the number of mmcv 1's flops counter, used by papers built on it. It counts convolutions and matrix products
+with a learned operand, 1 for each output of a bias, 2 for each of a batch normalisation, 1 for each input of a ReLU or
+a pooling layer and for each output of a resizing (`jax.image.resize`). Operations without a layer class in torch cost
+nothing: dynamic filters, attention's products, convolutions with a generated kernel. (One detail differs: mmcv omits
+the bias of a fully connected layer, which is counted here.)
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from pallas_kernels import dynamic_filter_taps
 
 @dataclasses.dataclass(frozen=True)
 class Complexity:
-    """The size of a model: learned values, and multiply-accumulates for the inputs it was counted with."""
+    """The size of a model: parameters, and multiply-accumulates for the counted inputs."""
 
     params: int
     macs_core: int
@@ -44,14 +44,14 @@ class Complexity:
 
 
 def complexity(model: nnx.Module, *inputs: Any) -> Complexity:
-    """Counts `model(*inputs)` in evaluation mode, which the model is left in.
+    """Counts `model(*inputs)` in evaluation mode, and leaves the model in that mode.
 
     Args:
-        model: with arrays or, as `nnx.eval_shape` makes it, with their shapes.
-        inputs: shapes and dtypes (`jax.ShapeDtypeStruct`); a batch of one gives the numbers that papers print.
+        model: with arrays or, from `nnx.eval_shape`, with shapes.
+        *inputs: shapes and dtypes (`jax.ShapeDtypeStruct`); papers print the numbers of a batch of one.
 
     Raises:
-        NotImplementedError: there are MACs in a loop whose number of rounds is not known before it runs.
+        NotImplementedError: there are MACs in a loop with a dynamic number of iterations.
 
     >>> import jax.numpy as jnp
     >>> layer = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
@@ -76,13 +76,13 @@ class Macs(NamedTuple):
 
 
 class Origin(enum.Flag):
-    """What a value is computed from; constants from nothing."""
+    """The sources of a value; a constant has none."""
 
     NOTHING = 0
     PARAMETERS = enum.auto()
     STATISTICS = enum.auto()  # running ones, of batch normalisation
     INPUTS = enum.auto()
-    PRODUCT = enum.auto()  # and it is the very result of a convolution or matrix product, which a bias may join
+    PRODUCT = enum.auto()  # and the value is the direct result of a convolution or matrix product
 
 
 def _program(program: Jaxpr, origins: Sequence[Origin]) -> Macs:
@@ -103,7 +103,7 @@ def _program(program: Jaxpr, origins: Sequence[Origin]) -> Macs:
 
 def _equation(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
     if Origin.INPUTS not in _union(origins):
-        return _FREE  # happens once for a model, not for each image
+        return _FREE  # once for a model, not for each image
     name = equation.primitive.name
     if name in _COSTS:
         return _COSTS[name](equation, origins)
@@ -123,7 +123,7 @@ def _equation(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
 
 
 def _is_of(program: Jaxpr, function: Any) -> bool:
-    """Whether the program is traced from the file of a public function, whose own name a program does not keep."""
+    """Whether the program is traced from the file of a public function. (A jaxpr does not keep its name.)"""
     return program.debug_info.func_filename == function.__code__.co_filename
 
 
@@ -134,10 +134,9 @@ def _resizing(equation: JaxprEqn) -> Macs:
 def _convolution(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
     numbers = equation.params["dimension_numbers"]
     kernel = list(_shape(equation.invars[1]))
-    del kernel[numbers.rhs_spec[0]]  # the output channels; what is left is [K, K, C / groups] in some order
-    zeros = math.prod(
-        equation.params["lhs_dilation"]
-    )  # a transposed convolution's, between its inputs: all but 1 in so many
+    del kernel[numbers.rhs_spec[0]]  # the output channels; [K, K, C / groups] are left, in some order
+    # A transposed convolution has zeros between its inputs: one in `zeros` values is not 0.
+    zeros = math.prod(equation.params["lhs_dilation"])
     return _weighted(_size(equation.outvars[0]) * math.prod(kernel) // zeros, origins)
 
 
@@ -148,7 +147,7 @@ def _product(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
 
 
 def _weighted(macs: int, origins: Sequence[Origin]) -> Macs:
-    """With an operand computed from the inputs; the other is constant (in a resizing, say), learned or generated."""
+    """One operand is computed from the inputs; the other one is constant (as in a resizing), learned or generated."""
     if _NOTHING in origins:
         return _FREE
     generated = all(Origin.INPUTS in origin for origin in origins)
@@ -161,7 +160,7 @@ def _bias(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
 
 
 def _batch_norm(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
-    """However it is written, it multiplies or divides the data once by something of the running variance."""
+    """Every formulation multiplies or divides the data once by a function of the running variance."""
     of_model = [origin for origin in origins if Origin.INPUTS not in origin]
     return Macs(0, 2 * _size(equation.outvars[0]) if Origin.STATISTICS in _union(of_model) else 0)
 
@@ -178,7 +177,7 @@ def _pooling(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
 
 
 def _global_pooling(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
-    """A reduction of [B, H, W, C] over H and W. Others, over channels or a filter's taps, are no layer of torch."""
+    """A reduction of [B, H, W, C] over H and W. Reductions over channels or taps are no layer of torch."""
     del origins
     is_global = len(_shape(equation.invars[0])) == 4 and equation.params["axes"] == (1, 2)
     return Macs(0, _size(equation.invars[0]) if is_global else 0)

@@ -1,4 +1,4 @@
-"""Which tensor of the official (PyTorch) checkpoints is which of ours: the names and memory layouts of both, as data.
+"""Names and memory layouts of tensors in official (PyTorch) checkpoints and in ours, as rules.
 
 A rule is a pair of name templates and a layout. Official names are timm's for ResNets, SE, ECA, ResNeXts and Res2Nets,
 theFoxofSky/ddfnet's for DDF and DDF-Up, mmcv's for CARAFE and, without `backbone.` and `head.`, d-li14/involution's for
@@ -17,30 +17,30 @@ from ddf_jax.checkpoints.tensor_files import CheckpointError
 
 Naming = Literal["official", "own"]
 
-# torch counts the batches that a BatchNorm has seen, and uses the count only where momentum is None. No variable of
-# ours holds it: files carry it along, models drop it and are written with 0.
+# torch's BatchNorm counts batches and uses the count only where momentum is None. Our models have no such variable:
+# conversion of files keeps the count, models ignore it and are saved with 0.
 COUNTER = "num_batches_tracked"
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
-    """How a tensor is stored on either side. `channels` is C where the order depends on it (`Rule.squeeze`), else 0."""
+class TensorLayout:
+    """Conversions of a tensor's axes, called with the tensor and C (0 where `Rule.squeeze` is None)."""
 
-    to_own: Callable[[np.ndarray, int], np.ndarray] = lambda tensor, channels: tensor
-    to_official: Callable[[np.ndarray, int], np.ndarray] = lambda tensor, channels: tensor
+    to_own: Callable[[np.ndarray, int], np.ndarray] = lambda tensor, _: tensor
+    to_official: Callable[[np.ndarray, int], np.ndarray] = lambda tensor, _: tensor
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """Two templates for names and the layout of their tensor.
+    """Two name templates and the layout of their tensor.
 
-    Fields in braces stand for numbers; `{stage}` counts from 1 officially and from 0 in ours.
-    `squeeze` names the 1×1 convolution, on either side, whose inputs are the C channels that the layout is about.
+    Fields in braces are numbers; `{stage}` counts from 1 in official names and from 0 in ours. `squeeze` has the
+    official name and ours of the 1×1 convolution with C input channels, where the layout depends on C.
     """
 
     official: str
     own: str
-    layout: Layout = Layout()
+    layout: TensorLayout = TensorLayout()
     squeeze: tuple[str, str] | None = None
 
     def name(self, naming: Naming) -> str:
@@ -66,18 +66,22 @@ def _taps_last(tensor: np.ndarray, channels: int) -> np.ndarray:
     return tensor.reshape(*tensor.shape[:-1], -1, channels).swapaxes(-1, -2).reshape(tensor.shape)
 
 
-SAME = Layout()
+SAME = TensorLayout()
 # [O, I, K, K] and [K, K, I, O]; a 1×1 convolution is a matrix [I, O] in ours.
-CONV = Layout(_conv_to_own, _conv_to_official)
-CONV1D = Layout(lambda weight, channels: weight.transpose(2, 1, 0), lambda kernel, channels: kernel.transpose(2, 1, 0))
-LINEAR = Layout(lambda weight, channels: weight.T, lambda kernel, channels: kernel.T)
-# The channel branch makes C·T values officially and T·C in ours.
-TAPS_WEIGHT = Layout(
+CONV = TensorLayout(_conv_to_own, _conv_to_official)
+CONV1D = TensorLayout(
+    lambda weight, channels: weight.transpose(2, 1, 0), lambda kernel, channels: kernel.transpose(2, 1, 0)
+)
+LINEAR = TensorLayout(lambda weight, _: weight.T, lambda kernel, _: kernel.T)
+# The channel branch generates C·T values in official checkpoints and T·C in ours.
+TAPS_WEIGHT = TensorLayout(
     lambda weight, channels: _taps_first(_conv_to_own(weight, 0), channels),
     lambda kernel, channels: _conv_to_official(_taps_last(kernel, channels), 0),
 )
-TAPS_BIAS = Layout(_taps_first, _taps_last)
-TAPS_SCALE = Layout(lambda std, channels: std.reshape(channels, -1).T, lambda scale, channels: scale.T.reshape(-1))
+TAPS_BIAS = TensorLayout(_taps_first, _taps_last)
+TAPS_SCALE = TensorLayout(
+    lambda std, channels: std.reshape(channels, -1).T, lambda scale, channels: scale.T.reshape(-1)
+)
 
 _NORM = (
     ("weight", "scale"),
@@ -88,7 +92,7 @@ _NORM = (
 )
 
 
-def _norm(official: str, own: str, layout: Layout = SAME, squeeze: tuple[str, str] | None = None) -> list[Rule]:
+def _norm(official: str, own: str, layout: TensorLayout = SAME, squeeze: tuple[str, str] | None = None) -> list[Rule]:
     rules = [Rule(f"{official}.{theirs}", f"{own}.{ours}", layout, squeeze) for theirs, ours in _NORM[:-1]]
     return [*rules, Rule(f"{official}.{COUNTER}", f"{own}.{COUNTER}")]
 
@@ -115,7 +119,7 @@ def _channel_branch(official: str, own: str) -> list[Rule]:
 
 
 def _ddf_batch_norm(official: str, own: str) -> list[Rule]:
-    """The ablation's batch normalisation where filter normalisation stood. No official names exist."""
+    """The ablation's batch normalisation in place of filter normalisation. No official names exist."""
     squeeze = (f"{official}.channel_branch.1.weight", f"{own}.channel_branch.squeeze.kernel")
     return [
         *_norm(f"{official}.spatial_branch.1", f"{own}.spatial_branch.norm.norm"),
@@ -169,7 +173,7 @@ RULES: tuple[Rule, ...] = (
     *_ddf(f"{_OFFICIAL_BLOCK}.conv{{n}}.ddf", f"{_OWN_BLOCK}.conv{{n}}.spatial"),
     *_norm(f"{_OFFICIAL_BLOCK}.conv{{n}}.bn", f"{_OWN_BLOCK}.conv{{n}}.norm"),
     Rule(f"{_OFFICIAL_BLOCK}.conv{{n}}.pointwise.weight", f"{_OWN_BLOCK}.conv{{n}}.pointwise.kernel", CONV),
-    # Upsamplers alone, as their packages have them: DDF-Up's S² branches, CARAFE.
+    # Upsamplers alone, with the names of their packages: DDF-Up's S² branches, CARAFE.
     *_conv("spatial_branch.{n}.{m}", "spatial_branch.{n}.convs.{m}"),
     *_channel_branch("channel_branch.{n}", "channel_branch.{n}"),
     *_conv("channel_compressor", "channel_compressor"),
@@ -178,14 +182,14 @@ RULES: tuple[Rule, ...] = (
 
 
 def naming_of(names: Iterable[str]) -> Naming:
-    """The naming that more of the names belong to."""
+    """The naming that matches more of the names."""
     names = list(names)
     official, own = (sum(bool(_matches(name, naming)) for name in names) for naming in ("official", "own"))
     return "own" if own > official else "official"
 
 
 def unknown_names(names: Iterable[str], naming: Naming) -> list[str]:
-    """Those of the names that no rule knows."""
+    """The names that no rule matches."""
     return [name for name in names if not _matches(name, naming)]
 
 
@@ -196,7 +200,7 @@ def translate_name(name: str, source: Naming) -> str:
 
 
 def translate(tensors: Mapping[str, np.ndarray], source: Naming) -> dict[str, np.ndarray]:
-    """All tensors under the names and in the layouts of the other naming.
+    """The tensors in the names and layouts of the other naming.
 
     Raises:
         CheckpointError: names that no rule knows (all of them listed), or a tensor that does not have a rule's axes.
@@ -241,7 +245,7 @@ def _match(name: str, naming: Naming) -> tuple[Rule, dict[str, int]]:
 
 @functools.lru_cache(maxsize=4096)
 def _matches(name: str, naming: Naming) -> list[tuple[Rule, dict[str, int]]]:
-    """The rules that the name matches with the fields' numbers, stages counted from 0."""
+    """The matching rules with the numbers of the fields; stages count from 0."""
     found = []
     for rule, pattern in zip(RULES, _patterns(naming), strict=True):
         if match := pattern.fullmatch(name):
@@ -254,7 +258,7 @@ def _matches(name: str, naming: Naming) -> list[tuple[Rule, dict[str, int]]]:
 
 @functools.cache
 def _patterns(naming: Naming) -> list[re.Pattern[str]]:
-    # Numbers without leading zeros, so that a name and its fields determine each other.
+    # Numbers have no leading zeros, so a name and its fields determine each other.
     return [
         re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>0|[1-9][0-9]*)", re.escape(rule.name(naming)))) for rule in RULES
     ]

@@ -1,4 +1,4 @@
-"""Checkpoint files to dictionaries of arrays and back; the only place that knows about file formats."""
+"""Checkpoint files to dictionaries of arrays and back; the only file that depends on file formats."""
 
 import argparse
 import contextlib
@@ -29,9 +29,9 @@ class CheckpointError(UserError):
 def read_tensors(path: str | os.PathLike[str], *, ema: bool = False) -> dict[str, np.ndarray]:
     """The named arrays of a `.safetensors` or PyTorch (`.pth`, `.pt`, `.bin`, `.pth.tar`) file.
 
-    Training checkpoints are unwrapped: `state_dict` or `model` (with `ema`, the averaged weights instead) and prefixes
-    such as `module.` that every name has. PyTorch files need torch and are read with `weights_only=True`: a file that
-    would run code is refused.
+    Training checkpoints are unwrapped: entries such as `state_dict` or `model` (with `ema`, the averaged weights
+    instead), and prefixes such as `module.` that all names share. PyTorch files need torch and are read with
+    `weights_only=True`: a file that contains code is refused.
 
     Raises:
         CheckpointError: no such file, another format, truncated, code inside, or not one array per name.
@@ -61,7 +61,7 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray
 
 
 def unwrap(content: object, path: Path, *, ema: bool = False) -> dict[str, np.ndarray]:
-    """The one flat dictionary of arrays inside `content`, without the wrappers that training scripts add."""
+    """The flat dictionary of arrays inside `content`, without the wrappers of training scripts."""
     keys = _AVERAGED if ema else (*_PLAIN, *_AVERAGED)
     wrapper = content if isinstance(content, Mapping) else {}
     wrapped = [wrapper[key] for key in keys if isinstance(wrapper.get(key), Mapping)]
@@ -71,7 +71,7 @@ def unwrap(content: object, path: Path, *, ema: bool = False) -> dict[str, np.nd
         raise CheckpointError(f"{path} holds no averaged weights (none of {', '.join(_AVERAGED)}).")
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"{path} must hold named arrays, got {type(content).__name__} of none.")
-    # torch.optim.swa_utils.AveragedModel counts its updates beside the weights.
+    # torch.optim.swa_utils.AveragedModel stores a count of its updates with the weights.
     tensors = {str(name): value for name, value in content.items() if name != "n_averaged"}
     strange = {name: type(value).__name__ for name, value in tensors.items() if not isinstance(value, np.ndarray)}
     if strange:
@@ -90,12 +90,12 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 def _read_torch(path: Path) -> object:
     torch = _torch(path)
-    # timm's training checkpoints hold the command line's options; the class holds values and runs nothing.
+    # timm's training checkpoints hold the command line's options in this class, which runs no code.
     with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises whatever the unpickler or the zip reader met
+        except Exception as error:  # of the unpickler, the zip reader or torch
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(
                 f"{path} is not a whole PyTorch file of weights alone (had it code inside, none was run): {reason}"
@@ -104,13 +104,13 @@ def _read_torch(path: Path) -> object:
 
 
 def _from_torch(torch, content: Any) -> object:
-    """Arrays for tensors, at any depth of dictionaries; the rest as it is."""
+    """`content` with arrays in place of tensors, at any depth of dictionaries."""
     if isinstance(content, Mapping):
         return {key: _from_torch(torch, value) for key, value in content.items()}
     if not isinstance(content, torch.Tensor):
         return content
     tensor = content.detach().contiguous()
-    if tensor.dtype == torch.bfloat16:  # which numpy alone does not know
+    if tensor.dtype == torch.bfloat16:  # NumPy has no bfloat16 of its own
         return tensor.view(torch.int16).numpy().view(jnp.bfloat16)
     return tensor.numpy()
 
@@ -139,7 +139,7 @@ def _check_suffix(path: Path) -> None:
 
 @contextlib.contextmanager
 def _whole_or_nothing(path: Path) -> Iterator[BinaryIO]:
-    """A file beside `path` to write to, which takes its place when all went well."""
+    """A temporary file that replaces `path` if no error occurred."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(part, "wb") as file:

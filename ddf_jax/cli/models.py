@@ -44,12 +44,12 @@ class Models:
         return Result(rows, "\n".join([header, *map(_text, rows)]))
 
     def _tables(self) -> Result:
-        from ddf_jax.analysis.comparison import NAMES, compare, summary
+        from ddf_jax.analysis.comparison import NAMES, compare, markdown
 
         cells = list(compare(self.pattern))
         if not cells:
             raise ValueError(f"No table's name matches {self.pattern!r}. There are: {', '.join(NAMES)}.")
-        return Result([cell._asdict() for cell in cells], summary(cells))
+        return Result([cell._asdict() for cell in cells], markdown(cells))
 
 
 def _row(name: str) -> dict[str, Any]:

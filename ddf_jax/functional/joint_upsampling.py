@@ -1,6 +1,6 @@
-"""Upsampling of depth without learning: bicubic, joint bilateral and by a guided filter; and what fills holes.
+"""Classical upsampling of depth: bicubic, joint bilateral, guided filter; and the filling of holes.
 
-Depth of lower resolution is `low` [B, h, w, 1], 0 in holes. Its pixel (i, j) was taken from pixel
+Low-resolution depth is `low` [B, h, w, 1], 0 in holes. Its pixel (i, j) is sampled at pixel
 (S·i + S // 2, S·j + S // 2) of the full resolution [B, H, W, 1], where h = ⌈H/S⌉ and w = ⌈W/S⌉. Everything is computed
 in float32.
 """
@@ -17,10 +17,10 @@ from pallas_kernels import dynamic_upsample
 
 
 def fill_holes(depth: Array) -> Array:
-    """Depth [B, H, W, 1] with something near in the place of each 0; all 0 if nothing was measured.
+    """Depth [B, H, W, 1] with each 0 replaced by nearby depth; all 0 if there is none.
 
-    A hole gets the average of its block of 2×2 pixels, or, where that is a hole too, of the 2×2 blocks of those, and so
-    on. Blocks start at the corner, so that something may lie nearer in the next one.
+    A hole gets the average of its block of 2×2 pixels or, where that is a hole too, of the 2×2 blocks of those, and so
+    on. Blocks start at the corner, so a nearer value may lie in the next block.
 
     >>> fill_holes(jnp.array([[0.0, 2.0, 4.0]])[None, ..., None]).ravel()
     Array([2., 2., 4.], dtype=float32)
@@ -30,9 +30,9 @@ def fill_holes(depth: Array) -> Array:
 
 
 def bicubic_upsample(low: Array, *, height: int, width: int, scale: int) -> Array:
-    """Cubic interpolation (Keys, a = -1/2) with every sample in its place, to [B, H, W, 1]; the border is repeated."""
+    """Cubic interpolation (Keys, a = -1/2) through every sample: to [B, H, W, 1]; the border is repeated."""
     filled = fill_holes(low)
-    border = 2  # so that past the last sample a cubic meets its like, not a kernel cut off
+    border = 2  # the support of the cubic kernel, which would otherwise be truncated past the last sample
     padded = _pad_edges(filled, (border, border), (border, border))
     shape = (low.shape[0], height, width, 1)
     # Sample i lies at S·i + S // 2 + 1/2, and `scale_and_translate` puts it at S·(i + 1/2) + shift.
@@ -43,15 +43,18 @@ def bicubic_upsample(low: Array, *, height: int, width: int, scale: int) -> Arra
 def joint_bilateral_upsample(
     low: Array, image: Array, *, scale: int, radius: int = 2, sigma_space: float = 0.5, sigma_colour: float = 0.045
 ) -> Array:
-    r"""Averages samples by how near they are and how alike their colours: to [B, H, W, 1].
+    r"""Average of samples weighted by distance and difference of colour: to [B, H, W, 1].
 
     .. math:: y_p = \frac{1}{Z_p} \sum_{q} x_q \;
         e^{-\lVert p - q \rVert^2 / (2 S^2 \sigma_s^2)} \; e^{-\lVert I_p - I_q \rVert^2 / (2 \sigma_c^2)}
 
-    over the measured samples of a window of 2·radius + 1.
+    over the valid samples of a window of 2·radius + 1.
 
     Args:
+        low: [B, h, w, 1], 0 in holes.
         image: [B, H, W, C], the guidance I.
+        scale: S.
+        radius: of the window, in pixels of `low`.
         sigma_space: σ_s, in pixels of `low`.
         sigma_colour: σ_c, in units of the image.
 
@@ -65,27 +68,29 @@ def joint_bilateral_upsample(
     return dynamic_upsample(fill_holes(low), weights[:, :, :, :, None], None, scale=scale)[:, :height, :width]
 
 
-def window_weights(logits: Array, measured: Array) -> Array:
-    """Softmax over the measured samples of each window: logits [B, h, w, S², K²] to weights of that shape.
+def window_weights(logits: Array, valid: Array) -> Array:
+    """Softmax over the valid samples of each window: logits [B, h, w, S², K²] to weights of that shape.
 
-    Those that were not `measured` [B, h, w, 1] weigh 0, unless none in reach was: then what fills holes counts. Those
-    beyond the border always weigh 0.
+    Samples that are not `valid` [B, h, w, 1] have weight 0. In a window without a valid sample, the filled holes have
+    weights. Samples outside the image always have weight 0.
     """
     size = math.isqrt(logits.shape[-1])
     border = ((0, 0), (size // 2, size // 2), (size // 2, size // 2), (0, 0))
-    seen, inside = (
-        jnp.concatenate(list(_windows(jnp.pad(there, border), size)), -1)[:, :, :, None]
-        for there in (measured > 0, jnp.ones(measured.shape, jnp.bool))
+    in_window, inside = (
+        jnp.concatenate(list(_windows(jnp.pad(mask, border), size)), -1)[:, :, :, None]
+        for mask in (valid > 0, jnp.ones(valid.shape, jnp.bool))
     )
-    counts = jnp.where(seen.any(-1, keepdims=True), seen, inside)
-    return jax.nn.softmax(jnp.where(counts, logits.astype(jnp.float32), -jnp.inf), axis=-1)
+    valid_mask = jnp.where(in_window.any(-1, keepdims=True), in_window, inside)
+    return jax.nn.softmax(jnp.where(valid_mask, logits.astype(jnp.float32), -jnp.inf), axis=-1)
 
 
 def colour_distances(image: Array, *, scale: int, radius: int) -> Array:
-    """How unlike each pixel's colour is to those where samples were taken: ‖I_p - I_q‖², [B, h, w, S², K²].
+    """Squared difference of each pixel's colour and the colours at the samples: ‖I_p - I_q‖², [B, h, w, S², K²].
 
     Args:
-        image: [B, S·h, S·w, C]; of a window's K² = (2·radius + 1)² samples, those beyond the border repeat the last.
+        image: [B, S·h, S·w, C].
+        scale: S.
+        radius: of the window of K² = (2·radius + 1)² samples; those outside the image repeat the last one inside.
     """
     fine = blocks(image.astype(jnp.float32), scale)  # [B, h, w, S², C]
     samples = fine[:, :, :, (scale // 2) * (scale + 1)]
@@ -94,7 +99,7 @@ def colour_distances(image: Array, *, scale: int, radius: int) -> Array:
 
 
 def place_distances(*, scale: int, radius: int) -> Array:
-    """How far each of a block's pixels is from where samples were taken, squared, in low pixels: [1, 1, 1, S², K²]."""
+    """Squared distance of each pixel of a block to the samples, in pixels of `low`: [1, 1, 1, S², K²]."""
     place, window = (np.arange(scale) - scale // 2) / scale, np.arange(-radius, radius + 1)
     squares = (window - place[:, None]) ** 2
     both = squares[:, None, :, None] + squares[None, :, None, :]
@@ -107,10 +112,13 @@ def guided_upsample(low: Array, image: Array, *, scale: int, radius: int = 4, ep
     .. math:: y_p = \bar a_p^\top I_p + \bar b_p, \qquad a = (\Sigma + \epsilon E)^{-1} \operatorname{cov}(I, x), \quad
         b = \bar x - a^\top \bar I
 
-    with means over windows of 2·radius + 1, cut off at the border.
+    with means over windows of 2·radius + 1, truncated at the border.
 
     Args:
+        low: [B, h, w, 1], 0 in holes.
         image: [B, H, W, C], the guidance I.
+        scale: S.
+        radius: of the windows, in pixels of the image.
         epsilon: ε, in squared units of the image.
 
     Reference: He et al., "Guided Image Filtering", TPAMI 2013.
@@ -128,12 +136,12 @@ def guided_upsample(low: Array, image: Array, *, scale: int, radius: int = 4, ep
 
 
 def pad_to(x: Array, height: int, width: int) -> Array:
-    """[B, H, W, C] to [B, height, width, C], its last row and column repeated."""
+    """[B, H, W, C] to [B, height, width, C] with the last row and column repeated."""
     return _pad_edges(x, (0, height - x.shape[1]), (0, width - x.shape[2]))
 
 
 def _pad_edges(x: Array, rows: tuple[int, int], columns: tuple[int, int]) -> Array:
-    """Repeats the outermost rows and columns. Unlike `jnp.pad` it slices no batch, which may be split over devices."""
+    """Repeats the outermost rows and columns. Unlike `jnp.pad` it never slices the batch axis, which may be sharded."""
     for axis, (before, after) in ((1, rows), (2, columns)):
         first, last = lax.slice_in_dim(x, 0, 1, axis=axis), lax.slice_in_dim(x, -1, None, axis=axis)
         x = jnp.concatenate([first] * before + [x] + [last] * after, axis)
@@ -161,7 +169,7 @@ def _windows(padded: Array, size: int) -> Iterator[Array]:
 
 
 def neighbours(x: Array) -> list[Array]:
-    """The eight around each pixel of [B, H, W, C], row by row; the border is repeated."""
+    """The eight neighbours of each pixel of [B, H, W, C], row by row; the border is repeated."""
     windows = list(_windows(_pad_edges(x, (1, 1), (1, 1)), 3))
     return windows[:4] + windows[5:]
 
@@ -169,7 +177,7 @@ def neighbours(x: Array) -> list[Array]:
 def blocks(x: Array, scale: int) -> Array:
     """[B, S·h, S·w, C] to [B, h, w, S², C]: the pixels of each block, row by row."""
     batch, height, width, channels = x.shape
-    # One axis at a time: where the batch is split over an Explicit mesh, JAX splits no two at once.
+    # One axis at a time: JAX cannot split two at once where the batch is sharded over an Explicit mesh.
     x = x.reshape(batch, height // scale, scale, width, channels)
     x = x.reshape(batch, height // scale, scale, width // scale, scale, channels).swapaxes(2, 3)
     return x.reshape(batch, height // scale, width // scale, scale**2, channels)
@@ -182,7 +190,7 @@ def space_to_depth(x: Array, scale: int) -> Array:
 
 
 def depth_to_space(x: Array, scale: int) -> Array:
-    """What `space_to_depth` came from: [B, h, w, S²·C] to [B, S·h, S·w, C]."""
+    """The inverse of `space_to_depth`: [B, h, w, S²·C] to [B, S·h, S·w, C]."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height, width, scale, scale, channels // scale**2).swapaxes(2, 3)
     x = x.reshape(batch, scale * height, width, scale, channels // scale**2)
@@ -190,7 +198,7 @@ def depth_to_space(x: Array, scale: int) -> Array:
 
 
 def _window_mean(x: Array, radius: int) -> Array:
-    """Means over windows cut off at the border: sums along columns, then rows, divided by a count known beforehand."""
+    """Means over windows truncated at the border: sums along columns, then rows, divided by a static count."""
     for axis in (1, 2):
         window = tuple(2 * radius + 1 if other == axis else 1 for other in range(4))
         x = jax.lax.reduce_window(x, 0.0, jax.lax.add, window, (1, 1, 1, 1), "SAME")

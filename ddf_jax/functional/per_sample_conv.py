@@ -1,4 +1,4 @@
-"""Convolutions with a kernel of its own for each sample of the batch."""
+"""Convolution with one kernel for each sample of the batch."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -7,13 +7,13 @@ from ddf_jax.errors import UserError
 
 
 def per_sample_conv(x: Array, kernels: Array, *, stride: int = 1) -> Array:
-    r"""Convolves every sample with its own kernel, all in one batched contraction.
+    r"""Convolves each sample with its own kernel, in one batched contraction.
 
     .. math:: y_{b,p,d} = \sum_{t,c} k_{b,t,c,d} \; x_{b,\,stride \cdot p + t,\,c}
 
-    The T shifted, zero-padded views of x are put side by side and contracted with the kernels over T·C. The batch stays
-    a batch dimension, so inputs sharded over it need no collective, forward and backward. (A convolution grouped by
-    samples does: it moves the batch into the channels. On a CPU it is also several times slower.)
+    The T shifted, zero-padded views of x are concatenated and contracted with the kernels over T·C. The batch stays a
+    batch dimension, so inputs sharded over it need no collective, forward and backward. (A convolution grouped by
+    samples moves the batch into the channels and does. On a CPU it is also several times slower.)
 
     Args:
         x: [B, H, W, C].

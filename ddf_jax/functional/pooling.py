@@ -1,4 +1,4 @@
-"""Averages with wide sums, in the dtype of what is averaged, and maxima."""
+"""Averages, with sums in float32 (float64 for float64), and maxima."""
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,8 @@ def global_average(x: Array) -> Array:
 def maximum(x: Array, *axes: int) -> Array:
     """`x.max(axes)` as one pooling window.
 
-    The gradient of `jnp.max` compares x with its maximum. A compiler that computes x twice, rounded differently, finds
-    the maximum nowhere and divides by a count of 0. The gradient of pooling looks for the place of the maximum instead.
+    The gradient of `jnp.max` compares x with its maximum. If XLA computes x twice with different rounding, no element
+    equals the maximum and the gradient divides by a count of 0. The gradient of pooling selects a position instead.
     """
     window = tuple(length if axis in axes else 1 for axis, length in enumerate(x.shape))
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID").squeeze(axes)
@@ -25,7 +25,7 @@ def maximum(x: Array, *axes: int) -> Array:
 def average_pool(x: Array, size: int) -> Array:
     """The mean of each size×size window: [B, H, W, C] to [B, ceil(H/size), ceil(W/size), C].
 
-    Where the size does not divide H or W, the last means run over the pixels that are there.
+    Where the size does not divide H or W, the last windows have fewer pixels.
     """
     if size == 1:
         return x
@@ -37,6 +37,6 @@ def average_pool(x: Array, size: int) -> Array:
 
 
 def _pixels(height: int, width: int, size: int) -> Array:
-    """How many pixels each window has: [1, ceil(H/size), ceil(W/size), 1]."""
+    """The number of pixels of each window: [1, ceil(H/size), ceil(W/size), 1]."""
     rows, columns = (jnp.minimum(size, length - jnp.arange(0, length, size)) for length in (height, width))
     return jnp.outer(rows, columns)[None, :, :, None]

@@ -3,7 +3,7 @@
 import pytest
 from flax import nnx
 
-from ddf_jax.analysis.comparison import NAMES, Cell, compare, count, has_digits, summary
+from ddf_jax.analysis.comparison import NAMES, Cell, compare, count, has_digits, markdown
 from ddf_jax.analysis.counting import complexity
 from ddf_jax.analysis.published import PUBLISHED, TABLES
 from ddf_jax.models import get_config, list_models
@@ -89,11 +89,11 @@ def test_published_rows_are_of_registered_models():
 def test_numbers_that_nothing_computes_are_shown_without_a_verdict():
     [cell] = [cell for cell in compare("DCDC, Table II") if cell.row == "DyNet-50"]
     assert cell == Cell("DCDC, Table II", "DyNet-50", "FLOPs (G)", 1.1, None, None, "not built here")
-    assert summary([cell]).endswith("0 of 0 numbers are equal.")
+    assert markdown([cell]).endswith("0 of 0 numbers are equal.")
 
 
 def test_the_summary_marks_each_number():
-    text = summary(list(compare("DDF, Table 1")))
+    text = markdown(list(compare("DDF, Table 1")))
     assert "| Conv | parameters | 589,824 | 589,824 | ✓ |  |" in text
     assert "| DDF | parameters | 133,376 | 137,532 | ✗ |" in text
     assert text.endswith("2 of 3 numbers are equal.")
