@@ -101,12 +101,12 @@ class Averaged(nnx.Module):
 
 def test_captured_kernels_are_those_of_the_convolution():
     layer = DCDC(8, lsa=False, shared_kernel_size=3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
-    names = ["layer.shared.squeeze", "layer.shared.inner", "layer.shared.inner.predict"]
+    names = ["layer.shared.norm", "layer.shared.inner", "layer.shared.inner.predict"]
     x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 5, 7, 8)), jnp.bfloat16)
     activations = compute_activations(Averaged(layer), x, names)
-    squeezed, convolved, kernels = (activations.outputs[name] for name in names)
+    normalized, convolved, kernels = (activations.outputs[name] for name in names)
     assert kernels.shape == (2, 3, 3, 2, 2)
-    expected = per_sample_conv(squeezed, kernels).astype(jnp.float32)
+    expected = per_sample_conv(jax.nn.relu(normalized), kernels).astype(jnp.float32)
     np.testing.assert_allclose(convolved.astype(jnp.float32), expected, rtol=0.02, atol=0.02)
 
 
