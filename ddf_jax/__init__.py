@@ -1,0 +1,58 @@
+"""Content-adaptive convolution for JAX: operators, layers, models, training.
+
+Every name here is imported when it is first used, so that `import ddf_jax` costs nothing.
+"""
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ddf_jax.models import create, list_models
+    from ddf_jax.training.evaluate import evaluate
+    from ddf_jax.training.recipe import Recipe
+    from ddf_jax.training.run import load_run, predict
+    from ddf_jax.training.train import train
+    from pallas_kernels import dynamic_filter, dynamic_upsample
+
+__all__ = [
+    "Recipe",
+    "__version__",
+    "create",
+    "dynamic_filter",
+    "dynamic_upsample",
+    "evaluate",
+    "list_models",
+    "load_run",
+    "predict",
+    "train",
+]
+
+_MODULES = {
+    "Recipe": "ddf_jax.training.recipe",
+    "create": "ddf_jax.models",
+    "dynamic_filter": "pallas_kernels",
+    "dynamic_upsample": "pallas_kernels",
+    "evaluate": "ddf_jax.training.evaluate",
+    "list_models": "ddf_jax.models",
+    "load_run": "ddf_jax.training.run",
+    "predict": "ddf_jax.training.run",
+    "train": "ddf_jax.training.train",
+}
+
+try:
+    __version__ = importlib.metadata.version("ddf-jax")
+except importlib.metadata.PackageNotFoundError:
+    __version__ = "0+checkout"  # a checkout that is not installed
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

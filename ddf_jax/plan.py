@@ -1,46 +1,48 @@
-"""What a training step will need, found by compiling it whole for GPUs that are not there."""
+"""What one compiled training step needs: collectives, memory and kernels, for GPUs that need not be there."""
 
 from typing import Any
 
 import jax
 
-from ddf_jax.data.sources import DataInfo, describe
-from ddf_jax.training.mesh import check_batch_size, data_mesh, replicated
-from ddf_jax.training.programs import compile_train_step
+from ddf_jax.data.info import DataInfo
+from ddf_jax.errors import UserError
+from ddf_jax.training.devices import check_batch_size, data_mesh, replicated
 from ddf_jax.training.recipe import Recipe
-from ddf_jax.training.schedules import learning_rate_schedule, make_optimizer, make_plan
-from ddf_jax.training.state import abstract_state
+from ddf_jax.training.schedules import learning_rate_schedule, make_optimizer, make_step_plan
+from ddf_jax.training.step import abstract_state, compile_train_step
 from pallas_kernels import aot
 
 IMAGENET = "imagenet2012"
 
 
 def plan(recipe: Recipe, *, device: str = "h200", devices: int = 8) -> dict[str, Any]:
-    """Collectives by kind, bytes per device and kernels by kind of one training step, beside what was asked.
+    """Collectives by kind, bytes per device and kernels by kind of one training step, and the arguments of the call.
 
     To be called before anything else in the process uses JAX.
 
     Args:
-      device: a name from `pallas_kernels.aot.DEVICES`.
-      devices: how many of them share the batch.
+        recipe: the run.
+        device: a name from `pallas_kernels.aot.DEVICES`.
+        devices: how many of them share the batch.
 
     Raises:
-      ValueError: there is no such device, the devices cannot share the batch, or the recipe's data are not at hand
-        (ImageNet's need not be).
-      NotImplementedError: JAX's CUDA plugin is not installed; the message says how to install it.
+        UserError: there is no such device, the devices cannot share the batch, or the recipe's data are not at hand
+            (ImageNet's need not be).
+        NotImplementedError: JAX's CUDA plugin is not installed; the message states how to install it.
     """
     if device not in aot.DEVICES:
-        raise ValueError(f"`device` must be one of {sorted(aot.DEVICES)}, got {device!r}.")
+        raise UserError(f"`device` must be one of {sorted(aot.DEVICES)}, got {device!r}.")
     if devices < 1:
-        raise ValueError(f"`devices` must be at least 1, got {devices}.")
+        raise UserError(f"`devices` must be at least 1, got {devices}.")
     mesh = data_mesh(aot.compile_only_devices(aot.DEVICES[device], devices))
     check_batch_size(recipe.batch_size, mesh)
     info = _data_info(recipe)
-    learning_rate = learning_rate_schedule(recipe.optimizer, make_plan(recipe, info), recipe.batch_size)
+    steps = make_step_plan(recipe, info)
+    learning_rate = learning_rate_schedule(recipe.optimizer, steps, recipe.batch_size)
     abstract = abstract_state(recipe, info, make_optimizer(recipe.optimizer, learning_rate), replicated(mesh))
     with jax.set_mesh(mesh):
-        step: Any = compile_train_step(recipe, info, mesh, abstract, learning_rate)
-    asked = {
+        step: Any = compile_train_step(recipe, info, steps, mesh, abstract, learning_rate)
+    arguments = {
         "recipe": recipe.name,
         "device": device,
         "devices": devices,
@@ -48,7 +50,7 @@ def plan(recipe: Recipe, *, device: str = "h200", devices: int = 8) -> dict[str,
         "dtype": recipe.dtype,
         "jax": jax.__version__,
     }
-    return asked | aot.program_summary(step)
+    return arguments | aot.program_summary(step)
 
 
 def _data_info(recipe: Recipe) -> DataInfo:
@@ -57,4 +59,6 @@ def _data_info(recipe: Recipe) -> DataInfo:
         names = tuple(map(str, range(1000)))
         size = recipe.data.image_size
         return DataInfo(1000, names, channels=3, train_size=1_281_167, eval_size=50_000, image_size=size)
-    return describe(recipe.data)
+    from ddf_jax.data.sources import describe
+
+    return describe(recipe.data, recipe.task.examples())

@@ -25,13 +25,14 @@ from PIL import Image
 
 from ddf_jax.data.config import DataConfig
 from ddf_jax.data.depth_transforms import Downsample
+from ddf_jax.data.examples import DepthImages
 from ddf_jax.data.pipeline import eval_batches
 from ddf_jax.data.sources import open_source
 from ddf_jax.files import write_atomically, write_json
 from ddf_jax.functional import bicubic_upsample, guided_upsample, joint_bilateral_upsample
 from ddf_jax.training.run import Run
-from ddf_jax.training.summary import versions
-from ddf_jax.training.tasks.depth import draw_depth
+from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling, draw_depth
+from ddf_jax.training.workdir import versions
 from experiments.compare import finished_run
 
 RESULTS = Path(__file__).parent / "results" / "depth"
@@ -69,12 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         runs = {folder: finished_run(folder) for folder in chosen.runs}
         first = next(iter(runs.values()))
-        scale = first.info.scale
-        kinds = {(run.recipe.data.dataset, run.info.scale) for run in runs.values()}
+        scale = _scale(first)
+        kinds = {(run.recipe.data.dataset, _scale(run)) for run in runs.values()}
         if scale is None or len(kinds) > 1:
-            names = ", ".join(
-                f"{run.recipe.name} ({run.recipe.data.dataset}, {run.info.scale})" for run in runs.values()
-            )
+            names = ", ".join(f"{run.recipe.name} ({run.recipe.data.dataset}, {_scale(run)})" for run in runs.values())
             raise ValueError(f"All runs must be for depth, on one dataset and with one scale, got {names}.")
     except ValueError as error:
         print(error, file=sys.stderr)
@@ -84,13 +83,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     learnt = [_learnt(name, folder, run) for name, (folder, run) in zip(names, runs.items(), strict=True)]
     methods = [*_without_training(first, scale), *reversed(learnt)]  # the error of the last is drawn
     try:
-        rows = [_row(method, first.recipe.data, chosen.also) for method in methods]
+        rows = [_row(method, first.recipe.data, scale, chosen.also) for method in methods]
     except ValueError as error:  # no such split
         print(error, file=sys.stderr)
         return 2
     reference = rows[0]["rmse_cm"]
     common = {
-        "dataset": open_source(first.recipe.data, "eval").name,
+        "dataset": open_source(first.recipe.data, DepthImages(scale), "eval").name,
         "scale": scale,
         "test_pictures": first.info.eval_size,
         "device": jax.devices()[0].device_kind,
@@ -98,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "versions": versions(),
     }
     if chosen.also:
-        common |= {"also": chosen.also, "also_pictures": len(open_source(_on(first.recipe.data, chosen.also), "eval"))}
+        also = open_source(_on(first.recipe.data, chosen.also), DepthImages(scale), "eval")
+        common |= {"also": chosen.also, "also_pictures": len(also)}
     rows = [{**row, "below_bicubic": 1 - row["rmse_cm"] / reference, **common} for row in rows]
     rows.sort(key=lambda row: -row["rmse_cm"])
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -111,9 +111,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _row(method: Method, data: DataConfig, also: str | None) -> dict[str, Any]:
-    row = {"method": method.name, "rmse_cm": _rmse(method.upsampler, data), **method.facts}
-    return row | ({"also_rmse_cm": _rmse(method.upsampler, _on(data, also))} if also else {})
+def _row(method: Method, data: DataConfig, scale: int, also: str | None) -> dict[str, Any]:
+    row = {"method": method.name, "rmse_cm": _rmse(method.upsampler, data, scale), **method.facts}
+    return row | ({"also_rmse_cm": _rmse(method.upsampler, _on(data, also), scale)} if also else {})
+
+
+def _scale(run: Run) -> int | None:
+    """None for a run of another task."""
+    return run.recipe.task.scale if isinstance(run.recipe.task, DepthUpsampling) else None
 
 
 def _on(data: DataConfig, split: str) -> DataConfig:
@@ -195,7 +200,7 @@ def _compiled(function: Callable[..., jax.Array], scale: int, radius: int) -> An
 
 
 def _training_pictures(run: Run, scale: int) -> dict[str, jax.Array]:
-    source, downsample = open_source(run.recipe.data, "train"), Downsample(scale)
+    source, downsample = open_source(run.recipe.data, DepthImages(scale), "train"), Downsample(scale)
     chosen = np.linspace(0, len(source) - 1, TUNING_PICTURES).astype(int).tolist()
     examples = [downsample.map(source[index] or {}) for index in chosen]
     return {name: jnp.asarray(np.stack([example[name] for example in examples])) for name in ("image", "low", "depth")}
@@ -206,10 +211,10 @@ def _error(batch: Mapping[str, jax.Array], upsampler: Upsampler) -> float:
     return 100.0 * float(np.sqrt(np.mean(np.square(errors[np.asarray(batch["depth"]) > 0]))))
 
 
-def _rmse(upsampler: Upsampler, data: DataConfig) -> float:
+def _rmse(upsampler: Upsampler, data: DataConfig, scale: int) -> float:
     """Over all measured pixels of the split to evaluate on, in centimetres."""
     squares, pixels = 0.0, 0
-    with contextlib.closing(eval_batches(data, batch_size=10)) as batches:
+    with contextlib.closing(eval_batches(data, DepthImages(scale), batch_size=10)) as batches:
         for batch in batches:
             measured = (batch["depth"] > 0) & batch["mask"][:, None, None, None]
             answer = np.asarray(upsampler(jnp.asarray(batch["low"]), jnp.asarray(batch["image"])), np.float64)
@@ -220,7 +225,7 @@ def _rmse(upsampler: Upsampler, data: DataConfig) -> float:
 
 def _picture(methods: Sequence[Method], data: DataConfig, scale: int) -> bytes:
     """A few test pictures beside what each method makes of them."""
-    source, downsample = open_source(data, "eval"), Downsample(scale)
+    source, downsample = open_source(data, DepthImages(scale), "eval"), Downsample(scale)
     chosen = np.linspace(0, len(source) - 1, DRAWN).astype(int).tolist()
     examples = [downsample.map(source[index] or {}) for index in chosen]
     batch = {name: np.stack([example[name] for example in examples]) for name in ("image", "low", "depth")}

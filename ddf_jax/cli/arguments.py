@@ -1,9 +1,10 @@
-"""From the words of a command line to a command, or one line that says what is wrong with them."""
+"""From the words of a command line to a command, or to one line that states what is wrong with them."""
 
 import ast
 import contextlib
 import dataclasses
 import difflib
+import importlib
 import importlib.metadata
 import inspect
 import io
@@ -16,31 +17,21 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from ddf_jax.cli.command import Command
-from ddf_jax.cli.convert import Convert
-from ddf_jax.cli.evaluate import Evaluate
-from ddf_jax.cli.inspect import Inspect
-from ddf_jax.cli.kernels import Kernels
-from ddf_jax.cli.models import Models
-from ddf_jax.cli.plan import Plan
-from ddf_jax.cli.predict import Predict
-from ddf_jax.cli.train import Train
-from ddf_jax.cli.upsample import Upsample
-from ddf_jax.cli.verify import Verify
-from ddf_jax.recipes import find_recipe, shipped_recipes
-from ddf_jax.training.recipe import Recipe
+from ddf_jax.errors import UserError
 
-COMMANDS: dict[str, type[Command]] = {
-    "train": Train,
-    "evaluate": Evaluate,
-    "predict": Predict,
-    "inspect": Inspect,
-    "upsample": Upsample,
-    "models": Models,
-    "convert": Convert,
-    "verify": Verify,
-    "plan": Plan,
-    "kernels": Kernels,
+COMMANDS: dict[str, str] = {
+    "train": "ddf_jax.cli.train:TrainCommand",
+    "evaluate": "ddf_jax.cli.evaluate:EvaluateCommand",
+    "predict": "ddf_jax.cli.predict:PredictCommand",
+    "inspect": "ddf_jax.cli.inspect:InspectCommand",
+    "upsample": "ddf_jax.cli.upsample:UpsampleCommand",
+    "models": "ddf_jax.cli.models:ModelsCommand",
+    "convert": "ddf_jax.cli.convert:ConvertCommand",
+    "verify": "ddf_jax.cli.verify:VerifyCommand",
+    "plan": "ddf_jax.cli.plan:PlanCommand",
+    "kernels": "ddf_jax.cli.kernels:KernelsCommand",
 }
+"""Module and class of each command: one is imported when it is asked for."""
 
 _ABOUT = """Dynamic-filter networks: train, evaluate and use them.
 
@@ -58,7 +49,7 @@ def parse(argv: Sequence[str]) -> Command:
     """The command that these words ask for. `--help` and `--version` print and exit.
 
     Raises:
-      ValueError: they ask for none; the message names what is nearest.
+        UserError: they ask for none; the message names the nearest.
     """
     name, *words = argv or [""]
     if name == "--version":
@@ -66,33 +57,42 @@ def parse(argv: Sequence[str]) -> Command:
         raise SystemExit(0)
     if name in ("-h", "--help"):
         app = SubcommandApp()
-        for command, kind in COMMANDS.items():
-            app.command(name=command, help=_help(kind).partition("\n")[0])(kind)
+        for command in COMMANDS:
+            kind = _command_type(command)
+            app.command(name=command, help=(inspect.getdoc(kind) or "").partition("\n")[0])(kind)
         app.cli(prog="ddf", description=_ABOUT, args=argv)
     if name not in COMMANDS:
-        raise ValueError(
+        raise UserError(
             f"{f'There is no command {name!r}' if name else 'A command is needed'}; the commands are "
             f"{', '.join(COMMANDS)}. `ddf --help` explains them."
         )
-    kind: Any = COMMANDS[name]
+    kind = _command_type(name)
     if _takes_recipe(kind):
         recipe = _recipe(name, words)
         return _command(name, words, default=kind(tyro.MISSING, recipe), options=recipe.model.options)
     return _command(name, words)
 
 
-def _takes_recipe(kind: type[Command]) -> bool:
+def _command_type(name: str) -> Any:
+    module, _, kind = COMMANDS[name].partition(":")
+    return getattr(importlib.import_module(module), kind)
+
+
+def _takes_recipe(kind: Any) -> bool:
     """Whether the command's first word is a RECIPE: its first two fields are then `source` and `recipe`."""
     return "recipe" in kind.__annotations__
 
 
-def _recipe(name: str, words: Sequence[str]) -> Recipe:
+def _recipe(name: str, words: Sequence[str]) -> Any:
     """The recipe that the words after the command begin with: its values are the defaults of the other words."""
+    from ddf_jax.recipes import find_recipe, shipped_recipes
+    from ddf_jax.training.recipe import Recipe
+
     if words and not words[0].startswith("-"):
         return find_recipe(words[0])
     if {"-h", "--help"}.isdisjoint(words):
         shipped = ", ".join(shipped_recipes())
-        raise ValueError(f"`ddf {name}` needs a RECIPE first: {shipped}, or the path of a .py file.")
+        raise UserError(f"`ddf {name}` needs a RECIPE first: {shipped}, or the path of a .py file.")
     return Recipe(name="RECIPE")
 
 
@@ -102,10 +102,12 @@ def _command(
     """The command of that name, as tyro reads it.
 
     Args:
-      default: the command before any word is read, where there is one.
-      options: what words `NAME=VALUE` of a mapping are added to.
+        name: the command's.
+        words: the words after it.
+        default: the command before any word is read, where there is one.
+        options: the mapping that words `NAME=VALUE` are added to.
     """
-    kind, errors = COMMANDS[name], io.StringIO()
+    kind, errors = _command_type(name), io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
             command, unknown = tyro.cli(
@@ -120,14 +122,14 @@ def _command(
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise ValueError(_unboxed(errors.getvalue())) from None
+        raise UserError(_unboxed(errors.getvalue())) from None
     if unknown:
-        raise ValueError(_unknown(name, command, unknown))
+        raise UserError(_unknown(name, command, unknown))
     return command
 
 
 def _registry(known: Mapping[str, Any]) -> tyro.constructors.ConstructorRegistry:
-    """How tyro reads a mapping: words `NAME=VALUE`, each of which joins the known ones or replaces one of them."""
+    """How tyro reads a mapping: words `NAME=VALUE`, each added to the known ones or replacing one of them."""
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
@@ -164,20 +166,20 @@ def _written(value: Any) -> str:
 def _unknown(name: str, command: Command, words: Sequence[str]) -> str:
     options = [word.partition("=")[0] for word in words if word.startswith("-")]
     if not options:
-        return f"`ddf {name}` has no use for {words[0]!r}. `ddf {name} --help` explains."
+        return f"`ddf {name}` takes no argument {words[0]!r}. `ddf {name} --help` lists its arguments."
     known = [f"--{field}".replace("_", "-") for field in _fields(command)]
     nearest = difflib.get_close_matches(options[0].replace("_", "-"), known, n=1, cutoff=0.0)[0]
     return f"`ddf {name}` has no option {options[0]}. The nearest is {nearest}; `ddf {name} --help` lists all."
 
 
 def _fields(value: Any, prefix: str = "") -> Iterator[str]:
-    """The options of a command: `workdir`, `optimizer.learning_rate`, …; a recipe's fields stand without a prefix."""
+    """The options of a command: `workdir`, `optimizer.learning_rate`, …; a recipe's fields have no prefix."""
     for field in dataclasses.fields(value):
         item = getattr(value, field.name)
         if tyro.conf.Positional in getattr(field.type, "__metadata__", ()):
             continue
         if dataclasses.is_dataclass(item):
-            yield from _fields(item, "" if isinstance(item, Recipe) else f"{prefix}{field.name}.")
+            yield from _fields(item, "" if field.name == "recipe" else f"{prefix}{field.name}.")
         else:
             yield prefix + field.name
 
@@ -192,9 +194,13 @@ def _unboxed(message: str) -> str:
     return " ".join(texts[0])
 
 
-def _help(kind: type[Command]) -> str:
+def _help(kind: Any) -> str:
     about = inspect.getdoc(kind) or ""
-    return f"{about}\n\nShipped recipes: {', '.join(shipped_recipes())}." if _takes_recipe(kind) else about
+    if not _takes_recipe(kind):
+        return about
+    from ddf_jax.recipes import shipped_recipes
+
+    return f"{about}\n\nShipped recipes: {', '.join(shipped_recipes())}."
 
 
 def _version() -> str:

@@ -1,10 +1,14 @@
-"""What a command of `ddf` is and gives."""
+"""The protocol of a command of `ddf`, and its result."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
+from ddf_jax.errors import UserError
 
-class Result(NamedTuple):
-    """What a command found."""
+
+class CommandResult(NamedTuple):
+    """The output of a command in its two forms."""
 
     document: Any  # what --json prints
     text: str  # what people read instead
@@ -16,9 +20,18 @@ class Command(Protocol):
 
     @property
     def json(self) -> bool:
-        """Whether the document is asked for."""
+        """Whether to print the document."""
         ...
 
-    def run(self) -> Result:
-        """Does it. Modules that are slow to import are imported here, so that `--help` does not wait for them."""
+    def run(self) -> CommandResult:
+        """Runs it. Modules that are slow to import are imported here, so that `--help` does not wait for them."""
         ...
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Turns a `NotImplementedError` of the kernels, whose message states what is missing, into one for the user."""
+    try:
+        yield
+    except NotImplementedError as error:
+        raise UserError(str(error)) from error

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ddf_jax.cli.command import Result
+from ddf_jax.cli.command import CommandResult
 
 
 @dataclasses.dataclass(frozen=True)
-class Convert:
+class ConvertCommand:
     """Rewrite a checkpoint file in the other naming, the official (PyTorch) one or our own, or in another format.
 
     The suffixes say the formats: .safetensors, or .pth for PyTorch's own.
@@ -34,10 +34,10 @@ class Convert:
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print `{target, tensors}`."""
 
-    def run(self) -> Result:
+    def run(self) -> CommandResult:
         from ddf_jax.checkpoints import convert
         from ddf_jax.models import abstract
 
         model = None if self.model is None else functools.partial(abstract, self.model)
         count = convert(self.source, self.target, model=model, naming=self.naming, ema=self.ema)
-        return Result({"target": str(self.target), "tensors": count}, f"{self.target}: {count} tensors.")
+        return CommandResult({"target": str(self.target), "tensors": count}, f"{self.target}: {count} tensors.")

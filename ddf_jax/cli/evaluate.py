@@ -6,11 +6,11 @@ from typing import Annotated
 
 import tyro
 
-from ddf_jax.cli.command import Result
+from ddf_jax.cli.command import CommandResult
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluate:
+class EvaluateCommand:
     """Score a run's newest checkpoint on the data that its recipe tests on.
 
     Example:
@@ -22,14 +22,13 @@ class Evaluate:
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the scores as JSON."""
 
-    def run(self) -> Result:
-        from ddf_jax.training.mesh import initialize_processes
-        from ddf_jax.training.run import evaluate
-        from ddf_jax.training.run_folder import RunFolder
-        from ddf_jax.training.tasks import task_of
+    def run(self) -> CommandResult:
+        from ddf_jax.training.devices import initialize_processes
+        from ddf_jax.training.evaluate import evaluate
+        from ddf_jax.training.run import load_run
 
         initialize_processes()
-        scores = evaluate(self.folder)
-        task = task_of(RunFolder(self.folder).recipe())
-        text = f"{scores['name']}, step {scores['step']}: {task.headline(scores)}, {task.details(scores)}."
-        return Result(scores, text)
+        run = load_run(self.folder)
+        scores = evaluate(run)
+        line = run.recipe.task.summary_line(scores)
+        return CommandResult(scores, f"{scores['name']}, step {scores['step']}: {line}.")

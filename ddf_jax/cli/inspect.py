@@ -6,12 +6,12 @@ from typing import Annotated
 
 import tyro
 
-from ddf_jax.cli.command import Result
+from ddf_jax.cli.command import CommandResult
 from ddf_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Inspect:
+class InspectCommand:
     """Draw what a run's newest checkpoint does with images: generated filters, Grad-CAM, spectra under noise.
 
     One PNG for each kind of picture, with a row for each image. Filters are drawn of networks that generate them.
@@ -32,10 +32,10 @@ class Inspect:
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print `[{kind, layer, file}]`."""
 
-    def run(self) -> Result:
+    def run(self) -> CommandResult:
         if not self.images:
             raise UserError("`ddf inspect` needs the path of an IMAGE after the RUN.")
-        from ddf_jax.data.pipeline import read_image
+        from ddf_jax.data.reading import read_image
         from ddf_jax.files import write_atomically
         from ddf_jax.inspect import inspect_run
         from ddf_jax.inspect.figures import figure_png
@@ -54,4 +54,4 @@ class Inspect:
                 rows.append({"kind": picture.kind, "layer": picture.layer, "file": str(file)})
         except OSError as error:
             raise UserError(f"Cannot write pictures to {folder}: {error.strerror}. Choose another `--out`.") from None
-        return Result(rows, "\n".join(row["file"] for row in rows))
+        return CommandResult(rows, "\n".join(row["file"] for row in rows))

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from ddf_jax.cli.command import Result
+from ddf_jax.cli.command import CommandResult, explained
+from ddf_jax.errors import UserError
 
 if TYPE_CHECKING:
     from pallas_kernels import ArgSpec
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Kernels:
+class KernelsCommand:
     """Compile the GPU kernels ahead of time (no GPU needed) and show the resources of their machine code.
 
     Per kernel: registers, spills and stack of a thread, shared memory of a program, the share of loaded bytes that come
@@ -36,18 +37,19 @@ class Kernels:
     """Print `[{kernel, spec, registers, spill_bytes, stack_bytes, shared_bytes, vector_load_share,
     instructions_per_output, minimum_bytes, floor_us, instruction_bound_us}]`."""
 
-    def run(self) -> Result:
+    def run(self) -> CommandResult:
         from pallas_kernels.aot import DEVICES, kernel_table
 
         calls, rows = _calls(self.pattern), []
-        for row in (row for arg in calls for row in kernel_table(DEVICES[self.device], arg, self.dtype)):
-            if not rows:
-                print(_HEADER)
-            print(_text(row), flush=True)  # as it is found: a call takes seconds
-            rows.append(row)
+        with explained():
+            for row in (row for arg in calls for row in kernel_table(DEVICES[self.device], arg, self.dtype)):
+                if not rows:
+                    print(_HEADER)
+                print(_text(row), flush=True)  # at once: a call takes seconds
+                rows.append(row)
         spilling = sum(row.spill_bytes + row.stack_bytes > 0 for row in rows)
         text = f"{len(rows)} kernels compiled for {DEVICES[self.device].name}; {spilling} of them spill."
-        return Result([row.as_row() for row in rows], text)
+        return CommandResult([row.as_row() for row in rows], text)
 
 
 _HEADER = (
@@ -61,7 +63,7 @@ def _calls(pattern: str) -> "list[ArgSpec]":
 
     calls = [arg for name, arg in ARG_SPECS.items() if fnmatch.fnmatchcase(name, pattern)]
     if not calls:
-        raise ValueError(f"No call's name matches {pattern!r}; the names are {', '.join(ARG_SPECS)}.")
+        raise UserError(f"No call's name matches {pattern!r}; the names are {', '.join(ARG_SPECS)}.")
     return calls
 
 

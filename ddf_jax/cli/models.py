@@ -5,11 +5,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from ddf_jax.cli.command import Result
+from ddf_jax.cli.command import CommandResult
+from ddf_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Models:
+class ModelsCommand:
     """List models with their parameters and multiply-accumulates (MACs) for an image of 224×224 pixels.
 
     Two counts are in use. Core: convolutions, matrix products and dynamic filters. mmcv: what the flops counter of mmcv
@@ -29,7 +30,7 @@ class Models:
     """Print `[{name, params, macs_core, macs_mmcv, published}]`, or `[{table, row, column, published, computed, equal,
     note}]`."""
 
-    def run(self) -> Result:
+    def run(self) -> CommandResult:
         if self.published:
             return self._tables()
         from ddf_jax.models import get_config, list_models
@@ -38,18 +39,18 @@ class Models:
         if not names and set(self.pattern).isdisjoint("*?["):
             get_config(self.pattern)  # raises, naming the nearest
         if not names:
-            raise ValueError(f"No model's name matches {self.pattern!r}. `ddf models` lists all.")
+            raise UserError(f"No model's name matches {self.pattern!r}. `ddf models` lists all.")
         rows = [_row(name) for name in names]
         header = f"{'':24}{'parameters':>12}{'core MACs':>12}{'mmcv MACs':>12}   published"
-        return Result(rows, "\n".join([header, *map(_text, rows)]))
+        return CommandResult(rows, "\n".join([header, *map(_text, rows)]))
 
-    def _tables(self) -> Result:
+    def _tables(self) -> CommandResult:
         from ddf_jax.analysis.comparison import NAMES, compare, markdown
 
         cells = list(compare(self.pattern))
         if not cells:
-            raise ValueError(f"No table's name matches {self.pattern!r}. There are: {', '.join(NAMES)}.")
-        return Result([cell._asdict() for cell in cells], markdown(cells))
+            raise UserError(f"No table's name matches {self.pattern!r}. There are: {', '.join(NAMES)}.")
+        return CommandResult([cell._asdict() for cell in cells], markdown(cells))
 
 
 def _row(name: str) -> dict[str, Any]:

@@ -5,13 +5,12 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ddf_jax.cli.command import Result
-from ddf_jax.training.recipe import Recipe
+from ddf_jax.cli.command import CommandResult, explained
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """Compile a recipe's whole training step for GPUs that need not be there, and show what it will need.
+class PlanCommand:
+    """Compile a recipe's whole training step for GPUs that need not be there, and show what it needs.
 
     Collectives by kind, bytes per device and kernels by kind. RECIPE comes first, as for `ddf train`, and the other
     options replace fields of it. It needs the CUDA plugin of JAX but no GPU, and of ImageNet only the name.
@@ -23,7 +22,7 @@ class Plan:
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
     """A shipped recipe or a .py file."""
-    recipe: Annotated[Recipe, tyro.conf.FlagConversionOff, tyro.conf.arg(name="")]
+    recipe: Annotated[Any, tyro.conf.FlagConversionOff, tyro.conf.arg(name="")]  # a `Recipe`, which imports JAX
     device: Literal["h200", "h100", "a100"] = "h200"
     """What to compile for."""
     devices: int = 8
@@ -31,11 +30,12 @@ class Plan:
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print `{recipe, device, devices, batch_size, dtype, jax, collectives, bytes_per_device, kernels}`."""
 
-    def run(self) -> Result:
+    def run(self) -> CommandResult:
         from ddf_jax.plan import plan
 
-        found = plan(self.recipe, device=self.device, devices=self.devices)
-        return Result(found, f"{self.recipe.name} on {self.devices} {self.device}:\n" + "\n".join(_lines(found)))
+        with explained():
+            found = plan(self.recipe, device=self.device, devices=self.devices)
+        return CommandResult(found, f"{self.recipe.name} on {self.devices} {self.device}:\n" + "\n".join(_lines(found)))
 
 
 def _lines(found: dict[str, Any]) -> list[str]:

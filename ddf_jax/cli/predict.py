@@ -6,12 +6,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from ddf_jax.cli.command import Result
+from ddf_jax.cli.command import CommandResult
+from ddf_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Predict:
-    """Say what a run's newest checkpoint sees in images: the five likeliest classes.
+class PredictCommand:
+    """Classify images with a run's newest checkpoint: the five likeliest classes.
 
     Example:
       ddf predict runs/digits seven.png one.jpg
@@ -24,36 +25,28 @@ class Predict:
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print `[{image, predictions: [{class, probability}]}]`."""
 
-    def run(self) -> Result:
+    def run(self) -> CommandResult:
         if not self.images:
-            raise ValueError("`ddf predict` needs the path of an IMAGE after the RUN.")
-        import jax
-        import jax.numpy as jnp
+            raise UserError("`ddf predict` needs the path of an IMAGE after the RUN.")
         import numpy as np
-        from flax import nnx
 
-        from ddf_jax.data.pipeline import read_image
-        from ddf_jax.training.run import load_run
+        from ddf_jax.training.run import load_run, predict
 
         run = load_run(self.folder)
-        if run.recipe.data.target != "label":
-            raise ValueError(f"`ddf predict` needs a run of a classifier, got {self.folder}. Try `ddf upsample`.")
-        images = [read_image(image, run.info) for image in self.images]
-        structure, variables = nnx.split(run.model())
-
-        @jax.jit
-        def probabilities(variables: Any, image: jax.Array) -> jax.Array:
-            logits = nnx.merge(structure, variables)(image[None])[0]
-            return jax.nn.softmax(logits.astype(jnp.float32))
-
-        def best_five(image: np.ndarray) -> list[dict[str, Any]]:
-            p = np.asarray(probabilities(variables, image))
-            best = np.argsort(-p)[:5].tolist()
-            return [{"class": run.info.class_names[label], "probability": float(p[label])} for label in best]
-
-        pairs = zip(self.images, images, strict=True)
-        rows = [{"image": str(path), "predictions": best_five(image)} for path, image in pairs]
-        return Result(rows, "\n".join(map(_text, rows)))
+        probabilities = predict(run, self.images)
+        names = run.info.class_names
+        if not names:
+            raise UserError(f"`ddf predict` needs a run of a classifier, got {self.folder}.")
+        rows = [
+            {
+                "image": str(path),
+                "predictions": [
+                    {"class": names[label], "probability": float(p[label])} for label in np.argsort(-p)[:5].tolist()
+                ],
+            }
+            for path, p in zip(self.images, probabilities, strict=True)
+        ]
+        return CommandResult(rows, "\n".join(map(_text, rows)))
 
 
 def _text(row: dict[str, Any]) -> str:

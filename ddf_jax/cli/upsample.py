@@ -6,16 +6,17 @@ from typing import Annotated
 
 import tyro
 
-from ddf_jax.cli.command import Result
+from ddf_jax.cli.command import CommandResult
+from ddf_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Upsample:
-    """Give a depth map the resolution of a picture, with the network of a run's newest checkpoint.
+class UpsampleCommand:
+    """Upsample a depth map to the resolution of an image, with the network of a run's newest checkpoint.
 
     DEPTH and OUT are grey PNG of 16 bits in millimetres, 0 where nothing was measured; OUT has no such holes. For a run
-    of scale S, a picture of H×W pixels goes with a depth map of ⌈H/S⌉×⌈W/S⌉, whose pixel (i, j) lies at pixel
-    (S·i + S/2, S·j + S/2) of the picture.
+    of scale S, an image of H×W pixels goes with a depth map of ⌈H/S⌉×⌈W/S⌉, whose pixel (i, j) lies at pixel
+    (S·i + S/2, S·j + S/2) of the image.
 
     Example:
       ddf upsample runs/joint_depth_4x --depth depth.png --rgb photo.png out.png
@@ -28,29 +29,30 @@ class Upsample:
     depth: Annotated[Path, tyro.conf.arg(metavar="DEPTH.png")]
     """The depth map."""
     rgb: Annotated[Path, tyro.conf.arg(metavar="IMAGE")]
-    """The picture: any file that pillow reads."""
+    """The image: any file that pillow reads."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print `{out, height, width, scale}`."""
 
-    def run(self) -> Result:
+    def run(self) -> CommandResult:
         if self.out.suffix.lower() != ".png" or not self.out.parent.is_dir() or self.out.is_dir():
-            raise ValueError(f"OUT must be a .png file in a folder that exists, got {self.out}.")
+            raise UserError(f"OUT must be a .png file in a folder that exists, got {self.out}.")
         import numpy as np
 
         from ddf_jax.data.decode import encode_depth
-        from ddf_jax.data.pipeline import read_depth, read_picture
+        from ddf_jax.data.reading import read_depth, read_rgb
         from ddf_jax.files import write_atomically
         from ddf_jax.training.run import load_run, upsample
 
         run = load_run(self.folder)
-        image, low = read_picture(self.rgb), read_depth(self.depth)
+        image, low = read_rgb(self.rgb), read_depth(self.depth)
         result = upsample(run, image, low)
-        # 0 says that nothing was measured, and this was found.
+        # 0 would mean that nothing was measured.
         data = encode_depth(np.maximum(result, 0.001)).getvalue()
         try:
             write_atomically(self.out, data)
         except OSError as error:
-            raise ValueError(f"OUT must be a file that can be written, got {self.out}: {error.strerror}.") from None
+            raise UserError(f"OUT must be a file that can be written, got {self.out}: {error.strerror}.") from None
         height, width = result.shape
-        document = {"out": str(self.out), "height": height, "width": width, "scale": run.info.scale}
-        return Result(document, f"{self.out}: {height}×{width}, {run.info.scale} times {low.shape[0]}×{low.shape[1]}.")
+        scale = -(-height // low.shape[0])
+        document = {"out": str(self.out), "height": height, "width": width, "scale": scale}
+        return CommandResult(document, f"{self.out}: {height}×{width}, {scale} times {low.shape[0]}×{low.shape[1]}.")

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ddf_jax.cli.command import Result
+from ddf_jax.cli.command import CommandResult, explained
 from ddf_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Verify:
+class VerifyCommand:
     """Compare models with their PyTorch ports: every layer, gradient and statistic, and a training step.
 
     Exit status 1 if a value differs by more than rounding. Needs torch: pip install "ddf-jax[torch]".
@@ -39,20 +39,21 @@ class Verify:
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print `[{model, dtype, size, passed, tolerance, worst: {what, relative_error}}]`."""
 
-    def run(self) -> Result:
+    def run(self) -> CommandResult:
         from ddf_jax.verify import draw_errors, format_table, verify
 
         if self.plot is not None and not self.plot.parent.is_dir():
             raise UserError(f"`--plot` must name a file in a folder that exists, got {self.plot}.")
-        reports = verify(
-            self.pattern,
-            checkpoint=self.checkpoint,
-            dtype=self.dtype,
-            size=self.size,
-            batch=self.batch,
-            implementation=self.implementation,
-        )
+        with explained():
+            reports = verify(
+                self.pattern,
+                checkpoint=self.checkpoint,
+                dtype=self.dtype,
+                size=self.size,
+                batch=self.batch,
+                implementation=self.implementation,
+            )
         if self.plot is not None:
             draw_errors(reports, self.plot)
         failed = not all(report.passed for report in reports)
-        return Result([report.as_json() for report in reports], format_table(reports), status=int(failed))
+        return CommandResult([report.as_json() for report in reports], format_table(reports), status=int(failed))

@@ -11,10 +11,12 @@ import grain
 import numpy as np
 from absl import flags
 
-Batch = dict[str, np.ndarray]
+from ddf_jax.errors import UserError
+
+HostBatch = dict[str, np.ndarray]
 
 
-class BatchIterator(grain.DatasetIterator[Batch]):
+class BatchIterator(grain.DatasetIterator[HostBatch]):
     """Iterates over batches that can be computed in any order, from any step on.
 
     The state is `{"step": n}`, the number of batches taken, whatever prepares them: `threads` of this process, or as
@@ -23,19 +25,19 @@ class BatchIterator(grain.DatasetIterator[Batch]):
     `len()` is the number of batches. `close()` ends threads and workers; reading to the end does so too.
     """
 
-    def __init__(self, batches: grain.MapDataset[Batch], *, workers: int, threads: int):
+    def __init__(self, batches: grain.MapDataset[HostBatch], *, workers: int, threads: int):
         super().__init__()
         self._batches = batches
         self._workers = workers
         self._threads = threads
         self._step = 0
-        self._running: list[grain.DatasetIterator[Batch]] = []  # none or one
+        self._running: list[grain.DatasetIterator[HostBatch]] = []  # none or one
         weakref.finalize(self, _close_all, self._running)  # at exit too, while Grain can still end its workers
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> HostBatch:
         self._assert_not_closed()
         if self._step >= len(self):
             _close_all(self._running)
@@ -52,7 +54,7 @@ class BatchIterator(grain.DatasetIterator[Batch]):
     def set_state(self, state: dict[str, Any]) -> None:
         step = state.get("step")
         if not isinstance(step, int) or not 0 <= step <= len(self):
-            raise ValueError(f"The state must be {{'step': n}} with n from 0 to {len(self)}, got {state}.")
+            raise UserError(f"The state must be {{'step': n}} with n from 0 to {len(self)}, got {state}.")
         _close_all(self._running)
         self._step = step
 
@@ -60,7 +62,7 @@ class BatchIterator(grain.DatasetIterator[Batch]):
         _close_all(self._running)
         super().close()
 
-    def _start(self) -> grain.DatasetIterator[Batch]:
+    def _start(self) -> grain.DatasetIterator[HostBatch]:
         # Batches are large, so few are made ahead: 256 images of 224 x 224 x 3 in float32 are 154 MB.
         read_options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=max(2, self._threads))
         batches = self._batches[self._step :].to_iter_dataset(read_options)
@@ -72,7 +74,7 @@ class BatchIterator(grain.DatasetIterator[Batch]):
         return iter(batches.mp_prefetch(options, worker_init_fn=_stay_with_parent))
 
 
-def _close_all(iterators: list[grain.DatasetIterator[Batch]]) -> None:
+def _close_all(iterators: list[grain.DatasetIterator[HostBatch]]) -> None:
     while iterators:
         iterators.pop().close()
 

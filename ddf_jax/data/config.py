@@ -1,8 +1,9 @@
-"""What a run reads: the part of a recipe that the data pipeline needs."""
+"""The part of a recipe that the data pipeline needs."""
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+
+from ddf_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,16 +21,13 @@ class DataConfig:
     """TFDS split to train on."""
     eval_split: str = "test"
     """TFDS split to evaluate on."""
-    target: Literal["label", "depth"] = "label"
-    """What is to be found: an image's class, or the depth of its pixels from depth of lower resolution."""
-    scale: int = 4
-    """For depth: how many times lower in each direction."""
     image_size: int = 224
-    """Side of the square images the model sees, in pixels; for depth those of training, and evaluation sees whole
-    pictures."""
-    augment: Literal["none", "shift", "affine", "imagenet", "crop", "holes"] = "imagenet"
-    """Training augmentation. For labels: none; a random shift of an eighth of the side; a little rotation, scale and
-    shift; or random resized crop and flip. For depth: random crop and flip, without or with holes in the input."""
+    """Side of the square training images in pixels. Labelled images are evaluated at this size too, depth on whole
+    images."""
+    augment: str = "imagenet"
+    """Training augmentation. Labelled images: none; shift (by up to an eighth of the side); affine (a little rotation,
+    scale and shift); imagenet (random resized crop and flip). Depth: crop (random crop and flip); holes (crop, and
+    holes in the input)."""
     workers: int = 0
     """Grain worker processes that decode and augment; 0 works in the main process."""
     max_corrupt_share: float = 0.01
@@ -37,12 +35,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if self.image_size < 1:
-            raise ValueError(f"`image_size` must be at least 1 pixel, got {self.image_size}.")
-        if self.scale < 1:
-            raise ValueError(f"`scale` must be at least 1, got {self.scale}.")
-        if self.target == "depth" and self.folder is not None:
-            raise ValueError(f"Depth must come from a `dataset`, such as rooms, got the `folder` {self.folder}.")
+            raise UserError(f"`image_size` must be at least 1 pixel, got {self.image_size}.")
         if self.workers < 0:
-            raise ValueError(f"`workers` must be 0 (the main process) or a number of processes, got {self.workers}.")
+            raise UserError(f"`workers` must be 0 (the main process) or a number of processes, got {self.workers}.")
         if not 0.0 <= self.max_corrupt_share <= 1.0:
-            raise ValueError(f"`max_corrupt_share` must be a share in [0, 1], got {self.max_corrupt_share}.")
+            raise UserError(f"`max_corrupt_share` must be a share in [0, 1], got {self.max_corrupt_share}.")

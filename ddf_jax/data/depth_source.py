@@ -1,4 +1,4 @@
-"""Prepared TFDS datasets of pictures with depth, by random access and without TensorFlow."""
+"""Prepared TFDS datasets of images with depth, by random access and without TensorFlow."""
 
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ import tensorflow_datasets as tfds
 
 from ddf_jax.data.datasets.prepared import open_split, prepared_builder
 from ddf_jax.data.decode import CorruptImageError, decode_depth, decode_image
+from ddf_jax.errors import UserError
 
 _FEATURES = ("image", "depth")
 
@@ -15,10 +16,10 @@ _FEATURES = ("image", "depth")
 class DepthSource:
     """The examples of one split, by index: `{"image": uint8 [H, W, 3], "depth": float32 [H, W]}`, depth in metres.
 
-    Depth is 0 where nothing was measured. All pictures of a set have one size, `shape` = (H, W).
+    Depth is 0 where nothing was measured. All images of a set have one size, `shape` = (H, W).
 
     Raises:
-        ValueError: no prepared dataset of that name, no such split, not stored for random access, or not pictures with
+        UserError: no prepared dataset of that name, no such split, not stored for random access, or not images with
             16-bit depth.
     """
 
@@ -33,13 +34,13 @@ class DepthSource:
             name: feature.np_dtype for name, feature in features.items() if isinstance(feature, tfds.features.Image)
         }
         if (kinds.get("image"), kinds.get("depth")) != ("uint8", "uint16"):
-            raise ValueError(
+            raise UserError(
                 f"{self.name} must hold an 8-bit `image` and a 16-bit `depth` each, got "
                 f"{' '.join(repr(features).split())}. Choose a dataset with depth, such as rooms."
             )
         self._records = open_split(builder, split, _FEATURES)
         if not len(self):
-            raise ValueError(f"The split of {self.name} must hold an example, got none in {split!r}.")
+            raise UserError(f"The split of {self.name} must hold an example, got none in {split!r}.")
         self.shape: tuple[int, int] = self[0]["depth"].shape
 
     def __len__(self) -> int:
@@ -50,6 +51,6 @@ class DepthSource:
         try:
             return {"image": decode_image(record["image"], self.channels), "depth": decode_depth(record["depth"])}
         except CorruptImageError as error:
-            raise ValueError(
-                f"Picture {index} of {self.name} is unreadable ({error}): prepare the dataset again."
+            raise UserError(
+                f"Image {index} of {self.name} is unreadable ({error}): prepare the dataset again."
             ) from error

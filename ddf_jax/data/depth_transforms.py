@@ -1,4 +1,4 @@
-"""From a picture with depth to what an upsampler sees: the picture, depth of lower resolution, and the truth.
+"""From an image with depth to the inputs of depth upsampling: the image, depth of lower resolution, and the truth.
 
 An example is `{"image": uint8 [H, W, 3], "depth": float32 [H, W]}` until `Downsample` makes it
 `{"image": float32 [H, W, 3] in [0, 1], "low": float32 [⌈H/s⌉, ⌈W/s⌉, 1], "depth": float32 [H, W, 1]}`, s the scale and
@@ -12,20 +12,23 @@ import grain
 import numpy as np
 
 from ddf_jax.data.config import DataConfig
+from ddf_jax.errors import UserError
 
 
-def depth_training_transforms(config: DataConfig, shape: tuple[int, int]) -> list[grain.transforms.Transformation]:
+def depth_training_transforms(
+    config: DataConfig, shape: tuple[int, int], scale: int
+) -> list[grain.transforms.Transformation]:
     """What `config.augment` names, then the lower resolution.
 
     Raises:
-        ValueError: the augmentation is not one for depth, or the crop is larger than the pictures, which are `shape`.
+        UserError: the augmentation is not one for depth, or the crop is larger than the images, which are `shape`.
     """
     if config.image_size > min(shape):
-        raise ValueError(f"`image_size` must be at most the pictures' {shape[0]}×{shape[1]}, got {config.image_size}.")
-    crop, downsample = RandomCropAndFlip(config.image_size), Downsample(config.scale)
+        raise UserError(f"`image_size` must be at most the images' {shape[0]}×{shape[1]}, got {config.image_size}.")
+    crop, downsample = RandomCropAndFlip(config.image_size), Downsample(scale)
     augment = {"crop": [crop, downsample], "holes": [crop, downsample, RandomHoles()]}
     if config.augment not in augment:
-        raise ValueError(f"`augment` must be one of {', '.join(augment)} for depth, got {config.augment!r}.")
+        raise UserError(f"`augment` must be one of {', '.join(augment)} for depth, got {config.augment!r}.")
     return augment[config.augment]
 
 
@@ -69,7 +72,7 @@ class Downsample(grain.transforms.Map):
 class RandomHoles(grain.transforms.RandomMap):
     """Takes what was measured out of `low` in `share` of the examples: scattered pixels and up to three rectangles.
 
-    The truth stays, so that an upsampler learns what to put there.
+    The truth stays, so that a network learns to fill the holes.
     """
 
     share: float = 0.2

@@ -2,7 +2,7 @@
 
 Two layouts:
 
-- `DIR/train/<class>/…` beside `DIR/test/<class>/…` (or `val`), classes being the sub-folders of `train`;
+- `DIR/train/<class>/…` and `DIR/test/<class>/…` (or `val`), classes being the sub-folders of `train`;
 - `DIR/<class>/…`, of which a fixed tenth is for evaluation: in each class the files whose relative paths have the
   smallest SHA-256, at least one where the class has two. Files that are added later hardly move the others.
 
@@ -21,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ddf_jax.data.decode import CorruptImageError, decode_image
+from ddf_jax.errors import UserError
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -31,19 +32,20 @@ _log = logging.getLogger(__name__)
 
 
 class ImageFolder:
-    """The images of one split, by index: `{"image": uint8 [H, W, 3], "label": int}`, or None for an unreadable file.
+    """The images of one split, by index: `{"image": uint8 [H, W, 3], "label": int32}`, or None for an unreadable file.
 
     A file counts as unreadable when it is missing, forbidden, or cannot be decoded. Decoding every file first would
     take hours on a large folder, so they are found in two ways: 1,000 files, evenly spread, are decoded here, the
     others when they are read. Each is logged once with its reason and kept in `corrupt`, and as soon as there are more
-    of them than `max_corrupt_share` of all files, a ValueError names some. Which files are unreadable depends on
+    of them than `max_corrupt_share` of all files, a UserError names some. Which files are unreadable depends on
     nothing but the files, so every process and worker sees the same data. Other I/O errors, which may pass, are raised.
 
     Raises:
-        ValueError: the folder is not laid out as above, a class has no image, or too many files are unreadable.
+        UserError: the folder is not laid out as above, a class has no image, or too many files are unreadable.
     """
 
     channels = 3
+    shape = None
 
     def __init__(self, folder: Path, split: Literal["train", "eval"], max_corrupt_share: float):
         self.folder = folder.expanduser()
@@ -72,7 +74,7 @@ class ImageFolder:
                 self.corrupt[file] = str(error)
                 _log.warning("unreadable image file %s (%s), number %d", self.folder / file, error, len(self.corrupt))
             return None
-        return {"image": image, "label": int(self.labels[index])}
+        return {"image": image, "label": self.labels[index]}
 
     def _check_some(self) -> None:
         spread = np.linspace(0, len(self) - 1, min(len(self), _CHECKED_FILES)).astype(int)
@@ -89,7 +91,7 @@ class ImageFolder:
         if len(self.corrupt) <= self.max_corrupt_share * len(self):
             return
         examples = ", ".join(sorted(self.corrupt)[:5])
-        raise ValueError(
+        raise UserError(
             f"At most {self.max_corrupt_share:.2%} of the {len(self)} image files in {self.folder} may be unreadable, "
             f"got {len(self.corrupt)} so far, such as {examples}. Replace or delete them, or raise `max_corrupt_share`."
         )
@@ -98,31 +100,27 @@ class ImageFolder:
 def _list_split(folder: Path, split: Literal["train", "eval"]) -> tuple[tuple[str, ...], list[str], np.ndarray]:
     """Class names, files relative to `folder` in posix form, and the label of each file, int32."""
     if not folder.is_dir():
-        raise ValueError(
-            f"`folder` must be a folder of images, one sub-folder per class, got {folder}: no such folder."
-        )
+        raise UserError(f"`folder` must be a folder of images, one sub-folder per class, got {folder}: no such folder.")
     train_root, eval_root = _roots(folder)
     class_names = tuple(_sub_folders(train_root))
     if not class_names:
-        raise ValueError(f"{folder} must hold one sub-folder per class with images in it, got no sub-folder.")
+        raise UserError(f"{folder} must hold one sub-folder per class with images in it, got no sub-folder.")
     if unknown := set(_sub_folders(eval_root)) - set(class_names):
-        raise ValueError(f"Each class in {eval_root} must be one of {train_root} too, got {sorted(unknown)} besides.")
+        raise UserError(f"Each class in {eval_root} must also be in {train_root}, got {sorted(unknown)}.")
 
     root = train_root if split == "train" else eval_root
     files, labels = [], []
     for label, name in enumerate(class_names):
         found = _image_files(root / name, folder)
         if not found and root == train_root:
-            raise ValueError(f"Every class must have an image ({', '.join(EXTENSIONS)}), got none in {root / name}.")
+            raise UserError(f"Every class must have an image ({', '.join(EXTENSIONS)}), got none in {root / name}.")
         if eval_root == train_root:
             held_out = _held_out(found)
             found = [file for file in found if (file in held_out) == (split == "eval")]
         files += found
         labels += [label] * len(found)
     if not files:
-        raise ValueError(
-            f"There must be an image to {split} on in {root}, got none for its {len(class_names)} classes."
-        )
+        raise UserError(f"There must be an image to {split} on in {root}, got none for its {len(class_names)} classes.")
     return class_names, files, np.array(labels, np.int32)
 
 
@@ -133,7 +131,7 @@ def _roots(folder: Path) -> tuple[Path, Path]:
     for name in ("test", "val"):
         if (folder / name).is_dir():
             return folder / "train", folder / name
-    raise ValueError(f"{folder}/train must have a folder `test` or `val` with the same classes beside it, got neither.")
+    raise UserError(f"{folder}/train needs a folder `test` or `val` next to it with the same classes, got neither.")
 
 
 def _held_out(files: list[str]) -> set[str]:

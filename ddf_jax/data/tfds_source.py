@@ -3,21 +3,25 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from ddf_jax.data.datasets.prepared import open_split, prepared_builder
 from ddf_jax.data.decode import CorruptImageError, decode_image
+from ddf_jax.errors import UserError
 
 
 class TfdsSource:
-    """The examples of one split, by index: `{"image": uint8 [H, W, C], "label": int}`.
+    """The examples of one split, by index: `{"image": uint8 [H, W, C], "label": int32}`.
 
     Images are decoded by `decode_image`, whatever else is installed, so that the pixels are the same everywhere.
 
     Raises:
-        ValueError: no prepared dataset of that name, no such split, not stored for random access, or not images with
+        UserError: no prepared dataset of that name, no such split, not stored for random access, or not images with
             one class label each.
     """
+
+    shape = None
 
     def __init__(self, name: str, split: str, data_dir: Path | None):
         builder: Any = prepared_builder(name, data_dir)  # Any: TFDS's decorators hide its signatures
@@ -33,13 +37,11 @@ class TfdsSource:
         record = self._records[index]
         label = int(record[self._label_key])
         if label < 0:
-            raise ValueError(
-                f"Every example of {self.name} must have a label, got none at {index}: take another split."
-            )
+            raise UserError(f"Every example of {self.name} must have a label, got none at {index}: take another split.")
         try:
-            return {"image": decode_image(record[self._image_key], self.channels), "label": label}
+            return {"image": decode_image(record[self._image_key], self.channels), "label": np.int32(label)}
         except CorruptImageError as error:
-            raise ValueError(
+            raise UserError(
                 f"Image {index} of {self.name} is unreadable ({error}): prepare the dataset again."
             ) from error
 
@@ -55,7 +57,7 @@ def _classification(info: tfds.core.DatasetInfo) -> tuple[str, str, int, tuple[s
                 channels = shape[-1] or 3
                 if channels in (1, 3) and image.np_dtype == "uint8" and label.num_classes:
                     return image_key, label_key, channels, tuple(label.names)
-    raise ValueError(
+    raise UserError(
         f"{info.full_name} must hold 8-bit images of 1 or 3 channels with one class label each, "
         f"got {info.supervised_keys} of {' '.join(repr(features).split())}. Choose a classification dataset."
     )

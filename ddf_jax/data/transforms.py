@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ddf_jax.data.config import DataConfig
+from ddf_jax.errors import UserError
 
 _CROP_MARGIN = 256 / 224  # ImageNet's evaluation: the shorter side to 256, then the centre 224
 _SMALL = 96  # below this side (CIFAR, digits) nothing of an image is cut off in evaluation
@@ -35,7 +36,7 @@ def training_transforms(config: DataConfig, channels: int) -> list[grain.transfo
         "imagenet": [RandomResizedCrop(size), RandomHorizontalFlip()],
     }
     if config.augment not in augment:
-        raise ValueError(f"`augment` must be one of {', '.join(augment)}, got {config.augment!r}.")
+        raise UserError(f"`augment` must be one of {', '.join(augment)}, got {config.augment!r}.")
     return [*augment[config.augment], Normalize(channels)]
 
 

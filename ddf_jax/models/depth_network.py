@@ -31,7 +31,7 @@ BASES: dict[str, Callable[[Array, Array, int], Array]] = {"bicubic": _bicubic, "
 class DepthConfig:
     """Inputs and dtypes of a network for joint depth upsampling."""
 
-    target: ClassVar[str] = "depth"
+    task: ClassVar[str] = "depth_upsampling"
 
     scale: int = 4
     """S, the ratio of the image's resolution to that of the depth."""

@@ -20,8 +20,8 @@ class ModelBuilder(Protocol):
     """A model's configuration: a frozen dataclass with everything but the parameters."""
 
     @property
-    def target(self) -> str:
-        """The task: "label", called as `model(images)`, or "depth", called as `model(images, low)`."""
+    def task(self) -> str:
+        """The task: "classification", called as `model(images)`, or "depth_upsampling", as `model(images, low)`."""
         ...
 
     def inputs(self, height: int, width: int) -> tuple[jax.ShapeDtypeStruct, ...]:
@@ -47,16 +47,16 @@ def register(factory: ConfigFactory) -> ConfigFactory:
     return factory
 
 
-def list_models(pattern: str = "*", *, target: str | None = None) -> list[str]:
-    """The registered names that a shell-style pattern matches, sorted; with a `target`, those of its models.
+def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
+    """The registered names that a shell-style pattern matches, sorted; with a `task`, those of its models.
 
     >>> list_models("ddf_resnet1*")
     ['ddf_resnet101', 'ddf_resnet152', 'ddf_resnet18']
-    >>> list_models(target="depth")
+    >>> list_models(task="depth_upsampling")
     ['ddf_up_net', 'djf', 'pac_net']
     """
     names = sorted(fnmatch.filter(_FACTORIES, pattern))
-    return [name for name in names if target in (None, _FACTORIES[name]().target)]
+    return [name for name in names if task in (None, _FACTORIES[name]().task)]
 
 
 def get_config(name: str, **options: Any) -> Any:

@@ -36,7 +36,7 @@ class FeatureInfo(NamedTuple):
 class ResNetConfig:
     """A residual network without its parameters."""
 
-    target: ClassVar[str] = "label"
+    task: ClassVar[str] = "classification"
 
     block: str = "bottleneck"
     """One of `BLOCKS`."""

@@ -1,4 +1,4 @@
-"""The plain twin of `digits`: the same recipe with 3×3 convolutions where the dynamic filters stand.
+"""The baseline of `digits`: the same recipe with 3×3 convolutions instead of dynamic filters.
 
 Command:   ddf train digits_plain
 Hardware:  2 CPU cores

@@ -1,4 +1,4 @@
-"""The plain twin of `imagenet_ddf_resnet50`: the same recipe with 3×3 convolutions where the dynamic filters stand.
+"""The baseline of `imagenet_ddf_resnet50`: the same recipe with 3×3 convolutions instead of dynamic filters.
 
 Command:   ddf train imagenet_resnet50
 Hardware:  8 H200 (`ddf plan imagenet_resnet50` shows what each of them holds)

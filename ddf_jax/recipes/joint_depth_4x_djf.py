@@ -1,6 +1,4 @@
-"""Deep joint filtering in the place of the network of `joint_depth_4x`, on as many pictures.
-
-It adds to joint bilateral upsampling.
+"""`joint_depth_4x` with deep joint filtering as its network, which adds a residual to joint bilateral upsampling.
 
 Command:   ddf train joint_depth_4x_djf
 Hardware:  2 CPU cores

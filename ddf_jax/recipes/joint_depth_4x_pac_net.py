@@ -1,4 +1,4 @@
-"""`joint_depth_4x` with pixel-adaptive filters, the Gaussians of PAC-Net, in the place of generated ones.
+"""`joint_depth_4x` with pixel-adaptive filters, the Gaussians of PAC-Net, instead of generated ones.
 
 Command:   ddf train joint_depth_4x_pac_net
 Hardware:  2 CPU cores

@@ -9,10 +9,11 @@ Saving waits for the disk. The arrays of a ResNet are a few hundred megabytes an
 that copies, writes and fails on its own would save little, and make "written" harder to believe.
 """
 
+import dataclasses
 import hashlib
 import json
+import logging
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from ddf_jax.data.info import DataInfo
 from ddf_jax.files import write_json
 from ddf_jax.training.errors import RunError
-from ddf_jax.training.state import leaf_names
+from ddf_jax.training.recipe import Recipe, recipe_from_json, recipe_to_json
+from ddf_jax.training.step import Variables, leaf_names
+from ddf_jax.training.tasks import Scores
+from ddf_jax.training.workdir import check_same_recipe
+
+_log = logging.getLogger(__name__)
 
 _CHECKSUMS, _RECORD, _ARRAYS = "checksums.json", "record.json", "arrays"
 _NONE, _ALL_DAMAGED = -1, -2  # in place of a step
@@ -35,16 +42,16 @@ class Checkpoints:
     Args:
         directory: the run's `checkpoints/`.
         keep: how many of the newest remain after a save.
-        warn: called with one line for each checkpoint that is skipped.
     """
 
-    def __init__(self, directory: Path, *, keep: int = 1, warn: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, directory: Path, *, keep: int = 1) -> None:
         self._directory = directory.absolute()
         self._keep = keep
-        self._warn = warn
 
     def newest(self) -> int | None:
         """The step of the newest checkpoint that is whole, or None where there is no checkpoint at all.
+
+        Each newer one that is not is logged as a warning.
 
         Raises:
             RunError: there are checkpoints, but none is readable.
@@ -61,9 +68,30 @@ class Checkpoints:
             )
         return None if found == _NONE else found
 
+    def readable(self, step: int) -> int:
+        """`step`, whose checkpoint is whole.
+
+        Raises:
+            RunError: there is no such checkpoint, or it is not readable.
+        """
+        if step not in self._steps():
+            raise RunError(f"There is no checkpoint {step} in {self._directory}; there are {sorted(self._steps())}.")
+        if problem := _problem(self._path(step)):
+            raise RunError(f"The checkpoint {self._path(step)} is not readable: {problem}. Take another.")
+        return step
+
     def record(self, step: int) -> dict[str, Any]:
         """The record saved with a checkpoint that `newest` found."""
         return json.loads((self._path(step) / _RECORD).read_text())
+
+    def data_info(self, step: int) -> DataInfo:
+        """The data of the run, from the record of a checkpoint that `newest` found."""
+        saved = self.record(step)["data_info"]
+        fields: dict[str, Any] = {
+            field.name: tuple(value) if isinstance(value := saved[field.name], list) else value
+            for field in dataclasses.fields(DataInfo)
+        }
+        return DataInfo(**fields)
 
     def load(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
         """Arrays of a checkpoint that `newest` found, on the devices that `abstract` names, however many wrote them.
@@ -109,8 +137,8 @@ class Checkpoints:
         multihost_utils.sync_global_devices("checkpoint")
 
     def set_aside_after(self, step: int) -> None:
-        """Renames what is newer than `step`, which `newest` skipped, to `<step>.unreadable`: a run that goes on from
-        `step` will write under these names again."""
+        """Renames checkpoints newer than `step`, which `newest` skipped, to `<step>.unreadable`: a run resumed from
+        `step` will write under their names again."""
         if jax.process_index() == 0:
             for damaged in [other for other in self._steps() if other > step]:
                 shutil.rmtree(self._path(damaged, ".unreadable"), ignore_errors=True)
@@ -124,7 +152,7 @@ class Checkpoints:
             if problem is None:
                 return step, damaged
             damaged[step] = problem
-            self._warn(f"Skipped the unreadable checkpoint {self._path(step)}: {problem}.")
+            _log.warning("Skipped the unreadable checkpoint %s: %s.", self._path(step), problem)
         return None, damaged
 
     def _steps(self) -> list[int]:
@@ -132,6 +160,86 @@ class Checkpoints:
 
     def _path(self, step: int, suffix: str = "") -> Path:
         return self._directory / f"{step}{suffix}"
+
+
+@dataclasses.dataclass
+class RunState:
+    """A run after `step` steps."""
+
+    step: int
+    variables: Variables
+    data: dict[str, Any]  # the state of the data's iterator
+    evaluation: Scores | None = None  # the newest, made after `evaluated_step` steps
+    evaluated_step: int | None = None
+    saved_step: int | None = None  # of the newest checkpoint
+
+
+def save_run(
+    checkpoints: Checkpoints, state: RunState, recipe: Recipe, info: DataInfo, times: dict[str, float]
+) -> None:
+    """Writes a checkpoint, unless the newest is of this very step.
+
+    Args:
+        checkpoints: the run's.
+        state: the run now.
+        recipe: the run's recipe.
+        info: the run's data.
+        times: `seconds` and `training_seconds` so far.
+    """
+    if state.saved_step == state.step:
+        return
+    record = {
+        "recipe": json.loads(recipe_to_json(recipe)),
+        "data_info": dataclasses.asdict(info),
+        "data": state.data,
+        "evaluation": state.evaluation,
+        "evaluated_step": state.evaluated_step,
+        **times,
+    }
+    checkpoints.save(state.step, state.variables, record)
+    state.saved_step = state.step
+
+
+def restore_run(
+    checkpoints: Checkpoints, workdir: Path, recipe: Recipe, info: DataInfo, abstract: Variables
+) -> tuple[RunState, dict[str, float]] | None:
+    """The newest readable checkpoint as the run's state and its `times`, or None for a run that has none yet.
+
+    Args:
+        checkpoints: the run's.
+        workdir: the run's folder.
+        recipe: the recipe that resumes the run.
+        info: the data that are there now.
+        abstract: shapes, dtypes and shardings of the state's arrays.
+
+    Raises:
+        RunError: the checkpoint is of another recipe, of other data or of an earlier version, or none is readable.
+    """
+    step = checkpoints.newest()
+    if step is None:
+        return None
+    record = checkpoints.record(step)
+    try:
+        saved_recipe = recipe_from_json(json.dumps(record["recipe"]))
+    except RunError as error:
+        raise RunError(f"Checkpoint {step} in {workdir} cannot be resumed: {error}") from None
+    check_same_recipe(workdir, saved_recipe, recipe)
+    if (saved := checkpoints.data_info(step)) != info:
+        raise RunError(
+            f"{workdir} was trained on {saved}, but the data now are {info}. "
+            f"Put the data back, or choose another --workdir."
+        )
+    variables = checkpoints.load(step, abstract)
+    checkpoints.set_aside_after(step)
+    state = RunState(
+        step=step,
+        variables=variables,
+        data=record["data"],
+        evaluation=record["evaluation"],
+        evaluated_step=record["evaluated_step"],
+        saved_step=step,
+    )
+    return state, {name: record[name] for name in ("seconds", "training_seconds")}
 
 
 def _array_types(trees: dict[str, Any]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""How a run can end early. Each message is one line, what happened and what to do, which the command line prints."""
+"""How a run can end early. Each message is one line: what happened and what to do."""
 
 from ddf_jax.errors import UserError
 
@@ -14,6 +14,6 @@ class NonFiniteError(RunError):
 
 
 class StoppedError(RunError):
-    """Ctrl-C or SIGTERM ended the run after a checkpoint; the same command goes on from there."""
+    """Ctrl-C or SIGTERM ended the run after a checkpoint; the same command resumes it."""
 
     exit_status = 75  # EX_TEMPFAIL of sysexits.h, "try again": a scheduler can tell a preempted run from a failed one

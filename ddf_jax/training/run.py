@@ -1,110 +1,143 @@
-"""Reads a run back: its model with the newest good parameters, and its score."""
+"""A trained run as a Python value: its model with the newest good parameters, and predictions for a user's images."""
 
-import contextlib
 import dataclasses
-import math
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
-from ddf_jax.data.pipeline import eval_batches
-from ddf_jax.data.sources import DataInfo
+from ddf_jax.data.info import DataInfo
 from ddf_jax.training.checkpoint import Checkpoints
+from ddf_jax.training.devices import Devices, batch_split, data_mesh, replicated
 from ddf_jax.training.errors import RunError
-from ddf_jax.training.mesh import Devices, data_mesh, replicated
-from ddf_jax.training.metrics import evaluate_batches
-from ddf_jax.training.programs import compile_eval_step
 from ddf_jax.training.recipe import Recipe
-from ddf_jax.training.run_folder import RunFolder
-from ddf_jax.training.run_state import data_info
-from ddf_jax.training.state import ModelState, abstract_model
-from ddf_jax.training.summary import hardware, versions
-from ddf_jax.training.tasks import task_of
-from ddf_jax.training.writers import say
+from ddf_jax.training.step import ModelState, Variables, abstract_model, eval_model, jit_predict
+from ddf_jax.training.tasks import Batch
+from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling
+from ddf_jax.training.workdir import RunFolder
+
+if TYPE_CHECKING:
+    from ddf_jax.data.reading import UserImage
+
+_BATCH_SIZE = 32  # images a device predicts at a time
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A trained model and what it was trained on."""
+    """A trained model and its run.
+
+    Args:
+        recipe: the recipe of the run.
+        info: the data it was trained on.
+        step: training steps taken.
+        state: the model, on the devices of `mesh`.
+        mesh: where predictions and evaluations run.
+    """
 
     recipe: Recipe
     info: DataInfo
     step: int
     state: ModelState
+    mesh: Mesh
 
     def model(self) -> nnx.Module:
         """The model in evaluation mode: `logits = run.model()(images)`, or `depth = run.model()(images, low)`."""
-        model = nnx.merge(*self.state)
-        model.eval()
-        return model
+        return eval_model(self.state)
+
+    @functools.cached_property
+    def predict_step(self) -> Callable[[Variables, Batch], jax.Array]:
+        """`(model's variables, batch) -> predictions`, compiled once for each shape of a batch."""
+        return jit_predict(self.recipe.task, self.mesh, self.state)
 
 
-def load_run(workdir: Path | str, *, devices: Devices | None = None) -> Run:
-    """The model of the newest readable checkpoint in `workdir`. The data set itself is not needed.
+def load_run(
+    workdir: Path | str, checkpoint: int | Literal["newest"] = "newest", *, devices: Devices | None = None
+) -> Run:
+    """The model of a run in `workdir`. The data set itself is not needed.
 
     Args:
+        workdir: the run's folder.
+        checkpoint: the step of a checkpoint, or the newest readable one.
         devices: where the parameters go; default: all devices of all processes.
 
     Raises:
-        RunError: there is no run or no checkpoint, or none is readable.
+        RunError: there is no run or no such checkpoint, or it is not readable.
     """
     folder = RunFolder(Path(workdir))
     recipe = folder.recipe()
-    checkpoints = Checkpoints(folder.checkpoints, warn=say)
-    step = checkpoints.newest()
+    checkpoints = Checkpoints(folder.checkpoints)
+    step = checkpoints.newest() if checkpoint == "newest" else checkpoints.readable(checkpoint)
     if step is None:
-        raise RunError(f"The run in {folder.path} has no checkpoint yet. `ddf train` goes on with it.")
-    info = data_info(checkpoints.record(step))
-    structure, variables = abstract_model(recipe, info, replicated(data_mesh(devices)))
-    return Run(recipe, info, step, ModelState(structure, checkpoints.load(step, {"model": variables})["model"]))
+        raise RunError(f"The run in {folder.path} has no checkpoint yet. `ddf train` resumes it.")
+    info, mesh = checkpoints.data_info(step), data_mesh(devices)
+    structure, variables = abstract_model(recipe, info, replicated(mesh))
+    model = ModelState(structure, checkpoints.load(step, {"model": variables})["model"])
+    return Run(recipe, info, step, model, mesh)
+
+
+def predict(run: Run, images: "Sequence[UserImage]") -> np.ndarray:
+    """Predictions for any number of images, [N, …] in their order; of a classifier probabilities [N, classes].
+
+    Args:
+        run: from `load_run`; its model takes an image alone. `run.info.class_names` names a classifier's classes.
+        images: files, pillow images, or uint8 arrays [H, W] or [H, W, C] of any size, prepared as the run's own
+            evaluation images are.
+
+    Raises:
+        UserError: an image cannot be read, or the model takes more than an image.
+
+    Example::
+
+        run = ddf_jax.load_run("runs/digits")
+        probabilities = ddf_jax.predict(run, ["seven.png", "one.png"])
+        names = [run.info.class_names[label] for label in probabilities.argmax(-1)]
+    """
+    from ddf_jax.data.reading import read_image
+
+    task = run.recipe.task
+    if task.inputs != ("image",):
+        raise RunError(
+            f"`predict` needs a run whose model takes an image alone, got {run.recipe.name}, whose model takes "
+            f"{' and '.join(task.inputs)}. Try `ddf upsample` or `ddf_jax.training.run.upsample`."
+        )
+    if not len(images):
+        raise RunError("`images` must hold an image, got none.")
+    size = min(_BATCH_SIZE, max(1, -(-len(images) // run.mesh.size))) * run.mesh.size  # of a batch, padding included
+    predictions = []
+    for start in range(0, len(images), size):
+        batch = np.stack([read_image(image, run.info) for image in images[start : start + size]])
+        padded = np.concatenate([batch, np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype)])
+        found = run.predict_step(run.state.variables, {"image": jax.device_put(padded, batch_split(run.mesh))})
+        predictions.append(np.asarray(found)[: len(batch)])
+    return np.concatenate(predictions)
 
 
 def upsample(run: Run, image: np.ndarray, low: np.ndarray) -> np.ndarray:
-    """Depth of the resolution of a picture, float32 [H, W] in the unit of `low`.
+    """Depth of the resolution of an image, float32 [H, W] in the unit of `low`.
 
     Args:
-        image: [H, W, 3] in [0, 1]; low: depth [⌈H/S⌉, ⌈W/S⌉], S the run's scale, 0 in holes.
+        run: from `load_run`, of joint depth upsampling.
+        image: [H, W, 3] in [0, 1].
+        low: depth [⌈H/S⌉, ⌈W/S⌉], S the run's scale, 0 in holes.
 
     Raises:
-        RunError: the run is not one for depth, or the sizes do not fit.
+        RunError: the run is of another task, or the sizes do not fit.
     """
-    scale = run.info.scale
-    if run.recipe.data.target != "depth" or scale is None:
-        raise RunError(f"The run must be one for depth, got {run.recipe.name}, which finds a {run.recipe.data.target}.")
+    task = run.recipe.task
+    if not isinstance(task, DepthUpsampling):
+        raise RunError(f"The run must be one of depth upsampling, got {run.recipe.name}, a {type(task).__name__}.")
     height, width = image.shape[:2]
-    expected = (-(-height // scale), -(-width // scale))
+    expected = task.low_shape(height, width)
     if low.shape != expected:
         raise RunError(
-            f"The picture must be {scale} times as large as the depth map: for a picture of {height}×{width} the depth "
-            f"must be {expected[0]}×{expected[1]}, got {low.shape[0]}×{low.shape[1]}."
+            f"The image must be {task.scale} times as large as the depth map: for an image of {height}×{width} the "
+            f"depth must be {expected[0]}×{expected[1]}, got {low.shape[0]}×{low.shape[1]}."
         )
     structure, variables = nnx.split(run.model())
-    answer = jax.jit(lambda variables, *inputs: nnx.merge(structure, variables)(*inputs))
-    return np.asarray(answer(variables, image[None], low[None, ..., None])[0, ..., 0])
-
-
-def evaluate(workdir: Path | str, *, devices: Devices | None = None) -> dict[str, Any]:
-    """Scores the newest readable checkpoint in `workdir` on the recipe's evaluation split; writes nothing.
-
-    Returns:
-        `{"name", "model", "step", "device", …}` and the task's scores, such as `test_accuracy` or `test_rmse`.
-
-    Raises:
-        RunError: as `load_run`.
-    """
-    run, mesh = load_run(workdir, devices=devices), data_mesh(devices)
-    batch_size = math.ceil(run.recipe.batch_size / mesh.size) * mesh.size  # any size gives the same score
-    eval_step = compile_eval_step(run.recipe, run.info, mesh, run.state, batch_size)
-    batches = eval_batches(
-        run.recipe.data,
-        batch_size=batch_size,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    with contextlib.closing(batches):
-        scores = evaluate_batches(eval_step, run.state.variables, batches, mesh, task=task_of(run.recipe)) or {}
-    run_facts = {"name": run.recipe.name, "model": run.recipe.model.name, "step": run.step}
-    return {**run_facts, **scores, **hardware(mesh), "versions": versions()}
+    upsample_once = jax.jit(lambda variables, *inputs: nnx.merge(structure, variables)(*inputs))
+    return np.asarray(upsample_once(variables, image[None], low[None, ..., None])[0, ..., 0])

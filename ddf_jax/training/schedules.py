@@ -7,20 +7,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ddf_jax.data.sources import DataInfo
+from ddf_jax.data.info import DataInfo
 from ddf_jax.training.errors import RunError
 from ddf_jax.training.recipe import OptimizerConfig, Recipe
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class StepPlan:
     """A run's durations in steps. An interval need not be whole: every 22.45 steps means after 22, 45, 67, …"""
 
     total_steps: int
     warmup_steps: int
     evaluate_every: float  # 0: only at the end
     checkpoint_every: float  # 0: only at the end
-    drops: tuple[int, ...] = ()  # steps from which on the learning rate is a tenth
+    drops: tuple[int, ...] = ()  # steps after which the learning rate is divided by ten
 
     def evaluates_at(self, step: int) -> bool:
         """Whether an evaluation is due after so many steps."""
@@ -39,7 +39,7 @@ class Plan:
         return step == self.total_steps or (step > 0 and every > 0 and step == round(round(step / every) * every))
 
 
-def make_plan(recipe: Recipe, info: DataInfo) -> Plan:
+def make_step_plan(recipe: Recipe, info: DataInfo) -> StepPlan:
     """Counts the steps of `recipe` on data of this size.
 
     Raises:
@@ -54,11 +54,11 @@ def make_plan(recipe: Recipe, info: DataInfo) -> Plan:
         )
     epoch = info.train_size / recipe.batch_size
     drops = tuple(info.steps(epochs, recipe.batch_size) for epochs in recipe.optimizer.drops)
-    return Plan(total, warmup, recipe.evaluate_every * epoch, recipe.checkpoint_every * epoch, drops)
+    return StepPlan(total, warmup, recipe.evaluate_every * epoch, recipe.checkpoint_every * epoch, drops)
 
 
-def learning_rate_schedule(config: OptimizerConfig, plan: Plan, batch_size: int) -> optax.Schedule:
-    """Linear warm-up, then half a cosine, or where the recipe has `drops` a tenth after each of them.
+def learning_rate_schedule(config: OptimizerConfig, plan: StepPlan, batch_size: int) -> optax.Schedule:
+    """Linear warm-up, then half a cosine, or, where the recipe has `drops`, a tenth after each of them.
 
     With T = `plan.total_steps`, W = `plan.warmup_steps`, `peak = learning_rate · batch_size / 256` (Goyal et al.,
     "Accurate, Large Minibatch SGD", 2017) and `end = end_learning_rate`:

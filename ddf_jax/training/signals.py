@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ddf_jax.training.inflight import InFlight
-from ddf_jax.training.mesh import global_batch, replicated
+from ddf_jax.training.devices import InFlight, global_batch, replicated
 
 
 class StopRequest:
@@ -30,9 +29,9 @@ class StopRequest:
         self._sum = jax.jit(jnp.sum, out_shardings=replicated(mesh))
 
     def poll(self) -> bool:
-        """Whether to stop: the same answer in every process, which must all ask equally often.
+        """Whether to stop: the same in every process, which must all poll equally often.
 
-        With several processes the answer is that of a few calls ago: their flags are summed on the devices between two
+        With several processes the result is that of a few calls ago: their flags are summed on the devices between two
         steps, and nobody waits for the sum.
         """
         if jax.process_count() == 1:
@@ -42,7 +41,7 @@ class StopRequest:
         return any(earlier > 0 for earlier in self._votes.push(votes))
 
     def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python has no say over signals
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python cannot handle signals
             self._previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 

@@ -1,28 +1,56 @@
-"""The pure functions a run repeats: one training step, the counts of one evaluation batch, and what to draw of one.
+"""The compiled steps of a run and the state they work on.
 
-Under `jax.jit` with a batch split over the mesh they see the global batch: BatchNorm's statistics and every mean are
+Under `jax.jit` with a batch split over the mesh a step sees the global batch: BatchNorm's statistics and every mean are
 over all devices and processes, whatever their number.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh, Sharding
 
-from ddf_jax.training.state import ModelState, TrainState, Variables
-from ddf_jax.training.tasks.task import Batch, Outcome, Task
+from ddf_jax import models
+from ddf_jax.data.info import DataInfo
+from ddf_jax.training.devices import batch_split, replicated
+from ddf_jax.training.errors import RunError
+from ddf_jax.training.recipe import Recipe
+from ddf_jax.training.schedules import StepPlan
+from ddf_jax.training.tasks import Batch, StepMetrics, Task
+
+Variables = dict[str, Any]
+"""Nested dictionaries of arrays, named as the attributes are: plain, so no checkpoint depends on Flax's classes."""
+
+
+class TrainState(NamedTuple):
+    """A model and its optimizer, split; `nnx.merge(*state)` is `{"model": nnx.Module, "optimizer": nnx.Optimizer}`."""
+
+    structure: nnx.GraphDef[dict[str, Any]]
+    variables: Variables  # {"model": …, "optimizer": …}
+
+    def model(self) -> "ModelState":
+        """The model without its optimizer."""
+        return ModelState(nnx.graphdef(nnx.merge(*self)["model"]), self.variables["model"])
+
+
+class ModelState(NamedTuple):
+    """A model without its optimizer, split; `nnx.merge(*state)` is the `nnx.Module`."""
+
+    structure: nnx.GraphDef[Any]
+    variables: Variables
 
 
 class StepReport(NamedTuple):
-    """What one training step says of itself; small, and fetched steps later so that the devices never wait."""
+    """Small facts about one training step, fetched a few steps later so that the devices never wait."""
 
     loss: jax.Array  # [], of this batch, before the update
-    quality: jax.Array  # [], of this batch, before the update; the task says what it is
+    metric: jax.Array  # [], the task's metric of this batch, before the update
     learning_rate: jax.Array  # []
     gradient_squares: jax.Array  # [parameters], squared norm of each parameter's gradient, in `jax.tree.leaves` order
-    faults: dict[str, jax.Array]  # what the batch must not hold -> [] bool, whether it does
+    invalid: dict[str, jax.Array]  # what is wrong with the batch -> [] bool, whether it is
 
 
 def train_step(
@@ -35,36 +63,145 @@ def train_step(
     nodes = nnx.merge(*state)
     model, optimizer = nodes["model"], nodes["optimizer"]
     model.train()
-
     progress = optimizer.step[...] / total_steps
 
-    def objective(model: nnx.Module) -> tuple[jax.Array, Outcome]:
-        outcome = task.outcome(model, batch, progress)
-        return outcome.loss, outcome
+    def objective(model: nnx.Module) -> tuple[jax.Array, StepMetrics]:
+        metrics = task.step_metrics(model, batch, progress)  # pyright: ignore[reportArgumentType]  # it has a __call__
+        return metrics.loss, metrics
 
-    (loss, outcome), gradients = nnx.value_and_grad(objective, has_aux=True)(model)
+    (loss, metrics), gradients = nnx.value_and_grad(objective, has_aux=True)(model)
     report = StepReport(
         loss=loss,
-        quality=outcome.quality,
+        metric=metrics.metric,
         learning_rate=jnp.asarray(learning_rate(optimizer.step[...])),
         gradient_squares=jnp.stack([jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(gradients)]),
-        faults=outcome.faults,
+        invalid=metrics.invalid,
     )
     optimizer.update(model, gradients)
     return nnx.to_pure_dict(nnx.state(nodes)), report
 
 
 def eval_step(state: ModelState, batch: Batch, *, task: Task) -> Any:
-    """What the task counts of the real examples of a batch. Padding counts for nothing."""
-    return task.count(_evaluated(state), batch)
+    """The task's sums over the real examples of an evaluation batch. Padding counts for nothing."""
+    return task.eval_sums(eval_model(state), batch)
 
 
-def answer_step(state: ModelState, batch: Batch, *, task: Task) -> jax.Array:
-    """What the task draws of the model's answers to a batch."""
-    return task.answer(_evaluated(state), batch)
+def predict_step(state: ModelState, batch: Batch, *, task: Task) -> jax.Array:
+    """The task's predictions for a batch."""
+    return task.predict(eval_model(state), batch)
 
 
-def _evaluated(state: ModelState) -> nnx.Module:
+def eval_model(state: ModelState) -> Any:
+    """The model in evaluation mode."""
     model = nnx.merge(*state)
     model.eval()
     return model
+
+
+def create_model(recipe: Recipe, info: DataInfo) -> nnx.Module:
+    """The recipe's model for data of this kind: parameters in float32, computing in `recipe.dtype`.
+
+    Raises:
+        RunError: the model is of another task, or cannot be made with the recipe's options.
+    """
+    task, name = recipe.task, recipe.model.name
+    if (given := models.get_config(name).task) != task.model_task:
+        fitting = models.list_models(task=task.model_task)[0]
+        raise RunError(
+            f"`model.name` must be a model for {task.model_task}, such as {fitting}, got {name}, a model for {given}."
+        )
+    options: dict[str, Any] = task.model_options(info) | dict(recipe.model.options)
+    try:
+        return models.create(name, dtype=jnp.dtype(recipe.dtype), rngs=nnx.Rngs(recipe.seed), **options)
+    except ValueError as error:  # of a layer or an operator, which a user's options have made a wrong call
+        raise RunError(f"`model`: {name} cannot be made with {options}: {error}") from error
+
+
+def abstract_state(recipe: Recipe, info: DataInfo, tx: optax.GradientTransformation, sharding: Sharding) -> TrainState:
+    """Structure, shapes, dtypes and shardings of a run's state; no array is made."""
+    return TrainState(*_abstract(lambda: _build(recipe, info, tx), sharding))
+
+
+def abstract_model(recipe: Recipe, info: DataInfo, sharding: Sharding) -> ModelState:
+    """The same of its model alone."""
+    return ModelState(*_abstract(lambda: create_model(recipe, info), sharding))
+
+
+def initial_variables(
+    recipe: Recipe, info: DataInfo, tx: optax.GradientTransformation, sharding: Sharding
+) -> Variables:
+    """The state before the first step, made by one compiled program straight onto the devices that keep it."""
+    # It runs once, and for a CPU optimising it takes longer than everything else here.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    build = jax.jit(
+        lambda: nnx.to_pure_dict(nnx.state(_build(recipe, info, tx))), out_shardings=sharding, compiler_options=options
+    )
+    return build()
+
+
+def compile_train_step(
+    recipe: Recipe, info: DataInfo, plan: StepPlan, mesh: Mesh, abstract: TrainState, learning_rate: optax.Schedule
+) -> Callable[[Variables, Batch], tuple[Variables, StepReport]]:
+    """`(variables, batch) -> (variables, report)`; the memory of the old variables holds the new ones."""
+
+    def step(variables: Variables, batch: Batch) -> tuple[Variables, StepReport]:
+        state = TrainState(abstract.structure, variables)
+        return train_step(state, batch, task=recipe.task, learning_rate=learning_rate, total_steps=plan.total_steps)
+
+    program = jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
+    batch = _abstract_batch(recipe.task, info, mesh, recipe.batch_size, training=True)
+    return program.lower(abstract.variables, batch).compile()
+
+
+def compile_eval_step(
+    task: Task, info: DataInfo, mesh: Mesh, abstract: ModelState, batch_size: int
+) -> Callable[[Variables, Batch], Any]:
+    """`(model's variables, batch) -> sums`."""
+
+    def step(variables: Variables, batch: Batch) -> Any:
+        return eval_step(ModelState(abstract.structure, variables), batch, task=task)
+
+    program = jax.jit(step, out_shardings=replicated(mesh))
+    return program.lower(abstract.variables, _abstract_batch(task, info, mesh, batch_size, training=False)).compile()
+
+
+def jit_predict(task: Task, mesh: Mesh, abstract: ModelState) -> Callable[[Variables, Batch], jax.Array]:
+    """`(model's variables, batch) -> predictions`, whole on every device; compiled at the first call."""
+
+    def step(variables: Variables, batch: Batch) -> jax.Array:
+        return predict_step(ModelState(abstract.structure, variables), batch, task=task)
+
+    return jax.jit(step, out_shardings=replicated(mesh))
+
+
+def parameter_sizes(state: TrainState) -> dict[str, int]:
+    """Elements of each parameter by name (`layer1.0.conv1.kernel`), in the order of the leaves of a gradient."""
+    parameters = nnx.to_pure_dict(nnx.state(nnx.merge(*state)["model"], nnx.Param))
+    return {name: leaf.size for name, leaf in zip(leaf_names(parameters), jax.tree.leaves(parameters), strict=True)}
+
+
+def leaf_names(tree: Any) -> list[str]:
+    """The path to each leaf, joined by dots, in the order of `jax.tree.leaves`."""
+    return [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in jax.tree.leaves_with_path(tree)]
+
+
+def _build(recipe: Recipe, info: DataInfo, tx: optax.GradientTransformation) -> dict[str, Any]:
+    model = create_model(recipe, info)
+    return {"model": model, "optimizer": nnx.Optimizer(model, tx, wrt=nnx.Param)}
+
+
+def _abstract(build: Callable[[], Any], sharding: Sharding) -> tuple[nnx.GraphDef[Any], Variables]:
+    structure, variables = nnx.split(nnx.eval_shape(build))
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), nnx.to_pure_dict(variables)
+    )
+    return structure, shapes
+
+
+def _abstract_batch(
+    task: Task, info: DataInfo, mesh: Mesh, batch_size: int, *, training: bool
+) -> dict[str, jax.ShapeDtypeStruct]:
+    return {
+        name: jax.ShapeDtypeStruct((batch_size, *example.shape), example.dtype, sharding=batch_split(mesh))
+        for name, example in task.batch_spec(info, training=training).items()
+    }

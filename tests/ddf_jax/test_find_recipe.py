@@ -1,13 +1,16 @@
 """Where recipes come from, and what is said of a file that holds none."""
 
+import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from ddf_jax.recipes import ROOT, find_recipe, shipped_recipes
+from ddf_jax.recipes import find_recipe, shipped_recipes
 
+ROOT = Path(__file__).parents[2]
 MAKES_RECIPE = "from ddf_jax.training.recipe import Recipe\nrecipe = Recipe('mine')\n"
 
 
@@ -16,7 +19,8 @@ def test_a_path_is_a_file_and_a_name_is_shipped(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_recipe("digits.py").name == "mine"
     assert find_recipe("digits").name == "digits"
-    assert find_recipe("digits") == shipped_recipes()["digits"]
+    assert find_recipe("digits") is importlib.import_module("ddf_jax.recipes.digits").recipe
+    assert "digits" in shipped_recipes()
 
 
 def test_a_recipe_file_may_import_its_neighbours_and_leaves_no_trace(tmp_path):
@@ -53,14 +57,14 @@ def test_a_file_without_a_recipe_is_named_with_the_cause(tmp_path, text, message
     assert str(file) in str(caught.value)
 
 
-def test_shipped_recipes_are_those_beside_the_package_whatever_the_user_calls_experiments(tmp_path):
-    """Also the shipped twin, which imports its base from `experiments`."""
-    theirs = tmp_path / "experiments" / "recipes"
-    theirs.mkdir(parents=True)
-    for folder in (theirs, theirs.parent):
-        (folder / "__init__.py").write_text("raise RuntimeError('the wrong experiments')")
+def test_shipped_recipes_are_found_from_any_folder_whatever_a_user_calls_recipes(tmp_path):
+    """Also a shipped variant, which imports its base."""
+    for folder in (tmp_path / "recipes", tmp_path / "experiments"):
+        folder.mkdir()
+        (folder / "__init__.py").write_text("raise RuntimeError('the wrong recipes')")
+    (tmp_path / "digits.py").write_text("raise RuntimeError('the wrong digits')")
     done = subprocess.run(
-        [sys.executable, "-c", "from ddf_jax.cli import main; main(['train', 'digits_plain', '--help'])"],
+        [sys.executable, "-m", "ddf_jax", "train", "digits_plain", "--help"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
         capture_output=True,

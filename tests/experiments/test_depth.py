@@ -10,10 +10,12 @@ from PIL import Image
 
 from ddf_jax.data.config import DataConfig
 from ddf_jax.data.depth_transforms import Downsample
+from ddf_jax.data.examples import DepthImages
 from ddf_jax.data.sources import open_source
 from ddf_jax.functional import bicubic_upsample
-from ddf_jax.training.loop import train
 from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
+from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling
+from ddf_jax.training.train import train
 from experiments import depth
 from experiments.compare import finished_run
 from tests.ddf_jax.data.small_rooms import small_rooms
@@ -32,7 +34,12 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
 def run(rooms: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one step."""
     folder = tmp_path_factory.mktemp("run")
-    train(Recipe("tiny_depth", ModelConfig("ddf_up_net", OPTIONS), rooms, ADAM, epochs=1.6, batch_size=8), folder)
+    train(
+        Recipe(
+            "tiny_depth", ModelConfig("ddf_up_net", OPTIONS), rooms, ADAM, DepthUpsampling(), epochs=1.6, batch_size=8
+        ),
+        folder,
+    )
     return folder
 
 
@@ -71,7 +78,7 @@ def test_every_method_has_a_row_from_the_same_pictures(rooms, run, results, caps
 
 
 def bicubic_rmse(rooms: DataConfig, split: str) -> float:
-    source, errors = open_source(dataclasses.replace(rooms, eval_split=split), "eval"), []
+    source, errors = open_source(dataclasses.replace(rooms, eval_split=split), DepthImages(4), "eval"), []
     for index in range(len(source)):
         example = Downsample(4).map(source[index] or {})
         height, width = example["depth"].shape[:2]

@@ -1,18 +1,85 @@
-"""Which task a recipe sets."""
+"""The protocol of a task: everything about a run that depends on what its model learns.
 
-from collections.abc import Callable
+A task is one file with one frozen dataclass, the run's `Recipe.task`. The loop, its compiled steps and its reports are
+the same for every task.
+"""
 
-from ddf_jax.training.recipe import Recipe
-from ddf_jax.training.tasks.classification import Classification
-from ddf_jax.training.tasks.depth import DepthUpsampling
-from ddf_jax.training.tasks.task import Task
+import abc
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
-TASKS: dict[str, Callable[[Recipe], Task]] = {
-    "label": lambda recipe: Classification(recipe.label_smoothing),
-    "depth": lambda recipe: DepthUpsampling(recipe.data.scale, recipe.depth_loss),
-}
+import jax
+import numpy as np
+
+from ddf_jax.data.info import DataInfo
+
+if TYPE_CHECKING:  # grain is not needed to build a training step
+    from ddf_jax.data.sources import Examples
+
+Batch = Mapping[str, jax.Array]
+"""Arrays [B, …] by name: those of the task's `batch_spec`, `mask` [B] bool (false: padding) among them."""
+
+Model = Callable[..., jax.Array]
+
+Scores = dict[str, Any]
+"""Results of an evaluation by their names in `metrics.jsonl` and `summary.json`: `test_…`."""
 
 
-def task_of(recipe: Recipe) -> Task:
-    """What there is to be found in the recipe's data decides."""
-    return TASKS[recipe.data.target](recipe)
+class StepMetrics(NamedTuple):
+    """Loss and metric of a training batch, and what is wrong with the batch."""
+
+    loss: jax.Array  # []
+    metric: jax.Array  # [], `Task.metric`
+    invalid: dict[str, jax.Array]  # "labels outside the model's classes" -> [] bool, whether the batch has any
+
+
+class Task(abc.ABC):
+    """One task with its options. A subclass is a frozen dataclass whose fields become `--task.…` options."""
+
+    metric: ClassVar[str]
+    """Name of the metric that people read: `train_<metric>` and `test_<metric>`."""
+    model_task: ClassVar[str]
+    """`task` of the registered models that fit."""
+    inputs: ClassVar[tuple[str, ...]] = ("image",)
+    """Arrays of a batch that the model is called with."""
+
+    @abc.abstractmethod
+    def examples(self) -> "Examples":
+        """The kind of examples that the task reads."""
+
+    @abc.abstractmethod
+    def model_options(self, info: DataInfo) -> dict[str, Any]:
+        """Options that a model gets from the data, such as its number of classes."""
+
+    @abc.abstractmethod
+    def batch_spec(self, info: DataInfo, *, training: bool) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shape and dtype of one example's arrays."""
+
+    @abc.abstractmethod
+    def step_metrics(self, model: Model, batch: Batch, progress: jax.Array) -> StepMetrics:
+        """Loss and metric over the real examples of a training batch; `progress` [] is the share of steps taken."""
+
+    @abc.abstractmethod
+    def eval_sums(self, model: Model, batch: Batch) -> Any:
+        """Scalar sums over the real examples of an evaluation batch, a named tuple with their number as `examples`."""
+
+    @abc.abstractmethod
+    def finalize(self, sums: Any) -> Scores:
+        """Scores from `eval_sums` added up over all batches; None for a score that is not finite."""
+
+    @abc.abstractmethod
+    def predict(self, model: Model, batch: Batch) -> jax.Array:
+        """The model's predictions [B, …] in the form that a user wants."""
+
+    @abc.abstractmethod
+    def summary_line(self, scores: Mapping[str, Any]) -> str:
+        """The scores for people, the most important one first."""
+
+
+@runtime_checkable
+class DrawsPicture(Protocol):
+    """A task whose evaluations leave a picture in the run's folder."""
+
+    def draw(self, batch: Mapping[str, np.ndarray], prediction: np.ndarray) -> bytes:
+        """The first examples of a batch and the predictions for them, as PNG."""
+        ...

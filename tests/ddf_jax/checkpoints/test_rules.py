@@ -11,7 +11,7 @@ from ddf_jax.checkpoints.rules import COUNTER, RULES, naming_of, translate, tran
 from ddf_jax.checkpoints.tensor_files import CheckpointError
 
 FAMILIES = ("resnet*", "ddf_*", "rednet*", "se_*", "eca_*", "resnext*", "res2net*")
-NAMES = [name for family in FAMILIES for name in models.list_models(family, target="label")]
+NAMES = [name for family in FAMILIES for name in models.list_models(family, task="classification")]
 
 
 # Those that no model has.

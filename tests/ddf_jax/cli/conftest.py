@@ -10,12 +10,14 @@ import pytest
 
 from ddf_jax.cli import main
 from ddf_jax.data.config import DataConfig
+from ddf_jax.data.examples import LabelledImages
 from ddf_jax.data.sources import open_source
 
 RECIPE = """
 from pathlib import Path
 
 from ddf_jax.data.config import DataConfig
+from ddf_jax.data.examples import LabelledImages
 from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
 
 recipe = Recipe(
@@ -73,7 +75,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(folder))  # TFDS leaves an empty temporary folder behind
-        open_source(DataConfig(data_dir=folder, image_size=8), "train")
+        open_source(DataConfig(data_dir=folder, image_size=8), LabelledImages(), "train")
     file = folder / "tiny.py"
     file.write_text(RECIPE.format(data_dir=str(folder)))
     return file

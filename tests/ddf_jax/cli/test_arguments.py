@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 
 from ddf_jax.cli.arguments import COMMANDS, parse
-from ddf_jax.cli.train import Train
-from ddf_jax.recipes import ROOT, find_recipe
+from ddf_jax.cli.train import TrainCommand
+from ddf_jax.recipes import find_recipe
+from ddf_jax.training.tasks.classification import Classification
+from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling
+
+ROOT = Path(__file__).parents[3]
 
 
-def training(*words: str) -> Train:
+def training(*words: str) -> TrainCommand:
     command = parse(["train", "digits", *words])
-    assert isinstance(command, Train)
+    assert isinstance(command, TrainCommand)
     return command
 
 
@@ -62,15 +66,22 @@ def test_help_of_a_recipe_shows_its_own_values(ddf):
     assert "Peak learning rate" in out
 
 
-def test_help_imports_nothing_slow():
-    program = """
+@pytest.mark.parametrize(
+    ("words", "slow"),
+    [
+        (["--help"], {"jax", "flax", "orbax", "grain", "tensorflow_datasets", "numpy"}),
+        (["train", "--help"], {"flax", "orbax", "grain", "tensorflow_datasets"}),  # a recipe's task needs JAX
+    ],
+)
+def test_help_imports_nothing_slow(words, slow):
+    program = f"""
 import sys
 from ddf_jax.cli import main
 try:
-    main(["train", "--help"])
+    main({words})
 except SystemExit as stop:
     assert not stop.code
-    print(sorted({"jax", "flax", "orbax", "grain", "tensorflow_datasets", "numpy"} & sys.modules.keys()))
+    print(sorted({slow} & sys.modules.keys()))
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
@@ -95,6 +106,7 @@ def test_options_override_every_kind_of_field():
         *("--name", "other", "--epochs", "2", "--batch-size", "8", "--dtype", "bfloat16"),
         *("--optimizer.learning-rate", "0.25", "--optimizer.nesterov", "False", "--optimizer.warmup_epochs=1.5"),
         *("--data.folder", "photos", "--data.image-size", "32", "--model.name", "resnet50"),
+        *("--task.label-smoothing", "0.2"),
     ).recipe
     assert (recipe.name, recipe.epochs, recipe.batch_size, recipe.dtype) == ("other", 2.0, 8, "bfloat16")
     assert recipe.optimizer.learning_rate == 0.25
@@ -103,6 +115,15 @@ def test_options_override_every_kind_of_field():
     assert recipe.optimizer.weight_decay == find_recipe("digits").optimizer.weight_decay
     assert (recipe.data.folder, recipe.data.image_size) == (Path("photos"), 32)
     assert recipe.model.name == "resnet50"
+    assert recipe.task == Classification(label_smoothing=0.2)
+
+
+def test_each_recipe_has_the_options_of_its_own_task(refused):
+    command = parse(["train", "joint_depth_4x", "--task.loss", "rmse", "--task.scale", "8"])
+    assert isinstance(command, TrainCommand)
+    assert command.recipe.task == DepthUpsampling(scale=8, loss="rmse")
+    error = refused("train", "digits", "--task.loss", "rmse")
+    assert "no option --task.loss. The nearest is --" in error
 
 
 def test_model_options_join_those_of_the_recipe():
@@ -145,7 +166,7 @@ def test_workdir_and_json_are_of_the_command_not_of_the_recipe():
         ("train digts", "no recipe 'digts'. Did you mean digits"),
         ("train digts", "Or give the path of a .py file"),
         ("train nowhere.py", "no recipe file nowhere.py"),
-        ("train digits more", "no use for 'more'"),
+        ("train digits more", "takes no argument 'more'"),
         (
             "train digits --optimizer.lerning-rate 1",
             "no option --optimizer.lerning-rate. The nearest is --optimizer.learn",
@@ -162,11 +183,12 @@ def test_workdir_and_json_are_of_the_command_not_of_the_recipe():
         ("train digits --data.folder", "Missing value for argument '--data.folder'"),
         ("train digits --epochs -1", "`epochs` must be a positive number, got -1.0"),
         ("train digits --log-every 0", "`log_every` must be at least 1, got 0"),
+        ("train digits --task.label-smoothing 1", "`label_smoothing` must be in [0, 1), got 1.0"),
         ("train digits --data.image-size 0", "`image_size` must be at least 1 pixel, got 0"),
         ("train digits --model.options width", "--model.options: an option must be NAME=VALUE, got 'width'"),
         ("train digits --model.options =3", "must be NAME=VALUE"),
         ("evaluate", "Missing from ddf evaluate: RUN"),
-        ("evaluate runs/a runs/b", "no use for 'runs/b'"),
+        ("evaluate runs/a runs/b", "takes no argument 'runs/b'"),
         ("predict", "Missing from ddf predict: RUN"),
         ("predict runs/a", "needs the path of an IMAGE"),
         ("models --jsn", "The nearest is --json"),

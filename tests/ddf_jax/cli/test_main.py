@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 
 from ddf_jax.cli import arguments, main
-from ddf_jax.cli.command import Result
-from ddf_jax.models import get_config
+from ddf_jax.cli.command import CommandResult, explained
+from ddf_jax.errors import UserError
 from ddf_jax.training.errors import NonFiniteError, RunError, StoppedError
-from pallas_kernels import dynamic_filter
 
 DO: list[Any] = []  # what the command below does
 
@@ -26,13 +25,13 @@ class Do:
 
     json: bool = False
 
-    def run(self) -> Result:
+    def run(self) -> CommandResult:
         return DO[0]()
 
 
 @pytest.fixture
 def do(ddf, monkeypatch):
-    monkeypatch.setitem(arguments.COMMANDS, "do", Do)
+    monkeypatch.setitem(arguments.COMMANDS, "do", f"{__name__}:Do")
 
     def run(action, *words: str):
         DO[:] = [action]
@@ -48,17 +47,10 @@ def raising(error: BaseException):
     return action
 
 
-def from_this_project(error: type[ValueError]):
-    """An action in which the project's own code raises `error`."""
-    namespace = {"__name__": "ddf_jax.training.loop", "error": error}
-    exec("def action(): raise error('step 3: what happened.\\n  What to do.')", namespace)
-    return namespace["action"]
-
-
 def test_text_is_for_people_and_json_one_document(do):
     def action():
         print("on the way")
-        return Result({"accuracy": 0.5}, "half")
+        return CommandResult({"accuracy": 0.5}, "half")
 
     assert do(action) == (0, "on the way\nhalf\n", "")
     status, out, err = do(action, "--json")
@@ -68,27 +60,48 @@ def test_text_is_for_people_and_json_one_document(do):
 
 def test_numbers_that_json_lacks_are_not_printed(do):
     with pytest.raises(ValueError, match="Out of range float"):
-        do(lambda: Result(float("nan"), ""), "--json")
+        do(lambda: CommandResult(float("nan"), ""), "--json")
 
 
 def test_a_command_may_choose_its_status(do):
-    assert do(lambda: Result([], "1 failed", status=1)) == (1, "1 failed\n", "")
+    assert do(lambda: CommandResult([], "1 failed", status=1)) == (1, "1 failed\n", "")
 
 
-@pytest.mark.parametrize(
-    ("error", "status"),
-    [(RunError, 2), (ValueError, 2), (NonFiniteError, 1), (StoppedError, 75), (NotImplementedError, 2)],
-)
-def test_errors_of_this_project_are_one_line_and_a_status(do, error, status):
-    assert do(from_this_project(error)) == (status, "", "ddf: step 3: what happened. What to do.\n")
+@pytest.mark.parametrize(("error", "status"), [(UserError, 2), (RunError, 2), (NonFiniteError, 1), (StoppedError, 75)])
+def test_errors_for_users_are_one_line_and_a_status(do, error, status):
+    outcome = do(raising(error("step 3: what happened.\n  What to do.")))
+    assert outcome == (status, "", "ddf: step 3: what happened. What to do.\n")
 
 
-def test_errors_of_the_models_and_operators_are_one_line_also_from_within_jit(do):
-    def wrong_operator():
-        jax.jit(lambda x: dynamic_filter(x, None, None))(np.zeros((1, 4, 4, 2), np.float32))
+def test_a_missing_kernel_backend_is_one_line(do):
+    def action():
+        with explained():
+            raise NotImplementedError("No compiler here: pip install triton.")
 
-    assert do(wrong_operator)[2].startswith("ddf: `spatial` and `channel` must not both be None")
-    assert do(lambda: get_config("resnet5"))[2].startswith("ddf: There is no model named 'resnet5'")
+    assert do(action) == (2, "", "ddf: No compiler here: pip install triton.\n")
+
+
+def test_a_model_that_options_make_impossible_is_one_line(refused, tiny, tmp_path):
+    error = refused("train", tiny, "--model.options", "combine=times", "--workdir", tmp_path / "run")
+    assert "ddf_resnet18 cannot be made with " in error
+    assert "'times'" in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("package", "extra"), [("grain.transforms", "train"), ("h5py", "nyu"), ("torch.nn", "torch")])
+def test_a_missing_extra_is_one_line_with_the_command_that_installs_it(do, package, extra):
+    error = ModuleNotFoundError(f"No module named {package!r}", name=package)
+    name = package.partition(".")[0]
+    message = f'ddf: {name} is not installed. Install it with: pip install "ddf-jax[{extra}]"\n'
+    assert do(raising(error)) == (2, "", message)
+
+
+def test_without_tyro_ddf_states_what_to_install(monkeypatch, capsys):
+    for module in [name for name in sys.modules if name.partition(".")[0] == "tyro" or "ddf_jax.cli." in name]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    assert main(["models"]) == 2
+    assert capsys.readouterr().err == 'ddf: tyro is not installed. Install it with: pip install "ddf-jax[train]"\n'
 
 
 @pytest.mark.parametrize(
@@ -96,12 +109,13 @@ def test_errors_of_the_models_and_operators_are_one_line_also_from_within_jit(do
     [
         raising(ValueError("somebody else's")),
         raising(RuntimeError("a bug")),
+        raising(ModuleNotFoundError("No module named 'ddf_jax.typo'", name="ddf_jax.typo")),
         lambda: np.zeros(3).reshape(2, 2),
         lambda: jax.jit(lambda x: x.reshape(2, 2))(np.zeros(3, np.float32)),
     ],
 )
 def test_surprises_keep_their_traceback(do, surprise):
-    with pytest.raises((ValueError, RuntimeError, TypeError)) as caught:
+    with pytest.raises((ValueError, RuntimeError, TypeError, ImportError)) as caught:
         do(surprise)
     assert caught.traceback
 
@@ -114,7 +128,7 @@ def test_control_c_is_no_traceback(do):
 def test_a_reader_that_has_gone_is_no_traceback(words):
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-c", "import ddf_jax.cli, sys; sys.exit(ddf_jax.cli.main())", *words]
+    command = [sys.executable, "-m", "ddf_jax.cli", *words]
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert done.returncode == 141

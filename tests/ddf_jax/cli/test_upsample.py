@@ -15,12 +15,14 @@ from pathlib import Path
 
 from ddf_jax.data.config import DataConfig
 from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
+from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling
 
 recipe = Recipe(
     name="tiny_depth",
     model=ModelConfig("ddf_up_net", {{"channels": 8, "guidance_channels": 2, "kernel_size": 3}}),
-    data=DataConfig(dataset="rooms", target="depth", image_size=16, augment="holes", data_dir=Path({data_dir!r})),
+    data=DataConfig(dataset="rooms", image_size=16, augment="holes", data_dir=Path({data_dir!r})),
     optimizer=OptimizerConfig(method="adam", warmup_epochs=0.0, weight_decay=0.0),
+    task=DepthUpsampling(scale=4),
     epochs=6.4,  # 4 steps of the 5 rooms
     batch_size=8,
     evaluate_every=3.2,
@@ -66,7 +68,7 @@ def test_a_run_for_depth_leaves_its_score_and_pictures(ddf, depth_run: Path):
             assert row["train_rmse"] == pytest.approx(100 * row["train_loss"])
     status, out, _ = ddf("evaluate", depth_run)
     assert status == 0
-    assert out == f"tiny_depth, step 4: test RMSE {summary['test_rmse']:.2f} cm, 1,620 pixels of 3 pictures.\n"
+    assert out == f"tiny_depth, step 4: test RMSE {summary['test_rmse']:.2f} cm, 1,620 pixels of 3 images.\n"
     assert (
         f"is done: test RMSE {summary['test_rmse']:.2f} cm"
         in ddf("train", depth_run.parent / "tiny_depth.py", "--workdir", depth_run).out
@@ -102,7 +104,7 @@ def test_wrong_sizes_and_files_are_one_clear_line_and_leave_nothing(refused, dep
         ((dark, rgb, out), "dark.png must have a pixel that was measured, got 0 everywhere"),
         ((tmp_path / "no.png", rgb, out), "no.png must be a grey PNG of 16 bits"),
         ((depth, text, out), "text.png must be an image file"),
-        ((other, rgb, out), "for a picture of 19×30 the depth must be 5×8, got 5×7"),
+        ((other, rgb, out), "for an image of 19×30 the depth must be 5×8, got 5×7"),
         ((depth, rgb, tmp_path / "out.jpg"), "OUT must be a .png file in a folder that exists"),
         ((depth, rgb, tmp_path / "no" / "out.png"), "OUT must be a .png file in a folder that exists"),
     ):
@@ -116,11 +118,6 @@ def test_wrong_sizes_and_files_are_one_clear_line_and_leave_nothing(refused, dep
 
 def test_a_run_is_used_for_what_it_finds(refused, depth_run: Path, tiny_run: Path, files, tmp_path: Path):
     depth, rgb = files
-    assert "must be one for depth" in refused("upsample", tiny_run, "--depth", depth, "--rgb", rgb, tmp_path / "o.png")
+    error = refused("upsample", tiny_run, "--depth", depth, "--rgb", rgb, tmp_path / "o.png")
+    assert "must be one of depth upsampling, got tiny, a Classification" in error
     assert "Try `ddf upsample`" in refused("predict", depth_run, rgb)
-
-
-def test_the_bar_shows_centimetres():
-    from ddf_jax.training.tasks.depth import DepthUpsampling
-
-    assert DepthUpsampling(4).progress(0.0312, 3.12) == "RMSE 3.12 cm"

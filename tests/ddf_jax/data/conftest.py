@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from ddf_jax.data.config import DataConfig
+from ddf_jax.data.examples import LabelledImages
 from ddf_jax.data.sources import open_source
 
 
@@ -19,7 +20,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
     config = DataConfig(data_dir=folder, image_size=8, augment="none")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(folder))  # TFDS leaves an empty temporary folder behind
-        open_source(config, "train")
+        open_source(config, LabelledImages(), "train")
     return config
 
 

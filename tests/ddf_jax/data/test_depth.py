@@ -17,6 +17,7 @@ from ddf_jax.data.datasets.nyu_depth import NyuDepthV2Labeled, open_labeled
 from ddf_jax.data.datasets.rendering import Box, Paint, Sphere, render_room
 from ddf_jax.data.decode import CorruptImageError, decode_depth, encode_depth
 from ddf_jax.data.depth_transforms import RandomCropAndFlip, RandomHoles, nearest_downsample
+from ddf_jax.data.examples import DepthImages
 from ddf_jax.data.pipeline import eval_batches, train_iterator
 from ddf_jax.data.sources import describe, open_source
 from ddf_jax.errors import UserError
@@ -109,9 +110,9 @@ def test_holes_are_in_the_input_alone_and_not_in_every_example():
 
 
 def test_batches_hold_whole_pictures_in_evaluation_and_crops_in_training(config: DataConfig):
-    info = describe(config)
-    assert (info.train_size, info.eval_size, info.eval_shape, info.scale) == (5, 3, (20, 27), 4)
-    with contextlib.closing(eval_batches(config, batch_size=2)) as batches:
+    info = describe(config, DepthImages(4))
+    assert (info.train_size, info.eval_size, info.eval_shape, info.class_names) == (5, 3, (20, 27), ())
+    with contextlib.closing(eval_batches(config, DepthImages(4), batch_size=2)) as batches:
         found = list(batches)
     assert [batch["mask"].tolist() for batch in found] == [[True, True], [True, False]]
     for batch in found:
@@ -122,11 +123,11 @@ def test_batches_hold_whole_pictures_in_evaluation_and_crops_in_training(config:
             "mask": ((), "bool"),
         }
         assert 0 <= batch["image"].min() <= batch["image"].max() <= 1
-    truth = (open_source(config, "eval")[2] or {})["depth"]
+    truth = (open_source(config, DepthImages(4), "eval")[2] or {})["depth"]
     np.testing.assert_array_equal(found[1]["depth"][0, ..., 0], truth)
     np.testing.assert_array_equal(found[1]["low"][0, ..., 0], nearest_downsample(truth, 4))
     assert not found[1]["depth"][1].any()
-    with contextlib.closing(train_iterator(config, batch_size=2, seed=0)) as iterator:
+    with contextlib.closing(train_iterator(config, DepthImages(4), batch_size=2, seed=0)) as iterator:
         batch = next(iterator)
         assert batch["image"].shape == (2, 16, 16, 3)
         assert batch["low"].shape == (2, 4, 4, 1)
@@ -136,22 +137,20 @@ def test_batches_hold_whole_pictures_in_evaluation_and_crops_in_training(config:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_size": 21}, r"`image_size` must be at most the pictures' 20×27, got 21"),
+        ({"image_size": 21}, r"`image_size` must be at most the images' 20×27, got 21"),
         ({"augment": "imagenet"}, r"`augment` must be one of crop, holes for depth, got 'imagenet'"),
     ],
 )
 def test_what_does_not_fit_depth_is_refused(config: DataConfig, change: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        train_iterator(DataConfig(**{**vars(config), **change}), batch_size=2, seed=0)
+        train_iterator(DataConfig(**{**vars(config), **change}), DepthImages(4), batch_size=2, seed=0)
 
 
 def test_a_dataset_without_depth_is_refused(digits: DataConfig):
     with pytest.raises(ValueError, match=r"digits/1.0.0 must hold .* 16-bit `depth` each, got FeaturesDict.*rooms"):
-        open_source(DataConfig(dataset="digits", data_dir=digits.data_dir, target="depth"), "train")
+        open_source(DataConfig(dataset="digits", data_dir=digits.data_dir), DepthImages(4), "train")
     with pytest.raises(ValueError, match="must come from a `dataset`, such as rooms, got the `folder` here"):
-        DataConfig(folder=Path("here"), target="depth")
-    with pytest.raises(ValueError, match="`scale` must be at least 1, got 0"):
-        DataConfig(target="depth", scale=0)
+        open_source(DataConfig(folder=Path("here")), DepthImages(4), "train")
 
 
 def write_mat(path: Path, count: int = nyu_depth.COUNT) -> tuple[np.ndarray, np.ndarray]:
@@ -173,9 +172,9 @@ def test_nyu_depth_is_read_from_the_published_layout(tmp_path: Path, monkeypatch
             itertools.islice(whole(self, indices), 2)
         )
     )  # fmt: skip
-    config = DataConfig(dataset="nyu_depth_v2_labeled", target="depth", data_dir=tmp_path)
+    config = DataConfig(dataset="nyu_depth_v2_labeled", data_dir=tmp_path)
     for split, start in (("train", 0), ("eval", nyu_depth.COUNT - 3)):
-        source = open_source(config, split)
+        source = open_source(config, DepthImages(4), split)
         assert len(source) == 2
         example = source[1] or {}
         np.testing.assert_array_equal(example["image"], images[start + 1].transpose(2, 1, 0))
@@ -199,9 +198,9 @@ def test_nyu_depth_without_h5py_names_the_install_command(tmp_path: Path, monkey
 
 
 def test_a_missing_or_wrong_nyu_file_says_what_to_put_where(tmp_path: Path):
-    config = DataConfig(dataset="nyu_depth_v2_labeled", target="depth", data_dir=tmp_path)
+    config = DataConfig(dataset="nyu_depth_v2_labeled", data_dir=tmp_path)
     with pytest.raises(ValueError, match=r"downloads/manual/nyu_.*mat, got no such file\. Download nyu_.*put it there"):
-        open_source(config, "train")
+        open_source(config, DepthImages(4), "train")
     file = tmp_path / nyu_depth.FILE
     file.write_bytes(b"a page that says: not found")
     with (

@@ -7,6 +7,7 @@ import pytest
 
 from ddf_jax.data.config import DataConfig
 from ddf_jax.data.datasets.digits import held_out, load_digits
+from ddf_jax.data.examples import LabelledImages
 from ddf_jax.data.sources import describe, open_source
 
 IMAGES, LABELS = load_digits()
@@ -32,7 +33,7 @@ def test_the_shipped_values_are_the_original_ones():
 def test_every_pixel_and_label_survives_the_round_trip(digits: DataConfig, split: str):
     is_test = held_out(LABELS)
     chosen = is_test if split == "eval" else ~is_test
-    source = open_source(digits, split)
+    source = open_source(digits, LabelledImages(), split)
     examples = [source[i] for i in range(len(source))]
     images = np.stack([example["image"] for example in examples if example])
     assert images.dtype == np.uint8
@@ -50,7 +51,7 @@ def test_the_split_is_fixed_disjoint_and_balanced():
 
 
 def test_describe_tells_what_a_model_needs(digits: DataConfig):
-    info = describe(digits)
+    info = describe(digits, LabelledImages())
     assert (info.num_classes, info.channels, info.image_size) == (10, 1, 8)
     assert (info.train_size, info.eval_size) == (1437, 360)
     assert info.class_names == tuple("0123456789")

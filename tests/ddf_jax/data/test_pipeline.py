@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddf_jax.data.batches import Batch
+from ddf_jax.data.batches import HostBatch
 from ddf_jax.data.config import DataConfig
-from ddf_jax.data.pipeline import eval_batches, read_image, train_iterator
+from ddf_jax.data.examples import LabelledImages
+from ddf_jax.data.pipeline import eval_batches, train_iterator
+from ddf_jax.data.reading import read_image
 from ddf_jax.data.sources import describe, open_source
+from ddf_jax.errors import UserError
 
 WriteImages = Callable[..., list[Path]]
 
 
-def assert_same(left: Iterable[Batch], right: Iterable[Batch]) -> None:
+def assert_same(left: Iterable[HostBatch], right: Iterable[HostBatch]) -> None:
     for a, b in zip(left, right, strict=True):
         assert a.keys() == b.keys()
         for key in a:
@@ -28,10 +31,8 @@ def assert_same(left: Iterable[Batch], right: Iterable[Batch]) -> None:
 
 def take(config: DataConfig, count: int, *, step: int = 0, seed: int = 0, batch_size: int = 12, processes: int = 1):
     """`count` global batches from `step` on, put together from the shares of all processes."""
-    iterators = [
-        train_iterator(config, batch_size=batch_size, seed=seed, process_index=p, process_count=processes)
-        for p in range(processes)
-    ]
+    shares = [{"batch_size": batch_size, "process_index": p, "process_count": processes} for p in range(processes)]
+    iterators = [train_iterator(config, LabelledImages(), seed=seed, **share) for share in shares]
     for iterator in iterators:
         iterator.set_state({"step": step})
     batches = [concatenate([next(iterator) for iterator in iterators]) for _ in range(count)]
@@ -40,7 +41,7 @@ def take(config: DataConfig, count: int, *, step: int = 0, seed: int = 0, batch_
     return batches
 
 
-def concatenate(shares: list[Batch]) -> Batch:
+def concatenate(shares: list[HostBatch]) -> HostBatch:
     return {key: np.concatenate([share[key] for share in shares]) for key in shares[0]}
 
 
@@ -66,7 +67,7 @@ def test_training_images_are_normalised(digits: DataConfig):
 
 
 def test_an_epoch_holds_every_example_once_and_the_next_another_order(digits: DataConfig):
-    source = open_source(digits, "train")
+    source = open_source(digits, LabelledImages(), "train")
     expected = sorted(
         (example["image"].tobytes(), example["label"]) for example in map(source.__getitem__, range(1437))
     )
@@ -99,12 +100,12 @@ def test_augmentation_is_drawn_anew_for_every_visit(shifted: DataConfig, digits:
 
 @pytest.mark.parametrize("step", [0, 1, 119, 130])
 def test_a_restored_state_gives_the_batches_of_the_unbroken_run(shifted: DataConfig, step: int):
-    unbroken = train_iterator(shifted, batch_size=12, seed=3)
+    unbroken = train_iterator(shifted, LabelledImages(), batch_size=12, seed=3)
     for _ in range(step):
         next(unbroken)
     state = json.loads(json.dumps(unbroken.get_state()))
     expected = list(itertools.islice(unbroken, 3))
-    fresh = train_iterator(shifted, batch_size=12, seed=3)
+    fresh = train_iterator(shifted, LabelledImages(), batch_size=12, seed=3)
     fresh.set_state(state)
     assert_same(itertools.islice(fresh, 3), expected)
     unbroken.set_state(state)
@@ -118,7 +119,7 @@ def test_any_number_of_processes_makes_the_same_global_batches_from_any_step(shi
 
 
 def test_a_worker_process_makes_the_same_batches_and_outlasts_signals(shifted: DataConfig):
-    with_worker = train_iterator(dataclasses.replace(shifted, workers=1), batch_size=12, seed=0)
+    with_worker = train_iterator(dataclasses.replace(shifted, workers=1), LabelledImages(), batch_size=12, seed=0)
     with_worker.set_state({"step": 5})
     first = [next(with_worker)]
     (worker,) = (child for child in multiprocessing.active_children() if "grain" in child.name)
@@ -133,9 +134,9 @@ def test_a_worker_process_makes_the_same_batches_and_outlasts_signals(shifted: D
 
 @pytest.mark.parametrize(("batch_size", "processes"), [(50, 1), (51, 3), (360, 1), (361, 1), (1000, 2), (7, 7)])
 def test_evaluation_counts_every_example_once(digits: DataConfig, batch_size: int, processes: int):
-    source = open_source(digits, "eval")
+    source = open_source(digits, LabelledImages(), "eval")
     shares = [
-        list(eval_batches(digits, batch_size=batch_size, process_index=p, process_count=processes))
+        list(eval_batches(digits, LabelledImages(), batch_size=batch_size, process_index=p, process_count=processes))
         for p in range(processes)
     ]
     assert {len(share) for share in shares} == {-(-360 // batch_size)}
@@ -149,7 +150,7 @@ def test_evaluation_counts_every_example_once(digits: DataConfig, batch_size: in
 
 
 def test_evaluation_ends_and_knows_its_length(digits: DataConfig):
-    batches = eval_batches(digits, batch_size=100)
+    batches = eval_batches(digits, LabelledImages(), batch_size=100)
     assert len(batches) == 4
     assert len(list(batches)) == 4
     assert next(batches, None) is None
@@ -165,7 +166,7 @@ def test_a_corrupt_file_is_replaced_in_training_and_masked_in_evaluation(tmp_pat
     grey = np.sort(np.round((epoch["image"][:, 0, 0, 0] * 0.229 + 0.485) * 255).astype(int))
     assert grey.tolist() == [0, 0, 1, 2, 4, 4, *range(5, 10), *range(100, 109)]
     assert epoch["mask"].all()
-    evaluated = concatenate(list(eval_batches(config, batch_size=6)))
+    evaluated = concatenate(list(eval_batches(config, LabelledImages(), batch_size=6)))
     assert np.flatnonzero(~evaluated["mask"]).tolist() == [3, 19, 20, 21, 22, 23]
     assert evaluated["label"][evaluated["mask"]].tolist() == [0] * 9 + [1] * 9
     assert evaluated["image"].shape == (24, 8, 8, 3)
@@ -176,17 +177,18 @@ def test_corrupt_files_beyond_the_share_stop_the_run(tmp_path: Path, write_image
         path.write_bytes(b"")
     write_images(tmp_path / "test" / "a", 10)
     with pytest.raises(ValueError, match=r"At most 10\.00% of the 10 image files"):
-        train_iterator(DataConfig(folder=tmp_path, max_corrupt_share=0.1), batch_size=2, seed=0)
+        train_iterator(DataConfig(folder=tmp_path, max_corrupt_share=0.1), LabelledImages(), batch_size=2, seed=0)
 
 
 def test_a_users_image_gets_the_evaluation_transform(digits: DataConfig, tmp_path: Path):
-    info = describe(digits)
-    batch = next(eval_batches(digits, batch_size=1))
-    example = open_source(digits, "eval")[0]
+    info = describe(digits, LabelledImages())
+    batch = next(eval_batches(digits, LabelledImages(), batch_size=1))
+    example = open_source(digits, LabelledImages(), "eval")[0]
     assert example is not None
     image = Image.fromarray(example["image"][..., 0])
     image.save(tmp_path / "digit.png")
-    for user_image in (image, image.convert("RGB"), tmp_path / "digit.png", str(tmp_path / "digit.png")):
+    files = (tmp_path / "digit.png", str(tmp_path / "digit.png"))
+    for user_image in (image, image.convert("RGB"), *files, example["image"], example["image"][..., 0]):
         np.testing.assert_array_equal(read_image(user_image, info), batch["image"][0])
 
 
@@ -198,8 +200,14 @@ def test_an_unreadable_user_image_is_one_clear_error(digits: DataConfig, tmp_pat
     if kind == "text":
         path.write_text("no image")
     with pytest.raises(ValueError, match=f"{path} must be an image file that pillow can read, got ") as caught:
-        read_image(path, describe(digits))
+        read_image(path, describe(digits, LabelledImages()))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("array", [np.zeros((8, 8), np.float32), np.zeros((8, 8, 4), np.uint8), np.zeros(8, np.uint8)])
+def test_an_array_that_is_not_an_image_is_refused(digits: DataConfig, array: np.ndarray):
+    with pytest.raises(UserError, match=r"must be uint8 \[H, W\] or \[H, W, C\] with C = 1 or 3, got"):
+        read_image(array, describe(digits, LabelledImages()))
 
 
 @pytest.mark.parametrize("make", [train_iterator, eval_batches])
@@ -213,13 +221,13 @@ def test_an_unreadable_user_image_is_one_clear_error(digits: DataConfig, tmp_pat
 )
 def test_a_batch_that_cannot_be_shared_is_refused(digits: DataConfig, make, call, message):
     with pytest.raises(ValueError, match=message):
-        make(digits, **call, **({"seed": 0} if make is train_iterator else {}))
+        make(digits, LabelledImages(), **call, **({"seed": 0} if make is train_iterator else {}))
 
 
 @pytest.mark.parametrize("state", [{}, {"step": -1}, {"step": 1.5}, {"next_index": 3}])
 def test_a_state_of_another_kind_is_refused(digits: DataConfig, state):
     with pytest.raises(ValueError, match="The state must be"):
-        train_iterator(digits, batch_size=4, seed=0).set_state(state)
+        train_iterator(digits, LabelledImages(), batch_size=4, seed=0).set_state(state)
 
 
 @pytest.mark.parametrize(

@@ -35,10 +35,11 @@ TRAIN = """
 import sys
 from pathlib import Path
 from ddf_jax.data.config import DataConfig
+from ddf_jax.data.examples import LabelledImages
 from ddf_jax.data.pipeline import eval_batches, train_iterator
 config = DataConfig(data_dir=Path(sys.argv[1]), image_size=8, augment="imagenet")
-assert next(train_iterator(config, batch_size=4, seed=0))["image"].shape == (4, 8, 8, 1)
-assert len(list(eval_batches(config, batch_size=120))) == 3
+assert next(train_iterator(config, LabelledImages(), batch_size=4, seed=0))["image"].shape == (4, 8, 8, 1)
+assert len(list(eval_batches(config, LabelledImages(), batch_size=120))) == 3
 assert "tensorflow" not in sys.modules
 print("prepared, trained, evaluated")
 """
@@ -92,9 +93,10 @@ WITH_WORKER = """
 import multiprocessing, sys, time
 from pathlib import Path
 from ddf_jax.data.config import DataConfig
+from ddf_jax.data.examples import LabelledImages
 from ddf_jax.data.pipeline import train_iterator
 config = DataConfig(data_dir=Path(sys.argv[1]), image_size=8, workers=1)
-iterator = train_iterator(config, batch_size=4, seed=0)
+iterator = train_iterator(config, LabelledImages(), batch_size=4, seed=0)
 next(iterator)
 print(*(child.pid for child in multiprocessing.active_children()), flush=True)
 """

@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from ddf_jax.data.config import DataConfig
+from ddf_jax.data.examples import LabelledImages
 from ddf_jax.data.sources import describe, open_source
 from ddf_jax.data.tfds_source import TfdsSource
 
@@ -53,7 +54,7 @@ def test_any_prepared_classification_dataset_opens_by_name(tmp_path: Path):
     prepare(tmp_path)
     for name in ("colours", "colours:2.1.0"):
         config = DataConfig(dataset=name, data_dir=tmp_path, train_split="train[1:]", eval_split="train")
-        source = open_source(config, "eval")
+        source = open_source(config, LabelledImages(), "eval")
         assert source.class_names == ("red", "green", "blue")
         assert [example["label"] for example in map(source.__getitem__, range(3)) if example] == [2, 0, 1]
         assert [example["image"].shape for example in map(source.__getitem__, range(3)) if example] == [
@@ -61,7 +62,7 @@ def test_any_prepared_classification_dataset_opens_by_name(tmp_path: Path):
         ]  # fmt: skip
         image = (source[0] or {})["image"]
         assert (image.argmax(axis=-1) == 2).all()
-        assert (describe(config).train_size, describe(config).eval_size) == (2, 3)
+        assert (describe(config, LabelledImages()).train_size, describe(config, LabelledImages()).eval_size) == (2, 3)
 
 
 @pytest.mark.parametrize("name", ["digitz", "mnist", "digits:9.9.9", "digits/tiny", "no name", ""])
@@ -69,14 +70,14 @@ def test_a_dataset_that_is_not_prepared_is_one_clear_error(digits: DataConfig, n
     with pytest.raises(
         ValueError, match=r"prepared in .+ \(usable now: digits, rooms\), got .*tfds build NAME"
     ) as caught:
-        open_source(dataclasses.replace(digits, dataset=name), "train")
+        open_source(dataclasses.replace(digits, dataset=name), LabelledImages(), "train")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("split", ["validation", "train[", ""])
 def test_an_unknown_split_names_those_that_are(digits: DataConfig, split: str):
     with pytest.raises(ValueError, match="must be train, test, or a slice of one, got"):
-        open_source(dataclasses.replace(digits, eval_split=split), "eval")
+        open_source(dataclasses.replace(digits, eval_split=split), LabelledImages(), "eval")
 
 
 def test_a_dataset_without_random_access_says_how_to_prepare_it(digits: DataConfig, tmp_path: Path):

@@ -31,7 +31,7 @@ def shallow(name: str, **options) -> ResNetConfig:
 
 
 # One name for each distinct small configuration: members of a family that differ in depth alone are equal when short.
-DISTINCT = list({shallow(name): name for name in reversed(list_models(target="label"))}.values())
+DISTINCT = list({shallow(name): name for name in reversed(list_models(task="classification"))}.values())
 
 
 def abstract_model(config: Any) -> Any:

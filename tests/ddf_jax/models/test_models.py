@@ -71,7 +71,7 @@ PARAMETERS = {
 
 
 def test_every_registered_model_is_pinned():
-    assert set(list_models(target="label")) == set(PARAMETERS)
+    assert set(list_models(task="classification")) == set(PARAMETERS)
 
 
 def test_parameter_counts_are_the_pinned_ones():

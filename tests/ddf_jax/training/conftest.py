@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ddf_jax.data.config import DataConfig
+from ddf_jax.data.examples import LabelledImages
 from ddf_jax.data.sources import open_source
 from tests.ddf_jax.training.processes import finish, start
 
@@ -16,7 +17,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tfds")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(folder))  # TFDS leaves an empty temporary folder behind
-        open_source(DataConfig(data_dir=folder, image_size=8), "train")
+        open_source(DataConfig(data_dir=folder, image_size=8), LabelledImages(), "train")
     return folder
 
 

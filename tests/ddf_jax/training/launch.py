@@ -16,10 +16,12 @@ import jax
 import pytest
 
 from ddf_jax.data.config import DataConfig
-from ddf_jax.training import checkpoint, loop
+from ddf_jax.training import checkpoint
+from ddf_jax.training import train as loop
+from ddf_jax.training.devices import initialize_processes
 from ddf_jax.training.errors import RunError
-from ddf_jax.training.mesh import initialize_processes
 from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
+from ddf_jax.training.tasks.classification import Classification
 from tests import compilation
 
 TINY = Recipe(
@@ -27,9 +29,9 @@ TINY = Recipe(
     model=ModelConfig("resnet18", {"stem": "small", "width": 8, "blocks": (1, 1), "stochastic_depth": 0.3}),
     data=DataConfig(image_size=8, augment="shift"),
     optimizer=OptimizerConfig(learning_rate=0.2, warmup_epochs=0.2),
+    task=Classification(label_smoothing=0.1),
     epochs=0.9,  # 20 steps; evaluated after 10, saved after 6, 12 and 18
     batch_size=64,
-    label_smoothing=0.1,
     evaluate_every=0.45,
     checkpoint_every=0.27,
     log_every=1,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ddf_jax.training.checkpoint import Checkpoints
+from ddf_jax.training.devices import data_mesh, replicated
 from ddf_jax.training.errors import RunError
-from ddf_jax.training.mesh import data_mesh, replicated
 
 
 def trees(seed: int = 0) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def test_eight_devices_write_what_fewer_read(tmp_path: Path, devices: int):
     assert_same_bits(checkpoints.load(7, {"model": wanted["model"]}), {"model": values["model"]})
 
 
-def test_a_run_that_goes_on_does_not_touch_what_was_saved(tmp_path: Path):
+def test_a_resumed_run_does_not_touch_what_was_saved(tmp_path: Path):
     values = trees()
     saved = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), values)
     checkpoints = Checkpoints(tmp_path)
@@ -99,17 +99,23 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path, damage: str):
-    warnings = []
-    checkpoints = Checkpoints(tmp_path, keep=2, warn=warnings.append)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+):
+    checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.save(5, trees(5), {})
     checkpoints.save(10, trees(10), {})
     DAMAGE[damage](tmp_path / "10")
     assert checkpoints.newest() == 5
     assert_same_bits(checkpoints.load(5, abstract(trees())), trees(5))
-    assert len(warnings) == 1
-    assert warnings[0].startswith(f"Skipped the unreadable checkpoint {tmp_path / '10'}: ")
-    assert "\n" not in warnings[0]
+    [warning] = caplog.messages
+    assert warning.startswith(f"Skipped the unreadable checkpoint {tmp_path / '10'}: ")
+    assert "\n" not in warning
+    assert checkpoints.readable(5) == 5
+    with pytest.raises(RunError, match=f"The checkpoint {tmp_path / '10'} is not readable: "):
+        checkpoints.readable(10)
+    with pytest.raises(RunError, match=r"no checkpoint 7 in .*; there are \[5, 10\]"):
+        checkpoints.readable(7)
 
     checkpoints.set_aside_after(5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["10.unreadable", "5"]

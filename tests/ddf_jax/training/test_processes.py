@@ -26,7 +26,7 @@ def start_pair(workdir: Path, data_dir: Path, *options_of_second: str) -> list["
     ]
 
 
-def test_two_processes_train_as_one_stop_together_and_one_goes_on(tmp_path: Path, data_dir: Path, unbroken: Path):
+def test_two_processes_train_as_one_stop_together_and_one_resumes(tmp_path: Path, data_dir: Path, unbroken: Path):
     workdir = tmp_path / "run"
     pair = start_pair(workdir, data_dir, "--signal", "SIGTERM", "--at", "step:4")
     first, second = (finish(process, returncode=75) for process in pair)
@@ -39,7 +39,7 @@ def test_two_processes_train_as_one_stop_together_and_one_goes_on(tmp_path: Path
     np.testing.assert_allclose(losses(workdir), losses(unbroken)[:stopped], rtol=1e-5)
 
     alone = finish(start(workdir, data_dir))
-    assert f"Going on with {workdir} from step {stopped} of 20." in alone.out
+    assert f"Resuming {workdir} from step {stopped} of 20." in alone.out
     np.testing.assert_allclose(losses(workdir), losses(unbroken), rtol=1e-3)
     assert [row["step"] for row in metrics(workdir)] == [row["step"] for row in metrics(unbroken)]
     assert {path.name.split(".tf")[0] for path in workdir.iterdir()} == {

@@ -1,4 +1,4 @@
-"""A run that is cut off anywhere ends as if it had not been: the same bits, the same metrics."""
+"""A run that is interrupted anywhere ends as if it had not been: the same bits, the same metrics."""
 
 import json
 import secrets
@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from ddf_jax.training.errors import StoppedError
-from ddf_jax.training.loop import train
+from ddf_jax.training.train import train
 from tests.ddf_jax.training.launch import signal_self, tiny_recipe
 from tests.ddf_jax.training.processes import finish, metrics, saved_bits, start
 
@@ -39,11 +39,11 @@ def test_a_run_killed_three_times_ends_with_the_same_bits(tmp_path: Path, data_d
         assert saved_steps(workdir) == steps
     assert not (workdir / "summary.json").exists()
     out = finish(start(workdir, data_dir)).out
-    assert f"Going on with {workdir} from step 12 of 20." in out
+    assert f"Resuming {workdir} from step 12 of 20." in out
     assert_same_run(workdir, unbroken)
 
 
-def test_a_signal_at_any_time_saves_and_the_same_call_goes_on(
+def test_a_signal_at_any_time_saves_and_the_same_call_resumes(
     tmp_path: Path, data_dir: Path, unbroken: Path, monkeypatch
 ):
     workdir, device = tmp_path / "run", jax.devices()[:1]

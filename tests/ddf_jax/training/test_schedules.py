@@ -7,17 +7,17 @@ import numpy as np
 import optax
 import pytest
 
-from ddf_jax.data.sources import DataInfo
+from ddf_jax.data.info import DataInfo
 from ddf_jax.training.errors import RunError
 from ddf_jax.training.recipe import OptimizerConfig, Recipe
-from ddf_jax.training.schedules import Plan, learning_rate_schedule, make_plan, sgd
+from ddf_jax.training.schedules import StepPlan, learning_rate_schedule, make_step_plan, sgd
 
 INFO = DataInfo(10, tuple("0123456789"), channels=1, train_size=1437, eval_size=360, image_size=8)
 RECIPE = Recipe("r", epochs=3.0, batch_size=64, optimizer=OptimizerConfig(warmup_epochs=0.5))
 
 
 def test_epochs_become_steps_of_the_global_batch():
-    plan = make_plan(RECIPE, INFO)
+    plan = make_step_plan(RECIPE, INFO)
     assert plan.total_steps == 67  # 3 · 1437 / 64 = 67.4
     assert plan.warmup_steps == 11  # 0.5 · 1437 / 64 = 11.2
     assert [step for step in range(68) if plan.evaluates_at(step)] == [22, 45, 67]
@@ -25,7 +25,7 @@ def test_epochs_become_steps_of_the_global_batch():
 
 @pytest.mark.parametrize("evaluate_every", [0.0, 0.01, 0.3, 1.0, 7.0])
 def test_a_run_pauses_exactly_where_something_is_due(evaluate_every: float):
-    plan = make_plan(dataclasses.replace(RECIPE, evaluate_every=evaluate_every, checkpoint_every=0.4), INFO)
+    plan = make_step_plan(dataclasses.replace(RECIPE, evaluate_every=evaluate_every, checkpoint_every=0.4), INFO)
     step, pauses = 0, []
     while step < plan.total_steps:
         step = plan.next_pause(step)
@@ -38,13 +38,13 @@ def test_a_run_pauses_exactly_where_something_is_due(evaluate_every: float):
 def test_a_run_without_a_step_after_its_warm_up_is_refused():
     recipe = dataclasses.replace(RECIPE, epochs=0.5)
     with pytest.raises(RunError, match=r"0\.5 epochs are 11 steps, the warm-up of 0\.5 epochs is 11"):
-        make_plan(recipe, INFO)
+        make_step_plan(recipe, INFO)
 
 
 @pytest.mark.parametrize("warmup", [0, 7])
 def test_the_learning_rate_is_a_line_and_half_a_cosine(warmup: int):
     config = OptimizerConfig(learning_rate=0.4, end_learning_rate=1e-3)
-    rate = learning_rate_schedule(config, Plan(50, warmup, 0, 0), batch_size=64)
+    rate = learning_rate_schedule(config, StepPlan(50, warmup, 0, 0), batch_size=64)
     peak = 0.4 * 64 / 256
     expected = [
         peak * t / warmup

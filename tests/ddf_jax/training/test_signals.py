@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from ddf_jax.training.mesh import data_mesh
+from ddf_jax.training.devices import data_mesh
 from ddf_jax.training.signals import StopRequest
 
 

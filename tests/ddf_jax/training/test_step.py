@@ -10,12 +10,11 @@ import pytest
 from flax import nnx
 
 from ddf_jax.layers import BatchNorm
+from ddf_jax.training.devices import data_mesh, global_batch, replicated
 from ddf_jax.training.errors import NonFiniteError
-from ddf_jax.training.finite import check_report, check_variables
-from ddf_jax.training.mesh import data_mesh, global_batch, replicated
-from ddf_jax.training.state import ModelState, TrainState, parameter_sizes
-from ddf_jax.training.step import eval_step, train_step
-from ddf_jax.training.tasks.classification import Classification, EvalCounts
+from ddf_jax.training.reporting import check_report, check_variables
+from ddf_jax.training.step import ModelState, TrainState, eval_step, parameter_sizes, train_step
+from ddf_jax.training.tasks.classification import Classification, ClassificationSums
 
 TASK = Classification(label_smoothing=0.1)
 RATE = optax.constant_schedule(0.05)
@@ -56,7 +55,7 @@ def step(structure: Any, variables: dict[str, Any], batch: Any) -> Any:
 
 
 @jax.jit
-def evaluate(variables: dict[str, Any], batch: Any) -> EvalCounts:
+def evaluate(variables: dict[str, Any], batch: Any) -> ClassificationSums:
     return eval_step(ModelState(nnx.split(Net(jnp.float32, nnx.Rngs(0)))[0], variables), batch, task=TASK)
 
 

@@ -12,26 +12,22 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from ddf_jax.data.config import DataConfig
-from ddf_jax.data.sources import DataInfo
-from ddf_jax.training.errors import RunError
-from ddf_jax.training.losses import root_mean_square
-from ddf_jax.training.mesh import data_mesh
-from ddf_jax.training.metrics import evaluate_batches
+from ddf_jax.data.info import DataInfo
+from ddf_jax.errors import UserError
+from ddf_jax.training.devices import data_mesh
+from ddf_jax.training.evaluate import evaluate_batches
 from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
-from ddf_jax.training.schedules import adam, learning_rate_schedule, make_plan
-from ddf_jax.training.state import ModelState, create_model
-from ddf_jax.training.step import eval_step
-from ddf_jax.training.tasks import task_of
-from ddf_jax.training.tasks.depth import DepthUpsampling, draw_depth
+from ddf_jax.training.schedules import adam, learning_rate_schedule, make_step_plan
+from ddf_jax.training.step import ModelState, create_model, eval_step
+from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling, charbonnier, draw_depth, root_mean_square
 
 TASK = DepthUpsampling(scale=2)
 START = jnp.float32(0)
-INFO = DataInfo(0, (), channels=3, train_size=80, eval_size=5, image_size=4, eval_shape=(5, 6), scale=2)
+INFO = DataInfo(0, (), channels=3, train_size=80, eval_size=5, image_size=4, eval_shape=(5, 6))
 
 
 class Offset(nnx.Module):
-    """Answers with the first colour of the picture."""
+    """Returns the first colour of the image."""
 
     def __call__(self, image: jax.Array, low: jax.Array) -> jax.Array:
         return image[..., :1]
@@ -63,27 +59,28 @@ def test_the_score_is_the_rmse_in_centimetres_over_all_measured_pixels(batch_siz
     assert scores is not None
     assert scores["test_rmse"] == pytest.approx(100 * np.sqrt(squares.mean()), rel=1e-6)
     assert (scores["test_pixels"], scores["test_examples"]) == (len(squares), 13)
-    assert TASK.headline(scores) == f"test RMSE {scores['test_rmse']:.2f} cm"
+    line = f"test RMSE {scores['test_rmse']:.2f} cm, {len(squares)} pixels of 13 images"
+    assert TASK.summary_line(scores) == line
 
 
 def test_holes_and_padding_have_no_part_in_the_loss_nor_in_its_gradient():
     batch = next(batches(3, 8, np.random.default_rng(1)))
     clean = batch | {"image": np.nan_to_num(batch["image"])}
-    outcome = TASK.outcome(Offset(), clean, START)
-    gradient = jax.grad(lambda image: TASK.outcome(Offset(), clean | {"image": image}, START).loss)(
+    metrics = TASK.step_metrics(Offset(), clean, START)
+    gradient = jax.grad(lambda image: TASK.step_metrics(Offset(), clean | {"image": image}, START).loss)(
         jnp.asarray(clean["image"])
     )
     measured = (batch["depth"] > 0) & batch["mask"][:, None, None, None]
     assert ((np.asarray(gradient)[..., :1] != 0) == measured).all()
     expected = np.sqrt(np.square(clean["image"][..., :1] - batch["depth"])[measured].mean())
-    assert float(outcome.loss) == pytest.approx(expected, rel=1e-3)
-    assert float(outcome.quality) == pytest.approx(100 * float(outcome.loss))
-    assert not any(outcome.faults.values())
-    broken = TASK.outcome(Offset(), clean | {"depth": -clean["depth"]}, START).faults
+    assert float(metrics.loss) == pytest.approx(expected, rel=1e-3)
+    assert float(metrics.metric) == pytest.approx(100 * float(metrics.loss))
+    assert not any(metrics.invalid.values())
+    broken = TASK.step_metrics(Offset(), clean | {"depth": -clean["depth"]}, START).invalid
     assert [what for what, found in broken.items() if found] == ["depth that is not finite or negative"]
 
 
-def test_training_minimises_the_loss_of_the_recipe_and_shows_the_rmse():
+def test_training_minimises_the_chosen_loss_and_shows_the_rmse():
     [batch] = batches(8, 8, np.random.default_rng(0))
     for loss, progress in (
         ("rmse", 0.0),
@@ -92,15 +89,15 @@ def test_training_minimises_the_loss_of_the_recipe_and_shows_the_rmse():
         ("charbonnier", 0.5),
         ("charbonnier", 1.0),
     ):
-        task = task_of(Recipe("x", data=DataConfig(target="depth", scale=2), depth_loss=loss))
+        task = DepthUpsampling(scale=2, loss=loss)
         values = {name: jnp.asarray(values) for name, values in batch.items()}
-        outcome = task.outcome(Offset(), values, jnp.float32(progress))
+        metrics = task.step_metrics(Offset(), values, jnp.float32(progress))
         errors = (batch["image"][..., :1] - batch["depth"])[batch["depth"] > 0].astype(np.float64)
         rmse = np.sqrt(np.mean(errors**2))
         epsilon = {0.0: 0.01, 0.5: 0.1, 1.0: 1.0}[progress]
         expected = {"rmse": rmse, "charbonnier": np.mean(np.sqrt(errors**2 + epsilon**2) - epsilon)}[loss]
-        assert float(outcome.loss) == pytest.approx(expected, rel=1e-3)
-        assert float(outcome.quality) == pytest.approx(100 * rmse, rel=1e-3)
+        assert float(metrics.loss) == pytest.approx(expected, rel=1e-3)
+        assert float(metrics.metric) == pytest.approx(100 * rmse, rel=1e-3)
 
 
 def test_a_root_mean_square_of_nothing_or_of_zeros_has_a_finite_gradient():
@@ -111,8 +108,8 @@ def test_a_root_mean_square_of_nothing_or_of_zeros_has_a_finite_gradient():
 
 
 def test_shapes_are_those_of_crops_in_training_and_of_pictures_in_evaluation():
-    assert TASK.shapes(INFO, training=True)["low"][0] == (2, 2, 1)
-    evaluation = {name: shape for name, (shape, _) in TASK.shapes(INFO, training=False).items()}
+    assert TASK.batch_spec(INFO, training=True)["low"].shape == (2, 2, 1)
+    evaluation = {name: spec.shape for name, spec in TASK.batch_spec(INFO, training=False).items()}
     assert evaluation == {"image": (5, 6, 3), "low": (3, 3, 1), "depth": (5, 6, 1), "mask": ()}
 
 
@@ -125,27 +122,34 @@ def test_a_picture_has_a_row_for_each_example_and_holes_do_not_stop_it():
         assert image.width > 600
 
 
-def test_a_model_must_find_what_the_data_has():
-    recipe = Recipe(name="r", model=ModelConfig("resnet18"), data=DataConfig(target="depth"))
+def test_a_model_must_be_one_for_the_task():
+    recipe = Recipe(name="r", model=ModelConfig("resnet18"), task=DepthUpsampling())
     with pytest.raises(
-        RunError, match=r"whose target is a depth, such as ddf_up_net, got resnet18, which is for a label"
+        UserError, match=r"for depth_upsampling, such as ddf_up_net, got resnet18, a model for classification"
     ):
         create_model(recipe, INFO)
     recipe = Recipe(name="r", model=ModelConfig("pac_net"))
-    with pytest.raises(RunError, match="got pac_net, which is for a depth"):
+    with pytest.raises(UserError, match="got pac_net, a model for depth_upsampling"):
         create_model(recipe, dataclasses.replace(INFO, num_classes=3))
+
+
+def test_options_out_of_range_are_refused():
+    with pytest.raises(UserError, match="`scale` must be at least 1, got 0"):
+        DepthUpsampling(scale=0)
+    with pytest.raises(UserError, match="`loss` must be one of rmse, charbonnier, got 'l1'"):
+        DepthUpsampling(loss="l1")  # pyright: ignore[reportArgumentType]
 
 
 def test_the_rate_drops_to_a_tenth_after_the_named_epochs():
     config = OptimizerConfig(learning_rate=0.32, drops=(3, 5), warmup_epochs=1)
     recipe = Recipe(name="r", optimizer=config, epochs=8, batch_size=8)
-    plan = make_plan(recipe, INFO)
+    plan = make_step_plan(recipe, INFO)
     assert plan.drops == (30, 50)
     rate = learning_rate_schedule(config, plan, 8)
     found = [float(rate(jnp.asarray(step))) for step in (0, 5, 10, 29, 31, 49, 51)]
     np.testing.assert_allclose(found, [0, 0.005, 0.01, 0.01, 0.001, 0.001, 0.0001], rtol=1e-5)
     flat = dataclasses.replace(config, warmup_epochs=0)
-    rate = learning_rate_schedule(flat, make_plan(dataclasses.replace(recipe, optimizer=flat), INFO), 8)
+    rate = learning_rate_schedule(flat, make_step_plan(dataclasses.replace(recipe, optimizer=flat), INFO), 8)
     np.testing.assert_allclose([float(rate(jnp.asarray(step))) for step in (0, 31)], [0.01, 0.001], rtol=1e-5)
 
 
@@ -161,3 +165,12 @@ def test_adam_adds_its_decay_to_the_gradient():
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
         expected = expected - 0.01 * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
     np.testing.assert_allclose(parameters["w"], expected, rtol=1e-5)
+
+
+def test_charbonnier_is_its_formula_and_smooth_at_0():
+    values, mask = jnp.array([0.0, -0.03, 2.0, jnp.inf]), jnp.array([True, True, True, False])
+    loss, gradient = jax.value_and_grad(charbonnier)(values, mask, epsilon=0.01)
+    expected = np.sqrt(np.array([0, 0.03, 2.0]) ** 2 + 0.01**2) - 0.01
+    np.testing.assert_allclose(loss, expected.mean(), rtol=1e-5)
+    np.testing.assert_allclose(gradient, [*(np.array([0, -0.03, 2.0]) / (expected + 0.01) / 3), 0], rtol=1e-5)
+    assert float(charbonnier(values, jnp.zeros(4, bool), epsilon=0.01)) == 0.0

@@ -4,18 +4,17 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from ddf_jax.training.devices import data_mesh
 from ddf_jax.training.errors import RunError
-from ddf_jax.training.mesh import data_mesh
-from ddf_jax.training.metrics import evaluate_batches
-from ddf_jax.training.state import ModelState
-from ddf_jax.training.step import eval_step
+from ddf_jax.training.evaluate import evaluate_batches
+from ddf_jax.training.step import ModelState, eval_step
 from ddf_jax.training.tasks.classification import Classification
 
 TASK = Classification()
 
 
 class Logits(nnx.Module):
-    """Sees an image [1, 1, classes] and answers with its pixels."""
+    """Returns the pixels of an image [1, 1, classes] as logits."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return x[:, 0, 0]

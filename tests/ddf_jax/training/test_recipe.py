@@ -7,8 +7,17 @@ import pytest
 
 from ddf_jax.data.config import DataConfig
 from ddf_jax.training.errors import RunError
-from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
-from ddf_jax.training.recipe_json import FREE_FIELDS, changed_fields, recipe_from_json, recipe_to_json
+from ddf_jax.training.recipe import (
+    FREE_FIELDS,
+    ModelConfig,
+    OptimizerConfig,
+    Recipe,
+    changed_fields,
+    recipe_from_json,
+    recipe_to_json,
+)
+from ddf_jax.training.tasks.classification import Classification
+from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling
 
 RECIPE = Recipe(
     name="every kind of field",
@@ -17,12 +26,14 @@ RECIPE = Recipe(
     ),
     data=DataConfig(folder=Path("images/birds"), image_size=32, augment="shift"),
     optimizer=OptimizerConfig(learning_rate=1 / 3, end_learning_rate=1e-45, nesterov=True),
+    task=Classification(label_smoothing=0.25),
     epochs=3,
     dtype="bfloat16",
 )
+DEPTH = Recipe("depth", task=DepthUpsampling(scale=8, loss="charbonnier"))
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, Recipe("defaults")], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", [RECIPE, DEPTH, Recipe("defaults")], ids=lambda recipe: recipe.name)
 def test_a_recipe_comes_back_exactly(recipe: Recipe):
     text = recipe_to_json(recipe)
     again = recipe_from_json(text)
@@ -51,7 +62,17 @@ def test_a_field_that_the_file_lacks_has_its_default():
         ({"model": {"options": {"blocks": [1, "2"]}}}, r"field `model.options.blocks` must be .*, got \[1, '2'\]"),
         ({"epochs": 0}, r"`epochs` must be a positive number, got 0"),
         ({"epochs": math.nan}, r"`epochs` must be a positive number, got nan"),
-        ({"label_smoothing": 1.0}, r"`label_smoothing` must be in \[0, 1\), got 1.0"),
+        (
+            {"task": {"kind": "classification", "label_smoothing": 1.0}},
+            r"in `task`, `label_smoothing` must be in \[0, 1\)",
+        ),
+        ({"task": {"kind": "classification", "loss": "rmse"}}, r"no field `task.loss`. The nearest is `task.label_sm"),
+        (
+            {"task": {"kind": "depth"}},
+            r"field `task.kind` must be one of classification, depth_upsampling, got 'depth'",
+        ),
+        ({"task": {"label_smoothing": 0.1}}, r"field `task.kind` must be one of classification, .*, got None"),
+        ({"task": "classification"}, r"field `task` must be an object, got 'classification'"),
         ({"evaluate_every": -1}, r"`evaluate_every` must be at least 0, got -1"),
         ({"keep_checkpoints": 0}, r"`keep_checkpoints` must be at least 1, got 0"),
         ({"data": {"image_size": 0}}, r"in `data`, `image_size` must be at least 1 pixel, got 0"),
@@ -61,6 +82,30 @@ def test_a_field_that_the_file_lacks_has_its_default():
 def test_a_wrong_field_is_named(change: dict[str, object], message: str):
     with pytest.raises(RunError, match=message):
         recipe_from_json(json.dumps({"name": "x"} | change))
+
+
+def test_fields_of_an_earlier_version_are_refused_with_both_names():
+    old = {"name": "x", "data": {"target": "label", "scale": 4}, "label_smoothing": 0.1, "depth_loss": "rmse"}
+    with pytest.raises(RunError) as refused:
+        recipe_from_json(json.dumps(old))
+    for names in (
+        "`label_smoothing` is now `task.label_smoothing`",
+        "`depth_loss` is now `task.loss`",
+        "`data.target` is now `task.kind`",
+        "`data.scale` is now `task.scale`",
+        "train again",
+    ):
+        assert names in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_another_task_is_another_run():
+    assert changed_fields(DEPTH, dataclasses.replace(DEPTH, task=Classification())) == [
+        "task.kind: depth_upsampling -> classification",
+        "task.label_smoothing: None -> 0.0",
+        "task.loss: charbonnier -> None",
+        "task.scale: 8 -> None",
+    ]
 
 
 def test_a_recipe_needs_a_name_and_json():

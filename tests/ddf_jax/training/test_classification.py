@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddf_jax.training.losses import charbonnier, masked_mean, softmax_cross_entropy
+from ddf_jax.errors import UserError
+from ddf_jax.training.tasks.classification import Classification, masked_mean, softmax_cross_entropy
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
@@ -31,10 +32,15 @@ def test_the_mean_is_over_real_examples_only():
     assert float(masked_mean(values, jnp.zeros(3, bool))) == 0.0
 
 
-def test_charbonnier_is_its_formula_and_smooth_at_0():
-    values, mask = jnp.array([0.0, -0.03, 2.0, jnp.inf]), jnp.array([True, True, True, False])
-    loss, gradient = jax.value_and_grad(charbonnier)(values, mask, epsilon=0.01)
-    expected = np.sqrt(np.array([0, 0.03, 2.0]) ** 2 + 0.01**2) - 0.01
-    np.testing.assert_allclose(loss, expected.mean(), rtol=1e-5)
-    np.testing.assert_allclose(gradient, [*(np.array([0, -0.03, 2.0]) / (expected + 0.01) / 3), 0], rtol=1e-5)
-    assert float(charbonnier(values, jnp.zeros(4, bool), epsilon=0.01)) == 0.0
+def test_predictions_are_probabilities_in_float32():
+    logits = jnp.array([[1.0, 2.0, 4.0], [0.0, 0.0, 0.0]], jnp.bfloat16)
+    found = Classification().predict(lambda image: image, {"image": logits})
+    assert found.dtype == jnp.float32
+    expected = np.exp([[1.0, 2.0, 4.0], [0.0, 0.0, 0.0]])
+    np.testing.assert_allclose(found, expected / expected.sum(1, keepdims=True), rtol=1e-5)
+
+
+@pytest.mark.parametrize("label_smoothing", [-0.1, 1.0])
+def test_a_smoothing_of_everything_is_refused(label_smoothing: float):
+    with pytest.raises(UserError, match=rf"`label_smoothing` must be in \[0, 1\), got {label_smoothing}"):
+        Classification(label_smoothing)

@@ -1,11 +1,13 @@
 import json
+import time
 from pathlib import Path
 
-from ddf_jax.training.plots import draw_curves
-from ddf_jax.training.writers import MetricsLog, read_metrics
+import pytest
+
+from ddf_jax.training.reporting import Clock, MetricsLog, draw_curves, read_metrics
 
 
-def test_a_launch_drops_the_rows_after_the_step_it_goes_on_from(tmp_path: Path):
+def test_a_launch_drops_the_rows_after_the_step_it_resumes_from(tmp_path: Path):
     log = MetricsLog(tmp_path, 0)
     for step in range(1, 6):
         log.write(step, step / 2, train_loss=1.0 / step)
@@ -29,5 +31,25 @@ def test_a_number_that_is_missing_is_null_and_is_not_drawn(tmp_path: Path):
     log.close()
     rows = read_metrics(tmp_path)
     assert rows == [{"step": 1, "epoch": 0.5, "test_loss": None, "test_accuracy": 0.25}]
-    draw_curves(rows, tmp_path / "curves.png", title="run")
+    draw_curves(rows, tmp_path / "curves.png", title="run", metric="accuracy")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_launches_add_up_and_only_training_counts_as_training(monkeypatch: pytest.MonkeyPatch):
+    now = 100.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    clock = Clock()
+    now = 103.0
+    with clock.training():
+        now = 108.0
+        assert clock.training_seconds == 5.0
+    now = 110.0
+    seconds, training_seconds = clock.seconds, clock.training_seconds
+    assert (seconds, training_seconds) == (10.0, 5.0)
+
+    now = 500.0
+    later = Clock()
+    later.add_earlier(seconds, training_seconds)
+    with later.training():
+        now = 502.0
+    assert (later.seconds, later.training_seconds) == (12.0, 7.0)

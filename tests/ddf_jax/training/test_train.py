@@ -9,12 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-from ddf_jax.training import loop
+from ddf_jax.training import train as loop
 from ddf_jax.training.errors import NonFiniteError, RunError
-from ddf_jax.training.loop import train
-from ddf_jax.training.recipe import ModelConfig, OptimizerConfig
-from ddf_jax.training.recipe_json import recipe_from_json
-from ddf_jax.training.run import evaluate, load_run
+from ddf_jax.training.evaluate import evaluate
+from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, recipe_from_json
+from ddf_jax.training.run import load_run
+from ddf_jax.training.train import train
 from tests.ddf_jax.training.launch import tiny_recipe
 from tests.ddf_jax.training.processes import losses, metrics, saved_bits
 
@@ -54,7 +54,7 @@ def test_a_finished_run_is_reported_and_not_touched(
     unbroken: Path, data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     before = snapshot(unbroken)
-    monkeypatch.setattr(loop, "describe", lambda config: pytest.fail("the data were opened"))
+    monkeypatch.setattr(loop, "describe", lambda *_: pytest.fail("the data were opened"))
     assert train(tiny_recipe(data_dir), unbroken) == summary_of(unbroken)
     assert f"{unbroken} is done: test accuracy" in capsys.readouterr().out
     with pytest.raises(RunError, match=r"run of another recipe \(epochs: 0.9 -> 2; seed: 0 -> 1\)"):
@@ -64,7 +64,7 @@ def test_a_finished_run_is_reported_and_not_touched(
 
 def test_evaluating_a_run_gives_its_score_on_any_devices(unbroken: Path):
     before, summary = snapshot(unbroken), summary_of(unbroken)
-    result = evaluate(unbroken)
+    result = evaluate(load_run(unbroken))
     assert result["devices"] == 8
     assert result["step"] == 20
     assert result["test_accuracy"] == summary["test_accuracy"]
@@ -121,7 +121,7 @@ def unfinished(unbroken: Path, tmp_path: Path) -> Path:
     return workdir
 
 
-def test_a_run_goes_on_only_with_its_own_recipe_and_data(
+def test_a_run_is_resumed_only_with_its_own_recipe_and_data(
     unfinished: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ):
     before, recipe = snapshot(unfinished), tiny_recipe(data_dir)
@@ -129,25 +129,27 @@ def test_a_run_goes_on_only_with_its_own_recipe_and_data(
     with pytest.raises(RunError, match=r"another recipe \(optimizer.learning_rate: 0.2 -> 0.4\). Set the fields back"):
         train(faster, unfinished)
     describe = loop.describe
-    monkeypatch.setattr(loop, "describe", lambda data: dataclasses.replace(describe(data), train_size=1436))
+    monkeypatch.setattr(loop, "describe", lambda *data: dataclasses.replace(describe(*data), train_size=1436))
     with pytest.raises(RunError, match=r"was trained on DataInfo.*1437.*, but the data now are DataInfo.*1436"):
         train(recipe, unfinished)
     assert snapshot(unfinished) == before
 
 
 def test_damaged_checkpoints_are_skipped_while_one_is_good(
-    unfinished: Path, unbroken: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
+    unfinished: Path,
+    unbroken: Path,
+    data_dir: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ):
     def damage(step: int) -> None:
         (unfinished / "checkpoints" / str(step) / "model" / "_METADATA").write_text("{}")
 
     damage(20)
     train(tiny_recipe(data_dir), unfinished, devices=jax.devices()[:1])
-    out = capsys.readouterr().out
-    assert (
-        f"Skipped the unreadable checkpoint {unfinished / 'checkpoints' / '20'}: model/_METADATA is not the file" in out
-    )
-    assert f"Going on with {unfinished} from step 18 of 20." in out
+    skipped = f"Skipped the unreadable checkpoint {unfinished / 'checkpoints' / '20'}: model/_METADATA is not the file"
+    assert skipped in caplog.text
+    assert f"Resuming {unfinished} from step 18 of 20." in capsys.readouterr().out
     assert saved_bits(unfinished, 20) == saved_bits(unbroken, 20)
     assert metrics(unfinished) == metrics(unbroken)
 
@@ -165,11 +167,8 @@ def test_a_run_that_cannot_be_written_or_read_is_named(tmp_path: Path, data_dir:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"Cannot write to the run's folder .*/file/run: Not a directory"):
         train(tiny_recipe(data_dir), tmp_path / "file" / "run")
-    for read in (load_run, evaluate):
-        with pytest.raises(
-            RunError, match=r"There is no run in .*/nowhere: it has no recipe.json. `ddf train` makes one"
-        ):
-            read(tmp_path / "nowhere")
+    with pytest.raises(RunError, match=r"There is no run in .*/nowhere: it has no recipe.json. `ddf train` makes one"):
+        load_run(tmp_path / "nowhere")
 
 
 def test_a_batch_that_devices_cannot_share_is_refused(tmp_path: Path, data_dir: Path):

@@ -1,13 +1,19 @@
-"""A run's folder, `runs/<name>/`: what is in it, and whether it belongs to a recipe."""
+"""A run's folder, `runs/<name>/`: its small files, and whether it belongs to a recipe."""
 
+import importlib.metadata
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
+import jax
+from jax.sharding import Mesh
+
 from ddf_jax.files import make_writable, write_atomically, write_json
 from ddf_jax.training.errors import RunError
-from ddf_jax.training.recipe import Recipe
-from ddf_jax.training.recipe_json import changed_fields, recipe_from_json, recipe_to_json
+from ddf_jax.training.recipe import Recipe, changed_fields, recipe_from_json, recipe_to_json
+
+_PACKAGES = ("ddf-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 class RunFolder:
@@ -17,7 +23,7 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.curves = path / "curves.png"
-        self.pictures = path / "pictures"
+        self._pictures = path / "pictures"
         self._recipe = path / "recipe.json"
         self._summary = path / "summary.json"
 
@@ -50,8 +56,13 @@ class RunFolder:
         make_writable(self.path)
 
     def write_recipe(self, recipe: Recipe) -> None:
-        """Keeps the recipe beside its results."""
+        """Keeps the recipe with its results."""
         write_atomically(self._recipe, recipe_to_json(recipe))
+
+    def write_picture(self, step: int, png: bytes) -> None:
+        """Keeps the picture of the evaluation after `step`."""
+        self._pictures.mkdir(exist_ok=True)
+        write_atomically(self._pictures / f"{step:06d}.png", png)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Marks the run as finished."""
@@ -63,6 +74,23 @@ def check_same_recipe(path: Path, old: Recipe, new: Recipe) -> None:
     changes = changed_fields(old, new)
     if changes:
         raise RunError(
-            f"{path} holds a run of another recipe ({'; '.join(changes)}). Set the fields back to go on with it, or "
-            f"choose another --workdir."
+            f"{path} holds a run of another recipe ({'; '.join(changes)}). Set the fields back to resume it, or choose "
+            f"another --workdir."
         )
+
+
+def environment(mesh: Mesh) -> dict[str, Any]:
+    """Kind and number of devices, number of processes, and versions: the last entries of a summary."""
+    device = mesh.devices.flat[0].device_kind
+    return {"device": device, "devices": mesh.size, "processes": jax.process_count(), "versions": versions()}
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages whose version may change a result; one that is not installed as a package is left out."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,8 @@
+"""`python -m ddf_jax` is `ddf`."""
+
+import sys
+
+from ddf_jax.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
