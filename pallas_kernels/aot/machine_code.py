@@ -68,8 +68,8 @@ def resources(kernel: TritonKernel, device: Device) -> Resources:
         raise NotImplementedError(
             "Compiling Triton kernels without a GPU needs Triton's own compiler: pip install triton"
         )
-    import triton  # pyright: ignore[reportMissingImports]  # an optional package
-    from triton.backends.compiler import GPUTarget  # pyright: ignore[reportMissingImports]
+    import triton  # an optional package
+    from triton.backends.compiler import GPUTarget
 
     major, minor = device.compute_capability
     tools = Path(spec.origin).parent / "backends" / "nvidia" / "bin"

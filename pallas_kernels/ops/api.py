@@ -5,6 +5,7 @@ import importlib
 import logging
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
@@ -157,7 +158,8 @@ def _choose(name: str | None, *inputs: Array | None) -> Implementation:
         raise ValueError(f"`implementation` must be None or one of {sorted(IMPLEMENTATIONS)}, got {name!r}.")
     if reason := _why_not(name, inputs):
         raise NotImplementedError(f"{reason} Use None.")
-    return importlib.import_module(IMPLEMENTATIONS[name])  # pyright: ignore[reportReturnType]  # a module is the protocol
+    module: Any = importlib.import_module(IMPLEMENTATIONS[name])  # it follows the protocol
+    return module
 
 
 def _why_not(name: str, inputs: Sequence[Array | None]) -> str | None:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 from jax import Array
@@ -59,8 +59,8 @@ def dynamic_filter_taps(equation: JaxprEqn) -> int | None:
     program = next(iter(jaxprs_in_params(equation.params)))
     if program.debug_info.func_filename != apply.__code__.co_filename:  # the name of a function is not kept
         return None
-    shape = equation.invars[1].aval.shape  # pyright: ignore[reportAttributeAccessIssue]  # of an array
-    return shape[-1] if len(shape) == 6 else shape[-2]
+    a_filter: Any = equation.invars[1].aval
+    return a_filter.shape[-1] if a_filter.ndim == 6 else a_filter.shape[-2]
 
 
 # The partitioning wrapper is inside: outside, its transpose would add collectives to the backward pass.

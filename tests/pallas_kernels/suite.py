@@ -1,20 +1,22 @@
-"""The one suite that every implementation of the operator goes through.
+"""The suite of tests that every implementation of the operator passes.
 
     suite.check(suite.by_name("xla"), arg)           # through the public functions
     suite.check(suite.by_module(module), arg)        # an object with `forward` and `backward`, registered or not
 
 compares the value and the three cotangents with the float64 loop of `oracle`, twice, and the two runs bit by bit.
-`HARD_CASES`, `LARGE_KERNELS`, `neighbours(arg)` and the hypothesis strategy `arg_specs()` are what to call it with.
+`HARD_CASES`, `LARGE_KERNELS`, `neighbours(arg)` and the hypothesis strategy `arg_specs()` are its cases. A test takes
+`slow_unless(cases, names)`: one case per claim in the fast suite, all of them in the slow.
 """
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 from pallas_kernels.ops.arg_specs import ArgSpec
@@ -25,10 +27,10 @@ from tests.pallas_kernels import oracle
 DTypes = tuple[str, str, str]  # of x, of the spatial and of the channel filter
 FLOAT32 = ("float32", "float32", "float32")
 
-# The error that sums kept in this dtype may make, relative to the largest value of the array.
+# The rounding error of sums in this dtype, relative to the largest value of the array.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 
-# From a row to the operator of its arrays: (x, spatial, channel) -> y.
+# From a case to the operator of its arrays: (x, spatial, channel) -> y.
 Operator = Callable[[ArgSpec], Callable[..., jax.Array]]
 
 
@@ -49,12 +51,12 @@ def check(
 ) -> jax.stages.Compiled:
     """Asserts value and cotangents, and returns the program that computed them.
 
-    An array is right where each of its elements is within half a unit in the last place of its dtype (it is rounded
-    once) plus what sums in the accumulator's dtype may lose.
+    Each element must be within half a unit in the last place of its dtype (it is rounded once) plus the rounding error
+    of sums in the accumulator's dtype.
 
     Args:
-      place: puts (x, spatial, channel, dy) where the operator shall find them, such as on the devices of a mesh.
-      compiler_options: XLA's, for an operator that takes it long to compile.
+      place: puts (x, spatial, channel, dy) on devices, such as those of a mesh.
+      compiler_options: XLA's.
     """
     with jax.enable_x64("float64" in dtypes):
         arrays = place((*arg.arrays(dtype=dtypes), arg.cotangent(dtype=dtypes)))
@@ -105,7 +107,7 @@ def _expected(arg: ArgSpec, dtypes: DTypes) -> oracle.Expected:
 
 
 def neighbours(arg: ArgSpec) -> list[ArgSpec]:
-    """Nine rows whose H, W and C are one less than, equal to, or one more than those of `arg`, in all pairings.
+    """Nine cases whose H, W and C are one less than, equal to, or one more than those of `arg`, in all pairings.
 
     For an `arg` as large as a kernel's tile these are the partial tiles.
     """
@@ -172,8 +174,39 @@ HARD_CASES = (
     _case("scale_one_pixel", (1, 1, 1, 1), scale=2),
 )
 
-# A row of their own, for what writes its taps out takes long to compile here.
+# Apart, because implementations that unroll the taps compile them slowly.
 LARGE_KERNELS = tuple(_case(f"kernel_{k}", (1, 4, 13, 4), k, groups=2) for k in (9, 11, 15))
+
+# One case per claim: every option, its combinations that share code, and every kind of border.
+REPRESENTATIVE = (
+    "kernel_3",
+    "kernel_5",
+    "kernel_7_on_a_smaller_image",
+    "kernel_11",
+    "one_pixel_of_three_channels",
+    "one_column",
+    "stride_2",
+    "dilation_2",
+    "stride_and_dilation",
+    "stride_past_the_image",
+    "dilation_past_the_image",
+    "a_group_for_each_channel",
+    "add_in_groups",
+    "no_channel_filter",
+    "no_channel_filter_add",
+    "no_spatial_filter",
+    "no_spatial_filter_add",
+    "scale_2",
+    "scale_add_dilation",
+    "scale_no_channel_filter",
+    "scale_no_spatial_filter",
+)
+
+
+def slow_unless(cases: Iterable[ArgSpec], names: Collection[str] = REPRESENTATIVE) -> list[Any]:
+    """Parameters of a test: the named cases, and the others marked slow."""
+    return [pytest.param(arg, id=arg.name, marks=() if arg.name in names else pytest.mark.slow) for arg in cases]
+
 
 MIXED_DTYPES = (
     ("bfloat16", "bfloat16", "bfloat16"),

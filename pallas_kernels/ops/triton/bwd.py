@@ -97,7 +97,7 @@ def _dx_kernel(dy_ref, s_ref, c_ref, dx_ref, *, shape: ArgShape, config: BlockCo
         """One row of the patch; a pixel that no tap reads has no sum."""
         for q in range(config.tile_w):
             index, inside = x_image.at(r, q)
-            memory.store(dx_ref, (index, channels.index), sums.get((r, q), zeros(config)), inside, channels.live)
+            memory.store(dx_ref, (index, channels.numbers), sums.get((r, q), zeros(config)), inside, channels.live)
 
     def add_taps(taps: Taps, sums: dict) -> dict:
         s, c = filter_loads(s_ref, c_ref, taps, shape=shape, patches=patches, channels=channels, memory=memory)
@@ -109,7 +109,7 @@ def _dx_kernel(dy_ref, s_ref, c_ref, dx_ref, *, shape: ArgShape, config: BlockCo
                 position, exists = s_image.at(p_row, p_column)
                 for sub, (i, j) in enumerate(itertools.product(range(scale), repeat=2)):
                     index, _ = dy_image.at(scale * p_row + i, scale * p_column + j)
-                    dy = memory.load(dy_ref, (index, channels.index), exists, channels.live)
+                    dy = memory.load(dy_ref, (index, channels.numbers), exists, channels.live)
                     for (r, tap_row), (q, tap_column) in itertools.product(row_pairs, column_pairs):
                         tap = (sub, tap_row, tap_column)
                         term = dy * combine(s(position, exists, *tap), c(*tap), spec)
@@ -215,7 +215,7 @@ def _dchannel_kernel(x_ref, dy_ref, s_ref, dc_ref, *, shape: ArgShape, config: B
         for sub, tap in terms:
             row = part * (spec.scale**2 * spec.taps) + taps.unsigned_number(sub, *tap)
             total = sums[sub, tap].sum(0, keepdims=True)
-            memory.store(dc_ref, (row[None, None], channels.index), total, channels.live)
+            memory.store(dc_ref, (row[None, None], channels.numbers), total, channels.live)
         return carry
 
     for_taps(spec, config, store_taps, 0)
@@ -242,14 +242,14 @@ def _products(
     @cache
     def dy(r: int, q: int, sub: int) -> Array:
         index, inside = dy_image.at(scale * r + sub // scale, scale * q + sub % scale)
-        return memory.load(dy_ref, (index, channels.index), inside, channels.live, live)
+        return memory.load(dy_ref, (index, channels.numbers), inside, channels.live, live)
 
     row_readers = pixel_readers(config.tile_h, config.block_taps_h, spec.stride, spec.dilation)
     column_readers = pixel_readers(config.tile_w, config.block_taps_w, spec.stride, spec.dilation)
     row_shift, column_shift = taps.offset
     for (row, row_pairs), (column, column_pairs) in itertools.product(row_readers.items(), column_readers.items()):
         index, inside = x_image.at(row + row_shift, column + column_shift)
-        x = memory.load(x_ref, (index, channels.index), inside, channels.live)
+        x = memory.load(x_ref, (index, channels.numbers), inside, channels.live)
         for (r, i), (q, j), sub in itertools.product(row_pairs, column_pairs, range(scale**2)):
             yield x, dy(r, q, sub), ((r, q), sub, (i, j))
 

@@ -109,13 +109,13 @@ def _dfilters_kernel(
         if in_flight in within:
             for q in range(config.tile_w):
                 index, inside = s_image.at(row + in_flight, q)
-                dys[in_flight, q] = memory.load(dy_ref, (index, channels.index), inside, channels.live)
+                dys[in_flight, q] = memory.load(dy_ref, (index, channels.numbers), inside, channels.live)
         for x_row in x_rows:
             pairs = [(p, i) for p, i in readers[x_row] if p in within]
             terms = {}
             for column, column_pairs in column_readers.items() if pairs else ():
                 index, inside = x_image.at(spec.stride * row + x_row - spec.halo, column - spec.halo)
-                x = memory.load(x_ref, (index, channels.index), inside, channels.live)
+                x = memory.load(x_ref, (index, channels.numbers), inside, channels.live)
                 for (p, i), (q, j) in itertools.product(pairs, column_pairs):
                     product = x * dys[p, q]
                     terms[p, q, i, j] = product if factors[i, j] is None else product * factors[i, j]
@@ -159,4 +159,4 @@ def _dfilters_kernel(
         # Spare patches repeat the last one, and must not count twice here.
         total = jnp.where(number < math.prod(count), total, 0.0).sum(0, keepdims=True)
         index = part * spec.taps + taps.unsigned_number(0, *tap)
-        memory.store(dc_ref, (index[None, None], channels.index), total, channels.live)
+        memory.store(dc_ref, (index[None, None], channels.numbers), total, channels.live)

@@ -156,7 +156,7 @@ def filter_loads(
         if c_ref is None:
             return None
         row = shifted(patches.sample * (spec.scale**2 * spec.taps), taps.number(sub, i, j))
-        return memory.load(c_ref, (row, channels.index), channels.live)
+        return memory.load(c_ref, (row, channels.numbers), channels.live)
 
     return s, c
 
@@ -192,7 +192,7 @@ def _fwd_kernel(x_ref, s_ref, c_ref, y_ref, *, shape: ArgShape, config: BlockCon
         """One row of the patch, without positions beyond the image. Spare patches repeat the last one's writes."""
         for q, (i, j) in itertools.product(range(config.tile_w), itertools.product(range(scale), repeat=2)):
             index, inside = y_image.at(scale * r + i, scale * q + j)
-            memory.store(y_ref, (index, channels.index), sums[r, q, scale * i + j], inside, channels.live)
+            memory.store(y_ref, (index, channels.numbers), sums[r, q, scale * i + j], inside, channels.live)
 
     def add_taps(taps: Taps, sums: dict) -> dict:
         s, c = filter_loads(s_ref, c_ref, taps, shape=shape, patches=patches, channels=channels, memory=memory)
@@ -200,7 +200,7 @@ def _fwd_kernel(x_ref, s_ref, c_ref, y_ref, *, shape: ArgShape, config: BlockCon
         for row, row_pairs in row_readers.items():
             for column, column_pairs in column_readers.items():
                 index, inside = x_image.at(row + row_shift, column + column_shift)
-                x = memory.load(x_ref, (index, channels.index), inside, channels.live)
+                x = memory.load(x_ref, (index, channels.numbers), inside, channels.live)
                 for (r, i), (q, j), sub in itertools.product(row_pairs, column_pairs, range(scale**2)):
                     term = x * combine(s(s_image.clamped(r, q), None, sub, i, j), c(sub, i, j), spec)
                     sums[r, q, sub] = sums[r, q, sub] + term if (r, q, sub) in sums else term

@@ -69,7 +69,7 @@ class Patches(NamedTuple):
     sample: Array  # [P, 1]
     row: Array  # [P, 1]
     column: Array  # [P, 1]
-    count: tuple[int, int]  # of a sample, along both axes
+    grid: tuple[int, int]  # patches of a sample, along both axes
 
     @classmethod
     def numbered(cls, number: Array, batch: int, count: tuple[int, int]) -> "Patches":
@@ -88,7 +88,7 @@ class Patches(NamedTuple):
 
     def image(self, step: tuple[int, int], size: tuple[int, int]) -> Image:
         """The pixels of an array of this size in which neighbouring patches start `step` pixels apart."""
-        rows, columns = self.count
+        rows, columns = self.grid
         row = Axis(self.row * step[0], (rows - 1) * step[0], size[0])
         return Image(self.sample, row, Axis(self.column * step[1], (columns - 1) * step[1], size[1]))
 
@@ -96,7 +96,7 @@ class Patches(NamedTuple):
 class Channels(NamedTuple):
     """The channels of a program, all of one group."""
 
-    index: Array  # [1, C']
+    numbers: Array  # [1, C']
     group: Array  # scalar
     live: Array | None  # [1, C'], None where blocks divide the group
 

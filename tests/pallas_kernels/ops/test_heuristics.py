@@ -39,7 +39,7 @@ def kernels(arg: ArgSpec):
 
 @pytest.mark.parametrize("arg", ARG_SPECS.values(), ids=ARG_SPECS)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_every_config_covers_its_sizes_with_threads_that_fit_a_program(arg, dtype):
+def test_every_config_covers_its_sizes_with_threads_that_fit_a_program(arg: ArgSpec, dtype: str):
     shape = ArgShape.of(*arg.structs(dtype), arg.spec)
     for kernel in KERNELS:
         config = heuristics.heuristic_config(shape, kernel)
@@ -77,7 +77,7 @@ def test_every_config_covers_its_sizes_with_threads_that_fit_a_program(arg, dtyp
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
-def test_the_filters_have_one_kernel_where_it_fits_and_pays(arg, expected):
+def test_the_filters_have_one_kernel_where_it_fits_and_pays(arg: ArgSpec, expected):
     assert heuristics.backward_kernels(ArgShape.of(*arg.structs(jnp.bfloat16), arg.spec)) == expected
 
 

@@ -1,5 +1,7 @@
 """Each implementation on the shared suite: against a float64 loop, value and three cotangents."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 
@@ -7,36 +9,48 @@ from pallas_kernels.ops import xla
 from pallas_kernels.ops.spec import FilterSpec
 from tests.pallas_kernels import suite
 
-OPERATORS = {
-    "reference": suite.by_name("reference"),
-    "xla": suite.by_name("xla"),
-}
+reference, portable = suite.by_name("reference"), suite.by_name("xla")
 
-every_operator = pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
+# The reference is a loop over the taps: these reach each of its lines, and its automatic derivative follows.
+OF_REFERENCE = ("kernel_3", "stride_and_dilation", "add_in_groups", "no_channel_filter_add", "scale_no_spatial_filter")
 
-
-@every_operator
-@pytest.mark.parametrize("arg", suite.HARD_CASES, ids=lambda arg: arg.name)
-def test_value_and_cotangents_equal_the_loop(operator, arg):
-    suite.check(operator, arg)
+DRAWN: dict[str, Any] = {"derandomize": True, "deadline": None, "database": None}
+DTYPES = suite.ArgSpec("dtypes", (2, 5, 4, 6), FilterSpec(3), groups=2)
 
 
-@pytest.mark.parametrize("operator", [pytest.param("reference", marks=pytest.mark.slow), "xla"])
-@pytest.mark.parametrize("arg", suite.LARGE_KERNELS, ids=lambda arg: arg.name)
-def test_large_kernels_equal_the_loop(operator, arg):
-    suite.check(OPERATORS[operator], arg)
+@pytest.mark.parametrize("arg", suite.slow_unless([*suite.HARD_CASES, *suite.LARGE_KERNELS]))
+def test_the_portable_implementation_equals_the_loop(arg):
+    suite.check(portable, arg)
 
 
-@every_operator
+@pytest.mark.parametrize("arg", suite.slow_unless([*suite.HARD_CASES, *suite.LARGE_KERNELS], OF_REFERENCE))
+def test_the_reference_equals_the_loop(arg):
+    suite.check(reference, arg)
+
+
 @pytest.mark.parametrize("dtypes", suite.MIXED_DTYPES, ids="-".join)
-def test_any_dtypes_are_summed_wide_and_rounded_once(operator, dtypes):
-    suite.check(operator, suite.ArgSpec("dtypes", (2, 5, 4, 6), FilterSpec(3), groups=2), dtypes)
+def test_any_dtypes_are_summed_wide_and_rounded_once(dtypes):
+    suite.check(portable, DTYPES, dtypes)
 
 
-@every_operator
-@settings(max_examples=25, derandomize=True, deadline=None, database=None)
+@pytest.mark.parametrize(
+    "dtypes", [("bfloat16", "float32", "float32"), ("float32", "float64", "bfloat16")], ids="-".join
+)
+def test_the_reference_sums_wide_and_rounds_once(dtypes):
+    suite.check(reference, DTYPES, dtypes)
+
+
+@settings(max_examples=12, **DRAWN)
 @given(drawn=suite.arg_specs())
-def test_any_options_equal_the_loop(operator, drawn):
+def test_any_options_equal_the_loop(drawn):
+    suite.check(portable, *drawn)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operator", [reference, portable], ids=["reference", "xla"])
+@settings(max_examples=100, **DRAWN)
+@given(drawn=suite.arg_specs())
+def test_many_options_equal_the_loop(operator, drawn):
     suite.check(operator, *drawn)
 
 

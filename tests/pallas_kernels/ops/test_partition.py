@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import itertools
 import re
 from typing import Any
 
@@ -70,8 +71,10 @@ def check(mode, split, arg, dtypes=suite.FLOAT32, operator=None, options=None):
         return collectives(forward), collectives(suite.check(operator, arg, dtypes, place, options))
 
 
-@pytest.mark.parametrize("mode", ["auto", "no context", "explicit"])
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize(
+    ("mode", "split"),
+    [*itertools.product(("auto", "explicit"), SPLITS), ("no context", "channels")],
+)
 def test_only_the_cotangent_of_shared_filters_is_reduced(mode, split):
     forward, both = check(mode, split, ArgSpec("filter", X))
     assert not forward
@@ -100,8 +103,7 @@ def test_the_kernels_split_as_the_portable_implementation_does(mode, split):
     assert both == ({} if split == "samples" else {"all-reduce": 1})
 
 
-@pytest.mark.parametrize("mode", ["auto", "explicit"])
-@pytest.mark.parametrize("groups", [2, 4, 8])
+@pytest.mark.parametrize(("mode", "groups"), [("auto", 2), ("explicit", 2), ("auto", 4), ("explicit", 8)])
 def test_devices_that_hold_whole_groups_reduce_nothing(mode, groups):
     forward, both = check(mode, "both", ArgSpec("groups", X, groups=groups))
     assert not forward
@@ -145,8 +147,7 @@ def test_groups_that_fit_no_device_are_still_right():
         suite.check(suite.by_name("xla"), arg, place=place)
 
 
-@pytest.mark.parametrize("kernels", [False, True], ids=["xla", "kernels"])
-@pytest.mark.parametrize("groups", [1, 8])
+@pytest.mark.parametrize(("groups", "kernels"), [(1, False), (8, False), (1, True)], ids=str)
 def test_shard_map_of_the_operator_sums_the_cotangent_of_a_shared_filter(groups, kernels):
     arg = ArgSpec("shard_map", X, groups=groups)
     of_a_device = SMALL if kernels else suite.by_name("xla")
@@ -162,8 +163,7 @@ def test_shard_map_of_the_operator_sums_the_cotangent_of_a_shared_filter(groups,
     suite.check(operator, arg, compiler_options=QUICKLY if kernels else None)
 
 
-@pytest.mark.parametrize("mode", ["auto", "explicit"])
-@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize(("mode", "groups"), [("auto", 4), ("explicit", 1)])
 def test_shard_map_over_some_axes_of_a_mesh(mode, groups):
     arg = ArgSpec("partly_manual", X, groups=groups)
     with eight_devices(mode) as mesh:

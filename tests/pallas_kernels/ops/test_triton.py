@@ -56,7 +56,17 @@ class Interpreted:
 
 SMALL, WHOLE = (suite.by_module(Interpreted(small)) for small in (True, False))
 APART = suite.by_module(Interpreted(together=False))
-TILE = ArgSpec("tile", (1, 2 * SIDE, 2 * SIDE, 4))  # and a block of four channels, for these are all that it has
+TILE = ArgSpec("tile", (1, 2 * SIDE, 2 * SIDE, 4))  # one block of four channels
+DIAGONAL = ("tile-1-1+0", "tile+0+0-1", "tile+1+1+1")
+DTYPES = ArgSpec("dtypes", (2, 5, 4, 6), groups=2)
+
+OPTIONS = suite.arg_specs(kernel_sizes=(1, 3), float64=False)
+DRAWN: dict[str, Any] = {
+    "derandomize": True,
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": [HealthCheck.function_scoped_fixture],  # every example is poisoned alike
+}
 
 # An interpreted kernel is a long program that runs for milliseconds: JAX 0.11 and later compile it without fusion.
 QUICKLY: dict[str, Any] = (
@@ -79,38 +89,51 @@ def poisoned(monkeypatch):
     monkeypatch.setattr(bwd, "pixel_rows", pixel_rows)
 
 
-@pytest.mark.parametrize("arg", [*suite.HARD_CASES, *suite.LARGE_KERNELS], ids=lambda arg: arg.name)
+@pytest.mark.parametrize("arg", suite.slow_unless([*suite.HARD_CASES, *suite.LARGE_KERNELS]))
 def test_values_and_cotangents_equal_the_loop_and_nothing_outside_is_read(arg, poisoned):
     suite.check(SMALL, arg, compiler_options=QUICKLY)
 
 
-@pytest.mark.parametrize("kernels", [SMALL, APART], ids=["together", "apart"])
 @pytest.mark.parametrize("arg", suite.neighbours(TILE), ids=lambda arg: arg.name)
-def test_sizes_one_below_at_and_one_above_a_tile_equal_the_loop(kernels, arg, poisoned):
-    suite.check(kernels, arg, compiler_options=QUICKLY)
+def test_sizes_one_below_at_and_one_above_a_tile_equal_the_loop(arg, poisoned):
+    suite.check(SMALL, arg, compiler_options=QUICKLY)
 
 
-@pytest.mark.parametrize("kernels", [SMALL, APART], ids=["together", "apart"])
+@pytest.mark.parametrize("arg", suite.slow_unless(suite.neighbours(TILE), DIAGONAL))
+def test_dspatial_and_dchannel_apart_equal_the_loop_at_the_same_sizes(arg, poisoned):
+    suite.check(APART, arg, compiler_options=QUICKLY)
+
+
 @pytest.mark.parametrize("dtypes", [d for d in suite.MIXED_DTYPES if "float64" not in d], ids="-".join)
-def test_any_dtypes_are_summed_wide_and_rounded_once(kernels, dtypes, poisoned):
-    suite.check(kernels, ArgSpec("dtypes", (2, 5, 4, 6), groups=2), dtypes, compiler_options=QUICKLY)
+def test_any_dtypes_are_summed_wide_and_rounded_once(dtypes, poisoned):
+    suite.check(SMALL, DTYPES, dtypes, compiler_options=QUICKLY)
+
+
+@pytest.mark.parametrize(
+    "dtypes", [("bfloat16", "bfloat16", "bfloat16"), ("float32", "bfloat16", "float16")], ids="-".join
+)
+def test_dspatial_and_dchannel_apart_sum_wide_and_round_once(dtypes, poisoned):
+    suite.check(APART, DTYPES, dtypes, compiler_options=QUICKLY)
 
 
 @pytest.mark.parametrize(
     "arg", [ArgSpec("filter", (2, 9, 5, 20), groups=2), ArgSpec("upsample", (1, 3, 5, 12), FilterSpec(3, scale=2))]
 )
-def test_blocks_of_the_size_that_runs_equal_the_loop(arg, poisoned):
+def test_blocks_of_the_heuristics_equal_the_loop(arg, poisoned):
     suite.check(WHOLE, arg, compiler_options=QUICKLY)
 
 
-@settings(
-    max_examples=12,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],  # the poison is the same for every example
-)
-@given(drawn=suite.arg_specs(kernel_sizes=(1, 3), float64=False))
+@settings(max_examples=6, **DRAWN)
+@given(drawn=OPTIONS)
 def test_any_options_equal_the_loop(drawn, poisoned):
     arg, dtypes = drawn
     suite.check(SMALL, arg, dtypes, compiler_options=QUICKLY)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernels", [SMALL, APART], ids=["together", "apart"])
+@settings(max_examples=50, **DRAWN)
+@given(drawn=OPTIONS)
+def test_many_options_equal_the_loop(kernels, drawn, poisoned):
+    arg, dtypes = drawn
+    suite.check(kernels, arg, dtypes, compiler_options=QUICKLY)

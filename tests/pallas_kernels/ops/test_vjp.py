@@ -43,7 +43,17 @@ def test_jit_gives_what_eager_gives():
     assert_all_close(value(*inputs), dynamic_filter(*inputs))
 
 
-@pytest.mark.parametrize("axes", [(0, None, None), (None, 0, None), (None, None, 0), (0, 1, -1), (1, 0, 0)], ids=str)
+@pytest.mark.parametrize(
+    "axes",
+    [
+        (0, None, None),
+        (None, 0, None),
+        (0, 1, -1),
+        pytest.param((None, None, 0), marks=pytest.mark.slow),
+        pytest.param((1, 0, 0), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_vmap_is_a_loop(axes):
     n = 3
     inputs = tuple(
