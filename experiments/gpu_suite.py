@@ -33,12 +33,14 @@ import numpy as np
 from experiments.benchmarks.gpu_clock import Function, Measured, measure_jax, row_of
 from experiments.benchmarks.gpu_peers import depthwise, unfold
 from pallas_kernels.ops import reference
-from pallas_kernels.ops.arg_specs import FPN, POSTER, RESNET50, ArgSpec
+from pallas_kernels.ops.arg_specs import FPN_LEVELS, POSTER, RESNET50, ArgSpec
 from pallas_kernels.ops.spec import FilterSpec
 from pallas_kernels.ops.triton import bwd, fwd
 from pallas_kernels.ops.vjp import Residuals
 
-TIMED = {arg.name: arg for arg in (FPN[0], *POSTER, *RESNET50)}  # the paper's Table 2, the poster's, a network's stages
+TIMED = {
+    arg.name: arg for arg in (FPN_LEVELS[0], *POSTER, *RESNET50)
+}  # the paper's Table 2, the poster's, a network's stages
 CHECKED = (
     ArgSpec("odd", (3, 33, 31, 72)),
     # Large enough for one kernel of both filters.

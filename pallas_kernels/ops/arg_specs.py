@@ -140,8 +140,8 @@ REDNET50 = (
 )
 
 # The levels of a feature pyramid over 800×1200 images; the first is Table 2 of the DDF paper.
-FPN_LEVELS = {"p2": (200, 300), "p3": (100, 150), "p4": (50, 75), "p5": (25, 38), "p6": (13, 19)}
-FPN = tuple(ArgSpec(f"fpn_{level}", (2, *size, 256)) for level, size in FPN_LEVELS.items())
+FPN_SIZES = {"p2": (200, 300), "p3": (100, 150), "p4": (50, 75), "p5": (25, 38), "p6": (13, 19)}
+FPN_LEVELS = tuple(ArgSpec(f"fpn_{level}", (2, *size, 256)) for level, size in FPN_SIZES.items())
 
 # The sweep over the image size of the DDF paper's poster.
 POSTER = tuple(ArgSpec(f"poster_{size}", (32, size, size, 256)) for size in (7, 14, 28, 56, 112, 224))
@@ -150,10 +150,10 @@ POSTER = tuple(ArgSpec(f"poster_{size}", (32, size, size, 256)) for size in (7, 
 # 64² to 256² in two steps, 32 channels, 8 crops.
 UPSAMPLING = (
     *(
-        ArgSpec(f"carafe_{level}", (2, *FPN_LEVELS[level], 256), FilterSpec(5, scale=2), channel=False)
+        ArgSpec(f"carafe_{level}", (2, *FPN_SIZES[level], 256), FilterSpec(5, scale=2), channel=False)
         for level in ("p3", "p4", "p5")
     ),
-    *(ArgSpec(f"ddf_up_{level}", (2, *FPN_LEVELS[level], 256), FilterSpec(3, scale=2)) for level in ("p3", "p4", "p5")),
+    *(ArgSpec(f"ddf_up_{level}", (2, *FPN_SIZES[level], 256), FilterSpec(3, scale=2)) for level in ("p3", "p4", "p5")),
     *(ArgSpec(f"ddf_up_depth_{size}", (8, size, size, 32), FilterSpec(3, scale=2)) for size in (64, 128)),
 )
 
@@ -163,4 +163,4 @@ BENCHMARK = tuple(
     for shape in ((8, 56, 56, 64), (8, 28, 28, 128), (8, 14, 14, 256), (2, 100, 100, 256))
 )
 
-ARG_SPECS = {arg.name: arg for arg in (*RESNET50, *REDNET50, *FPN, *POSTER, *UPSAMPLING, *BENCHMARK)}
+ARG_SPECS = {arg.name: arg for arg in (*RESNET50, *REDNET50, *FPN_LEVELS, *POSTER, *UPSAMPLING, *BENCHMARK)}

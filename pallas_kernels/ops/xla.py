@@ -79,7 +79,7 @@ def _filter_cotangents(residuals: Residuals, dy: Array, spec: FilterSpec) -> tup
     channel_factor = _split_channel(channel, spec, groups) if multiplied else None
     members = jnp.repeat(jnp.eye(groups, dtype=dtype), channels // groups, axis=0)  # [C, G]
     # Kernel rows in one product. Alone, each product stays in the cache; together they are fewer and compile sooner,
-    # which wins for large kernels, and for all without a channel filter.
+    # which is faster for large kernels, and for all without a channel filter.
     together = 1 if kernel_size <= 3 and channel is not None else kernel_size
 
     def add_row(dchannel: Array | None, row: Array) -> tuple[Array | None, Array | None]:

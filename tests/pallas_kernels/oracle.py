@@ -1,4 +1,4 @@
-"""The operator as its formula says, in float64 loops over pixels and taps: no JAX, no automatic differentiation.
+"""The formula of the operator in float64 loops over pixels and taps: no JAX, no automatic differentiation.
 
 Samples and channels go through numpy together, since nothing couples them but the groups.
 """
@@ -11,7 +11,7 @@ from pallas_kernels.ops.arg_specs import ArgSpec
 
 
 class Expected(NamedTuple):
-    """y and the cotangents of the inputs, float64; None for an input that is None."""
+    """y and the cotangents of the inputs, float64; None for an input of None."""
 
     y: np.ndarray
     x: np.ndarray

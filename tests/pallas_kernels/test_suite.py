@@ -21,20 +21,20 @@ class Wrong:
 ARG = ArgSpec("small", (2, 4, 5, 4), groups=2)
 
 
-def test_the_loop_has_the_gradients_of_finite_differences():
+def test_the_loop_has_the_cotangents_of_finite_differences():
     """Of the loop's own value, so that neither rests on JAX: the operator is linear in each input."""
     multiplied, added = FilterSpec(3, stride=2), FilterSpec(3, stride=2, combine="add")
     for spec, channel, groups in ((multiplied, True, 2), (added, True, 2), (multiplied, False, 2), (added, True, None)):
         arg = ArgSpec("small", (2, 3, 4, 4), spec, groups, channel)
         arrays, dy = arg.arrays(dtype="float64"), arg.cotangent(dtype="float64")
-        gradients = oracle.evaluate(arg, *arrays, dy)[1:]
-        for position, gradient in enumerate(gradients):
-            if gradient is None:
+        cotangents = oracle.evaluate(arg, *arrays, dy)[1:]
+        for position, cotangent in enumerate(cotangents):
+            if cotangent is None:
                 continue
-            step = np.random.default_rng(2).standard_normal(gradient.shape)
+            step = np.random.default_rng(2).standard_normal(cotangent.shape)
             x, spatial, channel = (a + step if i == position else a for i, a in enumerate(arrays))
             change = oracle.evaluate(arg, x, spatial, channel, dy).y - oracle.evaluate(arg, *arrays, dy).y
-            np.testing.assert_allclose((change * dy).sum(), (step * gradient).sum(), rtol=1e-12)
+            np.testing.assert_allclose((change * dy).sum(), (step * cotangent).sum(), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["x", "spatial", "channel"])

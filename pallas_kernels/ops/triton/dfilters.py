@@ -139,7 +139,7 @@ def _dfilters_kernel(
             index = jnp.broadcast_to(index, thread.shape)
             memory.store(ds_ref, (index, column), value, inside, thread < len(written))
 
-    # Positions below read the first rows of x, and fewer and fewer the last.
+    # Fewer positions read the first and the last rows of x.
     steps = max(0, config.tile_h - in_flight)
     state: tuple[dict, dict] = {}, {}
     for row in range(-in_flight, 0):

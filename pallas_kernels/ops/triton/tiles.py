@@ -83,7 +83,7 @@ class Patches(NamedTuple):
         """From numbers counted through one sample; those beyond its end repeat its last patch."""
         rows, columns = count
         number = jnp.minimum(number, jnp.uint32(rows * columns - 1))
-        sample = jnp.minimum(sample, jnp.uint32(batch - 1))  # always true; it tells the compiler that nothing wraps
+        sample = jnp.minimum(sample, jnp.uint32(batch - 1))  # a no-op that tells the compiler that nothing wraps
         return cls(jnp.broadcast_to(sample, number.shape), number // columns, number % columns, count)
 
     def image(self, step: tuple[int, int], size: tuple[int, int]) -> Image:

@@ -1,4 +1,4 @@
-"""Cotangents of the operator over a mesh of all processes' devices, in a process of its own that is one of several:
+"""Cotangents of the operator over a mesh of the devices of several processes; this is one of them:
 
 `python launch.py OUT`, with `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` set. Process 0 writes
 OUT, a `.npz` of `IMPLEMENTATION.ARRAY`.

@@ -1,4 +1,4 @@
-"""The public functions refuse what is wrong with the rule, what was expected and what was given."""
+"""The errors of wrong calls state the rule, the expected and the given value."""
 
 from typing import Any
 
@@ -149,12 +149,12 @@ def message_of(function, arrays, options):
 
 
 @pytest.mark.parametrize(("arrays", "options", "message"), WRONG_FILTER_CALLS.values(), ids=WRONG_FILTER_CALLS)
-def test_a_wrong_call_of_dynamic_filter_says_what_is_wrong(arrays, options, message):
+def test_a_wrong_call_of_dynamic_filter_states_rule_expected_and_given(arrays, options, message):
     assert message_of(dynamic_filter, arrays, options) == message
 
 
 @pytest.mark.parametrize(("arrays", "options", "message"), WRONG_UPSAMPLE_CALLS.values(), ids=WRONG_UPSAMPLE_CALLS)
-def test_a_wrong_call_of_dynamic_upsample_says_what_is_wrong(arrays, options, message):
+def test_a_wrong_call_of_dynamic_upsample_states_rule_expected_and_given(arrays, options, message):
     assert message_of(dynamic_upsample, arrays, options) == message
 
 

@@ -1,4 +1,4 @@
-"""Which implementation a call gets: the best that can run it where it runs, or the named one or an error."""
+"""The choice of an implementation: the best that can run here; a named one runs or raises."""
 
 import logging
 import types
@@ -42,7 +42,7 @@ def test_an_nvidia_gpu_gets_the_kernel_in_both_passes(logged):
     assert not logged.records
 
 
-def test_float64_on_a_gpu_runs_as_xla_and_says_so_once(logged):
+def test_float64_on_a_gpu_runs_as_xla_and_is_logged_once(logged):
     with jax.enable_x64(True), on("gpu", "NVIDIA H200"):
         assert not has_kernel(*DOUBLE)
         assert not has_kernel(*DOUBLE, dilation=2)
@@ -50,7 +50,7 @@ def test_float64_on_a_gpu_runs_as_xla_and_says_so_once(logged):
     assert record.getMessage() == ("dynamic_filter runs as XLA on this GPU: implementation='triton' has no float64.")
 
 
-def test_a_gpu_of_another_maker_runs_xla_and_says_so(logged):
+def test_a_gpu_of_another_maker_runs_xla_and_is_logged(logged):
     with on("gpu", "AMD Instinct MI300X"):
         assert not has_kernel(X, SPATIAL, CHANNEL)
     assert "runs on NVIDIA GPUs from Ampere on, here is: AMD Instinct MI300X." in logged.text
@@ -60,14 +60,14 @@ def test_a_gpu_of_another_maker_runs_xla_and_says_so(logged):
     ("kind", "capability", "has_kernel"),
     [
         ("NVIDIA H200", "9.0", True),
-        ("A100-SXM4-40GB", "8.0", True),  # as older drivers call it
+        ("A100-SXM4-40GB", "8.0", True),  # the name in older drivers
         ("NVIDIA B200", "10.0", True),
         ("NVIDIA GeForce RTX 2080 Ti", "7.5", False),
         ("Tesla V100-SXM2-16GB", "7.0", False),
         ("AMD Instinct MI300X", "gfx942", False),
     ],
 )
-def test_the_gpus_that_are_there_run_the_kernel_from_ampere_on(monkeypatch, kind, capability, has_kernel):
+def test_real_gpus_run_the_kernel_from_ampere_on(monkeypatch, kind, capability, has_kernel):
     gpu = types.SimpleNamespace(platform="gpu", device_kind=kind, compute_capability=capability)
     monkeypatch.setattr(jax, "devices", lambda backend=None: [gpu])
     reason = api._why_not("triton", (None,))
@@ -86,20 +86,20 @@ def test_arrays_that_were_put_on_a_cpu_stay_there(monkeypatch):
 
 
 @pytest.mark.parametrize(("platform", "kind"), [("cpu", "cpu"), ("tpu", "TPU v5e")])
-def test_elsewhere_xla_is_the_best_and_nothing_is_said(logged, platform, kind):
+def test_elsewhere_xla_is_the_best_and_nothing_is_logged(logged, platform, kind):
     with on(platform, kind):
         assert not has_kernel(X, SPATIAL, CHANNEL)
     assert not logged.records
 
 
-def test_a_cpu_that_is_made_the_default_device_counts_and_not_the_gpu_beside_it(monkeypatch):
+def test_the_default_device_decides_on_a_machine_with_a_gpu(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     for device in ("cpu", jax.devices("cpu")[0]):
         with jax.default_device(device):
             assert not has_kernel(X, SPATIAL, CHANNEL)
 
 
-def test_a_named_implementation_runs_or_says_why_not():
+def test_a_named_implementation_runs_or_raises_with_the_reason():
     with pytest.raises(
         NotImplementedError, match=r"'triton' runs on NVIDIA GPUs from Ampere on, here is: cpu\. Use None\."
     ):

@@ -128,7 +128,7 @@ def test_every_form_of_the_operator_splits(arg):
 
 @pytest.mark.parametrize("mode", ["auto", "explicit"])
 def test_a_bfloat16_cotangent_is_rounded_once_after_the_reduction(mode):
-    """The suite allows half a unit in the last place: a sum of eight rounded parts is further off."""
+    """The suite allows half a unit in the last place: a sum of eight rounded parts has a larger error."""
     arg = ArgSpec("wide", (2, 6, 7, 64))
     forward, both = check(mode, "channels", arg, ("bfloat16", "bfloat16", "bfloat16"))
     assert not forward
@@ -156,7 +156,7 @@ def test_shard_map_of_the_operator_sums_the_cotangent_of_a_shared_filter(groups,
     spatial = P(None, None, None, None, "model" if groups == 8 else None)
 
     def operator(arg):
-        # Pallas's interpreter, not the kernel, fails the check of what varies.
+        # Pallas's interpreter, not the kernel, fails the check of varying axes.
         specs: Any = {"in_specs": (like_x, spatial, like_x), "out_specs": like_x, "check_vma": not kernels}
         return jax.shard_map(of_a_device(arg), mesh=mesh, **specs)
 
@@ -187,7 +187,7 @@ def test_arguments_on_no_mesh_are_right_under_one():
     assert means[0, 1, 1, 0] == pytest.approx(1)
 
 
-def test_shard_map_checks_what_varies_in_the_kernels_too():
+def test_shard_map_checks_the_varying_axes_of_the_kernels_too():
     arg = ArgSpec("shard_map", X)
     like_x = P(None, None, None, "model")
     device = jax.sharding.AbstractDevice(device_kind="NVIDIA H200", num_cores=None, platform="gpu")
@@ -255,7 +255,7 @@ def test_vmap_over_explicit_axes_wherever_the_mapped_one_is_split(in_axes, x_spe
 
 
 def test_an_exported_program_keeps_its_explicit_sharding():
-    """Over Auto axes JAX cannot serialize what `custom_partitioning` leaves in a program for several devices."""
+    """Over Auto axes JAX cannot serialize the callbacks of `custom_partitioning` in a program for several devices."""
     arg = ArgSpec("exported", (8, 4, 5, 4))
     with eight_devices("explicit") as mesh:
         arrays = jax.device_put(arg.arrays(), NamedSharding(mesh, P(("data", "model"))))

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def gradients(tmp_path_factory):
-    """What both processes found together, samples split over one mesh axis and channels over the other."""
+    """The gradients of both processes, samples split over one mesh axis and channels over the other."""
     out = tmp_path_factory.mktemp("processes") / "gradients.npz"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -28,7 +28,7 @@ OF_BFLOAT16 = ("scale_2_add_dilation", "scale_3_no_spatial")
 
 
 def compiled(function, *arrays):
-    """Gives value and cotangents as float64 arrays, None for a filter that is None."""
+    """A function to value and cotangents as float64 arrays, None for a filter of None."""
     run = jax.jit(suite.pull_back(function)).lower(*arrays).compile()
     return lambda *arrays: jax.tree.map(np.float64, run(*arrays))
 
@@ -56,14 +56,14 @@ def test_value_and_cotangents_are_those_of_a_filter_for_each_sub_pixel_and_a_pix
     close: Any = functools.partial(np.testing.assert_allclose, rtol=0, atol=tolerance * np.abs(y).max())
     for s, (expected, sub_pixel) in enumerate(zip(results, sub_pixels(y, spec.scale), strict=True)):
         close(sub_pixel, expected[0], err_msg=f"y of sub-pixel {s}")
-        for name, gradient, wanted in (
+        for name, found, wanted in (
             ("dspatial", None if dspatial is None else dspatial[:, :, :, s], expected[2]),
             ("dchannel", None if dchannel is None else dchannel[:, s], expected[3]),
         ):
             if wanted is None:
-                assert gradient is None
+                assert found is None
             else:
-                close(gradient, wanted, atol=tolerance * np.abs(wanted).max(), err_msg=f"{name} of sub-pixel {s}")
+                close(found, wanted, atol=tolerance * np.abs(wanted).max(), err_msg=f"{name} of sub-pixel {s}")
     summed = sum(expected[1] for expected in results)  # of terms that are rounded each
     close(
         dx, summed, atol=tolerance * max(np.abs(expected[1]).max() for expected in results) * spec.scale, err_msg="dx"
@@ -98,7 +98,7 @@ def test_the_compiled_program_neither_stacks_nor_shuffles_outputs():
     assert {"concatenate", "transpose"} <= rearrangements(literal, size)
 
 
-def test_the_gradient_unshuffles_nothing_either():
+def test_the_backward_pass_unshuffles_nothing_either():
     structs = *WIDE.structs(), jax.ShapeDtypeStruct(WIDE.output_shape(), jnp.float32)
     size = math.prod(WIDE.output_shape())
     backward = jax.jit(suite.pull_back(WIDE.call)).lower(*structs).compile(OPTIMIZED)
