@@ -1,5 +1,6 @@
 """The kernels fit their GPUs: facts of their machine code, no GPU needed."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -14,7 +15,6 @@ from pallas_kernels.ops.arg_specs import ARG_SPECS, RESNET50, ArgSpec
 from pallas_kernels.ops.autotune import choose_config
 from pallas_kernels.ops.config import ArgShape
 from pallas_kernels.ops.spec import FilterSpec
-from pallas_kernels.ops.triton import fwd
 from tests.aot import ENVIRONMENT, PLUGIN, needs_plugin, needs_triton, uninstall
 from tests.pallas_kernels import suite
 
@@ -62,7 +62,7 @@ def test_the_forward_pass_takes_at_most_30_instructions_per_output_and_loads_128
 ):
     x, spatial, channel = arg.structs(jnp.bfloat16)
     assert x is not None
-    [kernel] = aot.triton_kernels(lambda *inputs: fwd.forward(*inputs, arg.spec), x, spatial, channel)
+    [kernel] = aot.triton_kernels(functools.partial(arg.call, implementation="triton"), x, spatial, channel)
     used = aot.resources(kernel, aot.DEVICES[device])
     config = choose_config(ArgShape.of(x, spatial, channel, arg.spec), "fwd")
     outputs = config.block_patches * config.tile_h * config.tile_w * config.block_channels
