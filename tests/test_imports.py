@@ -64,7 +64,6 @@ THIRD_PARTY = {
 
 ROOTS = ("pallas_kernels", "ddf_jax", "experiments", "examples", "tests")
 PLACED = [module for module in FILES if module != "ddf_jax"]
-OPEN = pytest.mark.xfail(strict=False, reason="moves under way")
 
 
 def place(module: str) -> int:
@@ -79,7 +78,6 @@ def own(module: str) -> list[str]:
     return [imported.module for imported in imports_of(module) if lies_in(imported.module, *ROOTS)]
 
 
-@OPEN
 def test_a_file_imports_only_what_stands_above_it() -> None:
     pairs = [(module, imported) for module in PLACED for imported in own(module)]
     assert len(pairs) > 500
@@ -87,7 +85,6 @@ def test_a_file_imports_only_what_stands_above_it() -> None:
     assert not wrong, "imports what stands below it in LAYOUT"
 
 
-@OPEN
 def test_no_files_import_each_other() -> None:
     """Imports within functions and under TYPE_CHECKING included."""
     try:
@@ -102,7 +99,6 @@ def test_ddf_jax_uses_the_public_names_of_pallas_kernels() -> None:
     assert not wrong, "imports what is private to pallas_kernels"
 
 
-@OPEN
 def test_a_file_imports_only_the_third_party_packages_of_its_extra() -> None:
     wrong = []
     for module in FILES:
