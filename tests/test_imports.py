@@ -57,8 +57,7 @@ THIRD_PARTY = {
     "ddf_jax.torch_port": "torch",
     # not in the wheel
     "experiments": "jax flax numpy optax orbax matplotlib PIL | torch triton",
-    "experiments.benchmarks.gpu_torch": "numpy torch",
-    "experiments.benchmarks.torch_unfold": "numpy torch",
+    "experiments.benchmarks.torch_peers": "numpy torch",
 }
 
 

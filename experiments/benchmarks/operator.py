@@ -1,59 +1,50 @@
-"""How fast the dynamic filter is on this machine, beside other ways to compute it.
+"""Times the dynamic filter on this machine against other ways to compute it.
 
     python -m experiments.benchmarks.operator
     python -m experiments.benchmarks.operator --json --out operator.json operator.csv
 
-Times every implementation that runs here, plain automatic differentiation of the portable one (`xla_autodiff`), and
-PyTorch's `unfold` formulation with autograd where PyTorch is installed and JAX computes on the CPU. All cores, float32,
-K = 3. The contestants take turns, so that whatever else the machine does meanwhile meets them all alike.
+The implementations that run here, automatic differentiation of the portable one (`xla_autodiff`), and, where PyTorch is
+installed and JAX computes on the CPU, PyTorch's `unfold` formulation with autograd. All cores, float32, K = 3. The
+programs take turns, so that other load on the machine slows all of them alike.
 
-`peak_bytes` is arguments, results and the most that lives beside them: by XLA's own account of the compiled program,
-and for PyTorch by its profiler's record of every allocation of one call.
+`peak_bytes` counts arguments, results and temporaries: by XLA's account of the compiled program, for PyTorch by its
+profiler's record of every allocation of one call.
 """
 
 import argparse
 import csv
-import datetime
 import functools
 import importlib.util
 import io
 import itertools
 import json
-import os
-import platform
-import random
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
 
 import jax
 
 from ddf_jax.files import write_atomically
+from experiments.benchmarks.peers import Function, with_cotangents
+from experiments.benchmarks.rows import Row, row_environment, row_key, row_time
+from experiments.benchmarks.timing import PASSES, Pass, Program, jax_program, time_programs
 from pallas_kernels.ops import xla
 from pallas_kernels.ops.api import IMPLEMENTATIONS
 from pallas_kernels.ops.arg_specs import BENCHMARK, ArgSpec
 
-Pass = Literal["forward", "forward_backward"]
-PASSES: tuple[Pass, ...] = ("forward", "forward_backward")
-Row = dict[str, Any]
-
-
-class Program(NamedTuple):
-    """A contestant, ready to run."""
-
-    run: Callable[[], object]  # computes once and returns when the results are there
-    peak_bytes: int
+MakeProgram = Callable[[ArgSpec, Pass], Program]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.benchmarks.operator",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
     parser.add_argument("--out", type=Path, nargs="+", default=[], metavar="FILE", help="files .json or .csv to write")
-    parser.add_argument("--rounds", type=int, default=15, help="turns of each contestant (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=15, help="turns of each program (default: %(default)s)")
     options = parser.parse_args(argv)
     for path in options.out:
         if path.suffix not in (".json", ".csv") or not path.parent.is_dir():
@@ -66,113 +57,70 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure(args: Iterable[ArgSpec], rounds: int) -> list[Row]:
-    """A row for each contestant, call and pass."""
-    contestants, rows = _contestants(), []
+    """A row for each implementation, call and pass."""
+    implementations, rows = _implementations(), []
     for arg, which in itertools.product(args, PASSES):
-        _say(f"{arg.name} {which}")
-        programs = {name: build(arg, which) for name, build in contestants.items()}
-        for name, seconds in take_turns(programs, rounds).items():
+        _log(f"{arg.name} {which}")
+        programs = {name: make(arg, which) for name, make in implementations.items()}
+        for name, seconds in time_programs(programs, rounds).items():
+            framework = "torch" if name.startswith("torch") else "jax"
             rows.append(
-                {
-                    "implementation": name,
-                    "shape": arg.name,
-                    "dtype": "float32",
-                    "kernel_size": arg.spec.kernel_size,
-                    "pass": which,
-                    "median_ms": 1e3 * statistics.median(seconds),
-                    "peak_bytes": programs[name].peak_bytes,
-                    "n": rounds,
-                    **_environment("torch" if name.startswith("torch") else "jax"),
-                }
+                row_key(name, arg, "float32", which)
+                | row_time(seconds, programs[name].clock, programs[name].peak_bytes)
+                | row_environment(framework, jax.devices()[0].device_kind)
             )
     return rows
 
 
-def take_turns(programs: dict[str, Program], rounds: int) -> dict[str, list[float]]:
-    """Seconds of one run of each program in each round, in a new order each time: nobody always follows the slowest."""
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    order, shuffle = list(programs), random.Random(0).shuffle
-    for _ in range(rounds):
-        shuffle(order)
-        for name in order:
-            programs[name].run()  # the one before has left its own data in the caches
-            start = time.perf_counter()
-            programs[name].run()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
+def operator_program(function: Function, arg: ArgSpec, which: Pass, dtype: str = "float32") -> Program:
+    """The function of (x, spatial, channel), or it and its cotangents, on the arrays of a call."""
+    arrays = jax.device_put(arg.arrays(dtype=dtype))
+    if which == "forward":
+        return jax_program(function, arrays)
+    return jax_program(with_cotangents(function), (jax.device_put(arg.cotangent(dtype=dtype)), *arrays))
 
 
-def jax_program(function: Callable[..., jax.Array], arg: ArgSpec, which: Pass) -> Program:
-    """The function of (x, spatial, channel), or it and its pull-back, compiled."""
-
-    def with_pull_back(dy, *arrays):
-        y, pull_back = jax.vjp(function, *arrays)
-        return y, pull_back(dy)
-
-    arrays = jax.device_put(arg.arrays())
-    if which == "forward_backward":
-        program, arrays = with_pull_back, (jax.device_put(arg.cotangent()), *arrays)
-    else:
-        program = function
-    compiled = jax.jit(program).lower(*arrays).compile()
-    memory: Any = compiled.memory_analysis()
-    peak_bytes = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    return Program(lambda: jax.block_until_ready(compiled(*arrays)), peak_bytes)
-
-
-def _contestants() -> dict[str, Callable[[ArgSpec, Pass], Program]]:
-    """What can run here, by name; says what cannot and why."""
+def _implementations() -> dict[str, MakeProgram]:
+    """What can run here, by name; logs what cannot and why."""
 
     def named(implementation: str, arg: ArgSpec, which: Pass) -> Program:
-        return jax_program(functools.partial(arg.call, implementation=implementation), arg, which)
+        return operator_program(functools.partial(arg.call, implementation=implementation), arg, which)
 
     def autodiff(arg: ArgSpec, which: Pass) -> Program:
-        return jax_program(functools.partial(xla.forward, spec=arg.spec), arg, which)
+        return operator_program(functools.partial(xla.forward, spec=arg.spec), arg, which)
 
-    found: dict[str, Callable[[ArgSpec, Pass], Program]] = {}
-    for name in IMPLEMENTATIONS:
+    found: dict[str, MakeProgram] = {}
+    for implementation in IMPLEMENTATIONS:
         try:
-            named(name, BENCHMARK[0], "forward")
+            jax.eval_shape(functools.partial(BENCHMARK[0].call, implementation=implementation), *BENCHMARK[0].structs())
         except NotImplementedError as error:
-            _say(f"without {name}: {error}")
+            _log(f"without {implementation}: {error}")
         else:
-            found[name] = functools.partial(named, name)
+            found[implementation] = functools.partial(named, implementation)
     found["xla_autodiff"] = autodiff
     if importlib.util.find_spec("torch") is None:
-        _say("without torch_unfold: PyTorch is not installed (pip install 'ddf-jax[torch]')")
+        _log("without torch_unfold: PyTorch is not installed (pip install 'ddf-jax[torch]')")
     elif jax.default_backend() != "cpu":
-        _say("without torch_unfold: it is timed on CPUs only")
+        _log("without torch_unfold: it is timed on CPUs only")
     else:
-        from experiments.benchmarks import torch_unfold
+        from experiments.benchmarks import torch_peers
 
-        found["torch_unfold"] = lambda arg, which: Program(*torch_unfold.program(arg, which == "forward_backward"))
+        def torch_unfold(arg: ArgSpec, which: Pass) -> Program:
+            return torch_peers.torch_program(torch_peers.unfold, *torch_peers.tensors(arg, "float32"), which)
+
+        found["torch_unfold"] = torch_unfold
     return found
 
 
-def _environment(framework: str) -> Row:
-    device = jax.devices()[0].device_kind
-    return {
-        "device": f"{_processor()}, {os.cpu_count()} cores" if device == "cpu" else device,
-        "versions": f"{framework} {version(framework)}, Python {platform.python_version()}",
-        "date": datetime.date.today().isoformat(),
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    models = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    return models[0].partition(": ")[2] if models else platform.processor() or platform.machine()
-
-
-def _say(message: str) -> None:
+def _log(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def to_json(rows: list[Row]) -> str:
+def to_json(rows: Sequence[Row]) -> str:
     return json.dumps(rows, indent=1, allow_nan=False) + "\n"
 
 
-def to_csv(rows: list[Row]) -> str:
+def to_csv(rows: Sequence[Row]) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -180,14 +128,14 @@ def to_csv(rows: list[Row]) -> str:
     return file.getvalue()
 
 
-def speedups(rows: list[Row], peer: str, implementation: str, which: Pass) -> dict[str, float]:
+def speedups(rows: Sequence[Row], peer: str, implementation: str, which: Pass) -> dict[str, float]:
     """How many times faster than the peer, by shape."""
     of = {(row["implementation"], row["shape"]): row["median_ms"] for row in rows if row["pass"] == which}
     shapes = dict.fromkeys(shape for _, shape in of)
     return {shape: of[peer, shape] / of[implementation, shape] for shape in shapes}
 
 
-def to_table(rows: list[Row]) -> str:
+def to_table(rows: Sequence[Row]) -> str:
     """Milliseconds, times faster than PyTorch (without it: than automatic differentiation), and mebibytes."""
     names = list(dict.fromkeys(row["implementation"] for row in rows))
     shapes = list(dict.fromkeys(row["shape"] for row in rows))

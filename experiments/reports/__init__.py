@@ -1,1 +1,1 @@
-"""Rows and tables that experiments write."""
+"""Rows and tables of results that need no timer: counts, compiled resources, finished runs."""

@@ -90,7 +90,7 @@ SMALL = {"width": 16, "blocks": (1, 1), "num_classes": 5}
 @pytest.mark.parametrize("name", ["ddf_resnet50", "ddf_add_resnet50"])
 @pytest.mark.parametrize("implementation", ["xla", "reference", "triton_interpreted"])
 def test_every_implementation_of_the_operator_gives_the_same_numbers(name, implementation, monkeypatch):
-    monkeypatch.setitem(api.IMPLEMENTATIONS, "triton_interpreted", "tests.torch.triton_interpreted")
+    monkeypatch.setitem(api.IMPLEMENTATIONS, "triton_interpreted", "experiments.benchmarks.interpreted")
     dtype = "float32" if implementation == "triton_interpreted" else "float64"
     options = {"width": 16, "blocks": (1, 1)}
     assert_passes(name, dtype=dtype, size=(33, 17), implementation=implementation, options=options)

@@ -16,8 +16,8 @@ from ddf_jax.functional import bicubic_upsample
 from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
 from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling
 from ddf_jax.training.train import train
-from experiments import depth
-from experiments.compare import finished_run
+from experiments.reports import depth
+from experiments.reports.compare import finished_run
 from tests.ddf_jax.data.small_rooms import small_rooms
 
 OPTIONS = {"layout": "filters", "channels": 4, "blocks": 1, "iterations": 2}
@@ -45,7 +45,7 @@ def run(rooms: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(depth, "RESULTS", tmp_path / "rows")
+    monkeypatch.setattr(depth, "FOLDER", tmp_path / "rows")
     monkeypatch.setattr(depth, "PICTURES", tmp_path / "pictures")
     fewer = {
         name: (function, {parameter: values[:1] for parameter, values in grid.items()})

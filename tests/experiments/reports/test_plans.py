@@ -4,14 +4,14 @@ import json
 import subprocess
 import sys
 
-from experiments import plans
+from experiments.reports import plans
 from tests.aot import ENVIRONMENT, PLUGIN, needs_plugin, uninstall
 
 # In a process of its own: devices that are not there are made before anything else uses JAX.
 PROGRAM = """
 import dataclasses, json
 from ddf_jax.recipes import find_recipe
-from experiments import plans
+from experiments.reports import plans
 
 def small(name):
     recipe = find_recipe(name)
@@ -39,8 +39,8 @@ def test_rows_of_the_three_operators():
 
 
 def test_the_committed_table_is_that_of_the_committed_rows():
-    rows = json.loads((plans.RESULTS / "plans.json").read_text())
-    assert plans.table(rows) == (plans.RESULTS / "plans.md").read_text()
+    rows = json.loads((plans.FOLDER / "plans.json").read_text())
+    assert plans.table(rows) == (plans.FOLDER / "plans.md").read_text()
 
 
 def test_without_the_plugin_it_says_what_to_install(monkeypatch, capsys):

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from ddf_jax.models import create
-from experiments import compare
+from experiments.reports import compare
 
 SUMMARY = {
     "model": "resnet18",

@@ -5,7 +5,7 @@ import json
 
 from ddf_jax.analysis.comparison import Cell
 from ddf_jax.analysis.published import PUBLISHED
-from experiments import tables
+from experiments.reports import tables
 
 
 def test_json_is_one_document_of_cells(capsys):

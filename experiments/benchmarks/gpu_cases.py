@@ -1,0 +1,235 @@
+"""The cases of the GPU suite: what is checked, timed and tuned, the most important first."""
+
+import dataclasses
+import functools
+import importlib.util
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments.benchmarks import checks as kernel_checks
+from experiments.benchmarks.peers import Function, depthwise, unfold, with_cotangents
+from experiments.benchmarks.rows import Row, row_key, row_time
+from experiments.benchmarks.timing import PASSES, ROUNDS, Pass, compiled_program, time_programs
+from experiments.benchmarks.training_step import TrainingStep
+from experiments.benchmarks.tune import measure_of
+from pallas_kernels.aot.table import ROW_KERNELS
+from pallas_kernels.ops.api import GPU_KERNELS
+from pallas_kernels.ops.arg_specs import FPN_LEVELS, POSTER, RESNET50, ArgSpec
+from pallas_kernels.ops.autotune import autotune
+from pallas_kernels.ops.config import ArgShape, BlockConfig, KernelName
+from pallas_kernels.ops.heuristics import backward_kernels
+from pallas_kernels.ops.spec import FilterSpec
+
+INTERPRETED = "triton_interpreted"
+# Of a dry run: with more taps the interpreted kernels take long to compile.
+TINY = ArgSpec("tiny", (1, 3, 4, 4), FilterSpec(1))
+# The stages of ResNet-50, the first block of one of them, and Table 2 of the DDF paper.
+STAGES = tuple(arg for arg in RESNET50 if arg.spec.stride == 1) + RESNET50[1:2]
+QUICK = (STAGES[0], FPN_LEVELS[0], *STAGES[1:])
+TIMED = {arg.name: arg for arg in (*QUICK, *POSTER, *RESNET50)}
+STEPS = ("ddf_resnet50", "resnet50")
+TINY_MODEL = {"blocks": (1,), "width": 8, "num_classes": 10}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a call of the suite asks for.
+
+    Args:
+        shapes: names of the calls to time; none for the default.
+        implementations: to check and to time; none for the default.
+        quick: only what matters most.
+        dry_run: tiny shapes and interpreted kernels, on the CPU.
+        deadline: when to stop, in seconds since the epoch.
+    """
+
+    shapes: tuple[str, ...] = ()
+    implementations: tuple[str, ...] = ()
+    quick: bool = False
+    dry_run: bool = False
+    deadline: float = math.inf
+
+    def out_of_time(self) -> bool:
+        return time.time() >= self.deadline
+
+    @property
+    def rounds(self) -> int:
+        return 2 if self.dry_run else ROUNDS
+
+    def args(self) -> tuple[ArgSpec, ...]:
+        """The calls to time."""
+        if self.dry_run:
+            return (TINY,)
+        return tuple(TIMED[name] for name in self.shapes) or (QUICK if self.quick else tuple(TIMED.values()))
+
+    def chosen_implementations(self) -> tuple[str, ...]:
+        names = self.implementations or (GPU_KERNELS if self.quick else (*GPU_KERNELS, "xla"))
+        return tuple(INTERPRETED if name == "triton" and self.dry_run else name for name in names)
+
+
+class Case(NamedTuple):
+    """One row of the suite.
+
+    `lower` traces a program, which is compiled together with others; `measure` gets it compiled and gives the rest of
+    the row.
+    """
+
+    key: Row
+    measure: Callable[[Any], Row]
+    lower: Callable[[], jax.stages.Lowered] | None = None
+
+
+def checks(options: Options) -> Iterator[Case]:
+    """Value and cotangents of every kernel against float64, with NaN behind every array."""
+    args = (TINY,) if options.dry_run else kernel_checks.CHECKED
+    dtypes = ("float32", "bfloat16") if options.quick else tuple(kernel_checks.UNITS)
+    for dtype, name, arg in itertools.product(dtypes, options.chosen_implementations(), args):
+
+        def lower(arg: ArgSpec = arg, name: str = name, dtype: str = dtype) -> jax.stages.Lowered:
+            function = with_cotangents(lambda *inputs: arg.call(*inputs, implementation=name))
+            dy = jax.ShapeDtypeStruct(arg.output_shape(), jnp.dtype(dtype))
+            with kernel_checks.poisoned():
+                return jax.jit(function).lower(dy, *arg.structs(dtype))
+
+        measure = functools.partial(kernel_checks.check, arg=arg, dtype=dtype)
+        yield Case(row_key(name, arg, dtype, "forward_backward"), measure, lower)
+
+
+def timings(options: Options) -> Iterator[Case]:
+    """The copy bandwidth, then the kernels and their peers in JAX."""
+    yield _copy_case(options)
+    for arg, dtype in itertools.product(options.args(), _dtypes(options)):
+        structs, dy = arg.structs(dtype), jax.ShapeDtypeStruct(arg.output_shape(), jnp.dtype(dtype))
+        for (name, function), which in itertools.product(_functions(arg, options).items(), PASSES):
+
+            def lower(function: Function = function, which: Pass = which, structs=structs, dy=dy):
+                if which == "forward":
+                    return jax.jit(function).lower(*structs)
+                return jax.jit(with_cotangents(function)).lower(dy, *structs)
+
+            def measure(compiled: Any, arg: ArgSpec = arg, dtype: str = dtype, which: Pass = which) -> Row:
+                dy, *inputs = _arrays(arg, dtype)
+                arrays = tuple(inputs) if which == "forward" else (dy, *inputs)
+                return _timed(compiled, arrays, options) | {"minimum_bytes": _minimum_bytes(arg, dtype, which)}
+
+            yield Case(row_key(name, arg, dtype, which), measure, lower)
+
+
+def steps(options: Options) -> Iterator[Case]:
+    """Training steps of whole networks."""
+    batch, size, model_options = (2, 32, TINY_MODEL) if options.dry_run else (128, 224, {})
+    for name in STEPS:
+        step = TrainingStep(name, batch=batch, image_size=size, dtype="bfloat16", options=model_options)
+        rounds, launches = (2, 1) if options.dry_run else (5, 5)
+        measure = functools.partial(step.measure, rounds=rounds, steps=launches)
+        key = {"implementation": name, "shape": f"{batch}x{size}x{size}x3", "dtype": "bfloat16"}
+        yield Case(key | {"pass": "training_step"}, measure, step.lower)
+
+
+def torch(options: Options) -> Iterator[Case]:
+    """The peers in PyTorch; none without it."""
+    if importlib.util.find_spec("torch") is None:
+        return
+    from experiments.benchmarks import torch_peers
+
+    names = ("torch_depthwise", "torch_compiled_unfold", *(() if options.quick else ("torch_unfold",)))
+    args = options.args()[:2] if options.quick and not options.shapes else options.args()
+    for arg, dtype, name, which in itertools.product(args, _dtypes(options), names, PASSES):
+
+        def measure(_: Any, arg: ArgSpec = arg, dtype: str = dtype, name: str = name, which: Pass = which) -> Row:
+            inputs, dy = torch_peers.tensors(arg, dtype)
+            program = torch_peers.torch_program(torch_peers.peer(name, arg, dy), inputs, dy, which)
+            seconds = time_programs({name: program}, options.rounds)[name]
+            row = row_time(seconds, program.clock, program.peak_bytes)
+            return row | {"minimum_bytes": _minimum_bytes(arg, dtype, which)}
+
+        yield Case(row_key(name, arg, dtype, which), measure)
+
+
+def tune(options: Options) -> Iterator[Case]:
+    """The search for a faster config of each kernel. `experiments.tune --rows` puts the winners to use."""
+    for arg, dtype in itertools.product(options.args(), _dtypes(options)):
+        shape = ArgShape.of(*arg.structs(dtype), arg.spec)
+        for kernel in ("fwd", *backward_kernels(shape)):
+
+            def measure(
+                _: Any, arg: ArgSpec = arg, dtype: str = dtype, shape: ArgShape = shape, kernel: KernelName = kernel
+            ) -> Row:
+                search = measure_of(arg, dtype, kernel, interpret=options.dry_run, rounds=options.rounds)
+                return _tuned(shape, kernel, search, options)
+
+            name = INTERPRETED if options.dry_run else "triton"
+            key = row_key(name, arg, dtype, "forward" if kernel == "fwd" else "forward_backward")
+            yield Case(key | {"kernel": ROW_KERNELS[kernel]}, measure)
+
+
+def _tuned(shape: ArgShape, kernel: KernelName, search: Callable[[BlockConfig], float], options: Options) -> Row:
+    """The best config and its time; an error in addition where time ran out before the last candidate."""
+    measured = 0
+
+    def measure(config: BlockConfig) -> float:
+        nonlocal measured
+        if options.out_of_time() or (options.dry_run and measured == 1):
+            raise TimeoutError
+        measured += 1
+        return search(config)
+
+    found = autotune(shape, kernel, measure)
+    row = {
+        "tuned": {"kernel": kernel, "shape": dataclasses.asdict(shape), "config": dataclasses.asdict(found.best)},
+        "median_ms": 1e3 * found.seconds,
+        "heuristic_ms": 1e3 * found.heuristic_seconds,
+        "candidates": found.tried,
+        "measured": measured,
+    }
+    return row | ({"error": "TimeoutError: not all candidates were measured"} if options.out_of_time() else {})
+
+
+def _copy_case(options: Options) -> Case:
+    """Adding one to an array that no cache holds: bytes read and written."""
+    array = jax.ShapeDtypeStruct((2**10 if options.dry_run else 2**28,), jnp.float32)
+
+    def measure(compiled: Any) -> Row:
+        row = _timed(compiled, (jnp.zeros(array.shape, array.dtype),), options)
+        return row | {"bytes_per_second": 2 * array.size * array.dtype.itemsize / (1e-3 * row["median_ms"])}
+
+    key = {"implementation": "copy", "shape": str(array.size), "dtype": "float32", "pass": "forward"}
+    return Case(key, measure, lambda: jax.jit(lambda a: a + 1).lower(array))
+
+
+def _functions(arg: ArgSpec, options: Options) -> dict[str, Function]:
+    """Everything in JAX that is timed on a call, by name."""
+    functions: dict[str, Function] = {
+        name: functools.partial(arg.call, implementation=name) for name in options.chosen_implementations()
+    }
+    functions["xla_depthwise"] = lambda x, spatial, channel: depthwise(arg.spec, x)
+    functions["xla_unfold"] = functools.partial(unfold, arg.spec)
+    return functions
+
+
+def _dtypes(options: Options) -> tuple[str, ...]:
+    return ("bfloat16",) if options.quick else ("bfloat16", "float32")
+
+
+def _timed(compiled: Any, arrays: tuple[jax.Array, ...], options: Options) -> Row:
+    program = compiled_program(compiled, arrays)
+    return row_time(time_programs({"": program}, options.rounds)[""], program.clock, program.peak_bytes)
+
+
+@functools.lru_cache(maxsize=1)  # the cases of a call follow each other
+def _arrays(arg: ArgSpec, dtype: str) -> tuple[jax.Array, ...]:
+    return jax.device_put((arg.cotangent(dtype=dtype), *arg.arrays(dtype=dtype)))
+
+
+def _minimum_bytes(arg: ArgSpec, dtype: str, which: Pass) -> int:
+    """Forward: the inputs and y once. Backward in addition: the inputs and dy again, and the cotangents."""
+    inputs = sum(math.prod(shape) for shape in arg.shapes() if shape is not None)
+    output = math.prod(arg.output_shape())
+    elements = inputs + output if which == "forward" else 3 * inputs + 2 * output
+    return elements * jnp.dtype(dtype).itemsize

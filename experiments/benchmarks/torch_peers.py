@@ -1,0 +1,118 @@
+"""What the kernels are timed against in PyTorch, in PyTorch's layout, and how it is timed."""
+
+# torch is an extra, and the types are checked without it too.
+# pyright: reportMissingImports=false
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from experiments.benchmarks.timing import LAUNCHES, Pass, Program, host_seconds
+from pallas_kernels.ops.arg_specs import ArgSpec
+
+Function = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""x [B, C, H, W], spatial [B, T, Ho, Wo], channel [B, C, T] to y [B, C, Ho, Wo]."""
+
+
+def unfold(x: Tensor, spatial: Tensor, channel: Tensor, *, stride: int = 1, dilation: int = 1) -> Tensor:
+    """The operator as PyTorch users write it, for one group and "mul": a product with the columns of `unfold`."""
+    kernel_size = round(channel.shape[2] ** 0.5)
+    padding = dilation * (kernel_size // 2)
+    columns = functional.unfold(x, kernel_size, dilation=dilation, padding=padding, stride=stride)
+    columns = columns.view(*x.shape[:2], -1, *spatial.shape[2:])
+    return (columns * spatial[:, None] * channel[..., None, None]).sum(2)
+
+
+def peer(name: str, arg: ArgSpec, like: Tensor) -> Function:
+    """`torch_unfold`, `torch_compiled_unfold` or `torch_depthwise` for a call with one group and "mul".
+
+    Args:
+        like: of the dtype and on the device of x.
+    """
+    spec, channels = arg.spec, arg.x[3]
+
+    def as_unfold(x: Tensor, spatial: Tensor, channel: Tensor) -> Tensor:
+        return unfold(x, spatial, channel, stride=spec.stride, dilation=spec.dilation)
+
+    if name == "torch_unfold":
+        return as_unfold
+    if name == "torch_compiled_unfold":
+        torch._dynamo.reset()  # its compiler gives up on a function that it has compiled for several shapes
+        backend = "inductor" if like.is_cuda else "eager"  # for a CPU, where nobody times it, compiling takes a minute
+        compiled: Any = torch.compile(as_unfold, dynamic=False, fullgraph=True, backend=backend)
+        return compiled
+    if name != "torch_depthwise":
+        raise ValueError(f"`name` must be torch_unfold, torch_compiled_unfold or torch_depthwise, got {name!r}.")
+    kernel = like.new_full((channels, 1, spec.kernel_size, spec.kernel_size), 1 / spec.taps)
+    padding = spec.dilation * (spec.kernel_size // 2)
+    return lambda x, spatial, channel: functional.conv2d(x, kernel, None, spec.stride, padding, spec.dilation, channels)
+
+
+def tensors(arg: ArgSpec, dtype: str) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    """(x, spatial, channel) and dy in PyTorch's layout, on the GPU if there is one."""
+    x, spatial, channel = arg.arrays()
+
+    def place(array: np.ndarray) -> Tensor:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.tensor(np.ascontiguousarray(array), device=device, dtype=getattr(torch, dtype))
+
+    inputs = (
+        place(x.transpose(0, 3, 1, 2)),
+        place(spatial[:, :, :, 0, 0].transpose(0, 3, 1, 2)),
+        place(channel[:, 0].transpose(0, 2, 1)),
+    )
+    return inputs, place(arg.cotangent().transpose(0, 3, 1, 2))
+
+
+def torch_program(function: Function, inputs: Sequence[Tensor], dy: Tensor, which: Pass) -> Program:
+    """The function, or it and the cotangents of the inputs it depends on."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    backward = which == "forward_backward"
+    leaves = [value.detach().requires_grad_(backward) for value in inputs]
+
+    def run() -> tuple[Tensor | None, ...]:
+        y = function(*leaves)  # pyright: ignore[reportCallIssue]  # three
+        return (y, *torch.autograd.grad(y, leaves, dy, allow_unused=True)) if backward else (y,)
+
+    run()  # compiles
+    if dy.device.type == "cpu":
+        arguments = sum(tensor.nbytes for tensor in (*leaves, *([dy] if backward else [])))
+        return Program(run, lambda: host_seconds(run, run), "host", arguments + allocated_bytes(run))
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    peak = torch.cuda.max_memory_allocated() - (0 if backward else dy.nbytes)
+    return Program(run, lambda: _event_seconds(run), "events", peak)
+
+
+def _event_seconds(run: Callable[[], object]) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(10**7)  # the device waits while the host enqueues the launches
+    start.record()
+    for _ in range(LAUNCHES):
+        run()
+    end.record()
+    end.synchronize()
+    return 1e-3 * start.elapsed_time(end) / LAUNCHES
+
+
+def allocated_bytes(run: Callable[[], object]) -> int:
+    """The most CPU memory allocated at a time during a call, by the profiler's record of allocations and releases."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        run()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profile.export_chrome_trace(str(trace))
+        events = [event for event in json.loads(trace.read_text())["traceEvents"] if event["name"] == "[memory]"]
+    now = peak = 0
+    for event in sorted(events, key=lambda event: event["ts"]):
+        now += event["args"]["Bytes"]
+        peak = max(peak, now)
+    return peak

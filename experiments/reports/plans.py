@@ -1,0 +1,100 @@
+"""Collectives and memory of a training step of DDF-ResNet-50 on 8 H200: `python -m experiments.plans`. No GPU needed.
+
+Compiles three steps that differ only in the operator, as `ddf plan` does: 3×3 convolutions, the dynamic filter, and an
+unfold formulation of it under automatic differentiation. Writes rows and a table. Takes minutes and needs JAX's CUDA
+plugin.
+"""
+
+import contextlib
+import datetime
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+
+from ddf_jax.layers import ddf
+from ddf_jax.plan import plan
+from ddf_jax.recipes import find_recipe
+from ddf_jax.training.recipe import Recipe
+from experiments.benchmarks.peers import unfold
+from experiments.reports.results import RESULTS, markdown_table, write_results
+from pallas_kernels.ops.spec import FilterSpec
+
+FOLDER = RESULTS / "plan"
+
+
+def main() -> int:
+    plain, ours = find_recipe("imagenet_resnet50"), find_recipe("imagenet_ddf_resnet50")
+    try:
+        rows = measure(plain, ours)
+    except NotImplementedError as error:  # no plugin
+        print(error, file=sys.stderr)
+        return 2
+    write_results(FOLDER, "plans", rows, table(rows))
+    return 0
+
+
+def measure(plain: Recipe, ours: Recipe) -> list[dict[str, Any]]:
+    """A row for each step: that of `ddf plan`, with the operator and the date."""
+    rows = [plan(plain) | {"operator": "3×3 convolution"}, plan(ours) | {"operator": "dynamic_filter"}]
+    with unfolded():
+        rows.append(plan(ours) | {"operator": "unfold"})
+    return [row | {"date": datetime.date.today().isoformat()} for row in rows]
+
+
+@contextlib.contextmanager
+def unfolded() -> Iterator[None]:
+    """A context in which DDF layers compute the unfold formulation and its automatic derivative."""
+
+    def dynamic_filter(x, spatial, channel, *, stride, dilation, combine, implementation):
+        del implementation
+        spec = FilterSpec(3, stride=stride, dilation=dilation, combine=combine)
+        return unfold(spec, x, jnp.expand_dims(spatial, 3), jnp.expand_dims(channel, 1))
+
+    # Functions that JAX has traced with one operator must not be reused for the other.
+    jax.clear_caches()
+    with mock.patch.object(ddf, "dynamic_filter", dynamic_filter):
+        yield
+    jax.clear_caches()
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as Markdown.
+
+    >>> row = {"recipe": "a", "device": "h200", "devices": 8, "batch_size": 1024, "dtype": "bfloat16", "jax": "0.10.2"}
+    >>> row |= {"collectives": {"all_gather": 0, "all_reduce": 7}, "operator": "unfold", "date": "2026-11-22"}
+    >>> row |= {"bytes_per_device": {"arguments": 2**28, "outputs": 2**28, "temporaries": 2**33}}
+    >>> print(table([row]).split("\\n\\n")[-1])
+    | operator | all-reduces | other collectives | arguments (GiB) | temporaries (GiB) |
+    |---|--:|--:|--:|--:|
+    | unfold | 7 | 0 | 0.25 | 8.00 |
+    <BLANKLINE>
+    """
+    first = rows[0]
+    lines = [
+        f"# A training step of ResNet-50 on {first['devices']} {first['device']}, batch {first['batch_size']}, "
+        f"{first['dtype']}",
+        "",
+        "Compiled, not run; bytes per device. The rows differ only in the operator of the 3×3 slots.",
+        f"JAX {first['jax']}, {first['date']}.",
+        "",
+    ]
+    heads = ["operator", "all-reduces", "other collectives", "arguments (GiB)", "temporaries (GiB)"]
+    cells = []
+    for row in rows:
+        collectives, sizes = row["collectives"], row["bytes_per_device"]
+        values = [
+            row["operator"],
+            str(collectives["all_reduce"]),
+            str(sum(collectives.values()) - collectives["all_reduce"]),
+            *(f"{sizes[kind] / 2**30:.2f}" for kind in ("arguments", "temporaries")),
+        ]
+        cells.append(values)
+    return "\n".join(lines) + "\n" + markdown_table(heads, cells)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""The parts of the GPU suite, as a dry run in this process: every case has a row, whatever fails."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+from experiments.benchmarks import gpu_cases, gpu_parts
+from experiments.benchmarks.gpu_cases import Case, Options
+from experiments.benchmarks.gpu_parts import Part, identity, run
+from experiments.benchmarks.rows import Row
+
+DRY = Options(quick=True, dry_run=True)
+KEY = {"implementation": "a", "shape": "s", "dtype": "float32", "pass": "forward"}
+
+
+def rows_of(part: str, options: Options, folder: Path, capsys: pytest.CaptureFixture[str]) -> list[Row]:
+    """The rows that a part prints when `gpu_suite` runs it, all cases of which it must have tried."""
+    encoded = json.dumps(options.__dict__)
+    assert gpu_parts.main([part, str(folder / "rows.jsonl"), "0", encoded]) == 0
+    lines = list(map(json.loads, capsys.readouterr().out.splitlines()))
+    assert lines.pop() == {"finished": part}
+    announced, rows = lines[::2], lines[1::2]
+    for start, row in zip(announced, rows, strict=True):
+        assert start["started"].items() <= row.items()
+        assert row["part"] == part
+        assert {"device", "versions", "date"} <= row.keys()
+    assert len({identity(row) for row in rows}) == len(rows)
+    return rows
+
+
+def test_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    rows = rows_of("checks", DRY, tmp_path, capsys)
+    assert [row["dtype"] for row in rows] == ["float32", "bfloat16"]
+    assert all(row["passed"] for row in rows)
+
+
+def test_timings(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    copy, *rows = rows_of("timings", DRY, tmp_path, capsys)
+    assert copy["bytes_per_second"] == pytest.approx(2 * 4 * 2**10 / (1e-3 * copy["median_ms"]))
+    assert [(row["implementation"], row["pass"]) for row in rows] == [
+        (name, which)
+        for name in ("triton_interpreted", "xla_depthwise", "xla_unfold")
+        for which in ("forward", "forward_backward")
+    ]
+    elements = {"forward": 2 * 48 + 12 + 4, "forward_backward": 2 * 48 + 12 + 4 + 3 * 48 + 2 * (12 + 4)}
+    for row in rows:
+        assert row["median_ms"] > 0
+        assert row["minimum_bytes"] == 2 * elements[row["pass"]]
+
+
+def test_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    rows = rows_of("steps", DRY, tmp_path, capsys)
+    assert [row["implementation"] for row in rows] == ["ddf_resnet50", "resnet50"]
+    for row in rows:
+        assert row["last_loss"] < row["first_loss"] < 5
+        assert row["images_per_second"] == pytest.approx(2e3 / row["median_ms"])
+
+
+def test_tune(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    rows = rows_of("tune", DRY, tmp_path, capsys)
+    assert [row["kernel"] for row in rows] == ["forward", "input", "spatial", "channel"]
+    for row in rows:
+        assert row["measured"] == 1
+        assert row["candidates"] > 1
+        assert row["median_ms"] == row["heuristic_ms"]
+
+
+def test_a_kernel_whose_search_ran_out_of_time_has_an_error_too(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(gpu_cases, "measure_of", lambda *a, **options: lambda config: 0.001)
+    [case, *_] = gpu_cases.tune(Options(quick=True, shapes=("resnet50_7x7x512",)))
+    row = case.measure(None)
+    assert row["measured"] == row["candidates"]
+    assert "error" not in row
+    times = iter([False, False])
+    late = Options(quick=True, shapes=("resnet50_7x7x512",))
+    monkeypatch.setattr(Options, "out_of_time", lambda self: next(times, True))
+    [case, *_] = gpu_cases.tune(late)
+    row = case.measure(None)
+    assert row["measured"] == 2
+    assert row["error"].startswith("TimeoutError")
+
+
+def test_torch_is_left_out_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(gpu_cases.importlib.util, "find_spec", lambda name: None)
+    assert list(gpu_cases.torch(DRY)) == []
+
+
+def part_of(*cases: Case) -> Part:
+    return Part("toy", 1.0, lambda options: iter(cases))
+
+
+def case_of(name: str, outcome: Any = None, lower: Any = None) -> Case:
+    def measure(compiled: Any) -> Row:
+        if isinstance(outcome, Exception):
+            raise outcome
+        return {"median_ms": 1.0, "compiled": compiled is not None}
+
+    return Case(KEY | {"implementation": name}, measure, lower)
+
+
+def test_a_case_that_fails_has_an_error_and_the_others_run():
+    def refused() -> Any:
+        raise NotImplementedError("not here")
+
+    works = case_of("works", lower=lambda: jax.jit(lambda: 1).lower())
+    part = part_of(case_of("fails", ArithmeticError("wrong")), case_of("refused", lower=refused), works)
+    rows = {row["implementation"]: row for row in run(part, DRY, [], 0) if "part" in row}
+    assert rows["fails"]["error"] == "ArithmeticError: wrong"
+    assert rows["refused"]["error"] == "NotImplementedError: not here"
+    assert rows["works"]["compiled"] is True
+
+
+def test_an_error_that_costs_the_device_ends_the_process(monkeypatch: pytest.MonkeyPatch):
+    calls = []
+
+    def lost(framework: str) -> str:
+        calls.append(framework)
+        if len(calls) > 1:
+            raise RuntimeError("illegal address")
+        return "cpu"
+
+    monkeypatch.setattr(gpu_parts, "working_device", lost)
+    rows = run(part_of(case_of("fails", ArithmeticError("wrong")), case_of("next")), DRY, [], 0)
+    assert [next(rows) for _ in range(2)][1]["error"] == "ArithmeticError: wrong"
+    with pytest.raises(RuntimeError, match="illegal address"):
+        next(rows)
+
+
+def test_cases_with_a_row_are_skipped_and_failed_ones_of_an_earlier_call_are_not():
+    part = part_of(case_of("done"), case_of("failed_before"), case_of("failed_now"), case_of("elsewhere"))
+    device = gpu_parts.row_environment("jax", "cpu")["device"]
+    keys = {name: {"part": "toy", **KEY, "implementation": name, "device": device} for name in ("done", "failed_now")}
+    rows = [
+        keys["done"],
+        keys["done"] | {"implementation": "failed_before", "error": "an error"},
+        keys["done"] | {"implementation": "elsewhere", "device": "another GPU"},
+        {name: value for name, value in keys["failed_now"].items() if name != "device"} | {"error": "a crash"},
+    ]
+    tried = [row["implementation"] for row in run(part, DRY, rows, 3) if "part" in row]
+    assert tried == ["failed_before", "elsewhere"]
+
+
+def test_a_part_that_is_out_of_time_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(gpu_parts.BY_NAME, "toy", part_of(case_of("late")))
+    encoded = json.dumps(DRY.__dict__ | {"deadline": time.time() - 1})
+    assert gpu_parts.main(["toy", str(tmp_path / "rows.jsonl"), "0", encoded]) == gpu_parts.OUT_OF_TIME
+
+
+def test_the_default_cases_are_the_most_important_ones_first():
+    quick, full = Options(quick=True), Options()
+    assert [arg.name for arg in quick.args()][:2] == ["resnet50_56x56x64", "fpn_p2"]
+    assert len(quick.args()) == 6
+    assert full.args()[: len(quick.args())] == quick.args()
+    assert quick.chosen_implementations() == ("triton",)
+    assert full.chosen_implementations() == ("triton", "xla")
+    assert [case.key["implementation"] for case in gpu_cases.timings(quick)][:5] == [
+        "copy",
+        "triton",
+        "triton",
+        "xla_depthwise",
+        "xla_depthwise",
+    ]
+    assert {case.key["dtype"] for case in gpu_cases.checks(full)} == {"float32", "bfloat16", "float16"}
+
+
+def test_the_reference_finds_a_cpu_next_to_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    updates = {}
+    monkeypatch.setattr(gpu_parts.jax.config, "update", updates.__setitem__)
+    monkeypatch.setattr(type(jax.config), "jax_platforms", "cuda", raising=False)
+    monkeypatch.setitem(gpu_parts.BY_NAME, "toy", part_of())
+    assert gpu_parts.main(["toy", str(tmp_path / "rows.jsonl"), "0", json.dumps(DRY.__dict__)]) == 0
+    assert updates == {"jax_platforms": "cuda,cpu"}
