@@ -26,6 +26,11 @@ NEED_NO_EXTRA = [
     "ddf_jax.models",
     "ddf_jax.analysis",
     "ddf_jax.capture",
+    "ddf_jax.data.config",
+    "ddf_jax.data.info",
+    *(module for module in FILES if lies_in(module, "ddf_jax.training") and module != "ddf_jax.training.train"),
+    "ddf_jax.recipes",
+    "ddf_jax.plan",
 ]
 BASE = ["ddf_jax", *(module for module in FILES if lies_in(module, *NEED_NO_EXTRA))]
 
@@ -55,6 +60,24 @@ from ddf_jax.models import create
 
 assert DDF(8, rngs=nnx.Rngs(0))(jnp.ones((1, 5, 4, 8))).shape == (1, 5, 4, 8)
 nnx.eval_shape(lambda: create("ddf_resnet18", num_classes=10, rngs=nnx.Rngs(0)))
+
+# A training step on synthetic data.
+from ddf_jax.data.info import DataInfo
+from ddf_jax.training.devices import data_mesh, global_batch, replicated
+from ddf_jax.training.recipe import ModelConfig, Recipe
+from ddf_jax.training.schedules import learning_rate_schedule, make_optimizer, make_step_plan
+from ddf_jax.training.step import abstract_state, compile_train_step, initial_variables
+
+recipe = Recipe("r", ModelConfig("ddf_resnet18", {{"stem": "small", "width": 4, "blocks": (1,)}}), batch_size=2)
+info, mesh = DataInfo(3, ("a", "b", "c"), channels=1, train_size=8, eval_size=8, image_size=4), data_mesh()
+plan = make_step_plan(recipe, info)
+rate = learning_rate_schedule(recipe.optimizer, plan, recipe.batch_size)
+tx = make_optimizer(recipe.optimizer, rate)
+abstract = abstract_state(recipe, info, tx, replicated(mesh))
+step = compile_train_step(recipe, info, plan, mesh, abstract, rate)
+batch = {{"image": jnp.ones((2, 4, 4, 1)), "label": jnp.arange(2, dtype=jnp.int32), "mask": jnp.ones(2, bool)}}
+_, report = step(initial_variables(recipe, info, tx, replicated(mesh)), global_batch(batch, mesh))
+assert jnp.isfinite(report.loss)
 """
 
 

@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if package not in EXTRAS:
             raise
         extra = EXTRAS[package]
-        print(f'ddf: {package} is not installed. Install it with: pip install "ddf-jax[{extra}]"', file=sys.stderr)
+        print(f"ddf: {package} is not installed. Install it with: pip install 'ddf-jax[{extra}]'", file=sys.stderr)
         return WRONG_USE
 
 

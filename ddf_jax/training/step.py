@@ -15,6 +15,7 @@ from jax.sharding import Mesh, Sharding
 
 from ddf_jax import models
 from ddf_jax.data.info import DataInfo
+from ddf_jax.errors import UserError
 from ddf_jax.training.devices import batch_split, replicated
 from ddf_jax.training.errors import RunError
 from ddf_jax.training.recipe import Recipe
@@ -113,6 +114,8 @@ def create_model(recipe: Recipe, info: DataInfo) -> nnx.Module:
     options: dict[str, Any] = task.model_options(info) | dict(recipe.model.options)
     try:
         return models.create(name, dtype=jnp.dtype(recipe.dtype), rngs=nnx.Rngs(recipe.seed), **options)
+    except UserError:
+        raise
     except ValueError as error:  # of a layer or an operator, which a user's options have made a wrong call
         raise RunError(f"`model`: {name} cannot be made with {options}: {error}") from error
 

@@ -92,7 +92,7 @@ def test_a_model_that_options_make_impossible_is_one_line(refused, tiny, tmp_pat
 def test_a_missing_extra_is_one_line_with_the_command_that_installs_it(do, package, extra):
     error = ModuleNotFoundError(f"No module named {package!r}", name=package)
     name = package.partition(".")[0]
-    message = f'ddf: {name} is not installed. Install it with: pip install "ddf-jax[{extra}]"\n'
+    message = f"ddf: {name} is not installed. Install it with: pip install 'ddf-jax[{extra}]'\n"
     assert do(raising(error)) == (2, "", message)
 
 
@@ -101,7 +101,7 @@ def test_without_tyro_ddf_states_what_to_install(monkeypatch, capsys):
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "tyro", None)
     assert main(["models"]) == 2
-    assert capsys.readouterr().err == 'ddf: tyro is not installed. Install it with: pip install "ddf-jax[train]"\n'
+    assert capsys.readouterr().err == "ddf: tyro is not installed. Install it with: pip install 'ddf-jax[train]'\n"
 
 
 @pytest.mark.parametrize(
