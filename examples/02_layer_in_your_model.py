@@ -11,7 +11,7 @@ from ddf_jax.layers import DDF
 class Block(nnx.Module):
     def __init__(self, in_channels: int, out_channels: int, *, stride: int, rngs: nnx.Rngs):
         self.filter = DDF(in_channels, stride=stride, rngs=rngs)  # was a depthwise nnx.Conv
-        self.norm = nnx.BatchNorm(in_channels, rngs=rngs)
+        self.norm = nnx.BatchNorm(in_channels, momentum=0.9, rngs=rngs)
         self.mix = nnx.Conv(in_channels, out_channels, (1, 1), rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -60,4 +60,4 @@ losses = [float(train_step(model, optimizer, images, labels)) for _ in range(30)
 print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}")
 
 model.eval()  # BatchNorm uses its running statistics
-print("classes", model(images[:4]).argmax(-1))
+print("classes", nnx.jit(lambda model, images: model(images).argmax(-1))(model, images[:4]))

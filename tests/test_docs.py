@@ -11,7 +11,6 @@ import pytest
 from tests.imports import ROOT
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.md")]
-OPEN = pytest.mark.xfail(strict=False, reason="moves under way")
 EXAMPLES = sorted((ROOT / "examples").glob("[0-9]*.py"))
 
 
@@ -35,14 +34,12 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 110
 
 
-@OPEN
 def test_the_readmes_example_runs(tmp_path: Path) -> None:
     program = code_blocks(ROOT / "README.md")
     assert "ddf_jax" in program
     run(program, tmp_path)
 
 
-@OPEN
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "docs" and code_blocks(page)], ids=str)
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
@@ -56,7 +53,6 @@ def run(program: str, folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@OPEN
 def test_the_examples_run_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert [file.name[:2] for file in EXAMPLES] == ["01", "02", "03", "04"]

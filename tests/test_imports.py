@@ -43,14 +43,14 @@ THIRD_PARTY = {
     "ddf_jax.models": "jax flax numpy",
     "ddf_jax.analysis": "jax flax numpy",
     "ddf_jax.capture": "flax",
+    "ddf_jax.training": "jax flax numpy optax orbax | matplotlib tensorboardX tqdm",
+    "ddf_jax.recipes": "",
+    "ddf_jax.plan": "jax",
+    "ddf_jax.verify": "jax flax numpy optax | matplotlib tqdm",
     # the extra `train`
     "ddf_jax.data": "numpy PIL absl grain tensorflow_datasets | h5py",  # h5py: the extra `nyu`
-    "ddf_jax.training": "jax flax numpy optax orbax matplotlib tensorboardX tqdm",
-    "ddf_jax.recipes": "",
     "ddf_jax.inspect": "jax flax numpy matplotlib",
-    "ddf_jax.plan": "jax",
-    "ddf_jax.cli": "jax flax numpy tyro",
-    "ddf_jax.verify": "jax flax numpy optax | matplotlib torch tqdm",
+    "ddf_jax.cli": "numpy tyro",
     # the extra `torch`
     "ddf_jax.verify.torch_inputs": "numpy torch",
     "ddf_jax.verify.torch_trace": "numpy torch",

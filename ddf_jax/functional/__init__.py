@@ -12,7 +12,7 @@ from ddf_jax.functional.joint_upsampling import pad_to as pad_to
 from ddf_jax.functional.joint_upsampling import place_distances as place_distances
 from ddf_jax.functional.joint_upsampling import space_to_depth as space_to_depth
 from ddf_jax.functional.joint_upsampling import window_weights as window_weights
-from ddf_jax.functional.per_sample_conv import per_sample_conv as per_sample_conv
+from ddf_jax.functional.per_sample import per_sample_conv as per_sample_conv
 from ddf_jax.functional.pooling import average_pool as average_pool
 from ddf_jax.functional.pooling import global_average as global_average
 from ddf_jax.functional.pooling import maximum as maximum

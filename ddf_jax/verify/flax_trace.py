@@ -13,7 +13,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.capture import hook_calls, submodules
-from ddf_jax.checkpoints.convert import named_arrays
+from ddf_jax.checkpoints.conversion import named_arrays
 from ddf_jax.checkpoints.rules import translate, translate_name
 from ddf_jax.verify.random_inputs import LabelledImages
 from ddf_jax.verify.trace import (

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from ddf_jax import models
-from ddf_jax.checkpoints.convert import load_tensors
+from ddf_jax.checkpoints.conversion import load_tensors
 from ddf_jax.checkpoints.rules import COUNTER, naming_of, translate
 from ddf_jax.checkpoints.tensor_files import read_tensors
 from ddf_jax.verify.flax_trace import trace_network

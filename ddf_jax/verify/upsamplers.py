@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from ddf_jax import layers
-from ddf_jax.checkpoints.convert import load_tensors
+from ddf_jax.checkpoints.conversion import load_tensors
 from ddf_jax.verify.flax_trace import trace_layer
 from ddf_jax.verify.random_inputs import random_weights, rounded_to
 from ddf_jax.verify.report import Report, relative_errors

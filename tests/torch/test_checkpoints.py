@@ -14,7 +14,7 @@ from flax import nnx
 
 from ddf_jax import models, torch_port
 from ddf_jax.checkpoints import CheckpointError, convert, load_checkpoint, read_tensors, save_checkpoint, write_tensors
-from ddf_jax.checkpoints.convert import named_arrays
+from ddf_jax.checkpoints.conversion import named_arrays
 
 OPTIONS = {"num_classes": 7, "width": 16, "blocks": (2, 1)}
 

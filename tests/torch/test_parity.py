@@ -12,7 +12,7 @@ from jax.test_util import check_grads
 
 import pallas_kernels
 from ddf_jax import layers, torch_port
-from ddf_jax.checkpoints.convert import load_tensors
+from ddf_jax.checkpoints.conversion import load_tensors
 from ddf_jax.verify.random_inputs import random_weights
 from tests.torch.test_operators import CASES, inputs
 

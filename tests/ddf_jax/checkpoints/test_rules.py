@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from ddf_jax import layers, models
-from ddf_jax.checkpoints.convert import expected_shapes
+from ddf_jax.checkpoints.conversion import expected_shapes
 from ddf_jax.checkpoints.rules import COUNTER, RULES, naming_of, translate, translate_name
 from ddf_jax.checkpoints.tensor_files import CheckpointError
 

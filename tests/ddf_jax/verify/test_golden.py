@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from ddf_jax.checkpoints.convert import expected_shapes, load_tensors
+from ddf_jax.checkpoints.conversion import expected_shapes, load_tensors
 from ddf_jax.verify.flax_trace import trace_network
 from ddf_jax.verify.networks import create_abstract
 from ddf_jax.verify.random_inputs import random_weights
