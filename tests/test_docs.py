@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from tests.imports import ROOT
@@ -56,5 +57,6 @@ def run(program: str, folder: Path) -> None:
 def test_the_examples_run_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert [file.name[:2] for file in EXAMPLES] == ["01", "02", "03", "04"]
-    for file in EXAMPLES:
-        runpy.run_path(str(file), run_name="__main__")
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # as a user would
+        for file in EXAMPLES:
+            runpy.run_path(str(file), run_name="__main__")
