@@ -16,7 +16,7 @@ from pallas_kernels import Combine
 
 
 def with_ddf(base: ResNetConfig, **options: Any) -> ResNetConfig:
-    """`base` with DDF where its 3×3 convolutions stood, and DDF's options."""
+    """`base` with its 3×3 convolutions replaced by DDF with these options."""
     ddf = partial_layer(DDF, kernel_init=normal_fan_out, **options)
     return dataclasses.replace(base, spatial_op=ChannelwiseOp(ddf, mix=base.block == "basic"))
 

@@ -1,6 +1,6 @@
 """ResNets whose 3×3 convolutions mix experts (CondConv, DynamicConv) or have generated kernels (WeightNet).
 
-The depthwise ones stand in a bottleneck as DDF does. References are those of the layers.
+The depthwise ones replace the 3×3 convolution of a bottleneck, as DDF does. References are those of the layers.
 """
 
 import dataclasses

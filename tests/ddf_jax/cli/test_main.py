@@ -21,7 +21,7 @@ DO: list[Any] = []  # what the command below does
 
 @dataclasses.dataclass(frozen=True)
 class Do:
-    """Do what the test says."""
+    """A command whose `run` the test defines."""
 
     json: bool = False
 

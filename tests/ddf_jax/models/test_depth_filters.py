@@ -36,7 +36,7 @@ def test_without_features_depth_stays_with_its_colour_and_samples_in_their_place
     _, depth, valid = inputs(scale)
     left, right = found[:, :, : 2 * scale], found[:, :, 2 * scale :]
     assert left.min() >= 1
-    assert left.max() < 2.2  # a smooth upsampling would reach 3 beside the edge
+    assert left.max() < 2.2  # a smooth upsampling would reach 3 next to the edge
     assert right.min() > 4.3
     assert right.max() <= 5.5
     at = found[:, scale // 2 :: scale, scale // 2 :: scale]

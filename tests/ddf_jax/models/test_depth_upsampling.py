@@ -76,7 +76,7 @@ def pictures(height: int, width: int, scale: int) -> tuple[np.ndarray, np.ndarra
     return rng.random((2, height, width, 3), np.float32), low
 
 
-def answer(name: str, image, low, **options) -> np.ndarray:
+def upsampled(name: str, image, low, **options) -> np.ndarray:
     structure, parameters, rest = drawn(name, **options)
     run = jax.jit(lambda parameters, image, low: nnx.merge(structure, parameters, rest, copy=True)(image, low))
     return np.asarray(run(parameters, image, low))
@@ -114,10 +114,10 @@ def test_other_scales_and_sizes_have_the_pictures_shape(name: str, scale: int):
 def test_an_answer_is_in_the_unit_of_the_input_and_has_no_holes(name: str):
     image, low = pictures(16, 20, 4)
     low[0, 1:3, 2:4] = 0
-    metres = answer(name, image, low)
+    metres = upsampled(name, image, low)
     assert np.isfinite(metres).all()
-    np.testing.assert_allclose(answer(name, image, 1000 * low), 1000 * metres, rtol=2e-3, atol=1)
-    assert np.isfinite(answer(name, image, np.zeros_like(low))).all()
+    np.testing.assert_allclose(upsampled(name, image, 1000 * low), 1000 * metres, rtol=2e-3, atol=1)
+    assert np.isfinite(upsampled(name, image, np.zeros_like(low))).all()
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -168,7 +168,7 @@ def test_an_unmeasured_pixel_is_told_from_a_measured_one_of_the_same_depth(name:
     low[:] = 2.0
     holed = low.copy()
     holed[:, 1, 1] = 0
-    assert not np.allclose(answer(name, image, holed), answer(name, image, low), atol=1e-4)
+    assert not np.allclose(upsampled(name, image, holed), upsampled(name, image, low), atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -176,14 +176,14 @@ def test_an_unmeasured_pixel_is_told_from_a_measured_one_of_the_same_depth(name:
 def test_a_new_network_with_filters_returns_its_samples_to_the_last_digits(name: str, dtype):
     image, low = pictures(16, 20, 4)
     model = tiny(name, dtype=dtype).build(rngs=nnx.Rngs(0))
-    answered = np.asarray(nnx.jit(lambda model, *x: model(*x))(model, image, low))
-    np.testing.assert_allclose(answered[:, 2::4, 2::4], low, rtol=1e-5)
+    depth = np.asarray(nnx.jit(lambda model, *x: model(*x))(model, image, low))
+    np.testing.assert_allclose(depth[:, 2::4, 2::4], low, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["ddf_up_net", *WITH_FILTERS])
 def test_half_precision_is_close_and_answers_in_float32(name: str):
     image, low = pictures(16, 20, 4)
-    exact, half = (answer(name, image, low, dtype=dtype) for dtype in (jnp.float32, jnp.bfloat16))
+    exact, half = (upsampled(name, image, low, dtype=dtype) for dtype in (jnp.float32, jnp.bfloat16))
     assert half.dtype == np.float32
     np.testing.assert_allclose(half, exact, atol=0.05 * np.abs(exact).max())
 
