@@ -105,10 +105,15 @@ def main() -> int:
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
     initialize_processes()
+    devices = None
+    if "JAX_NUM_PROCESSES" not in os.environ:
+        # As many as the tests have: their number sets that of XLA's threads, and so the order in which it sums.
+        jax.config.update("jax_num_cpu_devices", 8)
+        devices = jax.devices()[:1]
     if arguments.signal:
         signal_self(pytest.MonkeyPatch(), signal.Signals[arguments.signal], arguments.at)
     try:
-        loop.train(tiny_recipe(arguments.data_dir), arguments.workdir)
+        loop.train(tiny_recipe(arguments.data_dir), arguments.workdir, devices=devices)
     except RunError as error:
         print(error, file=sys.stderr)
         return error.exit_status

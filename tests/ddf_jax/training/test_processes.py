@@ -4,8 +4,12 @@ import socket
 import subprocess
 from pathlib import Path
 
+import jax
 import numpy as np
+import pytest
 
+from ddf_jax.training.train import train
+from tests.ddf_jax.training.launch import tiny_recipe
 from tests.ddf_jax.training.processes import finish, losses, metrics, start
 
 
@@ -26,7 +30,9 @@ def start_pair(workdir: Path, data_dir: Path, *options_of_second: str) -> list["
     ]
 
 
-def test_two_processes_train_as_one_stop_together_and_one_resumes(tmp_path: Path, data_dir: Path, unbroken: Path):
+def test_two_processes_train_as_one_stop_together_and_one_resumes(
+    tmp_path: Path, data_dir: Path, unbroken: Path, capsys: pytest.CaptureFixture[str]
+):
     workdir = tmp_path / "run"
     pair = start_pair(workdir, data_dir, "--signal", "SIGTERM", "--at", "step:4")
     first, second = (finish(process, returncode=75) for process in pair)
@@ -38,8 +44,8 @@ def test_two_processes_train_as_one_stop_together_and_one_resumes(tmp_path: Path
         assert [line for line in launch.out.splitlines() if not line.startswith("[Gloo]")] == []
     np.testing.assert_allclose(losses(workdir), losses(unbroken)[:stopped], rtol=1e-5)
 
-    alone = finish(start(workdir, data_dir))
-    assert f"Resuming {workdir} from step {stopped} of 20." in alone.out
+    train(tiny_recipe(data_dir), workdir, devices=jax.devices()[:1])
+    assert f"Resuming {workdir} from step {stopped} of 20." in capsys.readouterr().out
     np.testing.assert_allclose(losses(workdir), losses(unbroken), rtol=1e-3)
     assert [row["step"] for row in metrics(workdir)] == [row["step"] for row in metrics(unbroken)]
     assert {path.name.split(".tf")[0] for path in workdir.iterdir()} == {
