@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from ddf_jax.errors import UserError
 from ddf_jax.training import train as loop
 from ddf_jax.training.errors import NonFiniteError, RunError
 from ddf_jax.training.evaluate import evaluate
@@ -165,7 +166,7 @@ def test_damaged_checkpoints_are_skipped_while_one_is_good(
 
 def test_a_run_that_cannot_be_written_or_read_is_named(tmp_path: Path, data_dir: Path):
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match=r"Cannot write to the run's folder .*/file/run: Not a directory"):
+    with pytest.raises(UserError, match=r"Cannot write to the run's folder .*/file/run: Not a directory"):
         train(tiny_recipe(data_dir), tmp_path / "file" / "run")
     with pytest.raises(RunError, match=r"There is no run in .*/nowhere: it has no recipe.json. `ddf train` makes one"):
         load_run(tmp_path / "nowhere")
