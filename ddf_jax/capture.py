@@ -38,8 +38,8 @@ def submodules(model: nnx.Module) -> dict[str, nnx.Module]:
 def capture(model: nnx.Module, names: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
     """Captures the outputs of submodules within a `with` block.
 
-    Within a traced function, such as one under `jax.jit`, enter the block inside the function and return what it
-    captured. Modules that are created or merged within the block are not captured.
+    Within a traced function, such as one under `jax.jit`, enter the block inside the function and return the
+    activations. Modules that are created or merged within the block are not captured.
 
     >>> import jax.numpy as jnp
     >>> model = nnx.Sequential(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), nnx.relu)
@@ -97,7 +97,7 @@ def replace(model: nnx.Module, replacements: Mapping[str, Callable[[Any], Any]])
 def hook_calls(model: nnx.Module, hook: Hook) -> Iterator[None]:
     """Every call of a submodule goes through `hook` within a `with` block.
 
-    Blocks nest: the hook of an inner block sees what the hook of an outer block returns.
+    Blocks nest: the hook of an inner block sees the outputs of an outer block's hook.
 
     Args:
         model: the model whose submodules are hooked. The model itself is not.

@@ -12,9 +12,9 @@ from ddf_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class InspectCommand:
-    """Draw what a run's newest checkpoint does with images: generated filters, Grad-CAM, spectra under noise.
+    """Draw generated filters, Grad-CAM and spectra under noise of a run's newest checkpoint for images.
 
-    One PNG for each kind of picture, with a row for each image. Filters are drawn of networks that generate them.
+    One PNG for each kind of picture, with a row for each image. Filters are drawn for networks that generate them.
 
     Examples:
       ddf inspect runs/digits seven.png one.png
@@ -24,11 +24,11 @@ class InspectCommand:
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run's folder."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE [IMAGE ...]")]
-    """Image files, prepared as the run's own test images are; 16 at most."""
+    """Image files, at most 16; they are prepared like the test images of the run."""
     layer: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """A module's path, such as stages.1.0.conv2; default: the last block of the last stage but one."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """The pictures' folder instead of RUN/inspect."""
+    """The folder of the pictures, instead of RUN/inspect."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print `[{kind, layer, file}]`."""
 

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-# By the name that a layer gives its filter generator: what it generates, and the rank of that.
+# By a filter generator's name in its layer: the kind of filters, and their rank.
 GENERATORS = {
     "spatial_branch": ("spatial_filters", 5),
     "channel_branch": ("channel_filters", 3),
@@ -17,7 +17,7 @@ GENERATORS = {
 
 
 def filter_generators(shapes: dict[str, tuple[int, ...]], layer: str) -> dict[str, str]:
-    """The filter generators within a layer: their names, and what they generate.
+    """The filter generators within a layer by name, with the kind of their filters.
 
     Args:
         shapes: the shapes of all layers' outputs by name.

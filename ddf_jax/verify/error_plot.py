@@ -39,4 +39,4 @@ def draw_errors(reports: Sequence[Report], path: Path) -> None:
     try:
         path.write_bytes(image.getvalue())
     except OSError as error:
-        raise UserError(f"Cannot write the picture {path}: {error.strerror}.") from error
+        raise UserError(f"Cannot write the plot {path}: {error.strerror}.") from error

@@ -27,14 +27,14 @@ def calibrate(model: nn.Module, weights: Mapping[str, np.ndarray], batch: Labell
             module.momentum = 1.0  # running statistics become the batch's
     with torch.no_grad():
         model(to_channels_first(batch.images, torch.float64))
-    seen = {name: value.detach().clone().numpy() for name, value in model.state_dict().items()}
+    state = {name: value.detach().clone().numpy() for name, value in model.state_dict().items()}
     calibrated = dict(weights)
     for name in weights:
         layer, _, kind = name.rpartition(".")
         if kind == "running_mean":
-            calibrated[name] = seen[name] + weights[name] * np.sqrt(seen[f"{layer}.running_var"])
+            calibrated[name] = state[name] + weights[name] * np.sqrt(state[f"{layer}.running_var"])
         if kind == "running_var":
-            calibrated[name] = seen[name] * weights[name]
+            calibrated[name] = state[name] * weights[name]
     return calibrated
 
 

@@ -16,7 +16,7 @@ from ddf_jax.models import create
 
 
 class Inherits(nnx.Linear):
-    """Has no `__call__` of its own."""
+    """Inherits its `__call__`."""
 
 
 class Extends(nnx.Linear):

@@ -1,4 +1,4 @@
-"""The recorded values are what the port computes."""
+"""The recorded values are those of the port."""
 
 import pytest
 

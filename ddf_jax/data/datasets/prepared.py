@@ -38,7 +38,7 @@ def prepared_builder(name: str, data_dir: Path | None) -> tfds.core.DatasetBuild
         usable = {Digits.name, Rooms.name} | {path.name for path in root.glob("*/") if any(path.rglob("features.json"))}
         raise UserError(
             f"`dataset` must be a TFDS name, `builder[/config][:version]`, that is prepared in {root} (usable now: "
-            f"{', '.join(sorted(usable))}), got {name!r}. To prepare a dataset, where TFDS has what it needs for that: "
+            f"{', '.join(sorted(usable))}), got {name!r}. To prepare a dataset of TFDS: "
             f"tfds build NAME --file_format=array_record --data_dir={root}"
         ) from error
 

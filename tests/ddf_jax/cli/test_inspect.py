@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from ddf_jax.training.run import load_run
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    """Two image files of other sizes and colours than the run's."""
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two image files whose sizes and colours differ from the run's."""
     folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for name, shape in {"grey.png": (8, 8), "colour.jpg": (20, 31, 3)}.items():
@@ -42,7 +43,7 @@ def test_every_picture_that_applies_is_written_whole(ddf, tiny_run, images, tmp_
             assert min(image.size) > 200
 
 
-def test_a_layer_without_filters_gets_grad_cam_and_spectrum_beside_the_run(ddf, tiny_run, images, tmp_path):
+def test_a_layer_without_filters_gets_grad_cam_and_spectrum_in_the_runs_folder(ddf, tiny_run, images, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
     status, printed, err = ddf("inspect", run, images[0], "--layer", "stages.0.0.conv1.pointwise")

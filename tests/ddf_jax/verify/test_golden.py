@@ -1,4 +1,4 @@
-"""Parity with the PyTorch port without PyTorch, in float64: against what was recorded from it."""
+"""Parity with the PyTorch port without PyTorch, in float64, against recorded values."""
 
 import jax
 import pytest
