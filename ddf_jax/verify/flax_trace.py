@@ -15,7 +15,7 @@ from jax import Array
 from ddf_jax.capture import hook_calls, submodules
 from ddf_jax.checkpoints.conversion import named_arrays
 from ddf_jax.checkpoints.rules import translate, translate_name
-from ddf_jax.verify.random_inputs import LabelledImages
+from ddf_jax.verify.random_inputs import RandomBatch
 from ddf_jax.verify.trace import (
     INPUT,
     LAYER_INPUTS,
@@ -30,7 +30,7 @@ from ddf_jax.verify.trace import (
 Outputs = dict[str, Array]  # by the module's path, joined by dots
 
 
-def trace_network(model: nnx.Module, batch: LabelledImages, *, dtype: str) -> TrainingTrace:
+def trace_network(model: nnx.Module, batch: RandomBatch, *, dtype: str) -> TrainingTrace:
     """Traces one evaluation and one training step of `model`, which computes in `dtype`.
 
     Matrix products run at the highest precision. Each kind of block is compiled once for all models; the rest of a

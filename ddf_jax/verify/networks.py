@@ -13,7 +13,7 @@ from ddf_jax.checkpoints.conversion import load_tensors
 from ddf_jax.checkpoints.rules import COUNTER, naming_of, translate
 from ddf_jax.checkpoints.tensor_files import read_tensors
 from ddf_jax.verify.flax_trace import trace_network
-from ddf_jax.verify.random_inputs import LabelledImages, random_batch, random_weights, rounded_to
+from ddf_jax.verify.random_inputs import RandomBatch, random_batch, random_weights, rounded_to
 from ddf_jax.verify.report import Report, relative_errors
 from ddf_jax.verify.settings import TOLERANCES, Settings
 
@@ -55,9 +55,7 @@ def create_abstract(name: str, dtype: str, num_classes: int, options: Mapping[st
     return nnx.eval_shape(lambda: models.create(name, num_classes=num_classes, rngs=nnx.Rngs(0), **dtypes, **options))
 
 
-def _compare(
-    name: str, port: Any, weights: Weights, batch: LabelledImages, settings: Settings, *, source: str
-) -> Report:
+def _compare(name: str, port: Any, weights: Weights, batch: RandomBatch, settings: Settings, *, source: str) -> Report:
     from ddf_jax.verify.torch_trace import trace_port
 
     dtype = settings.dtype
@@ -82,7 +80,7 @@ def _num_classes(weights: Weights) -> int:
     return weights["fc.bias"].size if "fc.bias" in weights else NUM_CLASSES
 
 
-def _random_batch(num_classes: int, settings: Settings) -> LabelledImages:
+def _random_batch(num_classes: int, settings: Settings) -> RandomBatch:
     channels = settings.options.get("in_channels", 3)
     return random_batch(
         settings.size, batch=settings.batch, channels=channels, num_classes=num_classes, seed=settings.seed

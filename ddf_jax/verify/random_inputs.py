@@ -13,7 +13,7 @@ import numpy as np
 from ddf_jax.checkpoints.rules import COUNTER
 
 
-class LabelledImages(NamedTuple):
+class RandomBatch(NamedTuple):
     """Images [B, H, W, C] and their labels [B]."""
 
     images: np.ndarray
@@ -38,10 +38,10 @@ def random_weights(shapes: Mapping[str, tuple[int, ...]], *, margin: float, seed
 
 def random_batch(
     size: tuple[int, int], *, batch: int, num_classes: int, channels: int = 3, seed: int = 0
-) -> LabelledImages:
+) -> RandomBatch:
     """Images with standard normal pixels, and uniformly distributed labels."""
     random = _random(seed, "batch")
-    return LabelledImages(random.standard_normal((batch, *size, channels)), random.randint(0, num_classes, batch))
+    return RandomBatch(random.standard_normal((batch, *size, channels)), random.randint(0, num_classes, batch))
 
 
 def rounded_to(value: np.ndarray, dtype: str) -> np.ndarray:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ddf_jax.verify.random_inputs import LabelledImages
+from ddf_jax.verify.random_inputs import RandomBatch
 from ddf_jax.verify.torch_trace import to_channels_first, to_tensors
 
 
-def calibrate(model: nn.Module, weights: Mapping[str, np.ndarray], batch: LabelledImages) -> dict[str, np.ndarray]:
+def calibrate(model: nn.Module, weights: Mapping[str, np.ndarray], batch: RandomBatch) -> dict[str, np.ndarray]:
     """`weights` with running statistics near those of the batch, as in a trained network.
 
     With random running statistics the activations drift from layer to layer, until their mean hides their differences.
@@ -39,8 +39,8 @@ def calibrate(model: nn.Module, weights: Mapping[str, np.ndarray], batch: Labell
 
 
 def break_ties(
-    model: nn.Module, weights: Mapping[str, np.ndarray], batch: LabelledImages, *, within: float
-) -> LabelledImages:
+    model: nn.Module, weights: Mapping[str, np.ndarray], batch: RandomBatch, *, within: float
+) -> RandomBatch:
     """`batch` with slightly different pixels around ties: a ReLU's input near 0, a max-pool's two largest values.
 
     If rounding decides a tie differently in two implementations, the gradient flows through another unit and differs by

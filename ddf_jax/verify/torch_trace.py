@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ddf_jax.verify.random_inputs import LabelledImages
+from ddf_jax.verify.random_inputs import RandomBatch
 from ddf_jax.verify.trace import (
     INPUT,
     LAYER_INPUTS,
@@ -21,9 +21,7 @@ from ddf_jax.verify.trace import (
 )
 
 
-def trace_port(
-    model: nn.Module, weights: Mapping[str, np.ndarray], batch: LabelledImages, *, dtype: str
-) -> TrainingTrace:
+def trace_port(model: nn.Module, weights: Mapping[str, np.ndarray], batch: RandomBatch, *, dtype: str) -> TrainingTrace:
     """Traces one evaluation and one training step of a port in `dtype`, with `weights` loaded strictly."""
     model = model.to(getattr(torch, dtype))
     model.load_state_dict(to_tensors(weights))

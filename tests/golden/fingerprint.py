@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddf_jax.verify.random_inputs import LabelledImages, random_batch
+from ddf_jax.verify.random_inputs import RandomBatch, random_batch
 from ddf_jax.verify.report import LAYER_SHARE
 from ddf_jax.verify.trace import TrainingTrace
 
@@ -21,7 +21,7 @@ MARGIN = 1.0
 Fingerprint = dict[str, tuple[float, float]]
 
 
-def inputs() -> LabelledImages:
+def inputs() -> RandomBatch:
     return random_batch((49, 33), batch=2, num_classes=NUM_CLASSES)
 
 

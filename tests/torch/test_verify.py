@@ -12,7 +12,7 @@ from torch import nn
 from ddf_jax import models, torch_port
 from ddf_jax.cli import main
 from ddf_jax.verify import draw_errors, format_table, verify
-from ddf_jax.verify.random_inputs import LabelledImages
+from ddf_jax.verify.random_inputs import RandomBatch
 from ddf_jax.verify.torch_inputs import break_ties
 from ddf_jax.verify.trace import KINDS
 from pallas_kernels.ops import api
@@ -79,7 +79,7 @@ def test_ties_are_broken():
 
     images = np.random.RandomState(0).uniform(1, 2, (2, 32, 48, 3))
     images[0, 8, 10:12] = 5.0  # in one window, and in no other with a larger one
-    batch = LabelledImages(images, np.zeros(2, np.int64))
+    batch = RandomBatch(images, np.zeros(2, np.int64))
     apart = break_ties(Pool(), {}, batch, within=1e-5).images
     windows = torch.from_numpy(apart).permute(0, 3, 1, 2)
     windows = nn.functional.pad(windows, [1] * 4, value=-torch.inf).unfold(2, 3, 2).unfold(3, 3, 2).flatten(-2)

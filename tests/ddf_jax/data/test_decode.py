@@ -1,10 +1,12 @@
+"""Image files and depth maps as arrays."""
+
 import io
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ddf_jax.data.decode import CorruptImageError, decode_image
+from ddf_jax.data.decode import CorruptImageError, decode_depth, decode_image, encode_depth
 
 GREY = (np.arange(6 * 5, dtype=np.uint8) * 8).reshape(6, 5)
 
@@ -58,3 +60,25 @@ def test_broken_bytes_are_a_corrupt_image(kind: str):
     reason = {"empty": "empty file", "text": "no known image format", "header only": ".+", "cut short": "truncated"}
     with pytest.raises(CorruptImageError, match=reason[kind]):
         decode_image(broken[kind], 1)
+
+
+def test_depth_survives_png_to_the_millimetre():
+    depth = np.array([[0.0, 0.001, 1.2344], [9.9996, 65.535, 99.0]])
+    np.testing.assert_allclose(decode_depth(encode_depth(depth).getvalue()), [[0, 0.001, 1.234], [10, 65.535, 65.535]])
+
+
+@pytest.mark.parametrize("kind", ["L", "RGB", "JPEG", "cut", "empty"])
+def test_depth_that_is_not_a_16_bit_png_is_refused_with_the_reason(kind: str):
+    file = io.BytesIO()
+    Image.new("RGB" if kind == "RGB" else "L", (20, 20)).save(file, "JPEG" if kind == "JPEG" else "PNG")
+    whole = encode_depth(np.random.default_rng(0).random((20, 20))).getvalue()
+    data = {"cut": whole[:-60], "empty": b""}.get(kind, file.getvalue())
+    messages = {
+        "L": "PNG of 8-bit grey, not",
+        "RGB": "PNG of RGB, not",
+        "JPEG": "JPEG of 8-bit",
+        "empty": "empty file",
+        "cut": "OSError",
+    }
+    with pytest.raises(CorruptImageError, match=messages[kind]):
+        decode_depth(data)

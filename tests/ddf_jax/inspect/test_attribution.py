@@ -93,9 +93,9 @@ class Averaged(nnx.Module):
     """Logits of a layer alone."""
 
     def __init__(self, layer: nnx.Module):
-        self.layer = layer
+        self.layer: Any = layer
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         return self.layer(x).mean((1, 2))
 
 
@@ -103,7 +103,9 @@ def test_captured_kernels_are_those_of_the_convolution():
     layer = DCDC(8, lsa=False, shared_kernel_size=3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     names = ["layer.shared.norm", "layer.shared.inner", "layer.shared.inner.predict"]
     x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 5, 7, 8)), jnp.bfloat16)
-    activations = compute_activations(Averaged(layer), x, names)
+    model = Averaged(layer)
+    model.eval()
+    activations = compute_activations(model, x, names)
     normalized, convolved, kernels = (activations.outputs[name] for name in names)
     assert kernels.shape == (2, 3, 3, 2, 2)
     expected = per_sample_conv(jax.nn.relu(normalized), kernels).astype(jnp.float32)
