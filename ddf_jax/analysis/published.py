@@ -26,7 +26,7 @@ class PaperRow(NamedTuple):
     """The reason of a difference, where there is one."""
 
 
-_SIGMA = "the paper does not say what it counts; the steps between the three rows are equal"
+_SIGMA = "the paper does not state its convention; the steps between the three rows are equal"
 _RES2NET = "the paper names 14w-8s; the number is that of 26w-4s"
 _BINET_38 = "unknown; the same layout gives the published numbers for BiNet-50 and BiNet-101"
 _CONTEXT = (
@@ -36,7 +36,7 @@ _RED_FLOPS = "for the same network DCDC prints 2.62, which is what mmcv counts"
 _DDF_38 = "not in DDF's own paper; here σ = 0.2 as in DDF-ResNet-50"
 _BAM_101 = "49.3 is SE-ResNet-101's, one row above; DDF's Table 5 prints 44.9"
 _TWICE = "rounded twice: 44.55 M and 7.85 G first"
-_AA_101 = "the attention of the largest maps is pooled here; how far the paper pools is not said"
+_AA_101 = "the attention of the largest maps is pooled here; the paper does not state its pooling"
 
 
 def _dc(kernel_size: int, dilation: int = 1) -> dict[str, Any]:
@@ -218,7 +218,7 @@ class UpsamplerRow(NamedTuple):
 
 
 _MAPS = (
-    "the paper does not say which maps it counts; its number is that of P3 to P5 with 2 to 5 % fewer pixels than the "
+    "the paper does not state which maps it counts; its number is that of P3 to P5 with 2 to 5 % fewer pixels than the "
     "21,950 of an 800×1333 input"
 )
 

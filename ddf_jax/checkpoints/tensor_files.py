@@ -1,12 +1,12 @@
 """Checkpoint files to dictionaries of arrays and back; the only file that depends on file formats."""
 
 import argparse
-import contextlib
+import io
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +14,7 @@ import safetensors
 import safetensors.numpy
 
 from ddf_jax.errors import UserError
+from ddf_jax.files import write_atomically
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar")  # .pth.tar is what timm's training script writes
 _SUFFIXES = (".safetensors", *_TORCH_SUFFIXES)
@@ -44,7 +45,7 @@ def read_tensors(path: str | os.PathLike[str], *, ema: bool = False) -> dict[str
 
 
 def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes the arrays as `.safetensors`, or as a PyTorch state dict by the other suffixes; whole or not at all.
+    """Writes the arrays atomically as `.safetensors` or, with the other suffixes, as a PyTorch state dict.
 
     Raises:
         CheckpointError: the suffix is none of these, the folder cannot be written to, or torch is needed and missing.
@@ -52,12 +53,11 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray
     path = Path(path)
     _check_suffix(path)
     contiguous = {name: np.ascontiguousarray(value).reshape(value.shape) for name, value in tensors.items()}
-    torch = None if path.suffix == ".safetensors" else _torch(path)
-    with _whole_or_nothing(path) as file:
-        if torch is None:
-            file.write(safetensors.numpy.save(contiguous))
-        else:
-            torch.save({name: _to_torch(torch, value) for name, value in contiguous.items()}, file)
+    data = safetensors.numpy.save(contiguous) if path.suffix == ".safetensors" else _torch_bytes(path, contiguous)
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise CheckpointError(f"Cannot write {path}: {error.strerror}.") from error
 
 
 def unwrap(content: object, path: Path, *, ema: bool = False) -> dict[str, np.ndarray]:
@@ -103,6 +103,13 @@ def _read_torch(path: Path) -> object:
     return _from_torch(torch, content)
 
 
+def _torch_bytes(path: Path, tensors: Mapping[str, np.ndarray]) -> bytes:
+    torch = _torch(path)
+    buffer = io.BytesIO()
+    torch.save({name: _to_torch(torch, value) for name, value in tensors.items()}, buffer)
+    return buffer.getvalue()
+
+
 def _from_torch(torch, content: Any) -> object:
     """`content` with arrays in place of tensors, at any depth of dictionaries."""
     if isinstance(content, Mapping):
@@ -123,7 +130,7 @@ def _to_torch(torch, value: np.ndarray):
 
 def _torch(path: Path) -> Any:
     try:
-        import torch  # pyright: ignore[reportMissingImports]  # an extra
+        import torch
     except ImportError as error:
         raise CheckpointError(
             f"{path.name} is in PyTorch's own format, which only PyTorch reads and writes: "
@@ -135,19 +142,3 @@ def _torch(path: Path) -> Any:
 def _check_suffix(path: Path) -> None:
     if path.suffix not in _SUFFIXES:
         raise CheckpointError(f"A checkpoint's name must end in one of {', '.join(_SUFFIXES)}, got {path.name!r}.")
-
-
-@contextlib.contextmanager
-def _whole_or_nothing(path: Path) -> Iterator[BinaryIO]:
-    """A temporary file that replaces `path` if no error occurred."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        raise CheckpointError(f"Cannot write {path}: {error.strerror}.") from error
-    finally:
-        part.unlink(missing_ok=True)

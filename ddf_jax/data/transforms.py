@@ -16,7 +16,7 @@ from ddf_jax.data.config import DataConfig
 from ddf_jax.errors import UserError
 
 _CROP_MARGIN = 256 / 224  # ImageNet's evaluation: the shorter side to 256, then the centre 224
-_SMALL = 96  # below this side (CIFAR, digits) images are not cropped in evaluation
+_SMALL = 96  # below this side (CIFAR, digits) nothing of an image is cut off in evaluation
 
 # channels -> mean and standard deviation of pixels in [0, 1]. 3: ImageNet's customary ones; 1: the training images of
 # `digits`, and good enough for another grey dataset, because a BatchNorm follows the first convolution.

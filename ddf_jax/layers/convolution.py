@@ -1,5 +1,7 @@
 """Convolutions with torch's padding and initialisation."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -80,8 +82,8 @@ class PointwiseConv(nnx.Linear):
         )
         self.stride = stride
 
-    def __call__(self, x: Array) -> Array:
-        return super().__call__(x[:, :: self.stride, :: self.stride])
+    def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
+        return super().__call__(inputs[:, :: self.stride, :: self.stride], out_sharding)
 
 
 class Linear(nnx.Linear):

@@ -96,8 +96,8 @@ class KernelGenerator(Linear):
         self.shape = (kernel_size, kernel_size, channels, channels)
         super().__init__(channels, math.prod(self.shape), **dtypes)
 
-    def __call__(self, x: Array) -> Array:
-        return super().__call__(global_average(x)).reshape(-1, *self.shape)
+    def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
+        return super().__call__(global_average(inputs), out_sharding).reshape(-1, *self.shape)
 
 
 def _large(channels: int, squeezed: int, *, stride: int, kernel_size: int, **dtypes: Any) -> Any:

@@ -1,6 +1,6 @@
-"""ResNets with attention: SE, ECA and CBAM in every block, BAM between stages, attention-augmented convolutions.
+"""ResNets with attention: SE, ECA and CBAM in each block, BAM between stages, attention-augmented convolutions.
 
-References are those of the layers.
+The layers have the references.
 """
 
 import dataclasses
@@ -65,14 +65,14 @@ def aa_resnet101() -> ResNetConfig:
 def with_augmented_convolutions(base: ResNetConfig) -> ResNetConfig:
     """`base` with attention in the last three stages, for images of about 224 pixels.
 
-    On the largest maps, 28×28, the attention is pooled; without that it would take 4.7 G, not the published 4.2.
+    Attention is pooled on its largest maps, 28×28. Without pooling the network has 4.7 G MACs; the paper prints 4.2.
     """
     ops = _augmented(128, 14, attention_stride=2), _augmented(256, 14), _augmented(512, 7)
     return dataclasses.replace(base, spatial_op=(Conv, *ops))
 
 
 def _augmented(channels: int, size: int, **options: int) -> LayerFactory:
-    """The paper's κ = 0.2, but at least 20 for each of 8 heads, and υ = 0.1 in multiples of the heads."""
+    """The paper's κ = 0.2, with at least 20 key channels for each of 8 heads, and υ = 0.1 in multiples of the heads."""
     key_channels = max(int(0.2 * channels) // 8 * 8, 160)
     value_channels = int(0.1 * channels) // 8 * 8
     return partial_layer(

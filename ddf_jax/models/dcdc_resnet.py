@@ -1,4 +1,4 @@
-"""DCDC-ResNets: RedNets with a dual complementary dynamic convolution in place of every involution.
+"""DCDC-ResNets: RedNets with a dual complementary dynamic convolution in place of each involution.
 
 Reference: Yan et al., "Dual Complementary Dynamic Convolution", 2022.
 """
@@ -14,7 +14,7 @@ from ddf_jax.models.slots import partial_layer
 
 
 def with_dcdc(base: ResNetConfig, **options: Any) -> ResNetConfig:
-    """`base` with DCDC, and DCDC's options; in the stem the generated kernel stays 1×1."""
+    """`base` with DCDC, with these options; the generated kernel of the stem is always 1×1."""
     stem_options = {**options, "kernel_size": 3, "shared_kernel_size": 1}
     return red(base, op=partial_layer(DCDC, **options), stem_op=partial_layer(DCDC, **stem_options))
 
@@ -29,7 +29,7 @@ def dcdc_resnet26(
     width_factor: float = 1.0,
     group_channels: int = 16,
 ) -> ResNetConfig:
-    # The options are those of the paper's ablations, which are all of this network.
+    # The options of the paper's ablations, all on this network.
     return with_dcdc(
         resnet.resnet26(),
         lsa=lsa,

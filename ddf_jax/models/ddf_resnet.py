@@ -1,4 +1,4 @@
-"""DDF-ResNets: residual networks with every 3×3 convolution of the blocks replaced by a decoupled dynamic filter.
+"""DDF-ResNets: residual networks with a decoupled dynamic filter in place of each 3×3 convolution of the blocks.
 
 Reference: Zhou et al., "Decoupled Dynamic Filter Networks", CVPR 2021, Section 5.
 """
@@ -16,14 +16,14 @@ from pallas_kernels import Combine
 
 
 def with_ddf(base: ResNetConfig, **options: Any) -> ResNetConfig:
-    """`base` with its 3×3 convolutions replaced by DDF with these options."""
+    """`base` with DDF, with these options, in place of its 3×3 convolutions."""
     ddf = partial_layer(DDF, kernel_init=normal_fan_out, **options)
     return dataclasses.replace(base, spatial_op=ChannelwiseOp(ddf, mix=base.block == "basic"))
 
 
 @register
 def ddf_resnet18(*, squeeze_ratio: float = 0.5, combine: Combine = "mul") -> ResNetConfig:
-    # σ = 0.5 is what counts the published 7.7 M parameters; 0.2, as in the deeper ones, gives 4.3 M.
+    # σ = 0.5 gives the published 7.7 M parameters; 0.2, as in the deeper networks, gives 4.3 M.
     return with_ddf(resnet.resnet18(), squeeze_ratio=squeeze_ratio, combine=combine)
 
 

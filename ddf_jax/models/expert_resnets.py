@@ -1,6 +1,6 @@
-"""ResNets whose 3×3 convolutions mix experts (CondConv, DynamicConv) or have generated kernels (WeightNet).
+"""ResNets with mixtures of experts (CondConv, DynamicConv) or generated kernels (WeightNet) as 3×3 convolutions.
 
-The depthwise ones replace the 3×3 convolution of a bottleneck, as DDF does. References are those of the layers.
+The depthwise ones take the place of DDF in a bottleneck. The layers have the references.
 """
 
 import dataclasses

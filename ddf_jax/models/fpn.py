@@ -1,4 +1,4 @@
-"""Feature pyramid networks, Lin et al., CVPR 2017, with any upsampler in the top-down path."""
+"""Feature pyramid network of Lin et al., CVPR 2017, with any upsampler in the top-down path."""
 
 import itertools
 from collections.abc import Sequence
@@ -16,27 +16,27 @@ from ddf_jax.models.slots import Upsampler
 
 
 class FPN(nnx.Module):
-    """The stages of a backbone, finest first, to a pyramid of maps with as many channels each.
+    """Feature pyramid: the stages of a backbone, finest first, to maps with equal numbers of channels.
 
-    Every stage goes through a 1×1 convolution (`laterals`); from the coarsest down the sum of all above is upsampled
-    and added; a 3×3 convolution of each sum is an output (`outputs`). Extra levels take every second pixel of the one
-    before. A backbone of four stages with strides 4 to 32 and one extra level give P2 to P6, those of Faster R-CNN.
+    Each stage has a 1×1 convolution (`laterals`). From the coarsest stage down, each sum is upsampled and added to the
+    next finer map; a 3×3 convolution of each sum is an output (`outputs`). An extra level takes every second pixel of
+    the previous one. A backbone with strides 4, 8, 16 and 32 and one extra level give P2 to P6 of Faster R-CNN.
 
-    Any size of image will do: what is upsampled is cropped to the finer stage, ceil(H / stride).
+    Images may have any size: an upsampled map is cropped to the finer stage, ceil(H / stride).
 
     Args:
-        feature_info: channels and stride of every stage, a model's `feature_info`.
-        channels: of every output.
-        upsampler: makes what takes a level's place to the next finer one; scale is the ratio of their strides.
-        extra_levels: beyond the coarsest stage.
+        feature_info: channels and stride of each stage, a model's `feature_info`.
+        channels: of each output.
+        upsampler: factory of the module that upsamples a level to the next finer one by the ratio of their strides.
+        extra_levels: number of levels beyond the coarsest stage.
         dtype: compute dtype (default: that of the features).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
-    `feature_info` lists channels and strides of the outputs.
+    The attribute `feature_info` has the channels and strides of the outputs.
 
     Raises:
-        UserError: a stride is not a multiple of the one before, or features do not fit the stages.
+        UserError: a stride is not a multiple of the previous one, or features do not fit the stages.
 
     References: Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017; with DDF-Up: Zhou et al.,
     "Decoupled Dynamic Filter Networks", CVPR 2021, Figure 6a.
@@ -64,7 +64,7 @@ class FPN(nnx.Module):
     ):
         strides = [info.stride for info in feature_info]
         if not strides or any(coarse % fine for fine, coarse in itertools.pairwise(strides)):
-            raise UserError(f"Every stage's stride must be a multiple of the one before, got {strides}.")
+            raise UserError(f"Each stage's stride must be a multiple of the previous one, got {strides}.")
         self.stages = tuple(feature_info)
         self.scales = tuple(coarse // fine for fine, coarse in itertools.pairwise(strides))
         self.channels = channels
@@ -78,7 +78,7 @@ class FPN(nnx.Module):
         self.upsamplers = nnx.List([upsampler(channels, scale=scale, **dtypes) for scale in self.scales])
 
     def __call__(self, features: Sequence[Array]) -> list[Array]:
-        """Feature maps [B, ceil(H/stride), ceil(W/stride), C] of every stage to those of every level."""
+        """Feature maps [B, ceil(H/stride), ceil(W/stride), C] of all stages to those of all levels."""
         self._check(features)
         maps = [lateral(feature) for lateral, feature in zip(self.laterals, features, strict=True)]
         for level in reversed(range(len(self.upsamplers))):
@@ -97,4 +97,4 @@ class FPN(nnx.Module):
         for scale, (finer, coarser) in zip(self.scales, itertools.pairwise(shapes), strict=True):
             expected = tuple(-(-size // scale) for size in finer[1:3])
             if coarser[1:3] != expected:
-                raise UserError(f"Above {finer} a stage {scale} times as coarse must be {expected}, got {coarser}.")
+                raise UserError(f"The stage after {finer}, {scale} times as coarse, must be {expected}, got {coarser}.")

@@ -1,4 +1,4 @@
-"""Random keys for building a model quickly."""
+"""Random keys that make the creation of a model fast."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from flax import nnx
 
 
 class InitialKeys:
-    """Stands in for `nnx.Rngs` while a model is built: the n-th key for parameters is ``fold_in(key, n)``.
+    """Replaces `nnx.Rngs` during the creation of a model: the n-th key for parameters is ``fold_in(key, n)``.
 
-    Counting in Python, instead of in a traced variable, makes the abstract creation of a deep network linear in its
-    depth (under `jax.jit` each update of the variable searches all that was traced before: 30 s for 152 layers).
-    Everything but parameters, such as stochastic depth, draws from the `nnx.Rngs` itself, `rngs`.
+    A counter in Python, instead of a traced variable, makes the abstract creation of a network linear in its depth.
+    (Under `jax.jit` each update of the variable searches the whole trace: 30 s for 152 layers.) Everything except
+    parameters, such as stochastic depth, draws from the `nnx.Rngs` itself, `rngs`.
     """
 
     def __init__(self, rngs: nnx.Rngs):

@@ -1,4 +1,4 @@
-"""RedNets: residual networks with an involution in place of every 3×3 convolution but two of the stem.
+"""RedNets: residual networks with an involution in place of each 3×3 convolution, except for two of the stem.
 
 Reference: Li et al., "Involution: Inverting the Inherence of Convolution for Visual Recognition", CVPR 2021.
 """
@@ -13,7 +13,7 @@ from ddf_jax.models.slots import ChannelwiseOp, LayerFactory, partial_layer
 
 
 def red(base: ResNetConfig, *, op: LayerFactory, stem_op: LayerFactory) -> ResNetConfig:
-    """`base` in RedNet's layout: these operators in the blocks and in the middle of a stem of three convolutions."""
+    """`base` in RedNet's layout, with these operators in the blocks and in the middle of the deep stem."""
     return dataclasses.replace(base, spatial_op=ChannelwiseOp(op), stem="deep", stem_op=ChannelwiseOp(stem_op))
 
 

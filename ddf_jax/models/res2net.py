@@ -1,4 +1,4 @@
-"""Res2Nets: residual networks whose 3×3 convolutions form a ladder over groups of channels.
+"""Res2Nets: residual networks with hierarchical 3×3 convolutions over groups of channels.
 
 Reference: Gao et al., "Res2Net: A New Multi-scale Backbone Architecture", TPAMI 2019.
 """
@@ -42,10 +42,10 @@ class Res2NetConfig(ResNetConfig):
 
 
 class Res2NetBlock(nnx.Module):
-    """A bottleneck whose 3×3 convolution is a ladder: each group is added to the next one before that is convolved.
+    """A bottleneck with hierarchical 3×3 convolutions: each group's output is added to the input of the next group.
 
-    The last group is passed on as it is. Where the block changes the shape no group is added to another, and the last
-    one is averaged over 3×3 pixels with the stride.
+    The last group is not convolved. Where the block changes the shape, the groups are independent and the last one is
+    averaged over 3×3 pixels with the stride.
     """
 
     expansion = 4
@@ -80,7 +80,7 @@ resnet.BLOCKS["res2net"] = Res2NetBlock
 
 
 def _average(x: Array, stride: int) -> Array:
-    """The mean of 3×3 pixels, zeros outside the image included."""
+    """The mean of 3×3 pixels, including zeros outside the image."""
     window, border = (1, 3, 3, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
     sums = jax.lax.reduce_window(x, 0.0, jax.lax.add, window, (1, stride, stride, 1), border)
     return sums / 9

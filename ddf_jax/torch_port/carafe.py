@@ -1,8 +1,5 @@
 """CARAFE with the parameter names of mmcv's CARAFEPack."""
 
-# torch is an extra, and the types are checked without it too.
-# pyright: reportMissingImports=false
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional

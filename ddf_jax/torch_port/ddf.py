@@ -1,8 +1,5 @@
 """DDF and DDF-Up with the parameter names of the official repository (theFoxofSky/ddfnet)."""
 
-# torch is an extra, and the types are checked without it too.
-# pyright: reportMissingImports=false
-
 import math
 from typing import Literal
 

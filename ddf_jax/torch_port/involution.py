@@ -1,8 +1,5 @@
 """Involution with the parameter names of the official repository (d-li14/involution)."""
 
-# torch is an extra, and the types are checked without it too.
-# pyright: reportMissingImports=false
-
 from collections import OrderedDict
 
 from torch import Tensor, nn

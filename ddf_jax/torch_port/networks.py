@@ -1,8 +1,5 @@
 """The port's networks by the names of the JAX registry."""
 
-# torch is an extra, and the types are checked without it too.
-# pyright: reportMissingImports=false
-
 import fnmatch
 import functools
 from collections.abc import Callable, Sequence

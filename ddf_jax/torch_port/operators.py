@@ -1,8 +1,5 @@
 """The dynamic filter, written as a weighted sum over the columns of `unfold`."""
 
-# torch is an extra, and the types are checked without it too.
-# pyright: reportMissingImports=false
-
 from typing import Literal
 
 import torch

@@ -1,8 +1,5 @@
 """RedNets with the parameter names of the official repository (d-li14/involution), without `backbone.` and `head.`."""
 
-# torch is an extra, and the types are checked without it too.
-# pyright: reportMissingImports=false
-
 from collections import OrderedDict
 from collections.abc import Sequence
 

@@ -1,8 +1,5 @@
 """ResNets, plain and with DDF, with timm's parameter names."""
 
-# torch is an extra, and the types are checked without it too.
-# pyright: reportMissingImports=false
-
 import functools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -156,7 +153,7 @@ def _ddf_resnet(
         squeeze_ratio = 0.5 if basic else 0.2
 
     def ddf(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-        del out_channels  # equal in a bottleneck, and what a DDF keeps
+        del out_channels  # equal to the inputs in a bottleneck; a DDF keeps them
         return DDF(in_channels, stride=stride, squeeze_ratio=squeeze_ratio, combine=combine)
 
     def ddf_pointwise(in_channels: int, out_channels: int, stride: int) -> nn.Module:

@@ -1,8 +1,5 @@
 """ResNets with SE or ECA, ResNeXts and Res2Nets, with timm's parameter names."""
 
-# torch is an extra, and the types are checked without it too.
-# pyright: reportMissingImports=false
-
 import math
 
 import torch

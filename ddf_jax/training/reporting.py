@@ -178,7 +178,7 @@ class MetricsLog:
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The rows of a run's `metrics.jsonl`; a truncated last line is left out."""
+    """The rows of a run's `metrics.jsonl`; a last line that a kill cut short is left out."""
     path = workdir / METRICS_FILE
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from ddf_jax.models import get_config, list_models
-from ddf_jax.recipes import shipped_recipes
+from ddf_jax.recipes import find_recipe, shipped_recipes
 from tests.ddf_jax.models.small import DISTINCT, abstract_model, drawn, shallow
 
 DEPTH = {
@@ -45,5 +45,6 @@ def test_a_model_has_the_structure_and_the_values_of_its_copies(name: str) -> No
 
 
 def test_a_recipe_equals_its_copies() -> None:
-    for recipe in shipped_recipes().values():
+    for name in shipped_recipes():
+        recipe = find_recipe(name)
         assert all(copied == recipe for copied in copies(recipe))

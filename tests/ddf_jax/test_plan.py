@@ -1,4 +1,4 @@
-"""`ddf plan` compiles a whole training step ahead of time, without a GPU."""
+"""`ddf plan` compiles a whole training step for GPUs that are not there."""
 
 import dataclasses
 import json

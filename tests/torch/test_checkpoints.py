@@ -1,4 +1,4 @@
-"""PyTorch files in and out: what the official code writes we read, what we write it loads strictly."""
+"""PyTorch files: ours reads the official code's, and the official code loads ours with `strict=True`."""
 
 import argparse
 import copy
@@ -21,7 +21,7 @@ OPTIONS = {"num_classes": 7, "width": 16, "blocks": (2, 1)}
 
 @pytest.fixture(scope="module")
 def port():
-    """A network that has taken steps, so that statistics and counters are not what they started as."""
+    """A network after some steps, so that statistics and counters are not the initial ones."""
     torch.manual_seed(0)
     port = torch_port.create("ddf_resnet50", **OPTIONS)
     for _ in range(3):

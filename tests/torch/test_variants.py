@@ -1,4 +1,4 @@
-"""Every family with official names against its port, small: one block that changes the shape and one that does not."""
+"""Each family with official names against its port: small, with blocks that change the shape and one that does not."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a model costs: against published counts, and against products written out by hand for every kind of layer."""
+"""Counts of parameters and MACs against published ones, and against formulas for each kind of layer."""
 
 import contextlib
 import functools
@@ -24,7 +24,7 @@ def cost(function, *shapes: tuple[int, ...]) -> tuple[int, int]:
 
 
 def layer_cost(layer, *shapes: tuple[int, ...]) -> tuple[int, int]:
-    """Core and mmcv MACs of what `layer(rngs=…)` makes."""
+    """Core and mmcv MACs of the module of `layer(rngs=…)`."""
     model = nnx.eval_shape(lambda: layer(rngs=nnx.Rngs(0)))
     counts = complexity(model, *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
     return counts.macs_core, counts.macs_mmcv
@@ -106,11 +106,11 @@ def test_products_with_constants_are_free():
     assert cost(lambda x: x @ jnp.ones((3, 5)), (8, 3)) == (0, 0)
 
 
-def test_resizing_counts_what_it_gives():
+def test_resizing_counts_its_outputs():
     assert cost(lambda x: jax.image.resize(x, (1, 16, 16, 3), "bilinear"), (1, 8, 8, 3)) == (0, 16 * 16 * 3)
 
 
-def test_what_does_not_depend_on_the_image_is_free():
+def test_operations_on_parameters_alone_are_free():
     class Standardized(nnx.Module):
         def __init__(self, rngs):
             self.kernel = nnx.Param(jnp.ones((12, 16)))

@@ -1,7 +1,8 @@
-"""Models take a file that fits, entirely, and refuse every other without a change."""
+"""Models load a file that fits as a whole, and stay unchanged when a file does not fit."""
 
 import functools
 import re
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,12 +15,12 @@ from ddf_jax.checkpoints.conversion import expected_shapes, named_arrays
 from ddf_jax.checkpoints.rules import COUNTER
 from ddf_jax.verify.random_inputs import random_weights
 
-SMALL = {"num_classes": 7, "width": 16}
+SMALL: dict[str, Any] = {"num_classes": 7, "width": 16}
 
 
 @pytest.fixture(scope="module")
 def model():
-    """Two stages of two blocks: small, but with every kind of tensor that a bottleneck has."""
+    """A small model with all kinds of tensors of a bottleneck."""
     return models.create("ddf_resnet50", blocks=(2, 1), **SMALL, rngs=nnx.Rngs(0))
 
 

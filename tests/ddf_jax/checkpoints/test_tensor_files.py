@@ -1,4 +1,4 @@
-"""Files are read whole or not at all, written whole or not at all, and unwrapped."""
+"""Files are read and written as a whole or not at all, and unwrapped."""
 
 import os
 import sys

@@ -21,7 +21,7 @@ DO: list[Any] = []  # what the command below does
 
 @dataclasses.dataclass(frozen=True)
 class Do:
-    """A command whose `run` the test defines."""
+    """Do what the test says."""
 
     json: bool = False
 

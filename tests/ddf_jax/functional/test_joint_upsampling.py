@@ -1,4 +1,4 @@
-"""Upsampling of depth without learning, against the formulas written out."""
+"""Classical upsampling of depth against its formulas."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +14,7 @@ from ddf_jax.functional import (
 )
 
 
-def test_holes_are_filled_from_the_nearest_block_and_what_was_measured_stays():
+def test_holes_are_filled_from_the_nearest_block_and_samples_stay():
     depth = np.zeros((2, 5, 7, 1), np.float32)
     depth[0, 0, 0], depth[0, 4, 6] = 2, 6
     filled = np.asarray(fill_holes(jnp.asarray(depth)))
@@ -71,7 +71,7 @@ def test_joint_bilateral_upsampling_is_its_formula(height: int, width: int, scal
         assert float(found[b, y, x, 0]) == pytest.approx(total / weight, rel=1e-4)
 
 
-def test_the_guided_filter_is_a_local_linear_fit_to_the_picture():
+def test_the_guided_filter_is_a_local_linear_fit_to_the_image():
     low, image = inputs(11, 13, 4)
     radius, epsilon = 2, 1e-2
     found = guided_upsample(jnp.asarray(low), jnp.asarray(image), scale=4, radius=radius, epsilon=epsilon)

@@ -29,6 +29,7 @@ def test_per_sample_convolution_of_a_sharded_batch_needs_no_collective():
         return pull_back(jnp.ones(8))
 
     text = jax.jit(gradient).lower(*shapes).compile().as_text()
+    assert text is not None
     assert "dot" in text
     assert not any(name in text for name in ("all-gather", "all-reduce", "all-to-all", "collective-permute"))
 

@@ -1,4 +1,6 @@
-"""The papers' sentences in NumPy and float64, one loop over output pixels, and how a layer is compared with them."""
+"""The papers' formulas in NumPy and float64, as loops over output pixels, and the check of a layer against them."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +8,8 @@ import numpy as np
 from flax import nnx
 
 
-def drawn(make) -> nnx.Module:
-    """The layer that `make(rngs=…)` makes, in evaluation mode, with every parameter and statistic drawn at random.
+def drawn(make: Any) -> Any:
+    """The layer of `make(rngs=…)` in evaluation mode, with random parameters and statistics.
 
     An initial zero or one would hide a branch, and compiling the initialisers takes longer than the tests.
     """
@@ -20,10 +22,11 @@ def drawn(make) -> nnx.Module:
     return nnx.merge(structure, parameters, statistics, rest)
 
 
-def run(layer: nnx.Module, *inputs: np.ndarray, dtype=jnp.float32) -> np.ndarray:
-    """What the layer makes of the inputs when it computes in `dtype`."""
+def run(layer: Any, *inputs: np.ndarray, dtype=jnp.float32) -> np.ndarray:
+    """The output of the layer for these inputs, computed in `dtype`."""
     layer = nnx.merge(*nnx.split(layer))
-    for _, module in nnx.iter_modules(layer):
+    modules: Any = nnx.iter_modules(layer)
+    for _, module in modules:
         if hasattr(module, "dtype"):
             module.dtype = dtype
     structure, state = nnx.split(layer)
@@ -33,20 +36,20 @@ def run(layer: nnx.Module, *inputs: np.ndarray, dtype=jnp.float32) -> np.ndarray
     return np.asarray(y.astype(jnp.float32))
 
 
-def check(layer: nnx.Module, expected: np.ndarray, *inputs: np.ndarray) -> None:
-    """The layer gives `expected`, to rounding in float32 and in bfloat16."""
+def check(layer: Any, expected: np.ndarray, *inputs: np.ndarray) -> None:
+    """Asserts that the layer returns `expected`, to rounding in float32 and in bfloat16."""
     for dtype, tolerance in ((jnp.float32, 3e-5), (jnp.bfloat16, 0.06)):
         y = run(layer, *inputs, dtype=dtype)
         np.testing.assert_allclose(y, expected, rtol=0, atol=tolerance * np.abs(expected).max(), err_msg=str(dtype))
 
 
-def parameters(layer: nnx.Module) -> dict:
+def parameters(layer: Any) -> dict:
     """Nested dictionaries of float64 arrays: parameters and statistics."""
     return jax.tree.map(np.float64, nnx.to_pure_dict(nnx.state(layer, (nnx.Param, nnx.BatchStat))))
 
 
 def image(*shape: int, seed: int = 1) -> np.ndarray:
-    """Values that bfloat16 holds exactly."""
+    """Random values that are exact in bfloat16."""
     values = np.random.default_rng(seed).normal(size=shape)
     return np.asarray(jnp.asarray(values, jnp.bfloat16).astype(jnp.float32), np.float64)
 
@@ -68,11 +71,11 @@ def relu(x: np.ndarray) -> np.ndarray:
 
 
 def windows(x: np.ndarray, kernel_size: int, *, stride: int = 1, dilation: int = 1):
-    """For each output pixel (i, j), what its K×K taps see: [B, K, K, C], zero outside the image."""
-    halo = dilation * (kernel_size // 2)
-    padded = np.pad(x, ((0, 0), (halo, halo), (halo, halo), (0, 0)))
+    """The K×K inputs of each output pixel (i, j): [B, K, K, C], zero outside the image."""
+    reach = dilation * (kernel_size // 2)
+    padded = np.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
     for i, j in np.ndindex(-(-x.shape[1] // stride), -(-x.shape[2] // stride)):
-        rows, columns = (slice(at * stride, at * stride + 2 * halo + 1, dilation) for at in (i, j))
+        rows, columns = (slice(at * stride, at * stride + 2 * reach + 1, dilation) for at in (i, j))
         yield (i, j), padded[:, rows, columns]
 
 

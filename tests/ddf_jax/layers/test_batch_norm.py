@@ -1,4 +1,4 @@
-"""The formula in float64, and what running statistics do."""
+"""Batch normalisation against its formula in float64, and its running statistics."""
 
 import jax
 import jax.numpy as jnp

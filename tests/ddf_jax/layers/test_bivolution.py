@@ -23,7 +23,7 @@ def augmented(x: np.ndarray, p: dict, dilation: int = 1) -> np.ndarray:
 @pytest.mark.parametrize(
     "options",
     [
-        {"static_kernel_size": 1, "static_groups": 4},
+        {"static_kernel_size": 3, "static_groups": 4},
         {"static_kernel_size": None, "context_dilation": 2, "context_reduction": 2, "context_pointwise": True},
     ],
 )
@@ -57,7 +57,7 @@ def test_on_ddf_the_context_changes_the_spatial_filters_alone():
     without.spatial_branch = branch
 
     class Shifted(nnx.Module):
-        """The DDF with its spatial filters made from another map than the one that is filtered."""
+        """The DDF with spatial filters generated from another map than the filtered one."""
 
         def __init__(self):
             self.ddf, self.augmentation = without, augmentation

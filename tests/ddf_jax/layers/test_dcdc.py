@@ -1,6 +1,7 @@
 """DCDC against its formula, each branch alone and both together."""
 
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_dcdc_is_the_formula_of_the_paper(options):
     sizes = {"kernel_size": 3, "shared_kernel_size": 3, "group_channels": 4, "reduction": 2, "width_factor": 1.5}
     layer = formulas.drawn(functools.partial(DCDC, 8, **sizes, **options))
     x, stride, p = formulas.image(2, 5, 7, 8), options.get("stride", 1), formulas.parameters(layer)
-    expected = 0.0
+    expected: Any = 0.0
     if options.get("lsa", True):
         expected = expected + local(x, p["local"], stride)
     if options.get("shared") == "conv_large":

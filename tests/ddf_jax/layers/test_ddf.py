@@ -1,5 +1,7 @@
 """The DDF layer against its formula, written out in float64."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,8 @@ from flax import nnx
 from ddf_jax.layers import DDF, BatchNorm, Conv, FilterBatchNorm, FilterNorm, FilterSigmoid, PointwiseConv
 
 
-def randomised(module: nnx.Module, seed: int = 0) -> nnx.Module:
-    """Every parameter drawn anew, so that no zero or one hides a branch."""
+def randomised(module: Any, seed: int = 0) -> Any:
+    """The module with random parameters, so that no initial zero or one hides a branch."""
     rng = np.random.default_rng(seed)
     state = nnx.state(module, nnx.Param)
     nnx.update(module, jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape) * 0.3, p.dtype), state))
@@ -37,8 +39,8 @@ def test_ddf_is_the_formula_of_the_paper(options):
     hidden = np.maximum(x.mean((1, 2)) @ branch["squeeze"]["kernel"] + branch["squeeze"]["bias"], 0)
     channel = (hidden @ branch["excite"]["kernel"] + branch["excite"]["bias"]).reshape(2, taps, 8)
     channel = filter_norm(channel, 1) * branch["norm"]["scale"]
-    halo = dilation * (kernel_size // 2)
-    padded = np.pad(x, ((0, 0), (halo, halo), (halo, halo), (0, 0)))
+    reach = dilation * (kernel_size // 2)
+    padded = np.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
     expected = np.zeros((2, *spatial.shape[1:3], 8))
     for i, j in np.ndindex(*spatial.shape[1:3]):
         for t in range(taps):
@@ -79,7 +81,7 @@ def test_filter_norm_gives_mean_zero_and_the_constant_deviation():
 
 
 def test_filter_norm_learns_scale_and_mean_where_asked():
-    norm = FilterNorm((9, 4), tap_axis=-2, learned=True, learned_mean=True, rngs=nnx.Rngs(0))
+    norm: Any = FilterNorm((9, 4), tap_axis=-2, learned=True, learned_mean=True, rngs=nnx.Rngs(0))
     norm.scale[...] = jnp.full((9, 4), 2.0)
     norm.mean[...] = jnp.arange(36.0).reshape(9, 4)
     filters = np.random.default_rng(0).normal(size=(3, 9, 4))
@@ -89,7 +91,7 @@ def test_filter_norm_learns_scale_and_mean_where_asked():
 
 
 def test_initial_weights_follow_the_original():
-    layer = DDF(64, rngs=nnx.Rngs(0))
+    layer: Any = DDF(64, rngs=nnx.Rngs(0))
     spatial, channel = layer.spatial_branch, layer.channel_branch
     for linear, fan_in in ((spatial.conv, 64), (channel.squeeze, 64), (channel.excite, 12)):
         for parameter in (linear.kernel, linear.bias):
@@ -141,6 +143,6 @@ def test_convolution_pads_like_torch(kernel_size, stride):
 
 
 def test_pointwise_convolution_is_a_product_over_the_channels():
-    conv = PointwiseConv(4, 5, stride=2, use_bias=True, rngs=nnx.Rngs(0))
+    conv: Any = PointwiseConv(4, 5, stride=2, use_bias=True, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (2, 5, 6, 4))
     np.testing.assert_allclose(conv(x), x[:, ::2, ::2] @ conv.kernel[...] + conv.bias[...][None, None, None], atol=1e-6)

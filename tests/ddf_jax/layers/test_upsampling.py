@@ -1,7 +1,8 @@
-"""The upsamplers against their formulas, and the one slot they all fit."""
+"""The upsamplers against their formulas, and the slot that all of them fit."""
 
 import math
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ SLOTS = {
 
 
 def place(outputs: list[np.ndarray], scale: int) -> np.ndarray:
-    """S² maps [B, H, W, C] as the sub-pixels of one [B, S·H, S·W, C], one by one."""
+    """S² maps [B, H, W, C] as the sub-pixels of one map [B, S·H, S·W, C]."""
     batch, height, width, channels = outputs[0].shape
     y = np.zeros((batch, scale * height, scale * width, channels))
     for s, output in enumerate(outputs):
@@ -116,7 +117,7 @@ def test_carafe_is_the_formula_of_the_paper(options):
 @pytest.mark.parametrize(("scale", "kernel_size", "learned"), [(1, 3, True), (2, 5, True), (3, 5, False), (4, 9, True)])
 def test_pac_up_is_pac_of_an_image_with_zeros_between_its_pixels(scale, kernel_size, learned):
     up = formulas.drawn(lambda rngs: PACUp(4, scale=scale, kernel_size=kernel_size, learned=learned, rngs=rngs))
-    pac = PAC(4, kernel_size=kernel_size, learned=learned, rngs=nnx.Rngs(0))
+    pac: Any = PAC(4, kernel_size=kernel_size, learned=learned, rngs=nnx.Rngs(0))
     if learned:
         pac.filters[...] = up.filters[...]
     x, guidance = formulas.image(2, 3, 5, 4), formulas.image(2, 3 * scale, 5 * scale, 3, seed=2) / 2
@@ -163,7 +164,7 @@ def test_nearest_repeats():
 
 @pytest.mark.parametrize("make", [DDFUp, CARAFE, PACUp], ids=lambda make: make.__name__)
 def test_no_outputs_are_stacked_or_shuffled(make):
-    """With far more channels than taps, whatever moves as many values as the output has moves outputs."""
+    """With many more channels than taps, an operation that moves as many values as the output has moves outputs."""
     up = nnx.eval_shape(lambda: make(128, scale=2, rngs=nnx.Rngs(0)))
     structure, state = nnx.split(up)
     x = jax.ShapeDtypeStruct((2, 5, 7, 128), jnp.float32)

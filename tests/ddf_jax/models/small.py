@@ -24,7 +24,7 @@ NARROW = {
 
 
 def shallow(name: str, **options) -> ResNetConfig:
-    """The named model with its own slots, narrow and short: one block changes the shape twice, one not at all."""
+    """The named model, narrow and short: two of its three blocks change the shape and one does not."""
     for pattern, narrow in NARROW.items():
         options = {**(narrow if fnmatch.fnmatch(name, pattern) else {}), **options}
     return get_config(name, **{"num_classes": 5, "width": 8, "blocks": (1, 2), **options})
@@ -39,9 +39,9 @@ def abstract_model(config: Any) -> Any:
 
 
 def drawn(config: Any) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
-    """Structure, parameters and the rest of a model whose parameters are random around the usual values.
+    """Structure, random parameters and the remaining state of a model.
 
-    An initial zero would hide a branch, and compiling the initialisers takes longer than the tests.
+    An initial zero would hide a branch, and the compilation of the initialisers takes longer than the tests.
     """
     structure, parameters, rest = nnx.split(abstract_model(config), nnx.Param, ...)
     rng = np.random.default_rng(0)

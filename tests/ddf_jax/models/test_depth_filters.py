@@ -1,5 +1,7 @@
 """Filters over depth: their weights, the samples they preserve, and their behaviour at holes and borders."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +21,7 @@ def inputs(scale: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     depth = np.where(np.arange(5) >= 2, 5.0, 1.0)[None, None, :, None] + rng.uniform(0, 0.5, (1, 4, 5, 1))
     valid = np.ones_like(depth)
     valid[0, 1, 3] = 0
-    return tuple(jnp.asarray(value, jnp.float32) for value in (image, depth, valid))
+    return jnp.asarray(image, jnp.float32), jnp.asarray(depth, jnp.float32), jnp.asarray(valid, jnp.float32)
 
 
 def run(filters: DepthFilters, features: jax.Array, scale: int, kind: str = "generated") -> np.ndarray:
@@ -36,7 +38,7 @@ def test_without_features_depth_stays_with_its_colour_and_samples_in_their_place
     _, depth, valid = inputs(scale)
     left, right = found[:, :, : 2 * scale], found[:, :, 2 * scale :]
     assert left.min() >= 1
-    assert left.max() < 2.2  # a smooth upsampling would reach 3 next to the edge
+    assert left.max() < 2.2  # a smooth upsampling would reach 3 at the edge
     assert right.min() > 4.3
     assert right.max() <= 5.5
     at = found[:, scale // 2 :: scale, scale // 2 :: scale]
@@ -95,9 +97,10 @@ def test_propagation_and_its_gradients_are_those_of_sequential_filtering(count: 
             y = jnp.where(valid_mask > 0, values, dynamic_filter(y, spatial, None))
         return y
 
-    found, pull = jax.vjp(
-        lambda y, spatial, values: propagate(count, y, spatial, valid_mask, values), y, spatial, values
-    )
+    def propagated(y, spatial, values) -> Any:
+        return propagate(count, y, spatial, valid_mask, values)
+
+    found, pull = jax.vjp(propagated, y, spatial, values)
     expected, expected_pull = jax.vjp(one_by_one, y, spatial, values)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     for gradient, wanted in zip(pull(cotangent), expected_pull(cotangent), strict=True):

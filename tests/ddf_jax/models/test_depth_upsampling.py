@@ -1,6 +1,7 @@
-"""Networks for depth: pinned sizes, any picture's size, holes, units, and a gradient for every parameter."""
+"""Depth networks: pinned sizes, images of any size, holes, units, and a gradient for each parameter."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,14 +56,14 @@ def test_parameter_count_is_the_pinned_one(name: str, scale: int):
 
 
 @pytest.mark.parametrize("name", MEASURED)
-def test_parameter_count_of_what_was_measured(name: str):
+def test_parameter_count_of_the_measured_networks(name: str):
     model = nnx.eval_shape(lambda: create(name, layout="filters", channels=64, blocks=3, rngs=nnx.Rngs(0)))
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) == MEASURED[name]
 
 
 @functools.cache
 def drawn(name: str, scale: int = 4, dtype=jnp.float32):
-    """Structure and random parameters of a tiny one."""
+    """Structure and random parameters of a tiny network."""
     config = tiny(name, scale=scale, dtype=dtype)
     structure, parameters, rest = nnx.split(nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0))), nnx.Param, ...)
     rng = np.random.default_rng(0)
@@ -70,22 +71,22 @@ def drawn(name: str, scale: int = 4, dtype=jnp.float32):
     return structure, parameters, rest
 
 
-def pictures(height: int, width: int, scale: int) -> tuple[np.ndarray, np.ndarray]:
+def inputs(height: int, width: int, scale: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(1)
     low = rng.uniform(1, 5, (2, -(-height // scale), -(-width // scale), 1)).astype(np.float32)
     return rng.random((2, height, width, 3), np.float32), low
 
 
-def upsampled(name: str, image, low, **options) -> np.ndarray:
+def upsample(name: str, image, low, **options) -> np.ndarray:
     structure, parameters, rest = drawn(name, **options)
     run = jax.jit(lambda parameters, image, low: nnx.merge(structure, parameters, rest, copy=True)(image, low))
     return np.asarray(run(parameters, image, low))
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_every_parameter_gets_a_gradient_and_any_size_is_answered(name: str):
+def test_every_parameter_gets_a_gradient_at_any_size(name: str):
     structure, parameters, rest = drawn(name)
-    image, low = pictures(13, 18, 4)
+    image, low = inputs(13, 18, 4)
     low[0, 1, 2:4] = 0
 
     def total(parameters):
@@ -103,27 +104,27 @@ def test_every_parameter_gets_a_gradient_and_any_size_is_answered(name: str):
 
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("scale", [2, 8, 16])
-def test_other_scales_and_sizes_have_the_pictures_shape(name: str, scale: int):
+def test_other_scales_and_sizes_have_the_images_shape(name: str, scale: int):
     model = nnx.eval_shape(lambda: tiny(name, scale=scale).build(rngs=nnx.Rngs(0)))
     for height, width in ((33, 50), (7, 1)):
-        image, low = pictures(height, width, scale)
+        image, low = inputs(height, width, scale)
         assert nnx.eval_shape(lambda m, *x: m(*x), model, image, low).shape == (2, height, width, 1)
 
 
 @pytest.mark.parametrize("name", ["ddf_up_net", *WITH_FILTERS])
-def test_an_answer_is_in_the_unit_of_the_input_and_has_no_holes(name: str):
-    image, low = pictures(16, 20, 4)
+def test_depth_has_the_unit_of_the_input_and_no_holes(name: str):
+    image, low = inputs(16, 20, 4)
     low[0, 1:3, 2:4] = 0
-    metres = upsampled(name, image, low)
+    metres = upsample(name, image, low)
     assert np.isfinite(metres).all()
-    np.testing.assert_allclose(upsampled(name, image, 1000 * low), 1000 * metres, rtol=2e-3, atol=1)
-    assert np.isfinite(upsampled(name, image, np.zeros_like(low))).all()
+    np.testing.assert_allclose(upsample(name, image, 1000 * low), 1000 * metres, rtol=2e-3, atol=1)
+    assert np.isfinite(upsample(name, image, np.zeros_like(low))).all()
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_depth_that_is_the_same_everywhere_or_nowhere_has_finite_gradients(name: str):
     structure, parameters, rest = drawn(name)
-    image, low = pictures(13, 18, 4)
+    image, low = inputs(13, 18, 4)
     model = nnx.merge(structure, parameters, rest)
     gradient = jax.jit(jax.grad(lambda low: model(image, low).sum()))
     for value in (2.0, 0.0):
@@ -132,7 +133,7 @@ def test_depth_that_is_the_same_everywhere_or_nowhere_has_finite_gradients(name:
 
 @pytest.mark.parametrize("name", WITH_FILTERS)
 def test_a_large_hole_gets_the_depth_around_it(name: str):
-    image, low = pictures(48, 52, 4)
+    image, low = inputs(48, 52, 4)
     low[:] = 2.0
     low[0, 3:9, 4:10] = 0
     model = tiny(name).build(rngs=nnx.Rngs(0))
@@ -143,7 +144,7 @@ def test_a_large_hole_gets_the_depth_around_it(name: str):
 @pytest.mark.parametrize("name", ["djf", *WITH_FILTERS])
 def test_a_batch_split_over_devices_has_the_same_gradients(name: str, mode):
     structure, parameters, rest = drawn(name)
-    image, low = pictures(13, 18, 4)
+    image, low = inputs(13, 18, 4)
     low[0, 1, 2:4] = 0
 
     @jax.jit
@@ -164,33 +165,33 @@ def test_a_batch_split_over_devices_has_the_same_gradients(name: str, mode):
 
 @pytest.mark.parametrize("name", ["ddf_up_net", *WITH_FILTERS])
 def test_an_unmeasured_pixel_is_told_from_a_measured_one_of_the_same_depth(name: str):
-    image, low = pictures(16, 20, 4)
+    image, low = inputs(16, 20, 4)
     low[:] = 2.0
     holed = low.copy()
     holed[:, 1, 1] = 0
-    assert not np.allclose(upsampled(name, image, holed), upsampled(name, image, low), atol=1e-4)
+    assert not np.allclose(upsample(name, image, holed), upsample(name, image, low), atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", WITH_FILTERS)
 def test_a_new_network_with_filters_returns_its_samples_to_the_last_digits(name: str, dtype):
-    image, low = pictures(16, 20, 4)
+    image, low = inputs(16, 20, 4)
     model = tiny(name, dtype=dtype).build(rngs=nnx.Rngs(0))
     depth = np.asarray(nnx.jit(lambda model, *x: model(*x))(model, image, low))
     np.testing.assert_allclose(depth[:, 2::4, 2::4], low, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["ddf_up_net", *WITH_FILTERS])
-def test_half_precision_is_close_and_answers_in_float32(name: str):
-    image, low = pictures(16, 20, 4)
-    exact, half = (upsampled(name, image, low, dtype=dtype) for dtype in (jnp.float32, jnp.bfloat16))
+def test_half_precision_is_close_and_returns_float32(name: str):
+    image, low = inputs(16, 20, 4)
+    exact, half = (upsample(name, image, low, dtype=dtype) for dtype in (jnp.float32, jnp.bfloat16))
     assert half.dtype == np.float32
     np.testing.assert_allclose(half, exact, atol=0.05 * np.abs(exact).max())
 
 
 @pytest.mark.parametrize(("first", "offset"), [(True, 1), (False, 0)])
 def test_pac_sees_each_sample_where_it_was_taken(first: bool, offset: int):
-    step = PACStep(1, 2, first=first, dtype=jnp.float32, param_dtype=jnp.float32, rngs=nnx.Rngs(0))
+    step: Any = PACStep(1, 2, first=first, dtype=jnp.float32, param_dtype=jnp.float32, rngs=nnx.Rngs(0))
     step.up.filters[...] = jnp.zeros((25, 1)).at[12].set(1.0)  # the centre of 5×5 alone
     x = jnp.arange(1.0, 13.0).reshape(1, 3, 4, 1)
     up = np.asarray(step(x, jnp.zeros((1, 6, 8, 2))))[0, ..., 0]

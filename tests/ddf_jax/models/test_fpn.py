@@ -1,4 +1,4 @@
-"""The feature pyramid: its sum, its sizes, and every upsampler in it."""
+"""The feature pyramid: its sums, its sizes, and the gradients of its upsamplers."""
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +74,7 @@ def test_the_default_upsampler_is_nearest():
     ("shapes", "message"),
     [
         (SHAPES[:2], r"must have \[3, 5, 2\] channels"),
-        (((1, 9, 7, 3), (1, 4, 4, 5), (1, 2, 1, 2)), r"Above \(1, 9, 7, 3\) .* must be \(5, 4\), got \(1, 4, 4, 5\)"),
+        (((1, 9, 7, 3), (1, 4, 4, 5), (1, 2, 1, 2)), r"after \(1, 9, 7, 3\), .* must be \(5, 4\), got \(1, 4, 4, 5\)"),
     ],
 )
 def test_features_that_do_not_fit_are_named(shapes, message):
@@ -84,5 +84,5 @@ def test_features_that_do_not_fit_are_named(shapes, message):
 
 
 def test_strides_that_do_not_divide_are_named():
-    with pytest.raises(ValueError, match=r"multiple of the one before, got \[4, 6\]"):
+    with pytest.raises(ValueError, match=r"multiple of the previous one, got \[4, 6\]"):
         FPN([FeatureInfo(3, 4), FeatureInfo(3, 6)], rngs=nnx.Rngs(0))

@@ -1,4 +1,4 @@
-"""Every registered model: its pinned size, its forward pass, its features, and a gradient for every parameter."""
+"""All registered models: pinned sizes, forward passes, features, and a gradient for each parameter."""
 
 import jax
 import jax.numpy as jnp

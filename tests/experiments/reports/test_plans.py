@@ -7,7 +7,7 @@ import sys
 from experiments.reports import plans
 from tests.aot import ENVIRONMENT, PLUGIN, needs_plugin, uninstall
 
-# In a process of its own: compile-only devices are made before anything else uses JAX.
+# In a process of its own: devices that are not there are made before anything else uses JAX.
 PROGRAM = """
 import dataclasses, json
 from ddf_jax.recipes import find_recipe
