@@ -1,4 +1,4 @@
-"""The base of errors that are about what a user asked for, not about a defect."""
+"""The base of errors that a user can mend, in contrast to defects."""
 
 
 class UserError(ValueError):

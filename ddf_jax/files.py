@@ -1,4 +1,4 @@
-"""Small files that are there whole or not at all, and folders that can be written."""
+"""Atomic, durable writing of small files, and folders that can be written."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def make_writable(directory: Path) -> None:
-    """Creates `directory` where it is missing and tries that files can be written there.
+    """Creates `directory` where it is missing, and checks that files can be written there.
 
     Raises:
         UserError: they cannot.

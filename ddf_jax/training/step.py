@@ -4,7 +4,8 @@ Under `jax.jit` with a batch split over the mesh a step sees the global batch: B
 over all devices and processes, whatever their number.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -112,12 +113,8 @@ def create_model(recipe: Recipe, info: DataInfo) -> nnx.Module:
             f"`model.name` must be a model for {task.model_task}, such as {fitting}, got {name}, a model for {given}."
         )
     options: dict[str, Any] = task.model_options(info) | dict(recipe.model.options)
-    try:
+    with _wrong_options(recipe):
         return models.create(name, dtype=jnp.dtype(recipe.dtype), rngs=nnx.Rngs(recipe.seed), **options)
-    except UserError:
-        raise
-    except ValueError as error:  # of a layer or an operator, which a user's options have made a wrong call
-        raise RunError(f"`model`: {name} cannot be made with {options}: {error}") from error
 
 
 def abstract_state(recipe: Recipe, info: DataInfo, tx: optax.GradientTransformation, sharding: Sharding) -> TrainState:
@@ -153,7 +150,9 @@ def compile_train_step(
 
     program = jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
     batch = _abstract_batch(recipe.task, info, mesh, recipe.batch_size, training=True)
-    return program.lower(abstract.variables, batch).compile()
+    with _wrong_options(recipe):
+        lowered = program.lower(abstract.variables, batch)
+    return lowered.compile()
 
 
 def compile_eval_step(
@@ -186,6 +185,18 @@ def parameter_sizes(state: TrainState) -> dict[str, int]:
 def leaf_names(tree: Any) -> list[str]:
     """The path to each leaf, joined by dots, in the order of `jax.tree.leaves`."""
     return [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in jax.tree.leaves_with_path(tree)]
+
+
+@contextlib.contextmanager
+def _wrong_options(recipe: Recipe) -> Iterator[None]:
+    """Explains a `ValueError` of a layer or an operator: the recipe's options have made it a wrong call."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        model = f"{recipe.model.name} with the options {dict(recipe.model.options)}"
+        raise RunError(f"`model`: {model} cannot be trained on this recipe's data: {error}") from error
 
 
 def _build(recipe: Recipe, info: DataInfo, tx: optax.GradientTransformation) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ddf_jax.data.info import DataInfo
 from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.devices import data_mesh, replicated
 from ddf_jax.training.errors import RunError
@@ -171,3 +173,10 @@ def test_everything_but_the_arrays_is_json(tmp_path: Path):
         json.loads((tmp_path / "5" / "record.json").read_text())["arrays"]["model.blocks.0.kernel"] == "float32[3, 5]"
     )
     assert json.loads((tmp_path / "5" / "checksums.json").read_text()).keys() >= {"record.json", "model/_METADATA"}
+
+
+def test_the_data_of_a_run_are_read_back_also_from_an_earlier_version(tmp_path: Path):
+    info = DataInfo(2, ("a", "b"), channels=3, train_size=8, eval_size=4, image_size=16, eval_shape=(20, 27))
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(5, trees(), {"data_info": dataclasses.asdict(info) | {"scale": 4}})
+    assert checkpoints.data_info(5) == info
