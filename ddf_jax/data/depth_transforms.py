@@ -48,7 +48,7 @@ class RandomCropAndFlip(grain.transforms.RandomMap):
 
     size: int
 
-    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> Any:
         height, width = element["depth"].shape
         top, left = rng.integers(height - self.size + 1), rng.integers(width - self.size + 1)
         step = -1 if rng.random() < 0.5 else 1
@@ -62,7 +62,7 @@ class Downsample(grain.transforms.Map):
 
     scale: int
 
-    def map(self, element: dict[str, Any]) -> dict[str, Any]:
+    def map(self, element: dict[str, Any]) -> Any:
         low = nearest_downsample(element["depth"], self.scale)[..., None]
         image = element["image"].astype(np.float32) / np.float32(255)
         return element | {"image": image, "low": low, "depth": element["depth"][..., None]}
@@ -77,7 +77,7 @@ class RandomHoles(grain.transforms.RandomMap):
 
     share: float = 0.2
 
-    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> Any:
         if rng.random() >= self.share:
             return element
         low = element["low"].copy()

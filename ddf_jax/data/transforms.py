@@ -51,7 +51,7 @@ class ResizeAndCenterCrop(grain.transforms.Map):
 
     size: int
 
-    def map(self, element: dict[str, Any]) -> dict[str, Any]:
+    def map(self, element: dict[str, Any]) -> Any:
         image = element["image"]
         height, width = image.shape[:2]
         short = self.size if self.size < _SMALL else int(self.size * _CROP_MARGIN)
@@ -77,7 +77,7 @@ class RandomResizedCrop(grain.transforms.RandomMap):
     area: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
-    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> Any:
         image = element["image"]
         top, left, height, width = self._box(image.shape[0], image.shape[1], rng)
         return element | {"image": _resize(image[top : top + height, left : left + width], self.size, self.size)}
@@ -97,7 +97,7 @@ class RandomResizedCrop(grain.transforms.RandomMap):
 class RandomHorizontalFlip(grain.transforms.RandomMap):
     """Mirrors every other image, left to right."""
 
-    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> Any:
         return element | {"image": element["image"][:, ::-1]} if rng.random() < 0.5 else element
 
 
@@ -107,7 +107,7 @@ class RandomShift(grain.transforms.RandomMap):
 
     share: float = 1 / 8
 
-    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> Any:
         image = element["image"]
         height, width, channels = image.shape
         y, x = round(self.share * height), round(self.share * width)
@@ -129,7 +129,7 @@ class RandomAffine(grain.transforms.RandomMap):
     scale: float = 1.08
     share: float = 1 / 16
 
-    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> Any:
         image = element["image"]
         height, width = image.shape[:2]
         angle = math.radians(rng.uniform(-self.degrees, self.degrees))
@@ -141,7 +141,7 @@ class RandomAffine(grain.transforms.RandomMap):
         left = centre[0] - cos * (centre[0] + x) - sin * (centre[1] + y)
         top = centre[1] + sin * (centre[0] + x) - cos * (centre[1] + y)
         matrix = (cos, sin, left, -sin, cos, top)
-        moved = _picture(image).transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+        moved = _to_pillow(image).transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
         return element | {"image": np.asarray(moved).reshape(image.shape)}
 
 
@@ -151,7 +151,7 @@ class Normalize(grain.transforms.Map):
 
     channels: int
 
-    def map(self, element: dict[str, Any]) -> dict[str, Any]:
+    def map(self, element: dict[str, Any]) -> Any:
         mean, std = np.array(_STATISTICS[self.channels], np.float32)
         image = element["image"].astype(np.float32)
         image /= np.float32(255)
@@ -169,9 +169,9 @@ def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """`[H, W, C]` -> `[height, width, C]`, C = 1 or 3, uint8."""
     if image.shape[:2] == (height, width):
         return image
-    resized = np.asarray(_picture(image).resize((width, height), Image.Resampling.BILINEAR))
+    resized = np.asarray(_to_pillow(image).resize((width, height), Image.Resampling.BILINEAR))
     return resized.reshape(height, width, image.shape[-1])
 
 
-def _picture(image: np.ndarray) -> Image.Image:
+def _to_pillow(image: np.ndarray) -> Image.Image:
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)

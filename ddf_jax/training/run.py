@@ -80,7 +80,7 @@ def load_run(
     return Run(recipe, info, step, model, mesh)
 
 
-def predict(run: Run, images: "Sequence[UserImage]") -> np.ndarray:
+def predict(run: Run, images: "Sequence[UserImage] | np.ndarray") -> np.ndarray:
     """Predictions for any number of images, [N, …] in their order; of a classifier probabilities [N, classes].
 
     Args:

@@ -82,13 +82,8 @@ def test_holes_and_padding_have_no_part_in_the_loss_nor_in_its_gradient():
 
 def test_training_minimises_the_chosen_loss_and_shows_the_rmse():
     [batch] = batches(8, 8, np.random.default_rng(0))
-    for loss, progress in (
-        ("rmse", 0.0),
-        ("rmse", 1.0),
-        ("charbonnier", 0.0),
-        ("charbonnier", 0.5),
-        ("charbonnier", 1.0),
-    ):
+    cases: list[tuple[Any, float]] = [("rmse", 0.0), ("rmse", 1.0), *(("charbonnier", p) for p in (0.0, 0.5, 1.0))]
+    for loss, progress in cases:
         task = DepthUpsampling(scale=2, loss=loss)
         values = {name: jnp.asarray(values) for name, values in batch.items()}
         metrics = task.step_metrics(Offset(), values, jnp.float32(progress))
@@ -145,7 +140,7 @@ def test_the_rate_drops_to_a_tenth_after_the_named_epochs():
     recipe = Recipe(name="r", optimizer=config, epochs=8, batch_size=8)
     plan = make_step_plan(recipe, INFO)
     assert plan.drops == (30, 50)
-    rate = learning_rate_schedule(config, plan, 8)
+    rate: Any = learning_rate_schedule(config, plan, 8)
     found = [float(rate(jnp.asarray(step))) for step in (0, 5, 10, 29, 31, 49, 51)]
     np.testing.assert_allclose(found, [0, 0.005, 0.01, 0.01, 0.001, 0.001, 0.0001], rtol=1e-5)
     flat = dataclasses.replace(config, warmup_epochs=0)
@@ -154,7 +149,8 @@ def test_the_rate_drops_to_a_tenth_after_the_named_epochs():
 
 
 def test_adam_adds_its_decay_to_the_gradient():
-    parameters, gradient = {"w": jnp.array([[1.0, -2.0]])}, {"w": jnp.array([[0.3, 0.1]])}
+    gradient = {"w": jnp.array([[0.3, 0.1]])}
+    parameters: Any = {"w": jnp.array([[1.0, -2.0]])}
     tx = adam(OptimizerConfig(method="adam", weight_decay=0.1), optax.constant_schedule(0.01))
     state, m, v = tx.init(parameters), 0.0, 0.0
     expected = np.array([[1.0, -2.0]])

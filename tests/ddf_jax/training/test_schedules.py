@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +45,7 @@ def test_a_run_without_a_step_after_its_warm_up_is_refused():
 @pytest.mark.parametrize("warmup", [0, 7])
 def test_the_learning_rate_is_a_line_and_half_a_cosine(warmup: int):
     config = OptimizerConfig(learning_rate=0.4, end_learning_rate=1e-3)
-    rate = learning_rate_schedule(config, StepPlan(50, warmup, 0, 0), batch_size=64)
+    rate: Any = learning_rate_schedule(config, StepPlan(50, warmup, 0, 0), batch_size=64)
     peak = 0.4 * 64 / 256
     expected = [
         peak * t / warmup
@@ -61,7 +62,8 @@ def run_sgd(
 ) -> list[dict[str, jax.Array]]:
     """Parameters after each step. Step n has `gradients[n]` everywhere and the learning rate 0.1 / (n + 1)."""
     tx = sgd(config, lambda step: 0.1 / (jnp.asarray(step, jnp.float32) + 1))
-    state, path = tx.init(parameters), []
+    path: list[Any] = []
+    state = tx.init(parameters)
     for gradient in gradients:
         updates, state = tx.update(
             jax.tree.map(lambda p, g=gradient: jnp.full_like(p, g), parameters), state, parameters

@@ -114,7 +114,7 @@ def test_half_precision_computes_in_half_and_keeps_float32():
     np.testing.assert_allclose(report.loss, step(*make_state(), make_batch(0))[1].loss, rtol=0.02)
 
 
-def report_of(change: dict[str, np.ndarray] | None = None, head: float | None = None) -> Any:
+def report_of(change: dict[str, np.ndarray] | None = None, head: float | None = None) -> tuple[Any, list[str]]:
     """The report of a step on a batch changed so, with all of the head's weights set to `head`."""
     state = make_state()
     if head is not None:
