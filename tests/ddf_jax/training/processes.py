@@ -39,7 +39,7 @@ def start(workdir: Path, data_dir: Path, *options: str, **environment: str) -> "
 def finish(process: "subprocess.Popen[str]", returncode: int = 0) -> Launch:
     """Waits for the end of a launch, which must be as expected."""
     try:
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=800)
     finally:
         process.kill()
     assert process.returncode == returncode, (process.returncode, out, err)
