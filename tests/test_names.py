@@ -19,7 +19,7 @@ MODULES = [
 ]
 
 
-@pytest.mark.xfail(strict=False, reason="names of ddf_jax.checkpoints and ddf_jax.inspect are moving")
+@pytest.mark.xfail(strict=False, reason="the function ddf_jax.checkpoints.convert hides its file")
 def test_attribute_access_finds_every_module() -> None:
     """`import a.b.c as s` follows attributes, so a function named like its module's file would hide it."""
     hidden = []
