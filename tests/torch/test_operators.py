@@ -72,7 +72,8 @@ def test_gradients_equal_finite_differences(kernel_size, stride, dilation, group
     def apply(x, spatial, channel):
         return dynamic_filter(x, spatial, channel, stride=stride, dilation=dilation, combine=combine)
 
-    torch.autograd.gradcheck(apply, (x, spatial, channel), fast_mode=False)
+    # The whole Jacobian where it is small, random projections of it where it is large.
+    torch.autograd.gradcheck(apply, (x, spatial, channel), fast_mode=kernel_size > 3)
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3])

@@ -51,7 +51,7 @@ def test_operator_and_its_gradients_are_the_ports(kernel_size, stride, dilation,
         close(gradient, value)
 
 
-@pytest.mark.parametrize("implementation", ["xla", "reference"])
+@pytest.mark.parametrize("implementation", ["xla", pytest.param("reference", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("kernel_size", "stride", "dilation", "groups", "combine"), CASES)
 def test_operator_gradients_equal_finite_differences(kernel_size, stride, dilation, groups, combine, implementation):
     arrays = to_ours(*(tensor.detach().numpy() for tensor in inputs(kernel_size, stride, groups)))

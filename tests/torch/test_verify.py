@@ -37,20 +37,17 @@ FULL_SIZE = (
 )  # fmt: skip
 
 
-# The deepest networks differ from those of their family in the numbers of blocks alone.
-DEEP = [name for name in PORTS if "101" in name or "152" in name]
+def slow_but(fast: Collection[str]) -> list[Any]:
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in PORTS]
 
 
-def all_but(slow: Collection[str]) -> list[Any]:
-    return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in PORTS]
-
-
-@pytest.mark.parametrize("name", all_but(DEEP))
+# The others differ in depth, or are compared small in test_variants.
+@pytest.mark.parametrize("name", slow_but(ONE_OF_EACH_FAMILY))
 def test_every_number_is_the_ports(name):
     assert_passes(name, dtype="float64", size=(97, 65))
 
 
-@pytest.mark.parametrize("name", all_but({*PORTS} - {*ONE_OF_EACH_FAMILY}))
+@pytest.mark.parametrize("name", slow_but(["resnet18", "ddf_resnet50"]))
 def test_in_float32_too(name):
     assert_passes(name, dtype="float32", size=(97, 65))
 
