@@ -6,7 +6,6 @@ Prints a line of JSON before each case, `{"started": key}`, and its row after it
 without an error in the file ROWS, and those that have one after its first TRIED rows.
 """
 
-import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -64,13 +63,16 @@ def main(argv: Sequence[str]) -> int:
 
 def run(part: Part, options: Options, rows: Sequence[Row], tried: int) -> Iterator[Row]:
     """Rows of the cases that are not among `rows`, each announced; `{"finished": name}` after the last case."""
+    cases = [case._replace(key={"part": part.name} | case.key) for case in part.cases(options)]
+    if not cases:
+        yield {"finished": part.name}
+        return
     environment = row_environment(part.framework, working_device(part.framework))
     done = {
         identity(row)
         for number, row in enumerate(rows)
         if ("error" not in row or number >= tried) and row.get("device", environment["device"]) == environment["device"]
     }
-    cases = [case._replace(key={"part": part.name} | case.key) for case in part.cases(options)]
     cases = [case for case in cases if identity(case.key) not in done]
     for first in range(0, len(cases), COMPILED_TOGETHER):
         batch = cases[first : first + COMPILED_TOGETHER]
@@ -116,13 +118,12 @@ def working_device(framework: str) -> str:
     if framework == "jax":
         jax.block_until_ready(jnp.zeros(()) + 1)
         return jax.devices()[0].device_kind
-    with contextlib.suppress(ImportError):
-        import torch
+    import torch
 
-        if torch.cuda.is_available():
-            (torch.zeros((), device="cuda") + 1).item()
-            return torch.cuda.get_device_name()
-    return "cpu"
+    if not torch.cuda.is_available():
+        return "cpu"
+    (torch.zeros((), device="cuda") + 1).item()
+    return torch.cuda.get_device_name()
 
 
 if __name__ == "__main__":

@@ -86,7 +86,8 @@ def test_a_kernel_whose_search_ran_out_of_time_has_an_error_too(monkeypatch: pyt
 
 def test_torch_is_left_out_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(gpu_cases.importlib.util, "find_spec", lambda name: None)
-    assert list(gpu_cases.torch(DRY)) == []
+    monkeypatch.setattr(gpu_parts, "working_device", lambda framework: pytest.fail("nothing is to be measured"))
+    assert list(run(gpu_parts.BY_NAME["torch"], DRY, [], 0)) == [{"finished": "torch"}]
 
 
 def part_of(*cases: Case) -> Part:
