@@ -41,8 +41,8 @@ def optimized_environment() -> dict[str, str]:
     return os.environ | {"XLA_FLAGS": " ".join(flags)}
 
 
-def _put(cache: lru_cache.LRUCache, key: str, value: bytes) -> None:
+def _put(self: lru_cache.LRUCache, key: str, value: bytes) -> None:
     """Writes an entry whole. JAX writes in place: a concurrent reader or a killed writer would leave half a program."""
-    part = Path(str(cache.path), f"{key}.{os.getpid()}")
+    part = Path(str(self.path), f"{key}.{os.getpid()}")
     part.write_bytes(value)
     part.replace(part.with_name(f"{key}{lru_cache._CACHE_SUFFIX}"))

@@ -131,7 +131,7 @@ def _roots(folder: Path) -> tuple[Path, Path]:
     for name in ("test", "val"):
         if (folder / name).is_dir():
             return folder / "train", folder / name
-    raise UserError(f"{folder}/train needs a folder `test` or `val` next to it with the same classes, got neither.")
+    raise UserError(f"{folder}/train must have a folder `test` or `val` next to it with the same classes, got neither.")
 
 
 def _held_out(files: list[str]) -> set[str]:

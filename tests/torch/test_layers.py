@@ -38,6 +38,7 @@ def test_filter_norm_of_a_constant_half_precision_filter_is_finite():
     y.sum().backward()
     assert y.dtype == torch.float16
     assert torch.isfinite(y).all()
+    assert x.grad is not None
     assert torch.isfinite(x.grad).all()
 
 
@@ -134,6 +135,7 @@ def test_layers_run_in_half_precision_at_odd_sizes(make, dtype):
     x = random(2, 16, 7, 5).to(dtype).requires_grad_()
     y = layer(x)
     y.sum().backward()
+    assert x.grad is not None
     assert y.dtype == x.grad.dtype == dtype
     assert torch.isfinite(y).all()
     assert all(torch.isfinite(value.grad).all() for value in layer.parameters())

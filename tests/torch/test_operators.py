@@ -32,7 +32,7 @@ def inputs(kernel_size, stride, groups, *, size=(5, 4), channels=4, seed=0):
     return [torch.tensor(value, requires_grad=True) for value in (x, spatial, channel)]
 
 
-def loop(x, spatial, channel, kernel_size, stride, dilation, combine):
+def loop(x, spatial, channel, *, kernel_size=3, stride=1, dilation=1, combine="mul"):
     """The formula, one scalar at a time."""
     batch, channels, height, width = x.shape
     out_height, out_width = -(-height // stride), -(-width // stride)
@@ -61,8 +61,9 @@ def test_equals_the_formula(kernel_size, stride, dilation, groups, combine, with
     spatial = None if without == "spatial" else spatial
     channel = None if without == "channel" else channel
     y = dynamic_filter(x, spatial, channel, stride=stride, dilation=dilation, combine=combine)
-    arrays = [None if value is None else value.numpy() for value in (x, spatial, channel)]
-    np.testing.assert_allclose(y.numpy(), loop(*arrays, kernel_size, stride, dilation, combine), rtol=0, atol=1e-12)
+    filters = [None if value is None else value.numpy() for value in (spatial, channel)]
+    expected = loop(x.numpy(), *filters, kernel_size=kernel_size, stride=stride, dilation=dilation, combine=combine)
+    np.testing.assert_allclose(y.numpy(), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("kernel_size", "stride", "dilation", "groups", "combine"), CASES)
@@ -88,7 +89,7 @@ def test_upsampling_places_each_sub_pixel(scale, combine, without):
     y = dynamic_upsample(x, spatial, channel, scale=scale, combine=combine)
     for i, j in itertools.product(range(scale), range(scale)):
         filters = [None if value is None else value[:, i * scale + j].numpy() for value in (spatial, channel)]
-        expected = loop(x.numpy(), *filters, 3, 1, 1, combine)
+        expected = loop(x.numpy(), *filters, combine=combine)
         np.testing.assert_allclose(y[:, :, i::scale, j::scale].numpy(), expected, rtol=0, atol=1e-12)
 
 

@@ -1,5 +1,7 @@
 """DDF-Up and CARAFE against the port's, in float64: values, and the gradients of inputs and of every parameter."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -59,9 +61,12 @@ def test_the_table_of_comparisons_has_them_in_float32_too(name):
 def test_a_difference_is_found_and_named(monkeypatch):
     create = torch_port.CARAFE
 
+    def scaled(module: torch.nn.Module, inputs: Any, output: Any) -> Any:
+        return output * 1.001
+
     def changed(*arguments, **options):
         port = create(*arguments, **options)
-        port.content_encoder.register_forward_hook(lambda module, inputs, output: output * 1.001)
+        port.content_encoder.register_forward_hook(scaled)
         return port
 
     monkeypatch.setattr(torch_port, "CARAFE", changed)
@@ -85,6 +90,7 @@ def test_carafe_has_mmcvs_names():
 def test_carafe_of_equal_logits_is_the_mean_of_what_it_sees():
     carafe = torch_port.CARAFE(2, scale=2, kernel_size=3).double()
     torch.nn.init.zeros_(carafe.content_encoder.weight)
+    assert carafe.content_encoder.bias is not None
     torch.nn.init.zeros_(carafe.content_encoder.bias)
     x = torch.tensor(np.random.RandomState(0).standard_normal((1, 2, 3, 5)))
     mean = torch.nn.functional.avg_pool2d(x, 3, 1, 1)

@@ -60,7 +60,10 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
 def load_digits() -> tuple[np.ndarray, np.ndarray]:
     """The original images [1797, 8, 8] with values from 0 to 16, and their labels [1797], both uint8."""
-    with importlib.resources.files(__package__).joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
+    with (
+        importlib.resources.files("ddf_jax.data.datasets").joinpath("digits.npz").open("rb") as file,
+        np.load(file) as arrays,
+    ):
         return arrays["images"], arrays["labels"]
 
 
