@@ -137,7 +137,7 @@ def test_ddf_without_its_extra_names_the_command_that_installs_it(tmp_path: Path
     source = ALLOW_ONLY.format(allowed=allowed, root=str(ROOT)) + run
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert done.returncode == 2, done.stderr
-    assert 'pip install "ddf-jax[train]"' in done.stderr
+    assert "pip install 'ddf-jax[train]'" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
