@@ -57,6 +57,22 @@ class Interpreted:
 SMALL, WHOLE = (suite.by_module(Interpreted(small)) for small in (True, False))
 APART = suite.by_module(Interpreted(together=False))
 TILE = ArgSpec("tile", (1, 2 * SIDE, 2 * SIDE, 4))  # one block of four channels
+EACH_OPTION = (
+    "kernel_5",
+    "kernel_7_on_a_smaller_image",
+    "one_pixel_of_three_channels",
+    "one_column",
+    "stride_2",
+    "dilation_2",
+    "stride_and_dilation",
+    "stride_past_the_image",
+    "add_in_groups",
+    "no_channel_filter",
+    "no_spatial_filter_add",
+    "scale_2",
+    "scale_add_dilation",
+    "scale_no_spatial_filter",
+)
 DIAGONAL = ("tile-1-1+0", "tile+0+0-1", "tile+1+1+1")
 DTYPES = ArgSpec("dtypes", (2, 5, 4, 6), groups=2)
 
@@ -89,7 +105,7 @@ def poisoned(monkeypatch):
     monkeypatch.setattr(bwd, "pixel_rows", pixel_rows)
 
 
-@pytest.mark.parametrize("arg", suite.slow_unless([*suite.HARD_CASES, *suite.LARGE_KERNELS]))
+@pytest.mark.parametrize("arg", suite.slow_unless([*suite.HARD_CASES, *suite.LARGE_KERNELS], EACH_OPTION))
 def test_values_and_cotangents_equal_the_loop_and_nothing_outside_is_read(arg, poisoned):
     suite.check(SMALL, arg, compiler_options=QUICKLY)
 
