@@ -25,7 +25,8 @@ def inputs(scale: int) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def run(filters: DepthFilters, features: jax.Array, scale: int, kind: str = "generated") -> np.ndarray:
-    return np.asarray(filters(KINDS[kind].logits(features, scale), *inputs(scale)))
+    apply = nnx.jit(lambda filters, features, *arrays: filters(KINDS[kind].logits(features, scale), *arrays))
+    return np.asarray(apply(filters, features, *inputs(scale)))
 
 
 def no_features(scale: int) -> jax.Array:

@@ -105,7 +105,7 @@ def test_every_parameter_gets_a_gradient_at_any_size(name: str):
 
 
 @pytest.mark.parametrize("name", TINY)
-@pytest.mark.parametrize("scale", [2, 8, 16])
+@pytest.mark.parametrize("scale", [2, 16])
 def test_other_scales_and_sizes_have_the_images_shape(name: str, scale: int):
     model = nnx.eval_shape(lambda: tiny(name, scale=scale).build(rngs=nnx.Rngs(0)))
     for height, width in ((33, 50), (7, 1)):

@@ -11,7 +11,11 @@ from ddf_jax.verify.settings import TOLERANCES
 from tests.golden import fingerprint
 
 
-@pytest.mark.parametrize("name", fingerprint.MODELS)
+# Each part of resnet50 is in one of the others.
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name == "resnet50" else ()) for name in fingerprint.MODELS],
+)
 def test_every_value_is_the_recorded_one(name):
     with jax.enable_x64(True):
         model = create_abstract(name, "float64", fingerprint.NUM_CLASSES, fingerprint.OPTIONS)

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from experiments.reports import plans
 from tests.aot import ENVIRONMENT, PLUGIN, needs_plugin, uninstall
 
@@ -11,6 +13,8 @@ from tests.aot import ENVIRONMENT, PLUGIN, needs_plugin, uninstall
 PROGRAM = """
 import dataclasses, json
 from ddf_jax.recipes import find_recipe
+import pytest
+
 from experiments.reports import plans
 
 def small(name):
@@ -24,6 +28,7 @@ print(json.dumps(plans.measure(small("imagenet_resnet50"), small("imagenet_ddf_r
 TRITON = "__gpu$xla.gpu.triton"
 
 
+@pytest.mark.slow  # `ddf plan` compiles one step for GPUs in the fast suite
 @needs_plugin
 def test_rows_of_the_three_operators():
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=ENVIRONMENT, capture_output=True, text=True, check=False)
