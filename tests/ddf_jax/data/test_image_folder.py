@@ -120,7 +120,7 @@ def test_images_become_rgb(tmp_path: Path, write_images: WriteImages):
         ([], "no such folder"),
         ([""], "one sub-folder per class with images in it, got no sub-folder"),
         (["a"], "Every class must have an image .*, got none in .*/a"),
-        (["train/a"], "needs a folder `test` or `val` next to it with the same classes, got neither"),
+        (["train/a"], "must have a folder `test` or `val` next to it with the same classes, got neither"),
         (["train/a", "test/b"], r"must also be in .*train, got \['b'\]"),
         (["train/a!", "test/a"], "There must be an image to eval on in .*/test, got none for its 1 classes"),
     ],
