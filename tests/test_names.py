@@ -5,8 +5,6 @@ import importlib
 import subprocess
 import sys
 
-import pytest
-
 import pallas_kernels
 from tests.imports import FILES, imports_of, lies_in
 
@@ -19,7 +17,6 @@ MODULES = [
 ]
 
 
-@pytest.mark.xfail(strict=False, reason="the function ddf_jax.checkpoints.convert hides its file")
 def test_attribute_access_finds_every_module() -> None:
     """`import a.b.c as s` follows attributes, so a function named like its module's file would hide it."""
     hidden = []
