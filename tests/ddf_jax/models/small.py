@@ -17,7 +17,8 @@ NARROW = {
     "binet*_dc_ca": {"squeeze_ratio": 1.0},
     "rednet*": {"group_channels": 4},
     "dcdc_*": {"group_channels": 4},
-    "binet*[0-9]": {"group_channels": 4, "static_groups": 4},
+    # The residual sums of a second block in stage 2 saturate a sigmoid.
+    "binet*[0-9]": {"group_channels": 4, "static_groups": 4, "blocks": (2, 1)},
     "resnext*": {"width": 16},
     "res2net*": {"scale_width": 64},
 }
