@@ -43,11 +43,11 @@ test-newest: $(VENV)/.installed-aot
 	PYTHONPATH=$(abspath $(VENV)/aot) $(PYTEST) $(PARALLEL) $(NEWEST)
 
 test-torch: $(VENV)/.installed-torch
-	$(PYTEST) $(PARALLEL) tests/torch
+	$(PYTEST) $(PARALLEL) tests/with_torch
 
 test-slow: $(VENV)/.installed-torch $(VENV)/.installed-aot
 	PYTHONPATH=$(abspath $(VENV)/aot) $(PYTEST) $(PARALLEL) --dist=load -m slow  # most of them lie in one file
-	$(PYTEST) -m slow tests/torch  # up to 11 GB in a process
+	$(PYTEST) -m slow tests/with_torch  # up to 11 GB in a process
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

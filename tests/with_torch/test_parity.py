@@ -14,7 +14,7 @@ import pallas_kernels
 from ddf_jax import layers, torch_port
 from ddf_jax.checkpoints.conversion import load_tensors
 from ddf_jax.verify.random_inputs import random_weights
-from tests.torch.test_operators import CASES, inputs
+from tests.with_torch.test_operators import CASES, inputs
 
 
 def to_ours(x, spatial, channel):
