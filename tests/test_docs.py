@@ -54,9 +54,18 @@ def run(program: str, folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_examples_run_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_examples_of_the_operator_and_of_a_layer_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [file.name[:2] for file in EXAMPLES] == ["01", "02", "03", "04"]
+    run_examples(EXAMPLES[:2], tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+def test_the_examples_of_training_and_prediction_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_examples(EXAMPLES[2:], tmp_path, monkeypatch)
+
+
+def run_examples(files: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # as a user would
-        for file in EXAMPLES:
+        for file in files:
             runpy.run_path(str(file), run_name="__main__")

@@ -81,21 +81,20 @@ def _count_resnet(config: ResNetConfig) -> Complexity:
     """All blocks of a stage but the first are equal: the second one is traced for all of them."""
     shallow = dataclasses.replace(config, blocks=tuple(min(depth, 2) for depth in config.blocks))
     total, repeated = _count_shallow(shallow)
-    for stage, depth in enumerate(config.blocks):
-        if depth > 2:
-            total += (depth - 2) * repeated[stage]
+    for stage, block in repeated.items():
+        total += (config.blocks[stage] - 1) * block
     return total
 
 
 @functools.cache  # networks of one family and different depths are equal when shallow
 def _count_shallow(config: ResNetConfig) -> tuple[Complexity, dict[int, Complexity]]:
-    """The size of a network, and of the second block of each stage that has one."""
+    """The size of a network with the first block of each stage, and of the second block of each that has one."""
     model = nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0)))
     repeated = {}
     for stage, (blocks, (channels, stride)) in enumerate(zip(model.stages, model.feature_info, strict=True)):
         if len(blocks) == 2:
             size = (-(-length // stride) for length in SIZE)
-            repeated[stage] = complexity(blocks[1], jax.ShapeDtypeStruct((1, *size, channels), config.dtype))
+            repeated[stage] = complexity(blocks.pop(), jax.ShapeDtypeStruct((1, *size, channels), config.dtype))
     return complexity(model, *config.inputs(*SIZE)), repeated
 
 

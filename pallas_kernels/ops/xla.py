@@ -8,8 +8,10 @@ Inside, outputs have the axes [B, Ho, S, Wo, S, G, C/G], so that sub-pixels and 
 upsampled output is a reshape away.
 """
 
+import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -21,6 +23,7 @@ from pallas_kernels.ops.vjp import Cotangents, Residuals
 TERMS_PER_LOOP = 81
 
 
+@functools.partial(jax.jit, static_argnames="spec", inline=True)  # traced once for each shape, whatever calls it
 def forward(x: Array, spatial: Array | None, channel: Array | None, spec: FilterSpec) -> Array:
     batch, height, width, channels = x.shape
     rows, columns, groups = spec.grid_size(height), spec.grid_size(width), _groups(spatial)

@@ -2,11 +2,12 @@
 
 It runs in a separate process, because JAX's CUDA plugin reads its settings when JAX starts.
 
-`python programs.py` prints `{"MODE SPLIT PASS": summary}`.
+`python programs.py "MODE SPLIT" ...` prints `{"MODE SPLIT PASS": summary}`.
 """
 
 import functools
 import json
+import sys
 
 import jax
 from jax.sharding import AxisType, NamedSharding
@@ -25,23 +26,23 @@ SPECS = (LIKE_X, P("data"), LIKE_X, LIKE_X)
 def main() -> None:
     devices = aot.compile_only_devices(aot.DEVICES["h200"], 8)
     found = {}
-    for split, shape in SPLITS.items():
-        for mode in ("auto", "explicit", "shard_map"):
-            axis_type = AxisType.Explicit if mode == "explicit" else AxisType.Auto
-            mesh = jax.make_mesh(shape, ("data", "model"), axis_types=(axis_type,) * 2, devices=devices)
-            structs = [
-                jax.ShapeDtypeStruct(struct.shape, struct.dtype, sharding=NamedSharding(mesh, spec))
-                for struct, spec in zip((*ARG.structs("bfloat16"), ARG.structs("bfloat16")[0]), SPECS, strict=True)
-            ]
-            forward = functools.partial(ARG.call, implementation="triton")
-            if mode == "shard_map":
-                forward = jax.shard_map(forward, mesh=mesh, in_specs=SPECS[:3], out_specs=LIKE_X)
-            with jax.set_mesh(mesh):
-                for name, function, inputs in (
-                    ("forward", forward, structs[:3]),
-                    ("both", suite.pull_back(forward), structs),
-                ):
-                    found[f"{mode} {split} {name}"] = aot.program_summary(jax.jit(function).lower(*inputs).compile())
+    for wanted in sys.argv[1:]:
+        mode, split = wanted.split()
+        axis_type = AxisType.Explicit if mode == "explicit" else AxisType.Auto
+        mesh = jax.make_mesh(SPLITS[split], ("data", "model"), axis_types=(axis_type,) * 2, devices=devices)
+        structs = [
+            jax.ShapeDtypeStruct(struct.shape, struct.dtype, sharding=NamedSharding(mesh, spec))
+            for struct, spec in zip((*ARG.structs("bfloat16"), ARG.structs("bfloat16")[0]), SPECS, strict=True)
+        ]
+        forward = functools.partial(ARG.call, implementation="triton")
+        if mode == "shard_map":
+            forward = jax.shard_map(forward, mesh=mesh, in_specs=SPECS[:3], out_specs=LIKE_X)
+        with jax.set_mesh(mesh):
+            for name, function, inputs in (
+                ("forward", forward, structs[:3]),
+                ("both", suite.pull_back(forward), structs),
+            ):
+                found[f"{wanted} {name}"] = aot.program_summary(jax.jit(function).lower(*inputs).compile())
     print(json.dumps(found))
 
 

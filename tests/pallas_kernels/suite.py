@@ -205,6 +205,9 @@ REPRESENTATIVE = (
 
 def slow_unless(cases: Iterable[ArgSpec], names: Collection[str] = REPRESENTATIVE) -> list[Any]:
     """Parameters of a test: the named cases, and the others marked slow."""
+    cases = tuple(cases)
+    missing = {*names} - {arg.name for arg in cases} if names is not REPRESENTATIVE else set()
+    assert not missing, f"no case is named {missing}"
     return [pytest.param(arg, id=arg.name, marks=() if arg.name in names else pytest.mark.slow) for arg in cases]
 
 

@@ -17,6 +17,7 @@ from pallas_kernels.ops.config import ArgShape
 from pallas_kernels.ops.spec import FilterSpec
 from tests.aot import ENVIRONMENT, PLUGIN, needs_plugin, needs_triton, uninstall
 from tests.pallas_kernels import suite
+from tests.pallas_kernels.programs import SPLITS
 
 DEPTHWISE = ArgSpec("depthwise", (8, 14, 14, 64), groups=None)
 LOOPED = ArgSpec("looped", (8, 14, 14, 64), FilterSpec(7), groups=4, channel=False)
@@ -73,31 +74,33 @@ def test_the_forward_pass_takes_at_most_30_instructions_per_output_and_loads_128
     assert narrow == config.tile_h * config.tile_w * arg.spec.taps
 
 
-@pytest.fixture(scope="module")
-def programs():
+# Each mode and each split once; then all pairings.
+ONCE = ("auto samples", "explicit channels", "shard_map both")
+ALL = tuple(f"{mode} {split}" for mode in ("auto", "explicit", "shard_map") for split in SPLITS)
+
+
+@needs_plugin
+@pytest.mark.parametrize("pairs", [ONCE, pytest.param(ALL, marks=pytest.mark.slow)], ids=["once", "all"])
+def test_eight_gpus_exchange_nothing_but_the_cotangent_of_a_shared_filter(pairs):
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("programs.py")],
+        [sys.executable, Path(__file__).with_name("programs.py"), *pairs],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-@needs_plugin
-@pytest.mark.parametrize("mode", ["auto", "explicit", "shard_map"])
-@pytest.mark.parametrize("split", ["samples", "channels", "both"])
-def test_eight_gpus_exchange_nothing_but_the_cotangent_of_a_shared_filter(programs, mode, split):
-    forward, both = (programs[f"{mode} {split} {name}"] for name in ("forward", "both"))
-    assert set(forward["collectives"].values()) == {0}
-    assert forward["kernels"]["__gpu$xla.gpu.triton"] == 1
-    assert forward["bytes_per_device"]["temporaries"] == 0
-    reduced = both["collectives"].pop("all_reduce")
-    assert set(both["collectives"].values()) == {0}
-    assert reduced == (0 if split == "samples" else 1)
-    assert both["kernels"]["__gpu$xla.gpu.triton"] == 3
+    programs = json.loads(done.stdout)
+    assert len(programs) == 2 * len(pairs)
+    for pair in pairs:
+        forward, both = (programs[f"{pair} {name}"] for name in ("forward", "both"))
+        assert set(forward["collectives"].values()) == {0}, pair
+        assert forward["kernels"]["__gpu$xla.gpu.triton"] == 1, pair
+        assert forward["bytes_per_device"]["temporaries"] == 0, pair
+        reduced = both["collectives"].pop("all_reduce")
+        assert set(both["collectives"].values()) == {0}, pair
+        assert reduced == (0 if pair.endswith("samples") else 1), pair
+        assert both["kernels"]["__gpu$xla.gpu.triton"] == 3, pair
 
 
 ASSEMBLY = """

@@ -19,7 +19,7 @@ from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling
 
 recipe = Recipe(
     name="tiny_depth",
-    model=ModelConfig("ddf_up_net", {{"channels": 8, "guidance_channels": 2, "kernel_size": 3}}),
+    model=ModelConfig("djf", {{"widths": (4, 3, 1), "joint_widths": (4, 3)}}),
     data=DataConfig(dataset="rooms", image_size=16, augment="holes", data_dir=Path({data_dir!r})),
     optimizer=OptimizerConfig(method="adam", warmup_epochs=0.0, weight_decay=0.0),
     task=DepthUpsampling(scale=4),
@@ -56,7 +56,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_a_run_for_depth_leaves_its_score_and_pictures(ddf, depth_run: Path):
     summary = json.loads((depth_run / "summary.json").read_text())
-    assert (summary["model"], summary["steps"], summary["test_examples"]) == ("ddf_up_net", 4, 3)
+    assert (summary["model"], summary["steps"], summary["test_examples"]) == ("djf", 4, 3)
     assert summary["test_pixels"] == 3 * 20 * 27
     assert 0 < summary["test_rmse"] < 500
     assert "test_accuracy" not in summary

@@ -76,7 +76,7 @@ def test_propagation_carries_depth_to_neighbours_and_not_over_the_border():
 def test_the_widths_have_gradients():
     filters = DepthFilters(4)
     graph, widths = nnx.split(filters)
-    gradient = jax.grad(lambda widths: run_sum(graph, widths))(widths)
+    gradient = jax.jit(jax.grad(lambda widths: run_sum(graph, widths)))(widths)
     assert np.all(np.abs(jax.tree.leaves(gradient)[0]) > 0)
 
 

@@ -111,7 +111,33 @@ def gradients_of(config: ResNetConfig) -> dict[tuple, np.ndarray]:
     return {path: np.asarray(gradient[...]) for path, gradient in nnx.to_flat_state(gradients)}
 
 
-@pytest.mark.parametrize("name", DISTINCT)
+# One of each family; the gradients of the variants of a layer are tested with the layer.
+FAMILIES = (
+    "resnet18",
+    "res2net101_26w_4s",
+    "ddf_resnet101",
+    "rednet101",
+    "dcdc_resnet101",
+    "binet101",
+    "binet101_dc_ca",
+    "se_resnet101",
+    "eca_resnet101",
+    "cbam_resnet101",
+    "bam_resnet101",
+    "aa_resnet101",
+    "condconv_resnet50",
+    "dynamicconv_resnet50",
+    "dwweightnet_resnet50",
+)
+
+
+def test_every_family_is_there():
+    assert set(FAMILIES) <= set(DISTINCT)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FAMILIES else pytest.mark.slow) for name in DISTINCT]
+)
 def test_every_parameter_gets_a_gradient_from_an_odd_sized_image(name):
     for path, gradient in gradients_of(shallow(name)).items():
         assert np.isfinite(gradient).all(), path

@@ -20,7 +20,7 @@ from experiments.reports import depth
 from experiments.reports.compare import finished_run
 from tests.ddf_jax.data.small_rooms import small_rooms
 
-OPTIONS = {"layout": "filters", "channels": 4, "blocks": 1, "iterations": 2}
+OPTIONS = {"widths": (4, 3, 1), "joint_widths": (4, 3)}
 ADAM = OptimizerConfig(method="adam", warmup_epochs=0.0)
 SUMMARY = ("parameters", "steps", "seconds", "images_per_second")
 
@@ -36,7 +36,7 @@ def run(rooms: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     train(
         Recipe(
-            "tiny_depth", ModelConfig("ddf_up_net", OPTIONS), rooms, ADAM, DepthUpsampling(), epochs=1.6, batch_size=8
+            "tiny_depth", ModelConfig("djf", OPTIONS), rooms, ADAM, DepthUpsampling(), epochs=1.6, batch_size=8
         ),
         folder,
     )
@@ -58,8 +58,8 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_method_has_a_row_from_the_same_pictures(rooms, run, results, capsys):
     assert depth.main(["--also", "validation", str(run)]) == 0
     rows = {row["method"]: row for row in json.loads((results / "rows" / "depth.json").read_text())}
-    assert rows.keys() == {"bicubic", "guided filter", "joint bilateral", "ddf_up_net"}
-    summary, row = json.loads((run / "summary.json").read_text()), rows["ddf_up_net"]
+    assert rows.keys() == {"bicubic", "guided filter", "joint bilateral", "djf"}
+    summary, row = json.loads((run / "summary.json").read_text()), rows["djf"]
     assert row["rmse_cm"] == pytest.approx(summary["test_rmse"], rel=1e-5)
     assert all(row[name] == summary[name] for name in SUMMARY)
     bicubic, other = (bicubic_rmse(rooms, split) for split in ("test", "validation"))

@@ -59,21 +59,19 @@ APART = suite.by_module(Interpreted(together=False))
 TILE = ArgSpec("tile", (1, 2 * SIDE, 2 * SIDE, 4))  # one block of four channels
 EACH_OPTION = (
     "kernel_5",
-    "kernel_7_on_a_smaller_image",
     "one_pixel_of_three_channels",
     "one_column",
-    "stride_2",
-    "dilation_2",
     "stride_and_dilation",
     "stride_past_the_image",
     "add_in_groups",
-    "no_channel_filter",
+    "no_channel_filter_add",
     "no_spatial_filter_add",
-    "scale_2",
     "scale_add_dilation",
     "scale_no_spatial_filter",
 )
-DIAGONAL = ("tile-1-1+0", "tile+0+0-1", "tile+1+1+1")
+DIAGONAL = ("tile-1-1+1", "tile+0+0+0", "tile+1+1-1")
+ONE_BELOW = ("tile-1-1+1",)
+HALF = [dtypes for dtypes in suite.MIXED_DTYPES if "float64" not in dtypes]
 DTYPES = ArgSpec("dtypes", (2, 5, 4, 6), groups=2)
 
 OPTIONS = suite.arg_specs(kernel_sizes=(1, 3), float64=False)
@@ -110,24 +108,28 @@ def test_values_and_cotangents_equal_the_loop_and_nothing_outside_is_read(arg, p
     suite.check(SMALL, arg, compiler_options=QUICKLY)
 
 
-@pytest.mark.parametrize("arg", suite.neighbours(TILE), ids=lambda arg: arg.name)
+@pytest.mark.parametrize("arg", suite.slow_unless(suite.neighbours(TILE), DIAGONAL))
 def test_sizes_one_below_at_and_one_above_a_tile_equal_the_loop(arg, poisoned):
     suite.check(SMALL, arg, compiler_options=QUICKLY)
 
 
-@pytest.mark.parametrize("arg", suite.slow_unless(suite.neighbours(TILE), DIAGONAL))
+@pytest.mark.parametrize("arg", suite.slow_unless(suite.neighbours(TILE), ONE_BELOW))
 def test_dspatial_and_dchannel_apart_equal_the_loop_at_the_same_sizes(arg, poisoned):
     suite.check(APART, arg, compiler_options=QUICKLY)
 
 
-@pytest.mark.parametrize("dtypes", [d for d in suite.MIXED_DTYPES if "float64" not in d], ids="-".join)
+@pytest.mark.parametrize(
+    "dtypes",
+    [
+        pytest.param(dtypes, id="-".join(dtypes), marks=pytest.mark.slow if len({*dtypes}) < 3 else ())
+        for dtypes in HALF
+    ],
+)
 def test_any_dtypes_are_summed_wide_and_rounded_once(dtypes, poisoned):
     suite.check(SMALL, DTYPES, dtypes, compiler_options=QUICKLY)
 
 
-@pytest.mark.parametrize(
-    "dtypes", [("bfloat16", "bfloat16", "bfloat16"), ("float32", "bfloat16", "float16")], ids="-".join
-)
+@pytest.mark.parametrize("dtypes", [("float32", "bfloat16", "float16")], ids="-".join)
 def test_dspatial_and_dchannel_apart_sum_wide_and_round_once(dtypes, poisoned):
     suite.check(APART, DTYPES, dtypes, compiler_options=QUICKLY)
 
@@ -139,7 +141,7 @@ def test_blocks_of_the_heuristics_equal_the_loop(arg, poisoned):
     suite.check(WHOLE, arg, compiler_options=QUICKLY)
 
 
-@settings(max_examples=6, **DRAWN)
+@settings(max_examples=3, **DRAWN)
 @given(drawn=OPTIONS)
 def test_any_options_equal_the_loop(drawn, poisoned):
     arg, dtypes = drawn
