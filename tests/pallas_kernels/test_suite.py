@@ -1,5 +1,8 @@
 """The suite finds wrong values and cotangents."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from tests.pallas_kernels import oracle, suite
 class Wrong:
     """The portable implementation with a part replaced."""
 
-    def __init__(self, forward=xla.forward, backward=xla.backward):
+    def __init__(self, forward: Callable[..., Any] = xla.forward, backward: Callable[..., Any] = xla.backward):
         self.forward = forward
         self.backward = backward
 

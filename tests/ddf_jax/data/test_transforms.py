@@ -152,3 +152,10 @@ def test_an_affine_map_turns_scales_and_moves(channels: int):
     flat = RandomAffine(degrees=0.0, scale=2.0, share=0.0).random_map({"image": np.full_like(image, 9)}, EXTREME)
     np.testing.assert_array_equal(flat["image"], np.full_like(image, 9))
     np.testing.assert_allclose(mapped(scale=2.0)[4, 4], np.average(image[3:5, 3:5], (0, 1), [[1, 3], [3, 9]]), atol=1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_normalised_images_become_pixels_again(channels: int):
+    image = noise(8, 6, channels)
+    normalize = Normalize(channels)
+    np.testing.assert_allclose(normalize.undo(normalize.map({"image": image})["image"]), image / 255, atol=1e-6)

@@ -171,3 +171,24 @@ def test_a_state_that_is_not_finite_is_named():
     variables["model"]["norms"][1]["var"] = jnp.full(8, jnp.inf)
     with pytest.raises(NonFiniteError, match=r"step 3: after the update `model.norms.1.var` is not finite"):
         check_variables(3, variables)
+
+
+class Progress(Classification):
+    """Classification whose metric is the progress that the step tells its task."""
+
+    def step_metrics(self, model: Any, batch: Any, progress: jax.Array) -> Any:
+        return super().step_metrics(model, batch, progress)._replace(metric=progress)
+
+
+def test_progress_is_the_share_of_steps_taken():
+    state = make_state()
+    run = jax.jit(
+        lambda variables, batch: train_step(
+            TrainState(state.structure, variables), batch, task=Progress(), learning_rate=RATE, total_steps=20
+        )
+    )
+    variables, found = state.variables, []
+    for seed in range(3):
+        variables, report = run(variables, make_batch(seed))
+        found.append(float(report.metric))
+    np.testing.assert_allclose(found, [0, 1 / 20, 2 / 20])

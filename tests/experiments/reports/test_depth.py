@@ -35,9 +35,7 @@ def run(rooms: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one step."""
     folder = tmp_path_factory.mktemp("run")
     train(
-        Recipe(
-            "tiny_depth", ModelConfig("djf", OPTIONS), rooms, ADAM, DepthUpsampling(), epochs=1.6, batch_size=8
-        ),
+        Recipe("tiny_depth", ModelConfig("djf", OPTIONS), rooms, ADAM, DepthUpsampling(), epochs=1.6, batch_size=8),
         folder,
     )
     return folder

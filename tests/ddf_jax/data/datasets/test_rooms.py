@@ -3,7 +3,7 @@
 import numpy as np
 
 from ddf_jax.data.datasets import rooms
-from ddf_jax.data.datasets.rendering import Box, Paint, Sphere, render_room
+from ddf_jax.data.datasets.rendering import Box, Paint, Sphere, _lamp, render_room
 
 EYE, RAYS = np.zeros(3, np.float32), np.array([[0.0, 0.0, 1.0], [0.0, 0.1, 1.0], [0.0, 9.0, 1.0]], np.float32)
 
@@ -35,3 +35,11 @@ def test_rays_hit_bodies_at_the_right_distance():
     np.testing.assert_allclose(box.hit(EYE, RAYS)[1], [2.5, 2.5], rtol=1e-6)
     np.testing.assert_allclose(box.surface(np.array([[0.3, 0.2, 2.5]], np.float32))[1], [[0, 0, -1]])
     assert len(Box(-centre, box.half, turn).hit(EYE, RAYS)[0]) == 0  # behind the eye
+
+
+def test_a_lamps_light_falls_with_distance_and_slant_and_lights_nothing_behind():
+    points, up = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 2.0]]), np.array([0.0, 1.0, 0.0])
+    light = _lamp(np.array([0.0, 1.0, 0.0]), points, np.broadcast_to(up, points.shape), [])
+    distance = np.sqrt([1, 2, 5])
+    np.testing.assert_allclose(light[:, 0], 1 / distance * 4 / (2 + distance**2))
+    assert not _lamp(np.array([0.0, -1.0, 0.0]), points, np.broadcast_to(up, points.shape), []).any()
