@@ -130,7 +130,7 @@ def test_half_precision_depth_is_filtered_in_float32_and_has_a_gradient():
     found = filters(logits, image, half, valid)
     assert found.dtype == jnp.float32
     np.testing.assert_array_equal(found, filters(logits, image, half.astype(jnp.float32), valid))
-    gradient = jax.grad(lambda depth: filters(logits, image, depth, valid).sum())(half)
+    gradient = jax.jit(jax.grad(lambda depth: filters(logits, image, depth, valid).sum()))(half)
     assert gradient.dtype == jnp.bfloat16
     assert float(gradient.astype(jnp.float32).sum()) == pytest.approx(found.size, rel=0.05)
 

@@ -1,5 +1,6 @@
 """Two real processes of two devices each compute the gradients that one device computes."""
 
+import itertools
 import os
 import socket
 import subprocess
@@ -8,7 +9,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import pytest
 
 from tests.pallas_kernels import suite
 from tests.pallas_kernels.ops.launch import ARG, IMPLEMENTATIONS, NAMES
@@ -16,10 +16,8 @@ from tests.pallas_kernels.ops.launch import ARG, IMPLEMENTATIONS, NAMES
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture(scope="module")
-def gradients(tmp_path_factory):
-    """The gradients of both processes, samples split over one mesh axis and channels over the other."""
-    out = tmp_path_factory.mktemp("processes") / "gradients.npz"
+def gradients_of_two_processes(out: Path):
+    """Samples are split over one mesh axis and channels over the other."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -44,9 +42,9 @@ def gradients(tmp_path_factory):
     return np.load(out)
 
 
-@pytest.mark.parametrize("name", IMPLEMENTATIONS)
-def test_gradients_of_two_processes_are_those_of_one_device(gradients, name):
+def test_gradients_of_two_processes_are_those_of_one_device(tmp_path: Path):
+    gradients = gradients_of_two_processes(tmp_path / "gradients.npz")
     arrays = jax.device_put((*ARG.arrays(), ARG.cotangent()), jax.devices()[0])
     expected = jax.jit(suite.pull_back(suite.by_name("xla")(ARG)))(*arrays)
-    for which, value in zip(NAMES, expected, strict=True):
+    for name, (which, value) in itertools.product(IMPLEMENTATIONS, zip(NAMES, expected, strict=True)):
         np.testing.assert_allclose(gradients[f"{name}.{which}"], value, rtol=1e-5, atol=1e-5)
