@@ -13,7 +13,7 @@ from ddf_jax.recipes import find_recipe
 from tests.aot import ENVIRONMENT, PLUGIN, needs_plugin, uninstall
 
 PROGRAM = "import sys; from ddf_jax.cli import main; sys.exit(main(sys.argv[1:]))"
-WORDS = ("--data.image-size", "32", "--model.options", "blocks=1,1", "width=32", "--batch-size", "64")
+WORDS = ("--data.image-size", "32", "--model.options", "blocks=1,", "width=32", "--batch-size", "64")
 
 
 @needs_plugin
@@ -33,7 +33,7 @@ def test_a_step_on_eight_gpus_only_sums_gradients_and_runs_the_kernels():
     assert set(found["collectives"].values()) == {0}
     assert set(found["bytes_per_device"]) == {"arguments", "outputs", "temporaries"}
     assert min(found["bytes_per_device"].values()) > 0
-    assert found["kernels"]["__gpu$xla.gpu.triton"] == 2 * 4  # blocks; the forward pass and three cotangents
+    assert found["kernels"]["__gpu$xla.gpu.triton"] == 4  # the forward pass and three cotangents
 
 
 def test_without_the_plugin_it_says_what_to_install(monkeypatch):

@@ -23,8 +23,6 @@ DEPTHWISE = ArgSpec("depthwise", (8, 14, 14, 64), groups=None)
 LOOPED = ArgSpec("looped", (8, 14, 14, 64), FilterSpec(7), groups=4, channel=False)
 COMPILED = (
     (ARG_SPECS["resnet50_14x14x512_stride2"], "h200"),
-    (ARG_SPECS["resnet50_7x7x512"], "a100"),
-    (ARG_SPECS["carafe_p5"], "a100"),
     (ARG_SPECS["ddf_up_p5"], "h200"),
     (LOOPED, "h200"),
     (DEPTHWISE, "a100"),
@@ -74,16 +72,13 @@ def test_the_forward_pass_takes_at_most_30_instructions_per_output_and_loads_128
     assert narrow == config.tile_h * config.tile_w * arg.spec.taps
 
 
-# Each mode and each split once; then all pairings.
-ONCE = ("auto samples", "explicit channels", "shard_map both")
-ALL = tuple(f"{mode} {split}" for mode in ("auto", "explicit", "shard_map") for split in SPLITS)
+PAIRS = tuple(f"{mode} {split}" for mode in ("auto", "explicit", "shard_map") for split in SPLITS)
 
 
 @needs_plugin
-@pytest.mark.parametrize("pairs", [ONCE, pytest.param(ALL, marks=pytest.mark.slow)], ids=["once", "all"])
-def test_eight_gpus_exchange_nothing_but_the_cotangent_of_a_shared_filter(pairs):
+def test_eight_gpus_exchange_nothing_but_the_cotangent_of_a_shared_filter():
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("programs.py"), *pairs],
+        [sys.executable, Path(__file__).with_name("programs.py"), *PAIRS],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
@@ -91,8 +86,8 @@ def test_eight_gpus_exchange_nothing_but_the_cotangent_of_a_shared_filter(pairs)
     )
     assert done.returncode == 0, done.stderr
     programs = json.loads(done.stdout)
-    assert len(programs) == 2 * len(pairs)
-    for pair in pairs:
+    assert len(programs) == 2 * len(PAIRS)
+    for pair in PAIRS:
         forward, both = (programs[f"{pair} {name}"] for name in ("forward", "both"))
         assert set(forward["collectives"].values()) == {0}, pair
         assert forward["kernels"]["__gpu$xla.gpu.triton"] == 1, pair
