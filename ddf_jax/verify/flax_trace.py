@@ -53,9 +53,7 @@ def trace_network(model: nnx.Module, batch: RandomBatch, *, dtype: str) -> Train
         differentiate = jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)
         (loss, (training, statistics)), (gradients, image_gradient) = differentiate(parameters, images)
 
-        optimizer = optax.chain(optax.add_decayed_weights(WEIGHT_DECAY), optax.sgd(LEARNING_RATE, momentum=MOMENTUM))
-        updates, _ = optimizer.update(gradients, optimizer.init(parameters), parameters)
-        stepped: Any = optax.apply_updates(parameters, updates)
+        stepped = _step(parameters, gradients)
 
     names = _layer_names(named_arrays(parameters))
     return {
@@ -66,6 +64,14 @@ def trace_network(model: nnx.Module, batch: RandomBatch, *, dtype: str) -> Train
         "statistics": _official(statistics),
         "step": _official(stepped),
     }
+
+
+@jax.jit
+def _step(parameters: nnx.State, gradients: nnx.State) -> Any:
+    """The parameters after the first step of the recipe."""
+    optimizer = optax.chain(optax.add_decayed_weights(WEIGHT_DECAY), optax.sgd(LEARNING_RATE, momentum=MOMENTUM))
+    updates, _ = optimizer.update(gradients, optimizer.init(parameters), parameters)
+    return optax.apply_updates(parameters, updates)
 
 
 def trace_layer(layer: nnx.Module, inputs: Sequence[np.ndarray], cotangent: np.ndarray, *, dtype: str) -> TrainingTrace:

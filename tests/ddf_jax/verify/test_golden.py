@@ -10,11 +10,13 @@ from ddf_jax.verify.random_inputs import random_weights
 from ddf_jax.verify.settings import TOLERANCES
 from tests.golden import fingerprint
 
+# Each part of the others is in one of these.
+WITH_EACH_PART = ("resnet18", "ddf_resnet18", "ddf_add_resnet50")
 
-# Each part of resnet50 is in one of the others.
+
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if name == "resnet50" else ()) for name in fingerprint.MODELS],
+    [pytest.param(name, marks=() if name in WITH_EACH_PART else pytest.mark.slow) for name in fingerprint.MODELS],
 )
 def test_every_value_is_the_recorded_one(name):
     with jax.enable_x64(True):

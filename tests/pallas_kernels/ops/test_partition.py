@@ -18,7 +18,7 @@ from pallas_kernels import dynamic_filter
 from pallas_kernels.ops.arg_specs import ArgSpec
 from pallas_kernels.ops.spec import FilterSpec
 from tests.pallas_kernels import suite
-from tests.pallas_kernels.ops.test_triton import QUICKLY, SMALL
+from tests.pallas_kernels.ops.test_triton import COLUMNS, QUICKLY
 
 COLLECTIVE = re.compile(r"\b(all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
 X = (8, 4, 5, 16)
@@ -74,7 +74,16 @@ def check(mode, split, arg, dtypes=suite.FLOAT32, operator=None, options=None):
 
 @pytest.mark.parametrize(
     ("mode", "split"),
-    [*itertools.product(("auto", "explicit"), SPLITS), ("no context", "channels")],
+    [
+        ("auto", "samples"),
+        ("explicit", "both"),
+        ("no context", "channels"),
+        *(
+            pytest.param(mode, split, marks=pytest.mark.slow)
+            for mode, split in itertools.product(("auto", "explicit"), SPLITS)
+            if (mode, split) not in (("auto", "samples"), ("explicit", "both"))
+        ),
+    ],
 )
 def test_only_the_cotangent_of_shared_filters_is_reduced(mode, split):
     forward, both = check(mode, split, ArgSpec("filter", X))
@@ -101,12 +110,19 @@ def test_a_cotangent_has_its_inputs_type_also_along_axes_of_one_device(shape, x_
     ("mode", "split"), [("auto", "channels"), pytest.param("explicit", "both", marks=pytest.mark.slow)]
 )
 def test_the_kernels_split_as_the_portable_implementation_does(mode, split):
-    forward, both = check(mode, split, ArgSpec("kernels", FEW), operator=SMALL, options=QUICKLY)
+    forward, both = check(mode, split, ArgSpec("kernels", FEW), operator=COLUMNS, options=QUICKLY)
     assert not forward
     assert both == ({} if split == "samples" else {"all-reduce": 1})
 
 
-@pytest.mark.parametrize(("mode", "groups"), [("auto", 2), ("explicit", 2), ("auto", 4), ("explicit", 8)])
+@pytest.mark.parametrize(
+    ("mode", "groups"),
+    [
+        ("auto", 4),
+        ("explicit", 2),
+        *(pytest.param(*rest, marks=pytest.mark.slow) for rest in (("auto", 2), ("explicit", 8))),
+    ],
+)
 def test_devices_that_hold_whole_groups_reduce_nothing(mode, groups):
     forward, both = check(mode, "both", ArgSpec("groups", X, groups=groups))
     assert not forward
@@ -153,7 +169,7 @@ def test_groups_that_fit_no_device_are_still_right():
 @pytest.mark.parametrize(("groups", "kernels"), [(1, False), (8, False), (1, True)], ids=str)
 def test_shard_map_of_the_operator_sums_the_cotangent_of_a_shared_filter(groups, kernels):
     arg = ArgSpec("shard_map", FEW if kernels else X, groups=groups)
-    of_a_device = SMALL if kernels else suite.by_name("xla")
+    of_a_device = COLUMNS if kernels else suite.by_name("xla")
     mesh = jax.make_mesh((8,), ("model",), axis_types=(AxisType.Auto,))
     like_x = P(None, None, None, "model")
     spatial = P(None, None, None, None, "model" if groups == 8 else None)
@@ -230,9 +246,9 @@ def test_vmap_over_sharded_arrays_is_a_loop_without_communication(mode, mapped, 
     ("in_axes", "x_spec"),
     [
         ((0, None, None), P("data", "model")),
-        ((None, 0, None), P()),
         ((None, 0, None), P("model")),
-        ((None, None, 0), P(None, None, None, "model")),
+        pytest.param((None, 0, None), P(), marks=pytest.mark.slow),
+        pytest.param((None, None, 0), P(None, None, None, "model"), marks=pytest.mark.slow),
         ((0, 0, 0), P("data", None, None, None, "model")),
     ],
     ids=str,

@@ -146,7 +146,7 @@ def test_blocks_of_the_heuristics_equal_the_loop(arg, poisoned):
     suite.check(WHOLE, arg, compiler_options=QUICKLY)
 
 
-@settings(max_examples=2, **DRAWN)
+@settings(max_examples=4, **DRAWN)
 @given(drawn=OPTIONS)
 def test_any_options_equal_the_loop(drawn, poisoned):
     arg, dtypes = drawn
