@@ -8,13 +8,14 @@ from typing import Any
 import jax
 from jax._src import lru_cache
 
-# Most programs of the tests run once, for milliseconds. These flags concern code generation alone: XLA fuses, assigns
-# memory and orders operations as always. JAX 0.11 and later have one kind of emitter and no such flag.
+# Most programs of the tests run once, for milliseconds. The level concerns code generation alone: XLA fuses, assigns
+# memory and orders operations as always. JAX 0.11 and later have one kind of emitter and no flag for another, which
+# compiles sooner but fuses otherwise.
 FAST: dict[str, Any] = {"xla_backend_optimization_level": 0}
-OPTIMIZED: dict[str, Any] = {"xla_backend_optimization_level": 3}  # compiler options for a test of optimised code
+AS_USERS_FUSE: dict[str, Any] = {}  # compiler options for a test of memory or of the operations in a program
 if jax.__version_info__ < (0, 11):
     FAST["xla_cpu_use_fusion_emitters"] = False
-    OPTIMIZED["xla_cpu_use_fusion_emitters"] = True
+    AS_USERS_FUSE["xla_cpu_use_fusion_emitters"] = True
 FLAGS = [f"--{name}={str(value).lower()}" for name, value in FAST.items()]
 
 CACHE = {
