@@ -35,7 +35,8 @@ TINY = {
     "pac_net with filters": FILTERS,
 }
 WITH_FILTERS = [name for name in TINY if name.endswith("with filters")]
-MODES = (jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit)
+SIZE = (13, 18)  # of every image that a network is compiled for
+COTANGENT = np.linspace(1, 2, 2 * 13 * 18, dtype=np.float32).reshape(2, 13, 18, 1)
 
 
 def tiny(name: str, **options):
@@ -63,9 +64,9 @@ def test_parameter_count_of_the_measured_networks(name: str):
 
 
 @functools.cache
-def drawn(name: str, scale: int = 4, dtype=jnp.float32):
+def drawn(name: str, dtype: Any = jnp.float32):
     """Structure and random parameters of a tiny network."""
-    config = tiny(name, scale=scale, dtype=dtype)
+    config = tiny(name, dtype=dtype)
     structure, parameters, rest = nnx.split(nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0))), nnx.Param, ...)
     rng = np.random.default_rng(0)
     parameters = jax.tree.map(lambda p: rng.normal(0.2, 0.3, p.shape).astype(p.dtype), parameters)
@@ -78,24 +79,41 @@ def inputs(height: int, width: int, scale: int) -> tuple[np.ndarray, np.ndarray]
     return rng.random((2, height, width, 3), np.float32), low
 
 
-def upsample(name: str, image, low, **options) -> np.ndarray:
-    structure, parameters, rest = drawn(name, **options)
-    run = jax.jit(lambda parameters, image, low: nnx.merge(structure, parameters, rest, copy=True)(image, low))
-    return np.asarray(run(parameters, image, low))
+@functools.cache
+def half_precision(name: str):
+    """The compiled network in bfloat16: of its parameters, an image and depth."""
+    structure, _, rest = drawn(name, jnp.bfloat16)
+    return jax.jit(lambda parameters, image, low: nnx.merge(structure, parameters, rest, copy=True)(image, low))
+
+
+@functools.cache
+def differentiated(name: str):
+    """The compiled network with the gradients of its parameters and of depth; the cotangent differs in every pixel."""
+    structure, _, rest = drawn(name)
+
+    def total(parameters, image, low, cotangent):
+        depth = nnx.merge(structure, parameters, rest, copy=True)(image, low)
+        return (depth * cotangent).sum(), depth
+
+    return jax.jit(jax.grad(total, argnums=(0, 2), has_aux=True))
+
+
+def run(name: str, image, low, parameters=None) -> tuple[tuple[Any, np.ndarray], np.ndarray]:
+    """Gradients of the parameters and of depth, and the network's depth."""
+    parameters = drawn(name)[1] if parameters is None else parameters
+    return jax.device_get(differentiated(name)(parameters, image, low, COTANGENT))
+
+
+def upsample(name: str, image, low, parameters=None) -> np.ndarray:
+    return run(name, image, low, parameters)[1]
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_every_parameter_gets_a_gradient_at_any_size(name: str):
-    structure, parameters, rest = drawn(name)
-    image, low = inputs(13, 18, 4)
+    image, low = inputs(*SIZE, 4)
     low[0, 1, 2:4] = 0
-
-    def total(parameters):
-        depth = nnx.merge(structure, parameters, rest, copy=True)(image, low)
-        return (depth * jnp.linspace(1, 2, depth.size).reshape(depth.shape)).sum(), depth
-
-    (_, depth), gradients = jax.jit(jax.value_and_grad(total, has_aux=True))(parameters)
-    assert depth.shape == (2, 13, 18, 1)
+    (gradients, _), depth = run(name, image, low)
+    assert depth.shape == (2, *SIZE, 1)
     assert depth.dtype == jnp.float32
     for path, gradient in nnx.to_flat_state(gradients):
         values = np.asarray(gradient[...])
@@ -103,18 +121,25 @@ def test_every_parameter_gets_a_gradient_at_any_size(name: str):
         assert np.abs(values).max() > 0, path
 
 
+@pytest.mark.parametrize(
+    ("scale", "height", "width"),
+    [
+        (2, 33, 50),
+        (16, 7, 1),
+        pytest.param(2, 7, 1, marks=pytest.mark.slow),
+        pytest.param(16, 33, 50, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("name", TINY)
-@pytest.mark.parametrize("scale", [2, 16])
-def test_other_scales_and_sizes_have_the_images_shape(name: str, scale: int):
+def test_other_scales_and_sizes_have_the_images_shape(name: str, scale: int, height: int, width: int):
     model = nnx.eval_shape(lambda: tiny(name, scale=scale).build(rngs=nnx.Rngs(0)))
-    for height, width in ((33, 50), (7, 1)):
-        image, low = inputs(height, width, scale)
-        assert nnx.eval_shape(lambda m, *x: m(*x), model, image, low).shape == (2, height, width, 1)
+    image, low = inputs(height, width, scale)
+    assert nnx.eval_shape(lambda m, *x: m(*x), model, image, low).shape == (2, height, width, 1)
 
 
 @pytest.mark.parametrize("name", ["ddf_up_net", *WITH_FILTERS])
 def test_depth_has_the_unit_of_the_input_and_no_holes(name: str):
-    image, low = inputs(16, 20, 4)
+    image, low = inputs(*SIZE, 4)
     low[0, 1:3, 2:4] = 0
     metres = upsample(name, image, low)
     assert np.isfinite(metres).all()
@@ -124,67 +149,76 @@ def test_depth_has_the_unit_of_the_input_and_no_holes(name: str):
 
 @pytest.mark.parametrize("name", ["djf", *WITH_FILTERS])
 def test_depth_that_is_the_same_everywhere_or_nowhere_has_finite_gradients(name: str):
-    structure, parameters, rest = drawn(name)
-    image, low = inputs(13, 18, 4)
-    model = nnx.merge(structure, parameters, rest)
-    gradient = jax.jit(jax.grad(lambda low: model(image, low).sum()))
+    image, low = inputs(*SIZE, 4)
     for value in (2.0, 0.0):
-        assert np.isfinite(gradient(np.full_like(low, value))).all()
+        (_, gradient), _ = run(name, image, np.full_like(low, value))
+        assert np.isfinite(gradient).all()
+
+
+@functools.cache
+def initial(name: str):
+    """The parameters of a new network."""
+    return nnx.state(tiny(name).build(rngs=nnx.Rngs(0)), nnx.Param)
 
 
 @pytest.mark.parametrize("name", WITH_FILTERS)
 def test_a_large_hole_gets_the_depth_around_it(name: str):
-    image, low = inputs(48, 52, 4)
+    image, low = inputs(*SIZE, 4)
     low[:] = 2.0
-    low[0, 3:9, 4:10] = 0
-    model = tiny(name).build(rngs=nnx.Rngs(0))
-    np.testing.assert_allclose(nnx.jit(lambda model, *x: model(*x))(model, image, low), 2.0, rtol=1e-5)
+    low[0, 1:, 1:] = 0
+    np.testing.assert_allclose(upsample(name, image, low, initial(name)), 2.0, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "mode"), list(zip(WITH_FILTERS, MODES, strict=True)))
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("pac_net with filters", jax.sharding.AxisType.Explicit),
+        pytest.param("ddf_up_net with filters", jax.sharding.AxisType.Auto, marks=pytest.mark.slow),
+    ],
+)
 def test_a_batch_split_over_devices_has_the_same_gradients(name: str, mode):
-    structure, parameters, rest = drawn(name)
-    image, low = inputs(13, 18, 4)
+    image, low = inputs(*SIZE, 4)
     low[0, 1, 2:4] = 0
-
-    @jax.jit
-    def gradients(parameters, image, low):
-        def total(parameters):
-            return jnp.square(nnx.merge(structure, parameters, rest, copy=True)(image, low)).sum()
-
-        return jax.grad(total)(parameters)
-
-    expected = gradients(parameters, image, low)
+    expected, _ = run(name, image, low)
     mesh = jax.make_mesh((2,), ("data",), axis_types=(mode,), devices=jax.devices()[:2])
     with jax.set_mesh(mesh):
         split, whole = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in (("data",), ()))
-        found = gradients(jax.device_put(parameters, whole), *jax.device_put((image, low), split))
+        parameters = jax.device_put(drawn(name)[1], whole)
+        found, _ = differentiated(name)(parameters, *jax.device_put((image, low, COTANGENT), split))
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, other, atol=5e-3 * np.abs(other).max())
 
 
 @pytest.mark.parametrize("name", ["ddf_up_net", *WITH_FILTERS])
 def test_an_unmeasured_pixel_is_told_from_a_measured_one_of_the_same_depth(name: str):
-    image, low = inputs(16, 20, 4)
+    image, low = inputs(*SIZE, 4)
     low[:] = 2.0
     holed = low.copy()
     holed[:, 1, 1] = 0
     assert not np.allclose(upsample(name, image, holed), upsample(name, image, low), atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", WITH_FILTERS)
-def test_a_new_network_with_filters_returns_its_samples_to_the_last_digits(name: str, dtype):
-    image, low = inputs(16, 20, 4)
-    model = tiny(name, dtype=dtype).build(rngs=nnx.Rngs(0))
-    depth = np.asarray(nnx.jit(lambda model, *x: model(*x))(model, image, low))
-    np.testing.assert_allclose(depth[:, 2::4, 2::4], low, rtol=1e-5)
+def test_a_new_network_with_filters_returns_its_samples_to_the_last_digits(name: str):
+    image, low = inputs(*SIZE, 4)
+    depth = upsample(name, image, low, initial(name))
+    np.testing.assert_allclose(depth[:, 2::4, 2::4], low[:, :3, :4], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["ddf_up_net", *WITH_FILTERS])
+# Both kinds of filters are computed in float32.
+@pytest.mark.parametrize("name", ["ddf_up_net with filters", pytest.param(WITH_FILTERS[1], marks=pytest.mark.slow)])
+def test_a_new_network_in_half_precision_returns_its_samples_to_the_last_digits(name: str):
+    image, low = inputs(*SIZE, 4)
+    depth = np.asarray(half_precision(name)(initial(name), image, low))
+    np.testing.assert_allclose(depth[:, 2::4, 2::4], low[:, :3, :4], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", ["ddf_up_net", "ddf_up_net with filters", pytest.param(WITH_FILTERS[1], marks=pytest.mark.slow)]
+)
 def test_half_precision_is_close_and_returns_float32(name: str):
-    image, low = inputs(16, 20, 4)
-    exact, half = (upsample(name, image, low, dtype=dtype) for dtype in (jnp.float32, jnp.bfloat16))
+    image, low = inputs(*SIZE, 4)
+    exact, half = upsample(name, image, low), np.asarray(half_precision(name)(drawn(name)[1], image, low))
     assert half.dtype == np.float32
     np.testing.assert_allclose(half, exact, atol=0.05 * np.abs(exact).max())
 
@@ -192,9 +226,9 @@ def test_half_precision_is_close_and_returns_float32(name: str):
 @pytest.mark.parametrize(("first", "offset"), [(True, 1), (False, 0)])
 def test_pac_sees_each_sample_where_it_was_taken(first: bool, offset: int):
     step: Any = PACStep(1, 2, first=first, dtype=jnp.float32, param_dtype=jnp.float32, rngs=nnx.Rngs(0))
-    step.up.filters[...] = jnp.zeros((25, 1)).at[12].set(1.0)  # the centre of 5×5 alone
-    x = jnp.arange(1.0, 13.0).reshape(1, 3, 4, 1)
-    up = np.asarray(step(x, jnp.zeros((1, 6, 8, 2))))[0, ..., 0]
+    step.up.filters[...] = np.eye(25, 1, -12, np.float32)  # the centre of 5×5 alone
+    x = np.arange(1, 13, dtype=np.float32).reshape(1, 3, 4, 1)
+    up = np.asarray(nnx.jit(lambda step, *x: step(*x))(step, x, np.zeros((1, 6, 8, 2), np.float32)))[0, ..., 0]
     np.testing.assert_allclose(up[offset::2, offset::2], x[0, ..., 0])
     assert np.count_nonzero(up) == 12
 
