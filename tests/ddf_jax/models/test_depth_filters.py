@@ -1,5 +1,6 @@
 """Filters over depth: their weights, the samples they preserve, and their behaviour at holes and borders."""
 
+import functools
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from ddf_jax.models.depth_filters import KINDS, DepthFilters, propagate
 from pallas_kernels import dynamic_filter
 
 
-def inputs(scale: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+def inputs(scale: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """An image of two colours, depth [1, 4, 5, 1] that follows the colour, and its valid mask."""
     rng = np.random.default_rng(0)
     right = np.arange(5 * scale) >= 2 * scale
@@ -21,21 +22,25 @@ def inputs(scale: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     depth = np.where(np.arange(5) >= 2, 5.0, 1.0)[None, None, :, None] + rng.uniform(0, 0.5, (1, 4, 5, 1))
     valid = np.ones_like(depth)
     valid[0, 1, 3] = 0
-    return jnp.asarray(image, jnp.float32), jnp.asarray(depth, jnp.float32), jnp.asarray(valid, jnp.float32)
+    return image.astype(np.float32), depth.astype(np.float32), valid.astype(np.float32)
 
 
-def run(filters: DepthFilters, features: jax.Array, scale: int, kind: str = "generated") -> np.ndarray:
-    apply = nnx.jit(lambda filters, features, *arrays: filters(KINDS[kind].logits(features, scale), *arrays))
-    return np.asarray(apply(filters, features, *inputs(scale)))
+@nnx.jit
+def apply(filters: DepthFilters, features: jax.Array, *arrays: jax.Array) -> jax.Array:
+    return filters(KINDS["generated"].logits(features, filters.scale), *arrays)
 
 
-def no_features(scale: int) -> jax.Array:
-    return jnp.zeros((1, 4 * scale, 5 * scale, KINDS["generated"].channels))
+def run(features: np.ndarray, scale: int) -> np.ndarray:
+    return np.asarray(apply(DepthFilters(scale), features, *inputs(scale)))
+
+
+def no_features(scale: int) -> np.ndarray:
+    return np.zeros((1, 4 * scale, 5 * scale, KINDS["generated"].channels), np.float32)
 
 
 @pytest.mark.parametrize("scale", [2, 4, 8])
 def test_without_features_depth_stays_with_its_colour_and_samples_in_their_place(scale: int):
-    found = run(DepthFilters(scale), no_features(scale), scale)
+    found = run(no_features(scale), scale)
     _, depth, valid = inputs(scale)
     left, right = found[:, :, : 2 * scale], found[:, :, 2 * scale :]
     assert left.min() >= 1
@@ -49,49 +54,42 @@ def test_without_features_depth_stays_with_its_colour_and_samples_in_their_place
 
 def test_the_prior_is_joint_bilateral_upsampling_where_colours_are_alike():
     rng = np.random.default_rng(0)
-    image = jnp.asarray(0.5 + rng.normal(0, 0.003, (1, 12, 16, 3)), jnp.float32)
-    depth = jnp.asarray(rng.uniform(1, 5, (1, 3, 4, 1)), jnp.float32)
-    filters = DepthFilters(4)
-    found = filters.upsample(0.0, image, depth, jnp.ones_like(depth))
-    expected = joint_bilateral_upsample(depth, image, scale=4, radius=1, sigma_space=0.6, sigma_colour=0.045)
+    image = (0.5 + rng.normal(0, 0.003, (1, 12, 16, 3))).astype(np.float32)
+    depth = rng.uniform(1, 5, (1, 3, 4, 1)).astype(np.float32)
+
+    @nnx.jit
+    def both(filters: DepthFilters, image, depth):
+        expected = joint_bilateral_upsample(depth, image, scale=4, radius=1, sigma_space=0.6, sigma_colour=0.045)
+        return filters.upsample(0.0, image, depth, jnp.ones_like(depth)), expected
+
+    found, expected = both(DepthFilters(4), image, depth)
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
 def test_features_overrule_every_colour():
-    features = no_features(4).at[..., 5].set(50.0).at[..., 9 + 4].set(50.0)  # the sample to the right; a pixel itself
-    found = run(DepthFilters(4), features, 4)
+    features = no_features(4)
+    features[..., [5, 9 + 4]] = 50  # the sample to the right; a pixel itself
+    found = run(features, 4)
     _, depth, valid = inputs(4)
-    taken = np.asarray(valid[0, :, 1:, 0] > 0)
+    taken = valid[0, :, 1:, 0] > 0
     np.testing.assert_allclose(found[0, 3::4, 3:16:4, 0][taken], depth[0, :, 1:, 0][taken], rtol=1e-5)
     assert found[0, 7, 11, 0] != pytest.approx(float(depth[0, 1, 3, 0]), abs=1e-3)  # a hole has no weight
 
 
 def test_propagation_carries_depth_to_neighbours_and_not_over_the_border():
-    features = no_features(4).at[..., 9 + 3].set(50.0)  # everything from the left, four times
-    found = run(DepthFilters(4), features, 4)
+    features = no_features(4)
+    features[..., 9 + 3] = 50  # everything from the left, four times
+    found = run(features, 4)
     assert found.min() >= 1  # zeros beyond the border would lower it
     np.testing.assert_allclose(found[0, 2, 3:6, 0], found[0, 2, 2, 0], rtol=1e-5)
-
-
-def test_the_widths_have_gradients():
-    filters = DepthFilters(4)
-    graph, widths = nnx.split(filters)
-    gradient = jax.jit(jax.grad(lambda widths: run_sum(graph, widths)))(widths)
-    assert np.all(np.abs(jax.tree.leaves(gradient)[0]) > 0)
-
-
-def run_sum(graph, widths) -> jax.Array:
-    filters = nnx.merge(graph, widths)
-    y = filters(KINDS["generated"].logits(no_features(4), 4), *inputs(4))
-    return (y * jnp.linspace(0, 1, y.size).reshape(y.shape)).sum()
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_propagation_and_its_gradients_are_those_of_sequential_filtering(count: int):
     rng = np.random.default_rng(0)
-    y, values, cotangent = (jnp.asarray(rng.normal(size=(2, 5, 7, 1)), jnp.float32) for _ in range(3))
-    spatial = jnp.asarray(rng.uniform(0, 0.3, (2, 5, 7, 1, 9)), jnp.float32)
-    valid_mask = jnp.asarray(rng.random((2, 5, 7, 1)) < 0.2, jnp.float32)
+    y, values, cotangent = (rng.normal(size=(2, 5, 7, 1)).astype(np.float32) for _ in range(3))
+    spatial = rng.uniform(0, 0.3, (2, 5, 7, 1, 9)).astype(np.float32)
+    valid_mask = (rng.random((2, 5, 7, 1)) < 0.2).astype(np.float32)
 
     def one_by_one(y, spatial, values):
         for _ in range(count):
@@ -101,18 +99,23 @@ def test_propagation_and_its_gradients_are_those_of_sequential_filtering(count: 
     def propagated(y, spatial, values) -> Any:
         return propagate(count, y, spatial, valid_mask, values)
 
-    found, pull = jax.vjp(propagated, y, spatial, values)
-    expected, expected_pull = jax.vjp(one_by_one, y, spatial, values)
+    @jax.jit
+    def value_and_gradients(*arguments) -> Any:
+        (found, pull), (expected, expected_pull) = (jax.vjp(f, *arguments) for f in (propagated, one_by_one))
+        return (found, pull(cotangent)), (expected, expected_pull(cotangent))
+
+    (found, gradients), (expected, expected_gradients) = value_and_gradients(y, spatial, values)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-    for gradient, wanted in zip(pull(cotangent), expected_pull(cotangent), strict=True):
+    for gradient, wanted in zip(gradients, expected_gradients, strict=True):
         assert np.abs(wanted).max() > 0.01
         np.testing.assert_allclose(gradient, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_pixel_adaptive_filters_are_gaussians_of_the_difference_of_features():
     rng = np.random.default_rng(0)
-    features = jnp.asarray(rng.normal(size=(1, 8, 12, KINDS["pixel_adaptive"].channels)), jnp.float32)
-    upsampling, propagation = (np.exp(np.asarray(logits)) for logits in KINDS["pixel_adaptive"].logits(features, 4))
+    features = rng.normal(size=(1, 8, 12, KINDS["pixel_adaptive"].channels)).astype(np.float32)
+    pixel_adaptive = jax.jit(KINDS["pixel_adaptive"].logits, static_argnums=1)
+    upsampling, propagation = (np.exp(np.asarray(logits)) for logits in pixel_adaptive(features, 4))
     first, second = np.split(np.asarray(features, np.float64)[0], 2, axis=-1)
     # Pixel (5, 6) is number 1·4 + 2 of block (1, 1); the sample to the upper right, tap 2, was taken at (2, 10).
     np.testing.assert_allclose(
@@ -123,16 +126,30 @@ def test_pixel_adaptive_filters_are_gaussians_of_the_difference_of_features():
     )
 
 
-def test_half_precision_depth_is_filtered_in_float32_and_has_a_gradient():
+def test_half_precision_depth_is_filtered_in_float32():
     image, depth, valid = inputs(4)
-    filters, logits = DepthFilters(4), KINDS["generated"].logits(no_features(4), 4)
     half = depth.astype(jnp.bfloat16)
-    found = filters(logits, image, half, valid)
+    found, exact = (apply(DepthFilters(4), no_features(4), image, d, valid) for d in (half, half.astype(np.float32)))
     assert found.dtype == jnp.float32
-    np.testing.assert_array_equal(found, filters(logits, image, half.astype(jnp.float32), valid))
-    gradient = jax.jit(jax.grad(lambda depth: filters(logits, image, depth, valid).sum()))(half)
-    assert gradient.dtype == jnp.bfloat16
-    assert float(gradient.astype(jnp.float32).sum()) == pytest.approx(found.size, rel=0.05)
+    np.testing.assert_array_equal(found, exact)
+
+
+def test_the_widths_and_half_precision_depth_have_gradients():
+    image, depth, valid = inputs(4)
+    graph, widths = nnx.split(DepthFilters(4))
+    cotangent = np.linspace(0, 1, image[..., :1].size, dtype=np.float32).reshape(image[..., :1].shape)
+
+    @jax.jit
+    @functools.partial(jax.grad, argnums=(0, 1))
+    def gradients(widths, depth):
+        logits = KINDS["generated"].logits(jnp.asarray(no_features(4)), 4)
+        return (nnx.merge(graph, widths)(logits, image, depth, valid) * cotangent).sum()
+
+    dwidths, ddepth = gradients(widths, depth.astype(jnp.bfloat16))
+    assert np.all(np.abs(jax.tree.leaves(dwidths)[0]) > 0)
+    assert ddepth.dtype == jnp.bfloat16
+    # Every value is a convex combination of depth.
+    assert float(np.asarray(ddepth, np.float32).sum()) == pytest.approx(cotangent.sum(), rel=0.05)
 
 
 @pytest.mark.parametrize("sizes", [{"scale": 0}, {"scale": 4, "iterations": 0}], ids=str)
