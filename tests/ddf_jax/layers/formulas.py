@@ -17,8 +17,8 @@ def drawn(make: Any) -> Any:
     layer.eval()
     rng = np.random.default_rng(0)
     structure, parameters, statistics, rest = nnx.split(layer, nnx.Param, nnx.BatchStat, ...)
-    parameters = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape) * 0.3, p.dtype), parameters)
-    statistics = jax.tree.map(lambda p: jnp.asarray(rng.uniform(0.5, 1.5, p.shape), p.dtype), statistics)
+    parameters = jax.tree.map(lambda p: (rng.normal(size=p.shape) * 0.3).astype(p.dtype), parameters)
+    statistics = jax.tree.map(lambda p: rng.uniform(0.5, 1.5, p.shape).astype(p.dtype), statistics)
     return nnx.merge(structure, parameters, statistics, rest)
 
 
@@ -30,10 +30,10 @@ def run(layer: Any, *inputs: np.ndarray, dtype=jnp.float32) -> np.ndarray:
         if hasattr(module, "dtype"):
             module.dtype = dtype
     structure, state = nnx.split(layer)
-    arguments = state, *(jnp.asarray(x, dtype) for x in inputs)
+    arguments = state, *(x.astype(dtype) for x in inputs)
     y = jax.jit(lambda state, *x: nnx.merge(structure, state)(*x))(*arguments)
     assert y.dtype == dtype
-    return np.asarray(y.astype(jnp.float32))
+    return np.asarray(y).astype(np.float32)
 
 
 def check(layer: Any, expected: np.ndarray, *inputs: np.ndarray) -> None:
@@ -50,8 +50,7 @@ def parameters(layer: Any) -> dict:
 
 def image(*shape: int, seed: int = 1) -> np.ndarray:
     """Random values that are exact in bfloat16."""
-    values = np.random.default_rng(seed).normal(size=shape)
-    return np.asarray(jnp.asarray(values, jnp.bfloat16).astype(jnp.float32), np.float64)
+    return np.random.default_rng(seed).normal(size=shape).astype(jnp.bfloat16).astype(np.float64)
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
