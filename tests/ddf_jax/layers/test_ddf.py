@@ -9,14 +9,9 @@ import pytest
 from flax import nnx
 
 from ddf_jax.layers import DDF, BatchNorm, Conv, FilterBatchNorm, FilterNorm, FilterSigmoid, PointwiseConv
+from tests.ddf_jax.layers.formulas import drawn
 
-
-def randomised(module: Any, seed: int = 0) -> Any:
-    """The module with random parameters, so that no initial zero or one hides a branch."""
-    rng = np.random.default_rng(seed)
-    state = nnx.state(module, nnx.Param)
-    nnx.update(module, jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape) * 0.3, p.dtype), state))
-    return module
+apply = nnx.jit(lambda layer, x: layer(x))
 
 
 def filter_norm(f: np.ndarray, axis: int) -> np.ndarray:
@@ -27,7 +22,7 @@ def filter_norm(f: np.ndarray, axis: int) -> np.ndarray:
     "options", [{}, {"stride": 2}, {"heads": 2, "combine": "add"}, {"kernel_size": 5, "dilation": 2}]
 )
 def test_ddf_is_the_formula_of_the_paper(options):
-    layer = randomised(DDF(8, squeeze_ratio=0.5, rngs=nnx.Rngs(0), **options))
+    layer = drawn(lambda rngs: DDF(8, squeeze_ratio=0.5, rngs=rngs, **options))
     x = np.random.default_rng(1).normal(size=(2, 7, 6, 8))
     kernel_size, stride = options.get("kernel_size", 3), options.get("stride", 1)
     dilation, heads = options.get("dilation", 1), options.get("heads", 1)
@@ -48,55 +43,54 @@ def test_ddf_is_the_formula_of_the_paper(options):
             s, c = np.repeat(spatial[:, i, j, :, t], 8 // heads, -1), channel[:, t]
             combined = s + c if options.get("combine") == "add" else s * c
             expected[:, i, j] += combined * padded[:, row, column]
-    y = nnx.jit(lambda layer, x: layer(x))(layer, jnp.asarray(x, jnp.float32))
+    y = apply(layer, x.astype(np.float32))
     np.testing.assert_allclose(y, expected, atol=2e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("normalization", [FilterNorm, FilterBatchNorm, FilterSigmoid])
 @pytest.mark.parametrize("branches", [{}, {"spatial": False}, {"channel": False}])
 def test_every_parameter_of_every_variant_gets_a_gradient(normalization, branches):
-    layer = randomised(DDF(6, squeeze_ratio=0.5, heads=2, normalization=normalization, rngs=nnx.Rngs(0), **branches))
-    x = jax.random.normal(jax.random.key(2), (2, 5, 4, 6))
-    gradients = nnx.jit(nnx.grad(lambda layer: (layer(x) ** 2 * jnp.cos(x)).sum()))(layer)
+    options = {"squeeze_ratio": 0.5, "heads": 2, "normalization": normalization, **branches}
+    layer = drawn(lambda rngs: DDF(6, rngs=rngs, **options))
+    layer.train()
+    x = np.random.default_rng(2).normal(size=(2, 5, 4, 6)).astype(np.float32)
+    gradients = nnx.jit(nnx.grad(lambda layer: (layer(x) ** 2 * np.cos(x)).sum()))(layer)
     for path, gradient in nnx.to_flat_state(gradients):
-        assert jnp.abs(gradient[...]).max() > 0, path
+        assert np.abs(gradient[...]).max() > 0, path
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_computes_in_half_and_stores_in_float32(dtype):
-    layer = DDF(16, dtype=dtype, rngs=nnx.Rngs(0))
-    exact = DDF(16, rngs=nnx.Rngs(0))
-    x = jax.random.normal(jax.random.key(0), (2, 6, 6, 16))
-    y = layer(x)
+    layer = drawn(lambda rngs: DDF(16, dtype=dtype, rngs=rngs))
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param))} == {np.dtype(np.float32)}
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 16)).astype(np.float32)
+    y, exact = apply(layer, x), np.asarray(apply(drawn(lambda rngs: DDF(16, rngs=rngs)), x))
     assert y.dtype == dtype
-    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param))} == {jnp.dtype(jnp.float32)}
-    np.testing.assert_allclose(y.astype(jnp.float32), exact(x), atol=0.05 * float(jnp.abs(exact(x)).max()))
+    np.testing.assert_allclose(np.asarray(y).astype(np.float32), exact, atol=0.05 * np.abs(exact).max())
 
 
 def test_filter_norm_gives_mean_zero_and_the_constant_deviation():
     norm = FilterNorm((2, 9), tap_axis=-1, gain=2**0.5, rngs=nnx.Rngs(0))
-    y = norm(jax.random.normal(jax.random.key(0), (3, 4, 5, 2, 9)) * 7 + 3)
+    y = np.asarray(apply(norm, np.random.default_rng(0).normal(3, 7, (3, 4, 5, 2, 9)).astype(np.float32)))
     np.testing.assert_allclose(y.mean(-1), 0, atol=1e-6)
     np.testing.assert_allclose(y.std(-1, ddof=1), 2**0.5 / 3, rtol=1e-5)
 
 
 def test_filter_norm_learns_scale_and_mean_where_asked():
     norm: Any = FilterNorm((9, 4), tap_axis=-2, learned=True, learned_mean=True, rngs=nnx.Rngs(0))
-    norm.scale[...] = jnp.full((9, 4), 2.0)
-    norm.mean[...] = jnp.arange(36.0).reshape(9, 4)
+    norm.scale[...] = np.full((9, 4), 2, np.float32)
+    norm.mean[...] = mean = np.arange(36, dtype=np.float32).reshape(9, 4)
     filters = np.random.default_rng(0).normal(size=(3, 9, 4))
-    np.testing.assert_allclose(
-        norm(jnp.asarray(filters, jnp.float32)), 2 * filter_norm(filters, 1) + np.arange(36).reshape(9, 4), atol=1e-5
-    )
+    np.testing.assert_allclose(apply(norm, filters.astype(np.float32)), 2 * filter_norm(filters, 1) + mean, atol=1e-5)
 
 
 def test_initial_weights_follow_the_original():
-    layer: Any = DDF(64, rngs=nnx.Rngs(0))
+    layer: Any = nnx.jit(lambda: DDF(64, rngs=nnx.Rngs(0)))()
     spatial, channel = layer.spatial_branch, layer.channel_branch
     for linear, fan_in in ((spatial.conv, 64), (channel.squeeze, 64), (channel.excite, 12)):
         for parameter in (linear.kernel, linear.bias):
-            assert 0.8 * fan_in**-0.5 < jnp.abs(parameter[...]).max() <= fan_in**-0.5
-    assert abs(float(channel.norm.scale[...].std()) - 2**0.5 / 3) < 0.05
+            assert 0.8 * fan_in**-0.5 < np.abs(parameter[...]).max() <= fan_in**-0.5
+    assert abs(np.std(channel.norm.scale[...]) - 2**0.5 / 3) < 0.05
 
 
 @pytest.mark.parametrize(
@@ -110,26 +104,26 @@ def test_initial_weights_follow_the_original():
 )
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        DDF(8, rngs=nnx.Rngs(0), **options)
+        nnx.eval_shape(lambda: DDF(8, rngs=nnx.Rngs(0), **options))
 
 
 def test_batch_norm_has_the_statistics_of_torch():
-    norm = randomised(BatchNorm(3, rngs=nnx.Rngs(0)))
+    norm = BatchNorm(3, rngs=nnx.Rngs(0))
     x = np.random.default_rng(0).normal(2, 3, size=(4, 5, 6, 3))
-    scale, bias = np.asarray(norm.scale[...]), np.asarray(norm.bias[...])
-    y = norm(jnp.asarray(x, jnp.float32))
+    norm.scale[...], norm.bias[...] = scale, bias = np.float32([0.3, -0.2, 2]), np.float32([0.1, 0.4, -0.5])
+    y = apply(norm, x.astype(np.float32))
     expected = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-5) * scale + bias
     np.testing.assert_allclose(y, expected, atol=1e-5)
     np.testing.assert_allclose(norm.mean[...], 0.1 * x.mean((0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(norm.var[...], 0.9 + 0.1 * x.var((0, 1, 2), ddof=1), rtol=1e-5)
     norm.eval()
     expected = (x - np.asarray(norm.mean[...])) / np.sqrt(np.asarray(norm.var[...]) + 1e-5) * scale + bias
-    np.testing.assert_allclose(norm(jnp.asarray(x, jnp.float32)), expected, atol=1e-5)
+    np.testing.assert_allclose(apply(norm, x.astype(np.float32)), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("kernel_size", "stride"), [(3, 1), (3, 2), (7, 2)])
 def test_convolution_pads_like_torch(kernel_size, stride):
-    conv = Conv(2, 3, kernel_size=kernel_size, stride=stride, rngs=nnx.Rngs(0))
+    conv = drawn(lambda rngs: Conv(2, 3, kernel_size=kernel_size, stride=stride, rngs=rngs))
     x = np.random.default_rng(0).normal(size=(1, 8, 9, 2))
     half = kernel_size // 2
     padded = np.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
@@ -139,10 +133,11 @@ def test_convolution_pads_like_torch(kernel_size, stride):
     for i, j in np.ndindex(rows, columns):
         window = padded[:, i * stride : i * stride + kernel_size, j * stride : j * stride + kernel_size]
         expected[:, i, j] = np.einsum("bijc,ijcd->bd", window, kernel)
-    np.testing.assert_allclose(conv(jnp.asarray(x, jnp.float32)), expected, atol=1e-5)
+    np.testing.assert_allclose(apply(conv, x.astype(np.float32)), expected, atol=1e-5)
 
 
 def test_pointwise_convolution_is_a_product_over_the_channels():
-    conv: Any = PointwiseConv(4, 5, stride=2, use_bias=True, rngs=nnx.Rngs(0))
-    x = jax.random.normal(jax.random.key(0), (2, 5, 6, 4))
-    np.testing.assert_allclose(conv(x), x[:, ::2, ::2] @ conv.kernel[...] + conv.bias[...][None, None, None], atol=1e-6)
+    conv = drawn(lambda rngs: PointwiseConv(4, 5, stride=2, use_bias=True, rngs=rngs))
+    x = np.random.default_rng(0).normal(size=(2, 5, 6, 4)).astype(np.float32)
+    kernel, bias = np.asarray(conv.kernel[...]), np.asarray(conv.bias[...])
+    np.testing.assert_allclose(apply(conv, x), x[:, ::2, ::2] @ kernel + bias, atol=1e-6)
