@@ -24,6 +24,7 @@ class Activations(NamedTuple):
     gradients: dict[str, Array]  # of each image's largest logit with respect to the output
 
 
+@jax.jit
 def grad_cam(features: Array, gradients: Array) -> Array:
     r"""Class activation maps from gradients: [B, H, W, C] twice to [B, H, W], the largest value of each map 1.
 

@@ -127,7 +127,7 @@ def _spectrum(versions: dict[str, np.ndarray], features: np.ndarray, guesses: Se
     count, labels = len(versions["clean"]), list(versions)
     images = np.concatenate(list(versions.values()))
     strength = np.abs(features).mean(-1)
-    spectra = [power_spectrum(jnp.asarray(maps)) for maps in (images, features)]
+    spectra = [jax.device_get(power_spectrum(jnp.asarray(maps))) for maps in (images, features)]
     rows = []
     for row in range(count):
         indices = range(row, len(images), count)  # clean and then each noise
@@ -141,7 +141,7 @@ def _spectrum(versions: dict[str, np.ndarray], features: np.ndarray, guesses: Se
                 heat_panel("" if index == row else f"changed by {change:.0%}", strength[index], largest)
             )
             for curve, (frequencies, powers) in zip(curves, spectra, strict=True):
-                curve[label] = (frequencies, np.asarray(powers[index]))
+                curve[label] = (frequencies, powers[index])
         rows.append(SpectrumRow(image_panels, feature_panels, *curves))
     return draw_spectra(
         rows, layer, f"Images, mean |output| of {layer}, and the power of their discrete cosine transforms"

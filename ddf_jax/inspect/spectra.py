@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -23,13 +24,19 @@ def power_spectrum(maps: Array) -> tuple[np.ndarray, Array]:
     Reference: Hu et al., "Bi-volution", 2022, Figure 4. It does not define its average.
     """
     height, width = maps.shape[1:3]
-    power = (dctn(maps.astype(jnp.float32), axes=(1, 2), norm="ortho") ** 2).mean(-1).reshape(len(maps), -1)
     count = min(height, width, _MAX_RINGS)
     radius = np.hypot(np.arange(height)[:, None] / height, np.arange(width)[None] / width)
     rings, ring_of = np.unique(np.rint(radius * count).astype(int), return_inverse=True)
     ring_of = ring_of.ravel()
     weights = (ring_of[:, None] == np.arange(rings.size)) / np.bincount(ring_of)
-    return rings / count, power @ jnp.asarray(weights, jnp.float32)
+    return rings / count, _weighted_power(maps, jnp.asarray(weights, jnp.float32))
+
+
+@jax.jit
+def _weighted_power(maps: Array, weights: Array) -> Array:
+    """Sums of the coefficients' power, [B, H, W, C], with weights [H·W, N]: [B, N]."""
+    power = (dctn(maps.astype(jnp.float32), axes=(1, 2), norm="ortho") ** 2).mean(-1)
+    return power.reshape(len(maps), -1) @ weights
 
 
 def gaussian_noise(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:

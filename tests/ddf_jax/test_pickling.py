@@ -30,7 +30,23 @@ def test_a_configuration_equals_its_copies(name: str) -> None:
     assert all(copied == config for copied in copies(config))
 
 
-@pytest.mark.parametrize("name", [*DISTINCT, *DEPTH])
+# Networks of the layers of another one, with other options.
+VARIANTS = {
+    "resnet101",
+    "resnext101_32x4d",
+    "res2net50_14w_8s",
+    "ddf_add_resnet101",
+    "ddf_spatial_resnet50",
+    "ddf_channel_resnet50",
+    "dcdc_resnet26",
+    "binet101",
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in VARIANTS else ()) for name in (*DISTINCT, *DEPTH)],
+)
 def test_a_model_has_the_structure_and_the_values_of_its_copies(name: str) -> None:
     config = get_config(name, **DEPTH[name]) if name in DEPTH else shallow(name)
     for model in (abstract_model(config), nnx.merge(*drawn(config))):

@@ -13,15 +13,14 @@ from ddf_jax.inspect.attribution import compute_activations, find_layer, grad_ca
 from ddf_jax.inspect.filters import filter_generators
 from ddf_jax.layers import DCDC
 from ddf_jax.models import create
+from tests.ddf_jax.layers import formulas
 
 TINY = {"stem": "small", "width": 8, "blocks": (1, 1), "num_classes": 5, "in_channels": 1}
 IMAGES = np.random.default_rng(0).normal(size=(2, 5, 7, 1)).astype(np.float32)
 
 
 def tiny(name: str, **options: Any) -> Any:
-    model = create(name, **TINY, **options, rngs=nnx.Rngs(0))
-    model.eval()
-    return model
+    return formulas.drawn(lambda rngs: create(name, **TINY, **options, rngs=rngs))
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -100,16 +99,16 @@ class Averaged(nnx.Module):
 
 
 def test_captured_kernels_are_those_of_the_convolution():
-    layer = DCDC(8, lsa=False, shared_kernel_size=3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    model = formulas.drawn(
+        lambda rngs: Averaged(DCDC(8, lsa=False, shared_kernel_size=3, dtype=jnp.bfloat16, rngs=rngs))
+    )
     names = ["layer.shared.norm", "layer.shared.inner", "layer.shared.inner.predict"]
     x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 5, 7, 8)), jnp.bfloat16)
-    model = Averaged(layer)
-    model.eval()
     activations = compute_activations(model, x, names)
     normalized, convolved, kernels = (activations.outputs[name] for name in names)
     assert kernels.shape == (2, 3, 3, 2, 2)
-    expected = per_sample_conv(jax.nn.relu(normalized), kernels).astype(jnp.float32)
-    np.testing.assert_allclose(convolved.astype(jnp.float32), expected, rtol=0.02, atol=0.02)
+    expected = jax.jit(per_sample_conv)(np.maximum(normalized, 0), kernels)
+    np.testing.assert_allclose(*(np.asarray(x).astype(np.float32) for x in (convolved, expected)), rtol=0.02, atol=0.02)
 
 
 def test_an_unknown_layer_names_the_nearest():

@@ -11,12 +11,15 @@ from ddf_jax.layers import BatchNorm
 MOMENTUM, EPSILON = 0.3, 1e-3
 
 
+apply = nnx.jit(lambda norm, x: norm(x))
+
+
 def layer(channels=3, **options):
     norm = BatchNorm(channels, momentum=MOMENTUM, epsilon=EPSILON, rngs=nnx.Rngs(0), **options)
     random = np.random.RandomState(1)
     for variable in (norm.scale, norm.bias, norm.mean):
-        variable[...] = jnp.asarray(random.standard_normal(channels), jnp.float32)
-    norm.var[...] = jnp.asarray(random.uniform(0.5, 2, channels), jnp.float32)
+        variable[...] = random.standard_normal(channels).astype(np.float32)
+    norm.var[...] = random.uniform(0.5, 2, channels).astype(np.float32)
     return norm
 
 
@@ -36,9 +39,9 @@ def images(mean=0.0, shape=(2, 5, 7, 3)):
 @pytest.mark.parametrize("mean", [0.0, 100.0, -1e4])
 def test_training_normalises_by_the_batch_however_far_its_mean_lies(mean):
     norm = layer()
-    norm.mean[...] = jnp.full(3, mean + 0.5, jnp.float32)  # as after some steps on such images
+    norm.mean[...] = np.full(3, mean + 0.5, np.float32)  # as after some steps on such images
     x = images(mean).astype(np.float32)
-    y = norm(jnp.asarray(x))
+    y = apply(norm, x)
     expected = formula(x.astype(np.float64), float64(norm.scale), float64(norm.bias))
     np.testing.assert_allclose(y, expected, rtol=0, atol=3e-6)
 
@@ -46,7 +49,7 @@ def test_training_normalises_by_the_batch_however_far_its_mean_lies(mean):
 def test_running_statistics_collect_the_mean_and_the_unbiased_variance():
     norm, x = layer(), images()
     mean, var = float64(norm.mean), float64(norm.var)
-    norm(jnp.asarray(x, jnp.float32))
+    apply(norm, x.astype(np.float32))
     np.testing.assert_allclose(norm.mean[...], (1 - MOMENTUM) * mean + MOMENTUM * x.mean((0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(norm.var[...], (1 - MOMENTUM) * var + MOMENTUM * x.var((0, 1, 2), ddof=1), rtol=1e-5)
 
@@ -55,7 +58,7 @@ def test_evaluation_normalises_by_the_running_statistics_and_keeps_them():
     norm, x = layer(), images()
     mean, var = float64(norm.mean), float64(norm.var)
     norm.eval()
-    y = norm(jnp.asarray(x, jnp.float32))
+    y = apply(norm, x.astype(np.float32))
     expected = (x - mean) / np.sqrt(var + EPSILON) * float64(norm.scale) + float64(norm.bias)
     np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5)
     np.testing.assert_array_equal(float64(norm.mean), mean)
@@ -64,7 +67,7 @@ def test_evaluation_normalises_by_the_running_statistics_and_keeps_them():
 @pytest.mark.parametrize("shift", [0.0, 30.0])
 def test_gradients_are_the_formulas(shift):
     norm, x = layer(), images(shift)
-    norm.mean[...] = jnp.full(3, shift, jnp.float32)
+    norm.mean[...] = np.full(3, shift, np.float32)
     structure, state = nnx.split(norm)
     weight = np.random.RandomState(5).standard_normal(x.shape)
 
@@ -73,23 +76,23 @@ def test_gradients_are_the_formulas(shift):
         norm.scale[...], norm.bias[...] = scale, bias
         return (norm(x) * jnp.asarray(weight, x.dtype)).sum()
 
-    ours = jax.grad(loss, (0, 1, 2))(jnp.asarray(x, jnp.float32), norm.scale[...], norm.bias[...])
+    ours = jax.jit(jax.grad(loss, (0, 1, 2)))(x.astype(np.float32), norm.scale[...], norm.bias[...])
     with jax.enable_x64(True):
-        scale, bias = map(jnp.asarray, (float64(norm.scale), float64(norm.bias)))
 
         def exact(x, scale, bias):
             mean, var = x.mean((0, 1, 2), keepdims=True), x.var((0, 1, 2), keepdims=True)
             y = (x - mean) / jnp.sqrt(var + EPSILON) * scale[None, None, None] + bias[None, None, None]
             return (y * weight).sum()
 
-        expected = jax.grad(exact, (0, 1, 2))(jnp.asarray(x.astype(np.float32), jnp.float64), scale, bias)
+        operands = x.astype(np.float32).astype(np.float64), float64(norm.scale), float64(norm.bias)
+        expected = jax.jit(jax.grad(exact, (0, 1, 2)))(*operands)
     for value, correct in zip(ours, expected, strict=True):
         np.testing.assert_allclose(value, correct, rtol=0, atol=1e-5 * np.abs(correct).max())
 
 
 def test_half_precision_in_and_out_with_statistics_in_float32():
-    norm, x = layer(), jnp.asarray(images(), jnp.bfloat16)
-    y = norm(x)
+    norm, x = layer(), images().astype(jnp.bfloat16)
+    y = apply(norm, x)
     assert y.dtype == jnp.bfloat16
     assert norm.mean[...].dtype == jnp.float32
     expected = formula(np.asarray(x, np.float64), float64(norm.scale), float64(norm.bias))

@@ -1,6 +1,7 @@
 """Small models: every registered classifier, narrow and short, with random parameters."""
 
 import fnmatch
+import functools
 from typing import Any
 
 import jax
@@ -35,8 +36,13 @@ def shallow(name: str, **options) -> ResNetConfig:
 DISTINCT = list({shallow(name): name for name in reversed(list_models(task="classification"))}.values())
 
 
+@functools.cache
+def _structure_and_shapes(config: Any) -> tuple[nnx.GraphDef, nnx.State]:
+    return nnx.split(nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0))))
+
+
 def abstract_model(config: Any) -> Any:
-    return nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0)))
+    return nnx.merge(*_structure_and_shapes(config), copy=True)
 
 
 def drawn(config: Any) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:

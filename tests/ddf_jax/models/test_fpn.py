@@ -44,13 +44,13 @@ def test_a_level_is_the_convolved_sum_of_all_above_at_odd_sizes():
 def test_every_parameter_gets_a_gradient_those_of_the_upsamplers_too():
     carafe = partial_layer(CARAFE, kernel_size=3, compressed_channels=2)
     fpn = formulas.drawn(lambda rngs: FPN(STAGES, channels=4, upsampler=carafe, rngs=rngs))
-    features = [jnp.asarray(formulas.image(*shape), jnp.float32) for shape in SHAPES]
+    features = [formulas.image(*shape).astype(np.float32) for shape in SHAPES]
     gradients = nnx.jit(nnx.grad(lambda fpn: sum((level**2).sum() for level in fpn(features))))(fpn)
     for path, gradient in nnx.to_flat_state(gradients):
-        assert jnp.abs(gradient[...]).max() > 0, path
+        assert np.abs(gradient[...]).max() > 0, path
 
 
-@pytest.mark.parametrize("size", [(64, 96), (97, 131)])
+@pytest.mark.parametrize("size", [pytest.param((64, 96), marks=pytest.mark.slow), (97, 131)])
 def test_a_resnet_gives_p2_to_p6_of_faster_r_cnn(size):
     def levels(image):
         backbone = get_config("resnet26", width=8, dtype=jnp.bfloat16).build(rngs=nnx.Rngs(0))
