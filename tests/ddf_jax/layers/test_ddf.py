@@ -110,7 +110,10 @@ def test_wrong_options_are_named(options, message):
 def test_batch_norm_has_the_statistics_of_torch():
     norm = BatchNorm(3, rngs=nnx.Rngs(0))
     x = np.random.default_rng(0).normal(2, 3, size=(4, 5, 6, 3))
-    norm.scale[...], norm.bias[...] = scale, bias = np.float32([0.3, -0.2, 2]), np.float32([0.1, 0.4, -0.5])
+    norm.scale[...], norm.bias[...] = scale, bias = (
+        np.array([0.3, -0.2, 2], np.float32),
+        np.array([0.1, 0.4, -0.5], np.float32),
+    )
     y = apply(norm, x.astype(np.float32))
     expected = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-5) * scale + bias
     np.testing.assert_allclose(y, expected, atol=1e-5)

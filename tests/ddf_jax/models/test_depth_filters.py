@@ -26,7 +26,7 @@ def inputs(scale: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @nnx.jit
-def apply(filters: DepthFilters, features: jax.Array, *arrays: jax.Array) -> jax.Array:
+def apply(filters: DepthFilters, features: Any, *arrays: Any) -> jax.Array:
     return filters(KINDS["generated"].logits(features, filters.scale), *arrays)
 
 
@@ -142,8 +142,9 @@ def test_the_widths_and_half_precision_depth_have_gradients():
     @jax.jit
     @functools.partial(jax.grad, argnums=(0, 1))
     def gradients(widths, depth):
+        filters: Any = nnx.merge(graph, widths)
         logits = KINDS["generated"].logits(jnp.asarray(no_features(4)), 4)
-        return (nnx.merge(graph, widths)(logits, image, depth, valid) * cotangent).sum()
+        return (filters(logits, image, depth, valid) * cotangent).sum()
 
     dwidths, ddepth = gradients(widths, depth.astype(jnp.bfloat16))
     assert np.all(np.abs(jax.tree.leaves(dwidths)[0]) > 0)
