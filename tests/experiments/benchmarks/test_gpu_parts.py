@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from experiments.benchmarks import gpu_cases, gpu_parts
 from experiments.benchmarks.gpu_cases import Case, Options
 from experiments.benchmarks.gpu_parts import Part, identity, run
 from experiments.benchmarks.rows import Row
+from experiments.benchmarks.training_step import TrainingStep
 
 DRY = Options(quick=True, dry_run=True)
 KEY = {"implementation": "a", "shape": "s", "dtype": "float32", "pass": "forward"}
@@ -58,6 +60,14 @@ def test_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for row in rows:
         assert row["last_loss"] < row["first_loss"] < 5
         assert row["images_per_second"] == pytest.approx(2e3 / row["median_ms"])
+
+
+def test_a_step_whose_loss_is_not_finite_is_an_error():
+    options = {"width": 4, "blocks": (1,), "num_classes": 10}
+    step = TrainingStep("resnet18", batch=1, image_size=8, dtype="float32", options=options)
+    compiled: Any = lambda state, images, labels: (state, jnp.inf)  # noqa: E731
+    with pytest.raises(ArithmeticError, match="expected a finite loss of the first step, got inf"):
+        step.measure(compiled, rounds=0, steps=0)
 
 
 def test_tune(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
