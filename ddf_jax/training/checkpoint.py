@@ -127,7 +127,7 @@ class Checkpoints:
             partial.mkdir(parents=True)
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             for name, tree in trees.items():
-                checkpointer.save(partial / name, args=ocp.args.StandardSave(tree))
+                checkpointer.save(partial / name, args=ocp.args.StandardSave(jax.tree.map(_one_copy, tree)))
         if is_main:
             write_json(partial / _RECORD, record | {_ARRAYS: _array_types(trees)})
             write_json(partial / _CHECKSUMS, _checksums(partial))
@@ -240,6 +240,12 @@ def restore_run(
         saved_step=step,
     )
     return state, {name: record[name] for name in ("seconds", "training_seconds")}
+
+
+def _one_copy(leaf: jax.Array) -> jax.Array:
+    """The array on one device, where it is whole on each. Of equal copies Orbax has each device write a slice: without
+    other processes to share the work with, it only compiles a program for each shape and device."""
+    return leaf.addressable_data(0) if leaf.is_fully_replicated and leaf.is_fully_addressable else leaf
 
 
 def _array_types(trees: dict[str, Any]) -> dict[str, str]:

@@ -3,12 +3,14 @@
 import tempfile
 from pathlib import Path
 
+import jax
 import pytest
 
 from ddf_jax.data.config import DataConfig
 from ddf_jax.data.examples import LabelledImages
 from ddf_jax.data.sources import open_source
-from tests.ddf_jax.training.processes import finish, start
+from ddf_jax.training.train import train
+from tests.ddf_jax.training.launch import tiny_recipe
 
 
 @pytest.fixture(scope="session")
@@ -25,5 +27,5 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def unbroken(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run, trained in one go by one process on one device."""
     workdir = tmp_path_factory.mktemp("runs") / "unbroken"
-    finish(start(workdir, data_dir))
+    train(tiny_recipe(data_dir), workdir, devices=jax.devices()[:1])
     return workdir

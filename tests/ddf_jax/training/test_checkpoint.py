@@ -11,7 +11,7 @@ import pytest
 
 from ddf_jax.data.info import DataInfo
 from ddf_jax.training.checkpoint import Checkpoints
-from ddf_jax.training.devices import data_mesh, replicated
+from ddf_jax.training.devices import batch_split, data_mesh, replicated
 from ddf_jax.training.errors import RunError
 
 
@@ -40,6 +40,7 @@ def assert_same_bits(actual: Any, expected: Any) -> None:
 @pytest.mark.parametrize("devices", [8, 4, 1])
 def test_eight_devices_write_what_fewer_read(tmp_path: Path, devices: int):
     values = jax.device_put(trees(), replicated(data_mesh()))
+    values["optimizer"]["split"] = jax.device_put(jnp.arange(24.0), batch_split(data_mesh()))
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(7, values, {"data": {"step": 7}, "seconds": 1 / 3})
     wanted = abstract(values, devices)
