@@ -32,13 +32,30 @@ def kill(workdir: Path, data_dir: Path, place: str) -> None:
     finish(start(workdir, data_dir, "--signal", "SIGKILL", "--at", place), returncode=-signal.SIGKILL)
 
 
-def test_a_run_killed_while_it_saves_ends_with_the_same_bits(tmp_path: Path, data_dir: Path, unbroken: Path):
-    workdir = tmp_path / "run"
+def test_a_run_killed_while_it_saves_and_stopped_at_any_time_ends_with_the_same_bits(
+    tmp_path: Path, data_dir: Path, unbroken: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    workdir, device = tmp_path / "run", jax.devices()[:1]
+
+    def stop(number: int, place: str, step: int) -> None:
+        with monkeypatch.context() as patch:
+            signal_self(patch, number, place)
+            with pytest.raises(
+                StoppedError, match=rf"Stopped at step {step} of 20, saved in .*The same command"
+            ) as stopped:
+                train(tiny_recipe(data_dir), workdir, devices=device)
+        assert stopped.value.exit_status == 75
+        assert saved_steps(workdir)[-1] == step
+
+    stop(signal.SIGTERM, "compile", 0)
     kill(workdir, data_dir, "save:12")
-    assert saved_steps(workdir) == [6]
+    assert saved_steps(workdir) == [0, 6]
     assert not (workdir / "summary.json").exists()
-    out = finish(start(workdir, data_dir)).out
-    assert f"Resuming {workdir} from step 6 of 20." in out
+    capsys.readouterr()
+    stop(signal.SIGINT, "step:8", 8)
+    assert f"Resuming {workdir} from step 6 of 20." in capsys.readouterr().out
+    stop(signal.SIGTERM, "evaluation", 10)
+    train(tiny_recipe(data_dir), workdir, devices=device)
     assert_same_run(workdir, unbroken)
 
 
@@ -52,25 +69,4 @@ def test_a_run_killed_at_any_steps_ends_with_the_same_bits(tmp_path: Path, data_
         kill(workdir, data_dir, f"step:{step}")
         assert saved_steps(workdir) == saved
     finish(start(workdir, data_dir))
-    assert_same_run(workdir, unbroken)
-
-
-def test_a_signal_at_any_time_saves_and_the_same_call_resumes(
-    tmp_path: Path, data_dir: Path, unbroken: Path, monkeypatch
-):
-    workdir, device = tmp_path / "run", jax.devices()[:1]
-    for number, place, step in (
-        (signal.SIGTERM, "compile", 0),
-        (signal.SIGINT, "step:4", 4),
-        (signal.SIGTERM, "evaluation", 10),
-    ):
-        with monkeypatch.context() as patch:
-            signal_self(patch, number, place)
-            with pytest.raises(
-                StoppedError, match=rf"Stopped at step {step} of 20, saved in .*The same command"
-            ) as stopped:
-                train(tiny_recipe(data_dir), workdir, devices=device)
-        assert stopped.value.exit_status == 75
-        assert saved_steps(workdir)[-1] == step
-    train(tiny_recipe(data_dir), workdir, devices=device)
     assert_same_run(workdir, unbroken)
