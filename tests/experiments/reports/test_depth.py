@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -32,12 +33,12 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
 
 @pytest.fixture(scope="module")
 def run(rooms: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one step."""
+    """A run of one step, without pictures, on one device."""
     folder = tmp_path_factory.mktemp("run")
-    train(
-        Recipe("tiny_depth", ModelConfig("djf", OPTIONS), rooms, ADAM, DepthUpsampling(), epochs=1.6, batch_size=8),
-        folder,
-    )
+    recipe = Recipe("tiny_depth", ModelConfig("djf", OPTIONS), rooms, ADAM, DepthUpsampling(), epochs=1.6, batch_size=8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DepthUpsampling, "draw", lambda *_: b"")
+        train(recipe, folder, devices=jax.devices()[:1])
     return folder
 
 
@@ -50,6 +51,8 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for name, (function, grid) in depth.GRIDS.items()
     }
     monkeypatch.setattr(depth, "GRIDS", fewer)
+    monkeypatch.setattr(depth, "TUNING_PICTURES", 10)  # as many as in a batch of the test split: the same programs
+    monkeypatch.setattr(depth, "DRAWN", 2)
     return tmp_path
 
 
@@ -76,11 +79,12 @@ def test_every_method_has_a_row_from_the_same_pictures(rooms, run, results, caps
 
 
 def bicubic_rmse(rooms: DataConfig, split: str) -> float:
+    upsample = jax.jit(bicubic_upsample, static_argnames=("height", "width", "scale"))
     source, errors = open_source(dataclasses.replace(rooms, eval_split=split), DepthImages(4), "eval"), []
     for index in range(len(source)):
         example = Downsample(4).map(source[index] or {})
         height, width = example["depth"].shape[:2]
-        answer = bicubic_upsample(example["low"][None], height=height, width=width, scale=4)
+        answer = upsample(example["low"][None], height=height, width=width, scale=4)
         errors.append(np.asarray(answer[0], np.float64) - example["depth"])
     return 100 * float(np.sqrt(np.mean(np.square(errors))))
 
@@ -93,14 +97,14 @@ def test_settings_are_those_with_the_least_error_on_training_pictures(run, monke
     assert bilateral.facts["setting"].endswith("sigma_space 0.6, sigma_colour 0.06")
 
 
-def test_what_cannot_be_compared_is_one_line(run, tmp_path, capsys):
+def test_what_cannot_be_compared_is_one_line(run, results, tmp_path, capsys):
     assert depth.main([str(tmp_path / "nowhere")]) == 2
     assert "nowhere holds no finished run: " in capsys.readouterr().err
     assert depth.main(["--also", "train2", str(run)]) == 2
     assert "train2" in capsys.readouterr().err
     options = {"stem": "small", "width": 4, "blocks": (1,)}
     digits = Recipe("tiny", ModelConfig("resnet18", options), DataConfig("digits", image_size=8), ADAM, epochs=0.2)
-    train(digits, tmp_path / "tiny")
+    train(digits, tmp_path / "tiny", devices=jax.devices()[:1])
     capsys.readouterr()
     assert depth.main([str(run), str(tmp_path / "tiny")]) == 2
     expected = "on one dataset and with one scale, got tiny_depth (rooms, 4), tiny (digits, None).\n"
