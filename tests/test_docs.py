@@ -35,10 +35,11 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 110
 
 
-def test_the_readmes_example_runs(tmp_path: Path) -> None:
-    program = code_blocks(ROOT / "README.md")
-    assert "ddf_jax" in program
-    run(program, tmp_path)
+def test_the_readmes_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "readme.py"
+    program.write_text(code_blocks(ROOT / "README.md"))
+    assert "ddf_jax" in program.read_text()
+    run_examples([program], tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
