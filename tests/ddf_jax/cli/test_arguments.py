@@ -206,7 +206,7 @@ def test_wrong_words_are_answered_in_one_line(refused, words, message):
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_wrong_words_are_answered_in_one_plain_line_also_on_a_terminal(encoding):
     """There tyro draws in colour, and without lines where the encoding has none."""
-    program = "import sys; from ddf_jax.cli import main; sys.exit(main(['train', 'digits', '--epochs', 'ten']))"
+    program = "import sys; from ddf_jax.cli import main; sys.exit(main(['verify', '--dtype', 'half']))"
     ours, theirs = pty.openpty()
     with open(theirs, "wb") as terminal:
         environment = os.environ | {"TERM": "xterm", "PYTHONIOENCODING": encoding}
@@ -221,4 +221,5 @@ def test_wrong_words_are_answered_in_one_plain_line_also_on_a_terminal(encoding)
         )
     os.close(ours)
     assert done.returncode == 2
-    assert done.stderr == "ddf: Error parsing --epochs: could not convert string to float: 'ten'\n"
+    expected = "invalid choice 'half' for argument '--dtype'. Expected one of ('float64', 'float32')."
+    assert done.stderr == f"ddf: {expected}\n"

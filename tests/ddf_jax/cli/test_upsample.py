@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from ddf_jax.data.decode import decode_depth, encode_depth
+from ddf_jax.training.tasks import depth_upsampling
 from tests.ddf_jax.data.small_rooms import small_rooms
 
 RECIPE = """
@@ -39,7 +40,9 @@ def depth_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small_rooms(folder)
     file = folder / "tiny_depth.py"
     file.write_text(RECIPE.format(data_dir=str(folder)))
-    assert main(["train", str(file), "--workdir", str(folder / "run")]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(depth_upsampling, "_DRAWN", 1)
+        assert main(["train", str(file), "--workdir", str(folder / "run")]) == 0
     return folder / "run"
 
 

@@ -15,11 +15,12 @@ from jax.sharding import PartitionSpec as P
 
 from pallas_kernels.ops import xla
 from pallas_kernels.ops.arg_specs import ArgSpec
+from pallas_kernels.ops.spec import FilterSpec
 from tests import compilation
 from tests.pallas_kernels import suite
 from tests.pallas_kernels.ops.test_triton import QUICKLY, Interpreted
 
-ARG = ArgSpec("shared_filter", (4, 4, 3, 8))
+ARG = ArgSpec("shared_filter", (4, 4, 3, 8), FilterSpec(1))  # interpreted, each further tap takes seconds to compile
 IMPLEMENTATIONS = {"xla": xla, "triton": Interpreted()}
 NAMES = ("y", "x", "spatial", "channel")
 
