@@ -51,13 +51,13 @@ sys.path.insert(0, {root!r})
 
 USE_IT = f"""
 import {", ".join(BASE)}
-import jax, jax.numpy as jnp
+import jax, jax.numpy as jnp, numpy as np
 from flax import nnx
 import ddf_jax
 from ddf_jax.layers import DDF
 from ddf_jax.models import create
 
-assert DDF(8, rngs=nnx.Rngs(0))(jnp.ones((1, 5, 4, 8))).shape == (1, 5, 4, 8)
+assert nnx.jit(lambda x: DDF(8, rngs=nnx.Rngs(0))(x))(jnp.ones((1, 5, 4, 8))).shape == (1, 5, 4, 8)
 nnx.eval_shape(lambda: create("ddf_resnet18", num_classes=10, rngs=nnx.Rngs(0)))
 
 # A training step on synthetic data.
@@ -67,14 +67,14 @@ from ddf_jax.training.recipe import ModelConfig, Recipe
 from ddf_jax.training.schedules import learning_rate_schedule, make_optimizer, make_step_plan
 from ddf_jax.training.step import abstract_state, compile_train_step, initial_variables
 
-recipe = Recipe("r", ModelConfig("ddf_resnet18", {{"stem": "small", "width": 4, "blocks": (1,)}}), batch_size=2)
+recipe = Recipe("r", ModelConfig("resnet18", {{"stem": "small", "width": 4, "blocks": (1,)}}), batch_size=2)
 info, mesh = DataInfo(3, ("a", "b", "c"), channels=1, train_size=8, eval_size=8, image_size=4), data_mesh()
 plan = make_step_plan(recipe, info)
 rate = learning_rate_schedule(recipe.optimizer, plan, recipe.batch_size)
 tx = make_optimizer(recipe.optimizer, rate)
 abstract = abstract_state(recipe, info, tx, replicated(mesh))
 step = compile_train_step(recipe, info, plan, mesh, abstract, rate)
-batch = {{"image": jnp.ones((2, 4, 4, 1)), "label": jnp.arange(2, dtype=jnp.int32), "mask": jnp.ones(2, bool)}}
+batch = {{"image": np.ones((2, 4, 4, 1), "float32"), "label": np.arange(2, dtype="int32"), "mask": np.ones(2, bool)}}
 _, report = step(initial_variables(recipe, info, tx, replicated(mesh)), global_batch(batch, mesh))
 assert jnp.isfinite(report.loss)
 """
@@ -122,13 +122,15 @@ def test_every_module_can_be_imported_by_its_full_name_without_torch_and_imports
 
 
 def test_pallas_kernels_imports_nothing_but_jax_and_numpy(tmp_path: Path) -> None:
-    def loaded_by(source: str) -> set[str]:
-        path = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        return {name.partition(".")[0] for name in python(f"{path}{source}\nprint(*sys.modules)", tmp_path).split()}
-
-    base = loaded_by("import jax, jax.numpy, numpy, jax.experimental.pallas")
-    loaded = loaded_by("import pallas_kernels, pallas_kernels.ops.arg_specs")
-    assert loaded - base - sys.stdlib_module_names == {"pallas_kernels"}
+    source = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import jax, jax.numpy, numpy, jax.experimental.pallas
+base = {{name.partition(".")[0] for name in sys.modules}}
+import pallas_kernels, pallas_kernels.ops.arg_specs
+print(*{{name.partition(".")[0] for name in sys.modules}} - base)
+"""
+    assert {*python(source, tmp_path).split()} - sys.stdlib_module_names == {"pallas_kernels"}
 
 
 def test_ddf_without_its_extra_names_the_command_that_installs_it(tmp_path: Path) -> None:
