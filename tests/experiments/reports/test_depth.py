@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -14,7 +15,7 @@ from ddf_jax.data.depth_transforms import Downsample
 from ddf_jax.data.examples import DepthImages
 from ddf_jax.data.sources import open_source
 from ddf_jax.functional import bicubic_upsample
-from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
+from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe, recipe_from_json, recipe_to_json
 from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling
 from ddf_jax.training.train import train
 from experiments.reports import depth
@@ -102,10 +103,9 @@ def test_what_cannot_be_compared_is_one_line(run, results, tmp_path, capsys):
     assert "nowhere holds no finished run: " in capsys.readouterr().err
     assert depth.main(["--also", "train2", str(run)]) == 2
     assert "train2" in capsys.readouterr().err
-    options = {"stem": "small", "width": 4, "blocks": (1,)}
-    digits = Recipe("tiny", ModelConfig("resnet18", options), DataConfig("digits", image_size=8), ADAM, epochs=0.2)
-    train(digits, tmp_path / "tiny", devices=jax.devices()[:1])
-    capsys.readouterr()
-    assert depth.main([str(run), str(tmp_path / "tiny")]) == 2
-    expected = "on one dataset and with one scale, got tiny_depth (rooms, 4), tiny (digits, None).\n"
+    other = shutil.copytree(run, tmp_path / "other")
+    recipe = recipe_from_json((run / "recipe.json").read_text())
+    (other / "recipe.json").write_text(recipe_to_json(dataclasses.replace(recipe, task=DepthUpsampling(scale=8))))
+    assert depth.main([str(run), str(other)]) == 2
+    expected = "on one dataset and with one scale, got tiny_depth (rooms, 4), tiny_depth (rooms, 8).\n"
     assert capsys.readouterr().err == "All runs must be for depth, " + expected
