@@ -65,9 +65,13 @@ def test_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 def test_a_step_whose_loss_is_not_finite_is_an_error():
     options = {"width": 4, "blocks": (1,), "num_classes": 10}
     step = TrainingStep("resnet18", batch=1, image_size=8, dtype="float32", options=options)
-    compiled: Any = lambda state, images, labels: (state, jnp.inf)  # noqa: E731
+
+    def diverged(state: Any, images: Any, labels: Any) -> Any:
+        return state, jnp.inf
+
+    program: Any = diverged
     with pytest.raises(ArithmeticError, match="expected a finite loss of the first step, got inf"):
-        step.measure(compiled, rounds=0, steps=0)
+        step.measure(program, rounds=0, steps=0)
 
 
 def test_tune(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
