@@ -1,4 +1,4 @@
-"""What one compiled training step needs: collectives, memory and kernels, for GPUs that need not be there."""
+"""Collectives, memory and kernels of a training step compiled ahead of time for a GPU target; no GPU is needed."""
 
 from typing import Any
 

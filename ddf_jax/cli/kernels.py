@@ -19,8 +19,9 @@ class KernelsCommand:
     """Compile the GPU kernels ahead of time (no GPU needed) and show the resources of their machine code.
 
     Per kernel: registers, spills and stack of a thread, shared memory of a program, the share of loaded bytes that come
-    128 bits at a time, instructions per output element, and two bounds of its time: every array once over the memory
-    bus (floor), and every instruction issued. It needs Triton's compiler: pip install triton.
+    128 bits at a time, instructions per output element, and two lower bounds of its time: memory-bound, where
+    every array moves once, and issue-bound, where every instruction issues once. It needs Triton's compiler: pip
+    install triton.
 
     Examples:
       ddf kernels 'resnet50_56*'
@@ -54,7 +55,7 @@ class KernelsCommand:
 
 _HEADER = (
     f"{'':38}{'kernel':>8}{'registers':>10}{'spill':>6}{'stack':>6}{'shared':>7}{'128-bit':>8}{'instr/out':>10}"
-    f"{'MB':>9}{'floor µs':>10}{'issue µs':>10}"
+    f"{'MB':>9}{'memory-bound µs':>17}{'issue-bound µs':>16}"
 )
 
 
@@ -71,5 +72,5 @@ def _text(row: "KernelRow") -> str:
     return (
         f"{row.spec:38}{row.as_row()['kernel']:>8}{row.registers:10}{row.spill_bytes:6}{row.stack_bytes:6}{row.shared_bytes:7}"
         f"{row.vector_load_share:8.0%}{row.instructions_per_output:10.1f}{row.minimum_bytes / 1e6:9.2f}"
-        f"{row.memory_roofline_us:10.2f}{row.issue_roofline_us:10.2f}"
+        f"{row.memory_roofline_us:17.2f}{row.issue_roofline_us:16.2f}"
     )

@@ -10,10 +10,10 @@ from ddf_jax.cli.command import CommandResult, explained
 
 @dataclasses.dataclass(frozen=True)
 class PlanCommand:
-    """Compile a recipe's whole training step for GPUs that need not be there, and show what it needs.
+    """Compile a recipe's whole training step ahead of time for a GPU target; no GPU is needed.
 
-    Collectives by kind, bytes per device and kernels by kind. RECIPE comes first, as for `ddf train`, and the other
-    options replace fields of it. It needs the CUDA plugin of JAX but no GPU, and of ImageNet only the name.
+    It shows collectives by kind, bytes per device and kernels by kind. RECIPE comes first, as for `ddf train`, and the
+    other options replace fields of it. JAX's CUDA plugin must be installed. ImageNet recipes need no data.
 
     Examples:
       ddf plan imagenet_ddf_resnet50
