@@ -12,7 +12,7 @@ from ddf_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class PredictCommand:
-    """Classify images with a run's newest checkpoint: the five likeliest classes.
+    """Classify images with a run's newest checkpoint: the five most likely classes.
 
     Example:
       ddf predict runs/digits seven.png one.jpg

@@ -120,7 +120,7 @@ def _grad_cam(first: Sequence[Panel], clean: np.ndarray, activations: Activation
             # A lighter image shows the map's colours on black too.
             panel = image_panel(f"{name}\n{cam.shape[0]}×{cam.shape[1]}", 0.4 + 0.6 * image)
             row.append(panel._replace(overlay=cam))
-    return draw_grid(rows, "Grad-CAM of the likeliest class: what is red speaks for it")
+    return draw_grid(rows, "Class activation maps (Grad-CAM) of the most likely class; red: large")
 
 
 def _spectrum(versions: dict[str, np.ndarray], features: np.ndarray, guesses: Sequence[str], layer: str) -> Figure:

@@ -81,11 +81,11 @@ def run(part: Part, options: Options, rows: Sequence[Row], tried: int) -> Iterat
                 return
             yield {"started": case.key}
             try:
-                outcome = case.measure(compiled.result())
+                measured = case.measure(compiled.result())
             except Exception as error:
-                outcome = row_error(error)
-            yield case.key | outcome | environment
-            if "error" in outcome:
+                measured = row_error(error)
+            yield case.key | measured | environment
+            if "error" in measured:
                 working_device(part.framework)  # some errors leave a process without its GPU: that ends it
     yield {"finished": part.name}
 

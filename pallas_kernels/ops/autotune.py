@@ -41,7 +41,7 @@ def choose_config(shape: ArgShape, kernel: KernelName) -> BlockConfig:
 
 
 class Tuning(NamedTuple):
-    """The outcome of a search.
+    """The result of a search.
 
     Args:
       best: the fastest config.
