@@ -14,7 +14,7 @@ from ddf_jax.cli.command import CommandResult
 class ConvertCommand:
     """Rewrite a checkpoint file in the other naming, the official (PyTorch) one or our own, or in another format.
 
-    The suffixes say the formats: .safetensors, or .pth for PyTorch's own.
+    The suffixes state the formats: .safetensors, or .pth for PyTorch's own.
 
     Examples:
       ddf convert ddf_mul_resnet50.pth ddf_resnet50.safetensors --model ddf_resnet50

@@ -42,7 +42,7 @@ class Examples(Protocol):
         """The source of one split.
 
         Raises:
-            UserError: the dataset or folder does not exist or does not fit; the message says what to do.
+            UserError: the dataset or folder does not exist or does not fit; the message states what to do.
         """
         ...
 
@@ -64,7 +64,7 @@ def open_source(config: DataConfig, examples: Examples, split: Split) -> Source:
     """The examples to train or evaluate on. Opened once per process, so that a run sees one listing of a folder.
 
     Raises:
-        UserError: the dataset or folder does not exist or does not fit; the message says what to do.
+        UserError: the dataset or folder does not exist or does not fit; the message states what to do.
     """
     return examples.open(config, split)
 
