@@ -1,4 +1,4 @@
-"""Where recipes come from, and what is said of a file that holds none."""
+"""Where recipes come from, and the message about a file that holds none."""
 
 import importlib
 import os

@@ -1,4 +1,4 @@
-"""`ddf plan` compiles a whole training step for GPUs that are not there."""
+"""`ddf plan` compiles a whole training step ahead of time for a GPU target."""
 
 import dataclasses
 import json
@@ -36,7 +36,7 @@ def test_a_step_on_eight_gpus_only_sums_gradients_and_runs_the_kernels():
     assert found["kernels"]["__gpu$xla.gpu.triton"] == 4  # the forward pass and three cotangents
 
 
-def test_without_the_plugin_it_says_what_to_install(monkeypatch):
+def test_without_the_plugin_it_states_what_to_install(monkeypatch):
     uninstall(monkeypatch, *PLUGIN)
     with pytest.raises(NotImplementedError, match=f"pip install jax-cuda13-plugin=={jax.__version__}"):
         plan(find_recipe("imagenet_ddf_resnet50"))

@@ -126,7 +126,7 @@ def test_inputs_may_differ_in_dtype():
         ({"channel": torch.zeros(2, 4, 25)}, r"= \(2, 4, 9\), got \(2, 4, 25\)"),
     ],
 )
-def test_a_wrong_call_says_what_is_wrong(change, message):
+def test_a_wrong_call_states_what_is_wrong(change, message):
     x, spatial, channel = (tensor.detach().float() for tensor in inputs(3, 1, 2))
     arguments = {"x": x, "spatial": spatial, "channel": channel} | change
     with pytest.raises(ValueError, match=message):

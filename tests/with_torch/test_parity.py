@@ -107,7 +107,7 @@ def test_the_ddf_layer_is_the_ports(options, combine):
             self.stages = nnx.List([nnx.List([nnx.Dict(conv2=layer)])])
 
     ours = Place()
-    load_tensors(ours, weights, "made up")
+    load_tensors(ours, weights, "random")
     x = np.random.RandomState(5).standard_normal((2, 8, 9, 7))
     expected = theirs(torch.tensor(x)).detach().numpy()
     close(nnx.jit(ours.stages[0][0]["conv2"])(jnp.asarray(x.transpose(0, 2, 3, 1))), expected.transpose(0, 2, 3, 1))

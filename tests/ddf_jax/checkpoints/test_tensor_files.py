@@ -76,7 +76,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
         write_tensors(tmp_path / "none" / "a.safetensors", TENSORS)
 
 
-def test_pytorch_files_without_torch_say_what_to_install(tmp_path, monkeypatch):
+def test_pytorch_files_without_torch_state_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "a.pth").touch()
     for attempt in (lambda: read_tensors(tmp_path / "a.pth"), lambda: write_tensors(tmp_path / "b.pth", TENSORS)):

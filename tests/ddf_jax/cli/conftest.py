@@ -31,31 +31,31 @@ recipe = Recipe(
 """
 
 
-class Outcome(NamedTuple):
+class Completed(NamedTuple):
     status: Any
     out: str
     err: str
 
 
 @pytest.fixture
-def ddf(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+def ddf(capsys: pytest.CaptureFixture[str]) -> Callable[..., Completed]:
     """`ddf("train", "digits")` as a shell would see it."""
 
-    def run(*words: str | Path) -> Outcome:
+    def run(*words: str | Path) -> Completed:
         capsys.readouterr()
         try:
             status = main(list(map(str, words)))
         except SystemExit as stop:  # --help and --version
             status = stop.code
         printed = capsys.readouterr()
-        return Outcome(status, printed.out, printed.err)
+        return Completed(status, printed.out, printed.err)
 
     return run
 
 
 @pytest.fixture
-def refused(ddf: Callable[..., Outcome]) -> Callable[..., str]:
-    """The one line that a wrong use is answered with."""
+def refused(ddf: Callable[..., Completed]) -> Callable[..., str]:
+    """Checks that a wrong use is refused in one line, and returns that line."""
 
     def run(*words: str | Path) -> str:
         status, out, err = ddf(*words)
@@ -83,7 +83,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_run(tiny: Path) -> Path:
-    """The folder of a finished run of it, and beside it what the command printed: `run.out` and `run.err`."""
+    """The folder of a finished run of it, and next to it what the command printed: `run.out` and `run.err`."""
     folder = tiny.parent / "run"
     words = ["train", str(tiny), "--workdir", str(folder), "--optimizer.learning-rate", "0.05", "--json"]
     with (

@@ -199,12 +199,12 @@ def test_workdir_and_json_are_of_the_command_not_of_the_recipe():
         ("verify --dtype bfloat16", "'bfloat16' for argument '--dtype'"),
     ],
 )
-def test_wrong_words_are_answered_in_one_line(refused, words, message):
+def test_wrong_words_are_refused_in_one_line(refused, words, message):
     assert message in refused(*words.split())
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_wrong_words_are_answered_in_one_plain_line_also_on_a_terminal(encoding):
+def test_wrong_words_are_refused_in_one_plain_line_also_on_a_terminal(encoding):
     """There tyro draws in colour, and without lines where the encoding has none."""
     program = "import sys; from ddf_jax.cli import main; sys.exit(main(['verify', '--dtype', 'half']))"
     ours, theirs = pty.openpty()

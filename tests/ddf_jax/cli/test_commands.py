@@ -28,7 +28,7 @@ def test_train_writes_a_run_and_prints_its_summary(tiny_run):
     assert recipe["optimizer"]["learning_rate"] == 0.05
 
 
-def test_train_again_says_that_the_run_is_done(ddf, tiny, tiny_run):
+def test_train_again_states_that_the_run_is_done(ddf, tiny, tiny_run):
     status, out, _ = ddf("train", tiny, "--workdir", tiny_run, *CHANGED)
     assert status == 0
     assert "is done" in out
@@ -74,7 +74,7 @@ def test_evaluate_scores_the_run_as_training_did(ddf, tiny_run):
     assert out.startswith(f"tiny, step 2: test accuracy {summary['test_accuracy']:.2%}")
 
 
-def test_predict_gives_the_five_likeliest_classes(ddf, tiny_run, tmp_path):
+def test_predict_gives_the_five_most_likely_classes(ddf, tiny_run, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (2, 20, 30, 3), np.uint8)
     files = [tmp_path / "one.png", tmp_path / "two.jpg"]
     for file, image in zip(files, pixels, strict=True):
@@ -175,9 +175,9 @@ def test_verify_reports_and_fails_with_its_reports(ddf, monkeypatch, error, stat
     monkeypatch.setattr("ddf_jax.verify.format_table", lambda reports: f"{len(reports)} models")
     assert ddf("verify", "resnet*", "--size", "64", "96").out == "1 models\n"
     assert (asked["name"], asked["size"], asked["dtype"]) == ("resnet*", (64, 96), "float64")
-    outcome = ddf("verify", "--json")
-    assert outcome.status == status
-    assert json.loads(outcome.out) == [
+    result = ddf("verify", "--json")
+    assert result.status == status
+    assert json.loads(result.out) == [
         {
             "model": "resnet18",
             "dtype": "float64",

@@ -21,7 +21,7 @@ DO: list[Any] = []  # what the command below does
 
 @dataclasses.dataclass(frozen=True)
 class Do:
-    """Do what the test says."""
+    """Do what the test states."""
 
     json: bool = False
 
@@ -69,8 +69,8 @@ def test_a_command_may_choose_its_status(do):
 
 @pytest.mark.parametrize(("error", "status"), [(UserError, 2), (RunError, 2), (NonFiniteError, 1), (StoppedError, 75)])
 def test_errors_for_users_are_one_line_and_a_status(do, error, status):
-    outcome = do(raising(error("step 3: what happened.\n  What to do.")))
-    assert outcome == (status, "", "ddf: step 3: what happened. What to do.\n")
+    result = do(raising(error("step 3: what happened.\n  What to do.")))
+    assert result == (status, "", "ddf: step 3: what happened. What to do.\n")
 
 
 def test_a_missing_kernel_backend_is_one_line(do):

@@ -129,7 +129,7 @@ def test_a_restored_state_gives_the_batches_of_the_unbroken_run(shifted: DataCon
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_any_number_of_processes_makes_the_same_global_batches_from_any_step(shifted: DataConfig, processes: int):
-    """So a run saved by one process may go on with two, with the same bits."""
+    """So a run saved by one process may be resumed with two, with the same bits."""
     assert_same(take(shifted, 4, step=118, processes=processes), take(shifted, 4, step=118))
 
 

@@ -80,7 +80,7 @@ def test_an_unknown_split_names_those_that_are(digits: DataConfig, split: str):
         open_source(dataclasses.replace(digits, eval_split=split), LabelledImages(), "eval")
 
 
-def test_a_dataset_without_random_access_says_how_to_prepare_it(digits: DataConfig, tmp_path: Path):
+def test_a_dataset_without_random_access_states_how_to_prepare_it(digits: DataConfig, tmp_path: Path):
     assert digits.data_dir is not None
     shutil.copytree(digits.data_dir / "digits", tmp_path / "digits")
     path = tmp_path / "digits" / "1.0.0" / "dataset_info.json"
@@ -113,7 +113,7 @@ def test_digits_are_prepared_once_and_reused(tmp_path: Path):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "digits").rglob("*")} == before
 
 
-def test_preparing_says_nothing_on_standard_output(tmp_path: Path, capfd: pytest.CaptureFixture):
+def test_preparing_prints_nothing_on_standard_output(tmp_path: Path, capfd: pytest.CaptureFixture):
     TfdsSource("digits", "train", tmp_path)
     assert capfd.readouterr().out == ""
 

@@ -71,10 +71,10 @@ def relu(x: np.ndarray) -> np.ndarray:
 
 def windows(x: np.ndarray, kernel_size: int, *, stride: int = 1, dilation: int = 1):
     """The K×K inputs of each output pixel (i, j): [B, K, K, C], zero outside the image."""
-    reach = dilation * (kernel_size // 2)
-    padded = np.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+    halo = dilation * (kernel_size // 2)
+    padded = np.pad(x, ((0, 0), (halo, halo), (halo, halo), (0, 0)))
     for i, j in np.ndindex(-(-x.shape[1] // stride), -(-x.shape[2] // stride)):
-        rows, columns = (slice(at * stride, at * stride + 2 * reach + 1, dilation) for at in (i, j))
+        rows, columns = (slice(at * stride, at * stride + 2 * halo + 1, dilation) for at in (i, j))
         yield (i, j), padded[:, rows, columns]
 
 

@@ -34,8 +34,8 @@ def test_ddf_is_the_formula_of_the_paper(options):
     hidden = np.maximum(x.mean((1, 2)) @ branch["squeeze"]["kernel"] + branch["squeeze"]["bias"], 0)
     channel = (hidden @ branch["excite"]["kernel"] + branch["excite"]["bias"]).reshape(2, taps, 8)
     channel = filter_norm(channel, 1) * branch["norm"]["scale"]
-    reach = dilation * (kernel_size // 2)
-    padded = np.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+    halo = dilation * (kernel_size // 2)
+    padded = np.pad(x, ((0, 0), (halo, halo), (halo, halo), (0, 0)))
     expected = np.zeros((2, *spatial.shape[1:3], 8))
     for i, j in np.ndindex(*spatial.shape[1:3]):
         for t in range(taps):

@@ -31,7 +31,7 @@ ADDRESS = {"JAX_COORDINATOR_ADDRESS": "host:1234", "JAX_NUM_PROCESSES": "4", "JA
         ({"OMPI_COMM_WORLD_SIZE": "2"}, [((), {})]),
     ],
 )
-def test_the_environment_says_which_processes_to_join(
+def test_the_environment_names_the_processes_to_join(
     environment: dict[str, str], calls: list[object], monkeypatch: pytest.MonkeyPatch
 ):
     made = []

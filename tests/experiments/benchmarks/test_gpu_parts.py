@@ -108,10 +108,10 @@ def part_of(*cases: Case) -> Part:
     return Part("toy", 1.0, lambda options: iter(cases))
 
 
-def case_of(name: str, outcome: Any = None, lower: Any = None) -> Case:
+def case_of(name: str, error: Exception | None = None, lower: Any = None) -> Case:
     def measure(compiled: Any) -> Row:
-        if isinstance(outcome, Exception):
-            raise outcome
+        if error is not None:
+            raise error
         return {"median_ms": 1.0, "compiled": compiled is not None}
 
     return Case(KEY | {"implementation": name}, measure, lower)
@@ -159,7 +159,7 @@ def test_cases_with_a_row_are_skipped_and_failed_ones_of_an_earlier_call_are_not
     assert tried == ["failed_before", "elsewhere"]
 
 
-def test_a_part_that_is_out_of_time_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_part_that_is_out_of_time_exits_with_that_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(gpu_parts.BY_NAME, "toy", part_of(case_of("late")))
     encoded = json.dumps(DRY.__dict__ | {"deadline": time.time() - 1})
     assert gpu_parts.main(["toy", str(tmp_path / "rows.jsonl"), "0", encoded]) == gpu_parts.OUT_OF_TIME

@@ -1,4 +1,4 @@
-"""The tuner times one kernel, keeps a config only if its values are right, and writes what it finds."""
+"""Autotuning times one kernel, keeps a config only if its values are right, and writes what it finds."""
 
 import dataclasses
 import json

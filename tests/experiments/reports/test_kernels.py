@@ -20,7 +20,7 @@ def test_each_call_has_a_row_for_each_kernel_and_a_line(tmp_path, monkeypatch, c
     assert capsys.readouterr().out == (tmp_path / "kernels.md").read_text() + "\n"
 
 
-def test_without_a_compiler_it_says_what_to_install(monkeypatch, capsys):
+def test_without_a_compiler_it_states_what_to_install(monkeypatch, capsys):
     uninstall(monkeypatch, "triton")
     assert kernels.main() == 2
     assert "pip install triton" in capsys.readouterr().err

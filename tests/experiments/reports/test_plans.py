@@ -9,7 +9,7 @@ import pytest
 from experiments.reports import plans
 from tests.aot import ENVIRONMENT, PLUGIN, needs_plugin, uninstall
 
-# In a process of its own: devices that are not there are made before anything else uses JAX.
+# In a process of its own: compile-only devices are made before anything else uses JAX.
 PROGRAM = """
 import dataclasses, json
 from ddf_jax.recipes import find_recipe
@@ -48,7 +48,7 @@ def test_the_committed_table_is_that_of_the_committed_rows():
     assert plans.table(rows) == (plans.FOLDER / "plans.md").read_text()
 
 
-def test_without_the_plugin_it_says_what_to_install(monkeypatch, capsys):
+def test_without_the_plugin_it_states_what_to_install(monkeypatch, capsys):
     uninstall(monkeypatch, *PLUGIN)
     assert plans.main() == 2
     assert "pip install jax-cuda13-plugin" in capsys.readouterr().err

@@ -58,12 +58,12 @@ def test_nyu_depth_without_h5py_names_the_install_command(tmp_path: Path, monkey
         pass
 
 
-def test_a_missing_or_wrong_nyu_file_says_what_to_put_where(tmp_path: Path):
+def test_a_missing_or_wrong_nyu_file_states_what_to_put_where(tmp_path: Path):
     config = DataConfig(dataset="nyu_depth_v2_labeled", data_dir=tmp_path)
     with pytest.raises(UserError, match=r"downloads/manual/nyu_.*mat, got no such file\. Download nyu_.*put it there"):
         open_source(config, DepthImages(4), "train")
     file = tmp_path / nyu_depth.FILE
-    file.write_bytes(b"a page that says: not found")
+    file.write_bytes(b"a page: not found")
     with (
         pytest.raises(UserError, match=r"must be the published HDF5 file, got one that cannot be read"),
         open_labeled(file),
