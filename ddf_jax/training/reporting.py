@@ -26,7 +26,7 @@ METRICS_FILE = "metrics.jsonl"
 _ADVICE = "lower `optimizer.learning_rate`, lengthen `optimizer.warmup_epochs`, or compute in float32 (`dtype`)"
 
 
-class Clock:
+class RunTimer:
     """Wall-clock seconds of this launch, added to those that a checkpoint remembers of earlier launches.
 
     What a killed launch did after its last checkpoint is done again, and only the second time counts.
@@ -69,7 +69,7 @@ class Reporter:
     Args:
         workdir: the run's folder.
         recipe: the run's recipe.
-        clock: measures images per second.
+        timer: measures images per second.
         step: steps taken before this launch.
         epoch_steps: steps in an epoch, which need not be whole.
         total_steps: steps in the run.
@@ -80,7 +80,7 @@ class Reporter:
         self,
         workdir: Path,
         recipe: Recipe,
-        clock: Clock,
+        timer: RunTimer,
         step: int,
         *,
         epoch_steps: float,
@@ -89,10 +89,10 @@ class Reporter:
     ) -> None:
         from tqdm import tqdm
 
-        self._recipe, self._task, self._clock, self._step = recipe, recipe.task, clock, step
+        self._recipe, self._task, self._timer, self._step = recipe, recipe.task, timer, step
         self._epoch_steps, self._total_steps, self._parameter_names = epoch_steps, total_steps, parameter_names
         self._loss: float | None = None  # of the step before
-        self._rate_from = (step, clock.training_seconds)
+        self._rate_from = (step, timer.training_seconds)
         is_main, images = jax.process_index() == 0, recipe.batch_size
         self._log = MetricsLog(workdir, step) if is_main else None
         self._bar = tqdm(
@@ -144,7 +144,7 @@ class Reporter:
 
     def _images_per_second(self) -> float:
         """Since the last call."""
-        (step, seconds), self._rate_from = self._rate_from, (self._step, self._clock.training_seconds)
+        (step, seconds), self._rate_from = self._rate_from, (self._step, self._timer.training_seconds)
         return (self._step - step) * self._recipe.batch_size / (self._rate_from[1] - seconds)
 
 

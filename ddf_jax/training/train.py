@@ -22,7 +22,7 @@ from ddf_jax.training.devices import (
 from ddf_jax.training.errors import NonFiniteError, StoppedError
 from ddf_jax.training.evaluate import evaluate_batches
 from ddf_jax.training.recipe import Recipe
-from ddf_jax.training.reporting import Clock, Reporter, check_variables, draw_curves, log_info, read_metrics
+from ddf_jax.training.reporting import Reporter, RunTimer, check_variables, draw_curves, log_info, read_metrics
 from ddf_jax.training.schedules import learning_rate_schedule, make_optimizer, make_step_plan
 from ddf_jax.training.signals import StopRequest
 from ddf_jax.training.step import (
@@ -64,7 +64,7 @@ def train(recipe: Recipe, workdir: Path | str, *, devices: Devices | None = None
         return summary
 
     # Devices and data.
-    clock = Clock()
+    timer = RunTimer()
     mesh = data_mesh(devices)
     check_batch_size(recipe.batch_size, mesh)
     examples = task.examples()
@@ -94,7 +94,7 @@ def train(recipe: Recipe, workdir: Path | str, *, devices: Devices | None = None
         if restored is not None:
             state, times = restored
             data.set_state(state.data)
-            clock.add_earlier(**times)
+            timer.add_earlier(**times)
             log_info(f"Resuming {folder.path} from step {state.step} of {plan.total_steps}.")
         else:
             state = RunState(0, initial_variables(recipe, info, tx, replicated(mesh)), data.get_state())
@@ -111,7 +111,7 @@ def train(recipe: Recipe, workdir: Path | str, *, devices: Devices | None = None
         reporter = Reporter(
             folder.path,
             recipe,
-            clock,
+            timer,
             state.step,
             epoch_steps=info.train_size / recipe.batch_size,
             total_steps=plan.total_steps,
@@ -122,7 +122,7 @@ def train(recipe: Recipe, workdir: Path | str, *, devices: Devices | None = None
 
         def save() -> None:
             check_variables(state.step, state.variables)
-            times = {"seconds": clock.seconds, "training_seconds": clock.training_seconds}
+            times = {"seconds": timer.seconds, "training_seconds": timer.training_seconds}
             save_run(checkpoints, state, recipe, info, times)
 
         stopping = False
@@ -153,7 +153,7 @@ def train(recipe: Recipe, workdir: Path | str, *, devices: Devices | None = None
 
                 # Train up to the next pause, the host a few steps ahead of the devices.
                 end, in_flight, stopping = plan.next_pause(state.step), InFlight[StepReport](), stop.poll()
-                with clock.training():
+                with timer.training():
                     while state.step < end and not stopping:
                         batch = next(batches)
                         with jax.transfer_guard("disallow"):  # nothing moves between host and devices unnoticed
@@ -186,8 +186,8 @@ def train(recipe: Recipe, workdir: Path | str, *, devices: Devices | None = None
         "epochs": recipe.epochs,
         "batch_size": recipe.batch_size,
         "dtype": recipe.dtype,
-        "seconds": round(clock.seconds, 3),
-        "images_per_second": round(state.step * recipe.batch_size / clock.training_seconds, 1),
+        "seconds": round(timer.seconds, 3),
+        "images_per_second": round(state.step * recipe.batch_size / timer.training_seconds, 1),
         **environment(mesh),
     }
     if is_main:

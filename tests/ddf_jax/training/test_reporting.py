@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ddf_jax.training.reporting import Clock, MetricsLog, draw_curves, read_metrics
+from ddf_jax.training.reporting import MetricsLog, RunTimer, draw_curves, read_metrics
 
 
 def test_a_launch_drops_the_rows_after_the_step_it_resumes_from(tmp_path: Path):
@@ -38,17 +38,17 @@ def test_a_number_that_is_missing_is_null_and_is_not_drawn(tmp_path: Path):
 def test_launches_add_up_and_only_training_counts_as_training(monkeypatch: pytest.MonkeyPatch):
     now = 100.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
-    clock = Clock()
+    timer = RunTimer()
     now = 103.0
-    with clock.training():
+    with timer.training():
         now = 108.0
-        assert clock.training_seconds == 5.0
+        assert timer.training_seconds == 5.0
     now = 110.0
-    seconds, training_seconds = clock.seconds, clock.training_seconds
+    seconds, training_seconds = timer.seconds, timer.training_seconds
     assert (seconds, training_seconds) == (10.0, 5.0)
 
     now = 500.0
-    later = Clock()
+    later = RunTimer()
     later.add_earlier(seconds, training_seconds)
     with later.training():
         now = 502.0
