@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ddf_jax.analysis.counting import Complexity, complexity
-from ddf_jax.analysis.published import TABLES, UPSAMPLERS, PaperRow
+from ddf_jax.analysis.published import TABLES, UPSAMPLER_ROWS, PaperRow
 from ddf_jax.layers import DDF, Conv
 from ddf_jax.models.fpn import FPN
 from ddf_jax.models.registry import create, get_config
@@ -165,7 +165,7 @@ def _upsamplers() -> Iterator[Cell]:
     backbone.eval()
     image = jax.ShapeDtypeStruct(DETECTION_IMAGE, jnp.float32)
     features = nnx.eval_shape(lambda backbone, image: backbone.features(image), backbone, image)
-    for row in UPSAMPLERS:
+    for row in UPSAMPLER_ROWS:
         fpn = nnx.eval_shape(lambda row=row: FPN(backbone.feature_info, upsampler=row.upsampler, rngs=nnx.Rngs(0)))
         maps = [jax.ShapeDtypeStruct((*feature.shape[:3], fpn.channels), jnp.float32) for feature in features[1:]]
         counts = [complexity(upsampler, below) for upsampler, below in zip(fpn.upsamplers, maps, strict=True)]

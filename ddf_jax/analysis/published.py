@@ -222,7 +222,7 @@ _MAPS = (
     "21,950 of an 800×1333 input"
 )
 
-UPSAMPLERS = (
+UPSAMPLER_ROWS = (
     UpsamplerRow("Nearest (base)", "0.00", Nearest),
     UpsamplerRow("Bilinear", "0.02", Bilinear),
     UpsamplerRow("Deconv", "12.57", partial_layer(Deconvolution, kernel_size=3), _MAPS),

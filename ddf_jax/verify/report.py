@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ddf_jax.verify.trace import KINDS, TrainingTrace
+from ddf_jax.verify.trace import TRACE_KINDS, TrainingTrace
 
 # A gradient may be 0 in theory (that of a bias in front of a BatchNorm) and consist of rounding in practice. So the
 # error of a parameter's gradient is relative to its largest element or this share of its layer's, whichever is larger.
@@ -22,7 +22,7 @@ class Report:
         dtype: dtype of the Flax side's arithmetic.
         size: height and width of the images.
         tolerance: largest relative error that passes.
-        errors: relative errors by kind of value (`KINDS`; an upsampler has fewer), then by official name.
+        errors: relative errors by kind of value (`TRACE_KINDS`; an upsampler has fewer), then by official name.
     """
 
     model: str
@@ -62,7 +62,7 @@ def relative_errors(ours: TrainingTrace, theirs: TrainingTrace) -> dict[str, dic
     Gradients have the denominator that `LAYER_SHARE` describes.
     """
     errors: dict[str, dict[str, float]] = {}
-    for kind in (kind for kind in KINDS if kind in theirs):
+    for kind in (kind for kind in TRACE_KINDS if kind in theirs):
         layers = kind in ("evaluation", "training")
         names = [name for name in theirs[kind] if not layers or _comparable(ours[kind].get(name), theirs[kind][name])]
         scales = _gradient_scales(theirs[kind]) if kind == "gradient" else {}
@@ -74,13 +74,13 @@ def relative_errors(ours: TrainingTrace, theirs: TrainingTrace) -> dict[str, dic
 
 def format_table(reports: Sequence[Report]) -> str:
     """A line for each report: the largest error of each kind, the verdict, and the tensor with the largest error."""
-    header = ["model", "dtype", "size", *KINDS, "tolerance", "verdict", "worst"]
+    header = ["model", "dtype", "size", *TRACE_KINDS, "tolerance", "verdict", "worst"]
     rows = [
         [
             report.model,
             report.dtype,
             f"{report.size[0]}×{report.size[1]}",
-            *(f"{max(report.errors[kind].values()):.1e}" if kind in report.errors else "" for kind in KINDS),
+            *(f"{max(report.errors[kind].values()):.1e}" if kind in report.errors else "" for kind in TRACE_KINDS),
             f"{report.tolerance:.0e}",
             "passed" if report.passed else "FAILED",
             report.worst[0],

@@ -3,14 +3,14 @@
 import numpy as np
 
 TrainingTrace = dict[str, dict[str, np.ndarray]]
-"""By kind of value (`KINDS`), then by official name: an array in PyTorch's layout."""
+"""By kind of value (`TRACE_KINDS`), then by official name: an array in PyTorch's layout."""
 
 LOGITS = "logits"
 INPUT = "input"
 OUTPUT = "output"  # of an upsampler that is compared alone
 LAYER_INPUTS = (INPUT, "guidance")
 
-KINDS = {
+TRACE_KINDS = {
     "evaluation": "output of each layer with running statistics",
     "training": "output of each layer with the batch's statistics",
     "loss": "cross entropy in training",

@@ -15,7 +15,7 @@ from ddf_jax.verify.report import Report, relative_errors
 from ddf_jax.verify.settings import TOLERANCES, Settings
 
 
-class Upsampler(NamedTuple):
+class PortedUpsampler(NamedTuple):
     """An upsampler on both sides, made by `(CHANNELS, **options)`.
 
     Attributes:
@@ -31,9 +31,9 @@ class Upsampler(NamedTuple):
 
 CHANNELS = 16
 UPSAMPLERS = {
-    "ddf_up": Upsampler(layers.DDFUp, "DDFUp", {"heads": 2}),
-    "ddf_up_guided": Upsampler(layers.DDFUp, "DDFUp", {"guidance_channels": 5, "guidance_kernel_size": 3}),
-    "carafe": Upsampler(layers.CARAFE, "CARAFE", {"groups": 2}),
+    "ddf_up": PortedUpsampler(layers.DDFUp, "DDFUp", {"heads": 2}),
+    "ddf_up_guided": PortedUpsampler(layers.DDFUp, "DDFUp", {"guidance_channels": 5, "guidance_kernel_size": 3}),
+    "carafe": PortedUpsampler(layers.CARAFE, "CARAFE", {"groups": 2}),
 }
 
 
@@ -44,7 +44,7 @@ def compare_upsampler(name: str, settings: Settings) -> Report:
     return Report(name, settings.dtype, settings.size, TOLERANCES[settings.dtype], errors)
 
 
-def _errors(upsampler: Upsampler, settings: Settings) -> dict[str, dict[str, float]]:
+def _errors(upsampler: PortedUpsampler, settings: Settings) -> dict[str, dict[str, float]]:
     from ddf_jax import torch_port
     from ddf_jax.verify.torch_trace import trace_port_layer
 

@@ -14,7 +14,7 @@ from ddf_jax.cli import main
 from ddf_jax.verify import draw_errors, format_table, verify
 from ddf_jax.verify.random_inputs import RandomBatch
 from ddf_jax.verify.torch_inputs import break_ties
-from ddf_jax.verify.trace import KINDS
+from ddf_jax.verify.trace import TRACE_KINDS
 from pallas_kernels.ops import api
 
 
@@ -165,7 +165,7 @@ def test_a_wrong_running_variance_shows_only_there(monkeypatch):
     monkeypatch.setattr(torch_port, "create", changed)
     [report] = verify("resnet18", size=(33, 17), options={"width": 16, "blocks": (1, 1)})
     assert report.worst[0].startswith("statistics bn1.running_")
-    assert {kind for kind in KINDS if max(report.errors[kind].values()) > report.tolerance} == {"statistics"}
+    assert {kind for kind in TRACE_KINDS if max(report.errors[kind].values()) > report.tolerance} == {"statistics"}
 
 
 def test_a_checkpoint_is_compared_with_its_own_weights(tmp_path):
