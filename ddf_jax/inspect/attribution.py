@@ -12,7 +12,7 @@ from jax import Array
 from ddf_jax.capture import capture, replace
 from ddf_jax.errors import UserError
 
-Shapes = dict[str, tuple[int, ...]]
+LayerShapes = dict[str, tuple[int, ...]]
 """Shapes of layers' outputs, by the layer's path joined by dots."""
 
 
@@ -75,7 +75,7 @@ def compute_activations(
     return run(variables, images)
 
 
-def layer_shapes(model: nnx.Module, images: Any) -> Shapes:
+def layer_shapes(model: nnx.Module, images: Any) -> LayerShapes:
     """The shape of every submodule's output, without computing it.
 
     Args:
@@ -87,7 +87,7 @@ def layer_shapes(model: nnx.Module, images: Any) -> Shapes:
     return {name: output.shape for name, output in outputs.items()}
 
 
-def find_layer(shapes: Shapes, name: str) -> str:
+def find_layer(shapes: LayerShapes, name: str) -> str:
     """Returns `name` if there is such a layer.
 
     Raises:

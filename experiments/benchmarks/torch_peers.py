@@ -18,7 +18,7 @@ from torch.nn import functional
 from experiments.benchmarks.timing import LAUNCHES, Pass, Program, host_seconds
 from pallas_kernels.ops.arg_specs import ArgSpec
 
-Function = Callable[[Tensor, Tensor, Tensor], Tensor]
+TorchFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 """x [B, C, H, W], spatial [B, T, Ho, Wo], channel [B, C, T] to y [B, C, Ho, Wo]."""
 
 
@@ -31,7 +31,7 @@ def unfold(x: Tensor, spatial: Tensor, channel: Tensor, *, stride: int = 1, dila
     return (columns * spatial[:, None] * channel[..., None, None]).sum(2)
 
 
-def peer(name: str, arg: ArgSpec, like: Tensor) -> Function:
+def peer(name: str, arg: ArgSpec, like: Tensor) -> TorchFunction:
     """`torch_unfold`, `torch_compiled_unfold` or `torch_depthwise` for a call with one group and "mul".
 
     Args:
@@ -72,7 +72,7 @@ def tensors(arg: ArgSpec, dtype: str) -> tuple[tuple[Tensor, Tensor, Tensor], Te
     return inputs, place(arg.cotangent().transpose(0, 3, 1, 2))
 
 
-def torch_program(function: Function, inputs: Sequence[Tensor], dy: Tensor, which: Pass) -> Program:
+def torch_program(function: TorchFunction, inputs: Sequence[Tensor], dy: Tensor, which: Pass) -> Program:
     """The function, or it and the cotangents of the inputs it depends on."""
     torch.set_num_threads(os.cpu_count() or 1)
     backward = which == "forward_backward"

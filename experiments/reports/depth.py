@@ -49,7 +49,7 @@ GRIDS: dict[str, tuple[Callable[..., jax.Array], dict[str, tuple[Any, ...]]]] = 
     ),
 }
 
-Upsampler = Callable[[jax.Array, jax.Array], jax.Array]
+UpsampleFunction = Callable[[jax.Array, jax.Array], jax.Array]
 """(low-resolution depth, image) to depth, batched."""
 
 
@@ -57,7 +57,7 @@ class Method(NamedTuple):
     """A way to upsample depth to the resolution of its image."""
 
     name: str
-    upsampler: Upsampler
+    upsampler: UpsampleFunction
     facts: dict[str, Any]  # other keys of its row
 
 
@@ -186,7 +186,7 @@ def _settings(grid: Mapping[str, tuple[Any, ...]]) -> list[dict[str, Any]]:
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
-def _with(function: Callable[..., jax.Array], scale: int, setting: Mapping[str, Any]) -> Upsampler:
+def _with(function: Callable[..., jax.Array], scale: int, setting: Mapping[str, Any]) -> UpsampleFunction:
     """The function with a setting; each radius is compiled once."""
     program = _compiled(function, scale, setting["radius"])
     numbers = {name: jnp.float32(value) for name, value in setting.items() if name != "radius"}
@@ -205,12 +205,12 @@ def _training_pictures(run: Run, scale: int) -> dict[str, jax.Array]:
     return {name: jnp.asarray(np.stack([example[name] for example in examples])) for name in ("image", "low", "depth")}
 
 
-def _error(batch: Mapping[str, jax.Array], upsampler: Upsampler) -> float:
+def _error(batch: Mapping[str, jax.Array], upsampler: UpsampleFunction) -> float:
     errors = np.asarray(upsampler(batch["low"], batch["image"]) - batch["depth"], np.float64)
     return 100.0 * float(np.sqrt(np.mean(np.square(errors[np.asarray(batch["depth"]) > 0]))))
 
 
-def _rmse(upsampler: Upsampler, data: DataConfig, scale: int) -> float:
+def _rmse(upsampler: UpsampleFunction, data: DataConfig, scale: int) -> float:
     """Over all measured pixels of the evaluation split, in centimetres."""
     squares, pixels = 0.0, 0
     with contextlib.closing(eval_batches(data, DepthImages(scale), batch_size=10)) as batches:
