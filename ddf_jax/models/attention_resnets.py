@@ -14,51 +14,61 @@ from ddf_jax.models.slots import LayerFactory, partial_layer
 
 @register
 def se_resnet50() -> ResNetConfig:
+    """ResNet-50 with squeeze-and-excitation in each block (Hu et al., CVPR 2018)."""
     return dataclasses.replace(resnet.resnet50(), attention=SqueezeExcitation)
 
 
 @register
 def se_resnet101() -> ResNetConfig:
+    """ResNet-101 with squeeze-and-excitation in each block (Hu et al., CVPR 2018)."""
     return dataclasses.replace(resnet.resnet101(), attention=SqueezeExcitation)
 
 
 @register
 def eca_resnet50() -> ResNetConfig:
+    """ResNet-50 with efficient channel attention in each block (Wang et al., CVPR 2020)."""
     return dataclasses.replace(resnet.resnet50(), attention=ECA)
 
 
 @register
 def eca_resnet101() -> ResNetConfig:
+    """ResNet-101 with efficient channel attention in each block (Wang et al., CVPR 2020)."""
     return dataclasses.replace(resnet.resnet101(), attention=ECA)
 
 
 @register
 def cbam_resnet50() -> ResNetConfig:
+    """ResNet-50 with channel and spatial attention in each block (CBAM; Woo et al., ECCV 2018)."""
     return dataclasses.replace(resnet.resnet50(), attention=CBAM)
 
 
 @register
 def cbam_resnet101() -> ResNetConfig:
+    """ResNet-101 with channel and spatial attention in each block (CBAM; Woo et al., ECCV 2018)."""
     return dataclasses.replace(resnet.resnet101(), attention=CBAM)
 
 
 @register
 def bam_resnet50() -> ResNetConfig:
+    """ResNet-50 with a bottleneck attention module after stages 1 to 3 (BAM; Park et al., BMVC 2018)."""
     return dataclasses.replace(resnet.resnet50(), stage_attention=BAM)
 
 
 @register
 def bam_resnet101() -> ResNetConfig:
+    """ResNet-101 with a bottleneck attention module after stages 1 to 3 (BAM; Park et al., BMVC 2018)."""
     return dataclasses.replace(resnet.resnet101(), stage_attention=BAM)
 
 
 @register
 def aa_resnet50() -> ResNetConfig:
+    """ResNet-50 with attention-augmented convolutions in stages 2 to 4 (Bello et al., ICCV 2019)."""
     return with_augmented_convolutions(resnet.resnet50())
 
 
 @register
 def aa_resnet101() -> ResNetConfig:
+    """ResNet-101 with attention-augmented convolutions in stages 2 to 4 (Bello et al., ICCV 2019)."""
     return with_augmented_convolutions(resnet.resnet101())
 
 

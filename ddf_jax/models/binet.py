@@ -53,29 +53,35 @@ def with_dc_ca(base: ResNetConfig, options: BivolutionOptions, *, squeeze_ratio:
 
 @register
 def binet38(*, group_channels: int = 16, static_groups: int = 16) -> ResNetConfig:
+    """BiNet-38 (dc): RedNet-38 with Bi-volution; Table 1 (13.2 M parameters there, 13.8 M here)."""
     return with_dc(resnet.resnet38(), DC, group_channels=group_channels, static_groups=static_groups)
 
 
 @register
 def binet50(*, bivolution: BivolutionOptions = DC, group_channels: int = 16, static_groups: int = 16) -> ResNetConfig:
+    """BiNet-50 (dc): RedNet-50 with Bi-volution; Table 1 of the paper, and Table 4 by `bivolution`."""
     return with_dc(resnet.resnet50(), bivolution, group_channels=group_channels, static_groups=static_groups)
 
 
 @register
 def binet101(*, group_channels: int = 16, static_groups: int = 16) -> ResNetConfig:
+    """BiNet-101 (dc): RedNet-101 with Bi-volution; Table 1 of the paper."""
     return with_dc(resnet.resnet101(), DC, group_channels=group_channels, static_groups=static_groups)
 
 
 @register
 def binet38_dc_ca(*, squeeze_ratio: float = 0.2) -> ResNetConfig:
+    """BiNet-38 (dc-ca): DDF-ResNet-38 with Bi-volution; Table 1 (14.8 M parameters there, 15.1 M here)."""
     return with_dc_ca(resnet.resnet38(), DC_CA, squeeze_ratio=squeeze_ratio)
 
 
 @register
 def binet50_dc_ca(*, bivolution: BivolutionOptions = DC_CA, squeeze_ratio: float = 0.2) -> ResNetConfig:
+    """BiNet-50 (dc-ca): DDF-ResNet-50 with Bi-volution; Table 1 of the paper, and Table 4 by `bivolution`."""
     return with_dc_ca(resnet.resnet50(), bivolution, squeeze_ratio=squeeze_ratio)
 
 
 @register
 def binet101_dc_ca(*, squeeze_ratio: float = 0.2) -> ResNetConfig:
+    """BiNet-101 (dc-ca): DDF-ResNet-101 with Bi-volution; Table 1 of the paper."""
     return with_dc_ca(resnet.resnet101(), DC_CA, squeeze_ratio=squeeze_ratio)

@@ -29,7 +29,7 @@ def dcdc_resnet26(
     width_factor: float = 1.0,
     group_channels: int = 16,
 ) -> ResNetConfig:
-    # The options of the paper's ablations, all on this network.
+    """DCDC-ResNet-26: Table I of the paper, and by its options the ablations of Tables III and IV."""
     return with_dcdc(
         resnet.resnet26(),
         lsa=lsa,
@@ -43,14 +43,17 @@ def dcdc_resnet26(
 
 @register
 def dcdc_resnet38(*, group_channels: int = 16) -> ResNetConfig:
+    """DCDC-ResNet-38: Table I of the paper."""
     return with_dcdc(resnet.resnet38(), group_channels=group_channels)
 
 
 @register
 def dcdc_resnet50(*, group_channels: int = 16) -> ResNetConfig:
+    """DCDC-ResNet-50: Tables I and II of the paper."""
     return with_dcdc(resnet.resnet50(), group_channels=group_channels)
 
 
 @register
 def dcdc_resnet101(*, group_channels: int = 16) -> ResNetConfig:
+    """DCDC-ResNet-101: Table I of the paper."""
     return with_dcdc(resnet.resnet101(), group_channels=group_channels)

@@ -196,12 +196,14 @@ DepthLayout = Literal["steps", "filters"]
 def ddf_up_net(
     *, scale: int = 4, layout: DepthLayout = "steps", heads: int = 1, squeeze_ratio: float = 0.2
 ) -> StepwiseConfig | FiltersConfig:
+    """DDF-Up-Net: a network similar to PAC-Net with DDF-Up as its upsampling step (Zhou et al., CVPR 2021, Table 7)."""
     step = partial_layer(DDFStep, heads=heads, squeeze_ratio=squeeze_ratio)
     return _with_layout(layout, scale, step, "generated")
 
 
 @register
 def pac_net(*, scale: int = 4, layout: DepthLayout = "steps") -> StepwiseConfig | FiltersConfig:
+    """PAC-Net: joint upsampling with pixel-adaptive convolutions (Su et al., CVPR 2019, Section 4)."""
     return _with_layout(layout, scale, partial_layer(PACStep), "pixel_adaptive")
 
 
@@ -214,4 +216,5 @@ def _with_layout(layout: DepthLayout, scale: int, step: GuidedStep, kind: str) -
 
 @register
 def djf(*, scale: int = 4) -> DeepJointFilterConfig:
+    """DJF: joint filtering by three convolutional networks (Li et al., "Deep Joint Image Filtering", ECCV 2016)."""
     return DeepJointFilterConfig(scale=scale)

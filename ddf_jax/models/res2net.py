@@ -88,14 +88,17 @@ def _average(x: Array, stride: int) -> Array:
 
 @register
 def res2net50_26w_4s() -> Res2NetConfig:
+    """Res2Net-50 with 4 groups of 26 channels (Gao et al., TPAMI 2019)."""
     return Res2NetConfig(blocks=resnet.resnet50().blocks)
 
 
 @register
 def res2net101_26w_4s() -> Res2NetConfig:
+    """Res2Net-101 with 4 groups of 26 channels (Gao et al., TPAMI 2019)."""
     return Res2NetConfig(blocks=resnet.resnet101().blocks)
 
 
 @register
 def res2net50_14w_8s() -> Res2NetConfig:
+    """Res2Net-50 with 8 groups of 14 channels (Gao et al., TPAMI 2019)."""
     return Res2NetConfig(blocks=resnet.resnet50().blocks, scale_width=14, scales=8)

@@ -147,34 +147,41 @@ class ResNet(nnx.Module):
 
 @register
 def resnet18() -> ResNetConfig:
+    """ResNet-18: basic blocks [2, 2, 2, 2] (He et al., CVPR 2016)."""
     return ResNetConfig(block="basic", blocks=(2, 2, 2, 2))
 
 
 @register
 def resnet26() -> ResNetConfig:
+    """ResNet-26: bottlenecks [1, 2, 4, 1], the base of RedNet-26."""
     return ResNetConfig(blocks=(1, 2, 4, 1))
 
 
 @register
 def resnet34() -> ResNetConfig:
+    """ResNet-34: basic blocks [3, 4, 6, 3] (He et al., CVPR 2016)."""
     return ResNetConfig(block="basic", blocks=(3, 4, 6, 3))
 
 
 @register
 def resnet38() -> ResNetConfig:
+    """ResNet-38: bottlenecks [2, 3, 5, 2], the base of RedNet-38."""
     return ResNetConfig(blocks=(2, 3, 5, 2))
 
 
 @register
 def resnet50() -> ResNetConfig:
+    """ResNet-50: bottlenecks [3, 4, 6, 3] (He et al., CVPR 2016)."""
     return ResNetConfig(blocks=(3, 4, 6, 3))
 
 
 @register
 def resnet101() -> ResNetConfig:
+    """ResNet-101: bottlenecks [3, 4, 23, 3] (He et al., CVPR 2016)."""
     return ResNetConfig(blocks=(3, 4, 23, 3))
 
 
 @register
 def resnet152() -> ResNetConfig:
+    """ResNet-152: bottlenecks [3, 8, 36, 3] (He et al., CVPR 2016)."""
     return ResNetConfig(blocks=(3, 8, 36, 3))

@@ -20,9 +20,11 @@ def with_groups(base: ResNetConfig, *, groups: int, group_width: int) -> ResNetC
 
 @register
 def resnext50_32x4d() -> ResNetConfig:
+    """ResNeXt-50 with 32 groups of 4 channels (Xie et al., CVPR 2017)."""
     return with_groups(resnet.resnet50(), groups=32, group_width=4)
 
 
 @register
 def resnext101_32x4d() -> ResNetConfig:
+    """ResNeXt-101 with 32 groups of 4 channels (Xie et al., CVPR 2017)."""
     return with_groups(resnet.resnet101(), groups=32, group_width=4)
