@@ -14,6 +14,7 @@ from pallas_kernels.ops.vjp import Cotangents, Residuals
 
 
 def forward(x: Array, spatial: Array | None, channel: Array | None, spec: FilterSpec) -> Array:
+    """y as a sum over the taps; shapes as in `vjp.Implementation`."""
     neutral = 1 if spec.combine == "mul" else 0
     dtype = accumulator_dtype(x, spatial, channel)
     batch, height, width, channels = x.shape
@@ -31,6 +32,7 @@ def forward(x: Array, spatial: Array | None, channel: Array | None, spec: Filter
 
 
 def backward(residuals: Residuals, dy: Array, spec: FilterSpec) -> Cotangents:
+    """Cotangents by automatic differentiation of `forward`."""
     _, pull_back = jax.vjp(lambda r: forward(r.x, r.spatial, r.channel, spec), residuals)
     return Cotangents(*pull_back(dy)[0])
 

@@ -33,9 +33,32 @@ class Cotangents(NamedTuple):
 class Implementation(Protocol):
     """The functions that a module defines to compute the operator, on the shapes of `FilterSpec`."""
 
-    def forward(self, x: Array, spatial: Array | None, channel: Array | None, spec: FilterSpec) -> Array: ...
+    def forward(self, x: Array, spatial: Array | None, channel: Array | None, spec: FilterSpec) -> Array:
+        """Filters x.
 
-    def backward(self, residuals: Residuals, dy: Array, spec: FilterSpec) -> Cotangents: ...
+        Args:
+          x: [B, H, W, C].
+          spatial: [B, Ho, Wo, S², G, T], or None.
+          channel: [B, S², T, C], or None. At least one filter is given, and the dtypes may differ.
+          spec: the options of the operator.
+
+        Returns:
+          y [B, S·Ho, S·Wo, C] in the dtype of x, with sums in `accumulator_dtype`.
+        """
+        ...
+
+    def backward(self, residuals: Residuals, dy: Array, spec: FilterSpec) -> Cotangents:
+        """Pulls a cotangent back to the inputs.
+
+        Args:
+          residuals: the inputs of `forward`.
+          dy: the cotangent of y, with its shape and dtype.
+          spec: as in `forward`.
+
+        Returns:
+          The cotangents, each in the shape and dtype of its input, and None for an input of None.
+        """
+        ...
 
 
 def apply(

@@ -25,6 +25,7 @@ TERMS_PER_LOOP = 81
 
 @functools.partial(jax.jit, static_argnames="spec", inline=True)  # traced once for each shape, whatever calls it
 def forward(x: Array, spatial: Array | None, channel: Array | None, spec: FilterSpec) -> Array:
+    """y as a sum of shifted views; shapes as in `vjp.Implementation`."""
     batch, height, width, channels = x.shape
     rows, columns, groups = spec.grid_size(height), spec.grid_size(width), _groups(spatial)
     dtype = accumulator_dtype(x, spatial, channel)
@@ -41,6 +42,7 @@ def forward(x: Array, spatial: Array | None, channel: Array | None, spec: Filter
 
 
 def backward(residuals: Residuals, dy: Array, spec: FilterSpec) -> Cotangents:
+    """Cotangents by hand-derived formulas; shapes as in `vjp.Implementation`."""
     dspatial, dchannel = _filter_cotangents(residuals, dy, spec)
     return Cotangents(_x_cotangent(residuals, dy, spec), dspatial, dchannel)
 

@@ -50,6 +50,7 @@ def backward(
     configs: dict[KernelName, BlockConfig] | None = None,
     interpret: bool = False,
 ) -> Cotangents:
+    """Cotangents by the kernels that `configs` names, or the heuristic; shapes as in `vjp.Implementation`."""
     shape = ArgShape.of(*residuals, spec)
     x, spatial, channel = pixel_rows(*residuals)
     dy, _, _ = pixel_rows(dy, None, None)

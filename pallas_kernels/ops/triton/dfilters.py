@@ -65,6 +65,7 @@ def filter_cotangents(
 
 
 def sum_of_parts(partial: Array, channel: Array) -> Array:
+    """The cotangent of the channel filter from its partial sums [B·parts·S²·T, C], added over the parts in float32."""
     return partial.reshape(channel.shape[0], -1, *channel.shape[1:]).sum(1).astype(channel.dtype)
 
 

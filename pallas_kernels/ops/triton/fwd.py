@@ -43,6 +43,7 @@ def forward(
     config: BlockConfig | None = None,
     interpret: bool = False,
 ) -> Array:
+    """y by the forward kernel; shapes as in `vjp.Implementation`. `config` defaults to `choose_config`'s."""
     shape = ArgShape.of(x, spatial, channel, spec)
     config = config or choose_config(shape, "fwd")
     rows, columns = shape.positions
