@@ -61,7 +61,16 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray
 
 
 def unwrap(content: object, path: Path, *, ema: bool = False) -> dict[str, np.ndarray]:
-    """The flat dictionary of arrays inside `content`, without the wrappers of training scripts."""
+    """The flat dictionary of arrays inside `content`, without the wrappers of training scripts.
+
+    Args:
+        content: what the file holds.
+        path: the file, for messages.
+        ema: takes the averaged weights.
+
+    Raises:
+        CheckpointError: `content` is no dictionary with one array per name, or it has no averaged weights for `ema`.
+    """
     keys = _AVERAGED if ema else (*_PLAIN, *_AVERAGED)
     wrapper = content if isinstance(content, Mapping) else {}
     wrapped = [wrapper[key] for key in keys if isinstance(wrapper.get(key), Mapping)]

@@ -27,7 +27,11 @@ _STATISTICS = {
 
 
 def training_transforms(config: DataConfig, channels: int) -> list[grain.transforms.Transformation]:
-    """What `config.augment` names, then normalisation."""
+    """The augmentation that `config.augment` names, then normalisation.
+
+    Raises:
+        UserError: `config.augment` is unknown.
+    """
     size = config.image_size
     augment = {
         "none": [ResizeAndCenterCrop(size)],
@@ -69,8 +73,8 @@ class RandomResizedCrop(grain.transforms.RandomMap):
     The area is uniform in `area` (a share of the image), the ratio width / height log-uniform in `ratio`. After ten
     tries that do not fit into the image, the largest centre crop whose ratio is allowed.
 
-    Reference: Szegedy et al., "Going Deeper with Convolutions", https://arxiv.org/abs/1409.4842, section 6, as in
-    torchvision's RandomResizedCrop.
+    Reference: Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, Section 6, as in torchvision's
+    RandomResizedCrop.
     """
 
     size: int

@@ -13,7 +13,7 @@ def global_average(x: Array) -> Array:
 
 
 def maximum(x: Array, *axes: int) -> Array:
-    """`x.max(axes)` as one pooling window.
+    """`x.max(axes)` as one pooling window: over axes 1 and 2, [B, H, W, C] to [B, C].
 
     The gradient of `jnp.max` compares x with its maximum. If XLA computes x twice with different rounding, no element
     equals the maximum and the gradient divides by a count of 0. The gradient of pooling selects a position instead.

@@ -1,4 +1,4 @@
-"""What the kernels are timed against in PyTorch, in PyTorch's layout, and how it is timed."""
+"""Baselines of the kernels in PyTorch, in PyTorch's layout, and the programs that time them."""
 
 # torch is an extra, and the types are checked without it too.
 # pyright: reportMissingImports=false
@@ -36,6 +36,9 @@ def peer(name: str, arg: ArgSpec, like: Tensor) -> TorchFunction:
 
     Args:
         like: of the dtype and on the device of x.
+
+    Raises:
+        ValueError: `name` is none of these.
     """
     spec, channels = arg.spec, arg.x[3]
 

@@ -83,10 +83,17 @@ def write_tuned_rows(path: Path) -> int:
 def measure_of(
     arg: ArgSpec, dtype: str, kernel: KernelName, *, interpret: bool = False, rounds: int = ROUNDS
 ) -> Measure:
-    """The measure of one kernel of a call.
+    """The measure of one kernel of a call: the seconds of the kernel with a config, the median of the rounds.
 
     Args:
-        interpret: on a CPU, for tests.
+        arg: the call.
+        dtype: of every array.
+        kernel: the kernel to time.
+        interpret: runs Pallas's interpreter, for tests on a CPU.
+        rounds: how often it is timed.
+
+    Raises:
+        ArithmeticError: in the measure, where a config's values are not those of the portable implementation.
     """
     x, spatial, channel = jax.device_put(arg.arrays(dtype=dtype))
     inputs, dy = Residuals(x, spatial, channel), jax.device_put(arg.cotangent(dtype=dtype))
