@@ -75,7 +75,7 @@ class _UnreadError(Exception):
 
 @contextlib.contextmanager
 def _output() -> Iterator[None]:
-    """For what is printed within."""
+    """Flushes standard output on exit; raises `_UnreadError` if the reader of the output has gone."""
     try:
         try:
             yield

@@ -243,8 +243,10 @@ def restore_run(
 
 
 def _one_copy(leaf: jax.Array) -> jax.Array:
-    """The array on one device, where it is whole on each. Of equal copies Orbax has each device write a slice: without
-    other processes to share the work with, it only compiles a program for each shape and device."""
+    """The array on one device where each device holds a copy.
+
+    Orbax writes a slice of a replicated array from each device and compiles a program for each shape.
+    """
     return leaf.addressable_data(0) if leaf.is_fully_replicated and leaf.is_fully_addressable else leaf
 
 

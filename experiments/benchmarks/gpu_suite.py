@@ -28,7 +28,7 @@ from experiments.benchmarks.rows import Row, append_row, drop_torn_line, read_ro
 
 QUICK_SECONDS = 350.0  # six minutes, and a process's time to end
 GRACE = 5.0  # seconds between a part's deadline and its process being killed
-PATIENCE = 2.0  # times its estimate is what a part gets while other parts wait
+PATIENCE = 2.0  # a part's time limit while other parts wait, as a multiple of its estimate
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""What the kernels are timed against in JAX; `torch_peers` has those in PyTorch."""
+"""Baselines of the kernels in JAX; `torch_peers` has those in PyTorch."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Whole programs for a GPU target: what they lower to, and what they compile to."""
+"""Whole programs for a GPU target: their Triton kernels after lowering, and a summary of the compiled program."""
 
 import dataclasses
 import re
