@@ -9,13 +9,13 @@ import jax
 from jax._src import lru_cache
 
 # Most programs of the tests run once, for milliseconds. The level concerns code generation alone: XLA fuses, assigns
-# memory and orders operations as always. JAX 0.11 and later have one kind of emitter and no flag for another, which
-# compiles sooner but fuses otherwise.
+# memory and orders operations as always. Before JAX 0.11 there are two kinds of emitters for fusions: the default one
+# compiles slowly and the other one fuses differently, so tests of fusions and of memory ask for the default.
 FAST: dict[str, Any] = {"xla_backend_optimization_level": 0}
-AS_USERS_FUSE: dict[str, Any] = {}  # compiler options for a test of memory or of the operations in a program
+FUSED_AS_BY_DEFAULT: dict[str, Any] = {}  # compiler options
 if jax.__version_info__ < (0, 11):
     FAST["xla_cpu_use_fusion_emitters"] = False
-    AS_USERS_FUSE["xla_cpu_use_fusion_emitters"] = True
+    FUSED_AS_BY_DEFAULT["xla_cpu_use_fusion_emitters"] = True
 FLAGS = [f"--{name}={str(value).lower()}" for name, value in FAST.items()]
 
 CACHE = {

@@ -8,7 +8,7 @@ import pytest
 
 from tests.imports import FILES, ROOT, Import, imports_of, lies_in, walk
 
-# A file imports its own entry and what stands above it. `ddf_jax/__init__.py` alone is exempt.
+# A file imports its own entry and what is above it. `ddf_jax/__init__.py` alone is exempt.
 LAYOUT = [
     "pallas_kernels",
     "ddf_jax.errors",
@@ -77,11 +77,11 @@ def own(module: str) -> list[str]:
     return [imported.module for imported in imports_of(module) if lies_in(imported.module, *ROOTS)]
 
 
-def test_a_file_imports_only_what_stands_above_it() -> None:
+def test_a_file_imports_only_what_is_above_it() -> None:
     pairs = [(module, imported) for module in PLACED for imported in own(module)]
     assert len(pairs) > 500
     wrong = [pair for pair in pairs if lies_in(pair[1], "tests", "examples") or place(pair[1]) > place(pair[0])]
-    assert not wrong, "imports what stands below it in LAYOUT"
+    assert not wrong, "imports what is below it in LAYOUT"
 
 
 def test_no_files_import_each_other() -> None:

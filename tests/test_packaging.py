@@ -58,7 +58,7 @@ from ddf_jax.layers import DDF
 from ddf_jax.models import create
 
 assert nnx.jit(lambda x: DDF(8, rngs=nnx.Rngs(0))(x))(jnp.ones((1, 5, 4, 8))).shape == (1, 5, 4, 8)
-nnx.eval_shape(lambda: create("ddf_resnet18", num_classes=10, rngs=nnx.Rngs(0)))
+nnx.eval_shape(lambda: create("resnet18", num_classes=10, rngs=nnx.Rngs(0)))
 
 # A training step on synthetic data.
 from ddf_jax.data.info import DataInfo
@@ -160,7 +160,7 @@ def test_the_wheel_installs_two_packages_and_works_in_an_empty_environment(tmp_p
     unwanted = {"grain", "h5py", "matplotlib", "scikit-learn", "tensorflow-datasets", "torch", "tyro"}
     assert not unwanted & installed(executable, tmp_path)
     assert "jax" in installed(executable, tmp_path) - before
-    python(USE_IT, tmp_path, executable)
+    python(USE_IT.replace("resnet18", "ddf_resnet18"), tmp_path, executable)  # and its backward pass
 
 
 def installed(executable: Path, folder: Path) -> set[str]:

@@ -31,7 +31,7 @@ class ModelBuilder(Protocol):
     def build(self, *, rngs: nnx.Rngs) -> nnx.Module: ...
 
 
-ConfigFactory = Callable[..., Any]
+ConfigFactory = Callable[..., ModelBuilder]
 _FACTORIES: dict[str, ConfigFactory] = {}
 
 RENAMED_OPTIONS = {"sweeps": "iterations"}

@@ -10,7 +10,7 @@ import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -75,11 +75,6 @@ def drop_torn_line(path: Path) -> None:
     """Removes what a crash left of a last line."""
     if path.exists() and not (content := path.read_bytes()).endswith(b"\n"):
         os.truncate(path, content.rfind(b"\n") + 1)
-
-
-def columns(rows: Iterable[Row]) -> list[str]:
-    """Every key of the rows, in the order of its first appearance."""
-    return list(dict.fromkeys(name for row in rows for name in row))
 
 
 def _driver() -> str:

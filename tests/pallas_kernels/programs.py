@@ -18,7 +18,7 @@ from pallas_kernels.ops.arg_specs import ArgSpec
 from pallas_kernels.ops.spec import FilterSpec
 from tests.pallas_kernels import suite
 
-ARG = ArgSpec("stage", (512, 7, 7, 128), FilterSpec(1))  # with one tap: only code generation depends on how many
+ARG = ArgSpec("stage", (512, 7, 7, 128), FilterSpec(1))  # one tap compiles soonest, and splits as any
 SPLITS = {"samples": (8, 1), "channels": (1, 8), "both": (2, 4)}
 LIKE_X = P("data", None, None, "model")
 SPECS = (LIKE_X, P("data"), LIKE_X, LIKE_X)

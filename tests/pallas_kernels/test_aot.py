@@ -34,7 +34,6 @@ COMPILED = (
 def test_no_kernel_spills_or_needs_a_stack(arg, device):
     for row in aot.kernel_table(aot.DEVICES[device], arg, jnp.bfloat16):
         assert (row.spill_bytes, row.stack_bytes) == (0, 0), row
-        assert row.registers <= 255, row
 
 
 @needs_triton

@@ -31,8 +31,8 @@ UNEQUAL = {
 }
 
 
-def test_every_number_is_the_papers_but_the_known_ones():
-    """One test for all tables: many rows are of the same networks, which are counted once."""
+def test_counts_are_the_pinned_ones_and_the_papers_but_the_known_ones():
+    """One test for all tables: many rows are of the same networks, which a process counts once."""
     assert {name: count(name).params for name in PARAMETERS} == PARAMETERS
     unequal: dict[tuple[str, str], str] = {}
     for table in NAMES:

@@ -11,7 +11,7 @@ from flax import nnx
 
 from ddf_jax.layers import CARAFE, PAC, Bilinear, DDFUp, Deconvolution, Nearest, PACUp, PixelShuffle
 from ddf_jax.models.slots import partial_layer
-from tests.compilation import AS_USERS_FUSE
+from tests.compilation import FUSED_AS_BY_DEFAULT
 from tests.ddf_jax.layers import formulas
 from tests.ddf_jax.layers.test_ddf import filter_norm
 
@@ -183,7 +183,9 @@ def test_no_outputs_are_stacked_or_shuffled(make):
     up = nnx.eval_shape(lambda: make(128, scale=2, rngs=nnx.Rngs(0)))
     structure, state = nnx.split(up)
     x = jax.ShapeDtypeStruct((2, 5, 7, 128), jnp.float32)
-    program = jax.jit(lambda state, x: nnx.merge(structure, state)(x)).lower(state, x).compile(AS_USERS_FUSE).as_text()
+    program = (
+        jax.jit(lambda state, x: nnx.merge(structure, state)(x)).lower(state, x).compile(FUSED_AS_BY_DEFAULT).as_text()
+    )
     assert program is not None
     found = re.findall(r"= \w+\[([\d,]+)\]\S* ([\w-]+)\(", program)
     large = {operation for shape, operation in found if math.prod(map(int, shape.split(","))) >= 2 * 10 * 14 * 128}

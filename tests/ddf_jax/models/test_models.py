@@ -1,4 +1,4 @@
-"""All registered models: pinned sizes, forward passes, features, and a gradient for each parameter."""
+"""All registered models: pinned names, forward passes, features, and a gradient for each parameter."""
 
 import dataclasses
 

@@ -25,7 +25,8 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def unbroken(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run, trained in one go by one process on one device."""
+    """The folder of a finished run, trained in one go by this process on one device. `launch.py` gives its processes
+    as many devices as this one has: then the same programs give the same bits."""
     workdir = tmp_path_factory.mktemp("runs") / "unbroken"
     train(tiny_recipe(data_dir), workdir, devices=jax.devices()[:1])
     return workdir

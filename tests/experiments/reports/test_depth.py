@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-import shutil
+import types
 from pathlib import Path
 
 import jax
@@ -15,7 +15,8 @@ from ddf_jax.data.depth_transforms import Downsample
 from ddf_jax.data.examples import DepthImages
 from ddf_jax.data.sources import open_source
 from ddf_jax.functional import bicubic_upsample
-from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe, recipe_from_json, recipe_to_json
+from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
+from ddf_jax.training.tasks.classification import Classification
 from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling
 from ddf_jax.training.train import train
 from experiments.reports import depth
@@ -98,14 +99,21 @@ def test_settings_are_those_with_the_least_error_on_training_pictures(run, monke
     assert bilateral.facts["setting"].endswith("sigma_space 0.6, sigma_colour 0.06")
 
 
-def test_what_cannot_be_compared_is_one_line(run, results, tmp_path, capsys):
+def test_what_cannot_be_compared_is_one_line(run, results, tmp_path, monkeypatch, capsys):
     assert depth.main([str(tmp_path / "nowhere")]) == 2
     assert "nowhere holds no finished run: " in capsys.readouterr().err
     assert depth.main(["--also", "train2", str(run)]) == 2
     assert "train2" in capsys.readouterr().err
-    other = shutil.copytree(run, tmp_path / "other")
-    recipe = recipe_from_json((run / "recipe.json").read_text())
-    (other / "recipe.json").write_text(recipe_to_json(dataclasses.replace(recipe, task=DepthUpsampling(scale=8))))
-    assert depth.main([str(run), str(other)]) == 2
-    expected = "on one dataset and with one scale, got tiny_depth (rooms, 4), tiny_depth (rooms, 8).\n"
-    assert capsys.readouterr().err == "All runs must be for depth, " + expected
+    digits = {"data": DataConfig("digits"), "task": Classification()}
+    others = {"scale": {"task": DepthUpsampling(scale=8)}, "data": {"data": DataConfig("nyu")}, "task": digits}
+    recipe = finished_run(run).recipe
+    recipes = {str(run): recipe, **{name: dataclasses.replace(recipe, **values) for name, values in others.items()}}
+    monkeypatch.setattr(depth, "finished_run", lambda folder: types.SimpleNamespace(recipe=recipes[str(folder)]))
+    for arguments, got in (
+        ([run, "scale"], "tiny_depth (rooms, 4), tiny_depth (rooms, 8)"),
+        ([run, "data"], "tiny_depth (rooms, 4), tiny_depth (nyu, 4)"),
+        (["task"], "tiny_depth (digits, None)"),
+    ):
+        assert depth.main(list(map(str, arguments))) == 2
+        expected = f"All runs must be for depth, on one dataset and with one scale, got {got}.\n"
+        assert capsys.readouterr().err == expected

@@ -20,8 +20,11 @@ from tests import compilation
 from tests.pallas_kernels import suite
 from tests.pallas_kernels.ops.test_triton import QUICKLY, Interpreted
 
-ARG = ArgSpec("shared_filter", (4, 4, 3, 8), FilterSpec(1))  # interpreted, each further tap takes seconds to compile
 IMPLEMENTATIONS = {"xla": xla, "triton": Interpreted()}
+ARGS = {
+    "xla": ArgSpec("shared_filter", (4, 4, 3, 8)),
+    "triton": ArgSpec("one_tap", (4, 4, 3, 8), FilterSpec(1)),  # interpreted, a tap takes seconds to compile
+}
 NAMES = ("y", "x", "spatial", "channel")
 
 
@@ -39,13 +42,14 @@ def main() -> None:
     like_x = P("data", None, None, "model")
     specs = (like_x, P("data"), like_x, like_x)
     shardings = tuple(NamedSharding(mesh, spec) for spec in specs)
-    arrays = tuple(
-        jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
-        for array, sharding in zip((*ARG.arrays(), ARG.cotangent()), shardings, strict=True)
-    )
     found = {}
     for name, implementation in IMPLEMENTATIONS.items():
-        run = jax.jit(suite.pull_back(suite.by_module(implementation)(ARG)), out_shardings=NamedSharding(mesh, P()))
+        arg = ARGS[name]
+        arrays = tuple(
+            jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
+            for array, sharding in zip((*arg.arrays(), arg.cotangent()), shardings, strict=True)
+        )
+        run = jax.jit(suite.pull_back(suite.by_module(implementation)(arg)), out_shardings=NamedSharding(mesh, P()))
         results = run.lower(*arrays).compile(QUICKLY)(*arrays)
         found |= {f"{name}.{which}": np.asarray(value) for which, value in zip(NAMES, results, strict=True)}
     if jax.process_index() == 0:

@@ -112,7 +112,7 @@ def test_a_cotangent_has_its_inputs_type_also_along_axes_of_one_device(shape, x_
 def test_the_kernels_split_as_the_portable_implementation_does(mode, split):
     forward, both = check(mode, split, ArgSpec("kernels", FEW), operator=COLUMNS, options=QUICKLY)
     assert not forward
-    assert both == ({} if split == "samples" else {"all-reduce": 1})
+    assert both == {"all-reduce": 1}
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,8 @@ def poisoned(monkeypatch):
     monkeypatch.setattr(bwd, "pixel_rows", pixel_rows)
 
 
-@pytest.mark.parametrize("arg", suite.slow_unless([*suite.HARD_CASES, *suite.LARGE_KERNELS], ()))
+@pytest.mark.slow
+@pytest.mark.parametrize("arg", [*suite.HARD_CASES, *suite.LARGE_KERNELS], ids=lambda arg: arg.name)
 def test_values_and_cotangents_equal_the_loop_and_nothing_outside_is_read(arg, poisoned):
     suite.check(SQUARES, arg, compiler_options=QUICKLY)
 

@@ -13,7 +13,7 @@ import pytest
 from pallas_kernels import aot, dynamic_filter
 from pallas_kernels.ops.arg_specs import ArgSpec
 from pallas_kernels.ops.spec import FilterSpec
-from tests.compilation import AS_USERS_FUSE
+from tests.compilation import FUSED_AS_BY_DEFAULT
 from tests.pallas_kernels import suite
 
 CASES = (
@@ -93,7 +93,7 @@ def rearrangements(program, size):
 def test_the_compiled_program_neither_stacks_nor_shuffles_outputs():
     structs, size = WIDE.structs(), math.prod(WIDE.output_shape())
     functions = (WIDE.call, functools.partial(stacked, WIDE))
-    forward, literal = (jax.jit(function).lower(*structs).compile(AS_USERS_FUSE) for function in functions)
+    forward, literal = (jax.jit(function).lower(*structs).compile(FUSED_AS_BY_DEFAULT) for function in functions)
     assert rearrangements(forward, size) == set()
     assert {"concatenate", "transpose"} <= rearrangements(literal, size)
 
@@ -101,7 +101,7 @@ def test_the_compiled_program_neither_stacks_nor_shuffles_outputs():
 def test_the_backward_pass_unshuffles_nothing_either():
     structs = *WIDE.structs(), jax.ShapeDtypeStruct(WIDE.output_shape(), jnp.float32)
     size = math.prod(WIDE.output_shape())
-    backward = jax.jit(suite.pull_back(WIDE.call)).lower(*structs).compile(AS_USERS_FUSE)
+    backward = jax.jit(suite.pull_back(WIDE.call)).lower(*structs).compile(FUSED_AS_BY_DEFAULT)
     assert rearrangements(backward, size) == set()
 
 

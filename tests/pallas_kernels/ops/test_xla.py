@@ -7,7 +7,7 @@ import pytest
 
 from pallas_kernels.ops.arg_specs import ArgSpec
 from pallas_kernels.ops.spec import FilterSpec
-from tests.compilation import AS_USERS_FUSE
+from tests.compilation import FUSED_AS_BY_DEFAULT
 from tests.pallas_kernels import suite
 
 ROWS = (
@@ -22,7 +22,7 @@ FAST = ("involution_7", "kernel_3_add", "scale_2")
 
 
 def temporary_bytes(function, *arguments):
-    memory: Any = jax.jit(function).lower(*arguments).compile(AS_USERS_FUSE).memory_analysis()
+    memory: Any = jax.jit(function).lower(*arguments).compile(FUSED_AS_BY_DEFAULT).memory_analysis()
     return memory.temp_size_in_bytes
 
 
