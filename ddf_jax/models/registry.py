@@ -6,7 +6,7 @@ import fnmatch
 import inspect
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,8 @@ from ddf_jax.errors import UserError
 class ModelBuilder(Protocol):
     """A model's configuration: a frozen dataclass with everything but the parameters."""
 
-    @property
-    def task(self) -> str:
-        """The task: "classification", called as `model(images)`, or "depth_upsampling", as `model(images, low)`."""
-        ...
+    task: ClassVar[str]
+    """The task: "classification", called as `model(images)`, or "depth_upsampling", as `model(images, low)`."""
 
     def inputs(self, height: int, width: int) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Shapes and dtypes of the inputs for one image of this size."""
@@ -31,15 +29,19 @@ class ModelBuilder(Protocol):
     def build(self, *, rngs: nnx.Rngs) -> nnx.Module: ...
 
 
-ConfigFactory = Callable[..., ModelBuilder]
-_FACTORIES: dict[str, ConfigFactory] = {}
+Factory = TypeVar("Factory", bound=Callable[..., ModelBuilder])
+_FACTORIES: dict[str, Callable[..., Any]] = {}
 
 RENAMED_OPTIONS = {"sweeps": "iterations"}
 """Options of models under their former names, to their names now."""
 
 
-def register(factory: ConfigFactory) -> ConfigFactory:
-    """Registers a function that returns a configuration under the function's own name."""
+def register(factory: Factory) -> Factory:
+    """Registers a function that returns a configuration, under the function's own name.
+
+    Raises:
+        UserError: another function has the name.
+    """
     name = factory.__name__
     if name in _FACTORIES:
         raise UserError(f"A model named {name!r} is registered already; choose another name.")
