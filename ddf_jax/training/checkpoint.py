@@ -126,8 +126,8 @@ class Checkpoints:
                 shutil.rmtree(abandoned)
             partial.mkdir(parents=True)
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            for name, tree in trees.items():
-                checkpointer.save(partial / name, args=ocp.args.StandardSave(jax.tree.map(_one_copy, tree)))
+            for name, tree in jax.tree.map(_one_copy, trees).items():
+                checkpointer.save(partial / name, args=ocp.args.StandardSave(tree))
         if is_main:
             write_json(partial / _RECORD, record | {_ARRAYS: _array_types(trees)})
             write_json(partial / _CHECKSUMS, _checksums(partial))
