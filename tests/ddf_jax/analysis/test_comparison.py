@@ -46,7 +46,7 @@ def test_counts_are_the_pinned_ones_and_the_papers_but_the_known_ones():
     assert unequal == UNEQUAL
 
 
-def test_upsamplers_cost_what_their_formulas_say_at_the_maps_of_an_800_by_1333_image():
+def test_upsamplers_cost_what_their_formulas_state_for_the_maps_of_an_800_by_1333_image():
     computed = {cell.row: cell.computed for cell in compare("DDF, Table 6")}
     pixels, channels = 100 * 167 + 50 * 84 + 25 * 42, 256  # of P3, P4 and P5
     compressed = channels * 64 + 64 * 9 * 4 * 25

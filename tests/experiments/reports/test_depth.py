@@ -1,4 +1,4 @@
-"""Runs for depth beside upsampling without training: scores, settings, table and picture."""
+"""Runs for depth compared with upsampling without training: scores, settings, table and picture."""
 
 import dataclasses
 import json
@@ -86,8 +86,8 @@ def bicubic_rmse(rooms: DataConfig, split: str) -> float:
     for index in range(len(source)):
         example = Downsample(4).map(source[index] or {})
         height, width = example["depth"].shape[:2]
-        answer = upsample(example["low"][None], height=height, width=width, scale=4)
-        errors.append(np.asarray(answer[0], np.float64) - example["depth"])
+        upsampled = upsample(example["low"][None], height=height, width=width, scale=4)
+        errors.append(np.asarray(upsampled[0], np.float64) - example["depth"])
     return 100 * float(np.sqrt(np.mean(np.square(errors))))
 
 
