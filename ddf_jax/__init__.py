@@ -7,6 +7,8 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
+from ddf_jax.errors import how_to_install
+
 if TYPE_CHECKING:
     from ddf_jax.models import create, list_models
     from ddf_jax.training.evaluate import evaluate
@@ -49,7 +51,12 @@ except importlib.metadata.PackageNotFoundError:
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_MODULES[name]), name)
+    try:
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+    except ModuleNotFoundError as error:
+        if (command := how_to_install(error)) is None:
+            raise
+        raise ModuleNotFoundError(f"`ddf_jax.{name}`: {command}", name=error.name) from error
     globals()[name] = value
     return value
 

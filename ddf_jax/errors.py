@@ -1,4 +1,4 @@
-"""The base of errors that a user can mend, in contrast to defects."""
+"""The base of errors that a user can mend, in contrast to defects; and what a missing package belongs to."""
 
 
 class UserError(ValueError):
@@ -7,3 +7,24 @@ class UserError(ValueError):
 
     exit_status = 2
     """What `ddf` returns to the shell: 2 is wrong use."""
+
+
+EXTRAS = {
+    **dict.fromkeys(("absl", "grain", "importlib_resources", "matplotlib", "PIL"), "train"),
+    **dict.fromkeys(("tensorboardX", "tensorflow_datasets", "tqdm", "tyro"), "train"),
+    "h5py": "nyu",
+    "torch": "torch",
+}
+"""Optional packages, and the extra of this package that brings each."""
+
+
+def how_to_install(error: ModuleNotFoundError) -> str | None:
+    """The command that installs the package that was not found; None if it is of no extra.
+
+    >>> how_to_install(ModuleNotFoundError(name="grain.python"))
+    "grain is not installed. Install it with: pip install 'ddf-jax[train]'"
+    """
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRAS:
+        return None
+    return f"{package} is not installed. Install it with: pip install 'ddf-jax[{EXTRAS[package]}]'"

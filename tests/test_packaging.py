@@ -77,6 +77,13 @@ step = compile_train_step(recipe, info, plan, mesh, abstract, rate)
 batch = {{"image": np.ones((2, 4, 4, 1), "float32"), "label": np.arange(2, dtype="int32"), "mask": np.ones(2, bool)}}
 _, report = step(initial_variables(recipe, info, tx, replicated(mesh)), global_batch(batch, mesh))
 assert jnp.isfinite(report.loss)
+
+try:
+    ddf_jax.train
+except ModuleNotFoundError as error:
+    assert str(error).endswith("is not installed. Install it with: pip install 'ddf-jax[train]'"), error
+else:
+    raise AssertionError("ddf_jax.train was imported without its extra")
 """
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ddf_jax.errors import UserError
+from ddf_jax.errors import UserError, how_to_install
 
 if TYPE_CHECKING:
     from ddf_jax.cli.command import CommandResult
@@ -15,14 +15,6 @@ if TYPE_CHECKING:
 WRONG_USE = UserError.exit_status
 INTERRUPTED = 130  # what shells give a program that Ctrl-C ended
 UNREAD = 141  # and one that wrote on after its reader had gone, as in `ddf models | head -1`
-
-EXTRAS = {
-    **dict.fromkeys(("absl", "grain", "importlib_resources", "matplotlib", "PIL"), "train"),
-    **dict.fromkeys(("tensorboardX", "tensorflow_datasets", "tqdm", "tyro"), "train"),
-    "h5py": "nyu",
-    "torch": "torch",
-}
-"""Optional packages, and the extra of this package that brings each."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,11 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("ddf:", *str(error).split(), file=sys.stderr)
         return error.exit_status
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in EXTRAS:
+        if (command := how_to_install(error)) is None:
             raise
-        extra = EXTRAS[package]
-        print(f"ddf: {package} is not installed. Install it with: pip install 'ddf-jax[{extra}]'", file=sys.stderr)
+        print("ddf:", command, file=sys.stderr)
         return WRONG_USE
 
 

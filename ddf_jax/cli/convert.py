@@ -28,7 +28,7 @@ class ConvertCommand:
     model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """A model that the tensors must fit."""
     naming: Literal["official", "own"] | None = None
-    """Of the target, instead of the one that the source does not have."""
+    """Naming of the target; default: official if the source has our own names, and the reverse."""
     ema: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Take the averaged weights of a training script's checkpoint."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

@@ -49,7 +49,7 @@ class ModelsCommand:
 
         cells = list(compare(self.pattern))
         if not cells:
-            raise UserError(f"No table's name matches {self.pattern!r}. There are: {', '.join(NAMES)}.")
+            raise UserError(f"No table's name matches {self.pattern!r}. There are: {'; '.join(NAMES)}.")
         return CommandResult([cell._asdict() for cell in cells], markdown(cells))
 
 

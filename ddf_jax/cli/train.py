@@ -39,6 +39,7 @@ class TrainCommand:
         summary = train(self.recipe, folder)
         text = (
             f"{summary['name']}: {self.recipe.task.summary_line(summary)} after {summary['steps']} steps in "
-            f"{summary['seconds']:.0f} s, {summary['images_per_second']:.0f} images/s. Everything is in {folder}."
+            f"{summary['seconds']:.0f} s, {summary['images_per_second']:.0f} images/s while training. "
+            f"Everything is in {folder}."
         )
         return CommandResult(summary, text)

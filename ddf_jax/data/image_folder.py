@@ -93,14 +93,17 @@ class ImageFolder:
         examples = ", ".join(sorted(self.corrupt)[:5])
         raise UserError(
             f"At most {self.max_corrupt_share:.2%} of the {len(self)} image files in {self.folder} may be unreadable, "
-            f"got {len(self.corrupt)} so far, such as {examples}. Replace or delete them, or raise `max_corrupt_share`."
+            f"got {len(self.corrupt)} so far, such as {examples}. Replace or delete them, or raise "
+            "`data.max_corrupt_share`."
         )
 
 
 def _list_split(folder: Path, split: Literal["train", "eval"]) -> tuple[tuple[str, ...], list[str], np.ndarray]:
     """Class names, files relative to `folder` in posix form, and the label of each file, int32."""
     if not folder.is_dir():
-        raise UserError(f"`folder` must be a folder of images, one sub-folder per class, got {folder}: no such folder.")
+        raise UserError(
+            f"`data.folder` must be a folder of images, one sub-folder per class, got {folder}: no such folder."
+        )
     train_root, eval_root = _roots(folder)
     class_names = tuple(_sub_folders(train_root))
     if not class_names:
@@ -120,7 +123,10 @@ def _list_split(folder: Path, split: Literal["train", "eval"]) -> tuple[tuple[st
         files += found
         labels += [label] * len(found)
     if not files:
-        raise UserError(f"There must be an image to {split} on in {root}, got none for its {len(class_names)} classes.")
+        raise UserError(
+            f"There must be an image to {split} on in {root}, got none for its {len(class_names)} classes. Without a "
+            "folder `test`, a tenth of each class is held out for evaluation."
+        )
     return class_names, files, np.array(labels, np.int32)
 
 

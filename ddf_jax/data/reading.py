@@ -60,6 +60,8 @@ def read_depth(file: Path) -> np.ndarray:
 def _decoded(file: str | os.PathLike[str], channels: int) -> np.ndarray:
     try:
         return decode_image(Path(file).read_bytes(), channels)
+    except FileNotFoundError as error:
+        raise UserError(f"There is no file {os.fspath(file)}.") from error
     except (OSError, CorruptImageError) as error:
         raise UserError(f"{os.fspath(file)} must be an image file that pillow can read, got {error}.") from error
 

@@ -120,9 +120,10 @@ def _show(axes: Any, panel: Panel) -> None:
 
 
 def _plot(axes: Any, curves: Curves, title: str) -> None:
+    least = 1e-9 * max((powers.max() for _, powers in curves.values()), default=1.0)  # below are rounding errors, and 0
     for index, (label, (frequencies, powers)) in enumerate(curves.items()):
         style = {"color": "black", "linewidth": 2.0} if index == 0 else {"linewidth": 1.2, "marker": "."}
-        axes.semilogy(frequencies, powers, label=label, **style)
+        axes.semilogy(frequencies, np.maximum(powers, least), label=label, **style)
     axes.set_title(title, fontsize="small")
     axes.set_xlabel("frequency (1: the finest along an axis)", fontsize="small")
     axes.set_ylabel("power", fontsize="small")

@@ -50,7 +50,7 @@ def make_step_plan(recipe: Recipe, info: DataInfo) -> StepPlan:
     if warmup >= total:
         raise RunError(
             f"`epochs` must leave a step after the warm-up: {recipe.epochs} epochs are {total} steps, the warm-up of "
-            f"{recipe.optimizer.warmup_epochs} epochs is {warmup}."
+            f"{recipe.optimizer.warmup_epochs} epochs is {warmup}. Raise `epochs` or lower `optimizer.warmup_epochs`."
         )
     epoch = info.train_size / recipe.batch_size
     drops = tuple(info.steps(epochs, recipe.batch_size) for epochs in recipe.optimizer.drops)

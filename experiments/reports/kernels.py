@@ -4,6 +4,7 @@ Compiles the kernels of each DDF in ResNet-50 (128 images of 224×224) and of Ta
 bfloat16, and writes rows and a table. Needs Triton's compiler: pip install triton.
 """
 
+import argparse
 import datetime
 import importlib.metadata
 import sys
@@ -34,7 +35,11 @@ HEADS = (
 )
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.kernels", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args(arguments)
     device = aot.DEVICES["h200"]
     try:
         found = [(arg, row) for arg in CALLS for row in kernel_table(device, arg, jnp.bfloat16)]

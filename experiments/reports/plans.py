@@ -5,6 +5,7 @@ unfold formulation of it under automatic differentiation. Writes rows and a tabl
 plugin.
 """
 
+import argparse
 import contextlib
 import datetime
 import sys
@@ -26,7 +27,11 @@ from pallas_kernels.ops.spec import FilterSpec
 FOLDER = RESULTS / "plan"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.plans", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args(arguments)
     plain, ours = find_recipe("imagenet_resnet50"), find_recipe("imagenet_ddf_resnet50")
     try:
         rows = measure(plain, ours)

@@ -214,7 +214,10 @@ def test_an_unreadable_user_image_is_one_clear_error(digits: DataConfig, tmp_pat
         path.mkdir()
     if kind == "text":
         path.write_text("no image")
-    with pytest.raises(ValueError, match=f"{path} must be an image file that pillow can read, got ") as caught:
+    message = (
+        f"There is no file {path}." if kind == "missing" else f"{path} must be an image file that pillow can read, "
+    )
+    with pytest.raises(ValueError, match=message) as caught:
         read_image(path, describe(digits, LabelledImages()))
     assert "\n" not in str(caught.value)
 

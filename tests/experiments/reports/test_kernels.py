@@ -11,7 +11,7 @@ from tests.aot import needs_triton, uninstall
 def test_each_call_has_a_row_for_each_kernel_and_a_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(kernels, "FOLDER", tmp_path)
     monkeypatch.setattr(kernels, "CALLS", (ArgSpec("small", (8, 14, 14, 256)),))
-    assert kernels.main() == 0
+    assert kernels.main([]) == 0
     rows = json.loads((tmp_path / "kernels.json").read_text())
     assert [row["kernel"] for row in rows] == ["forward", "input", "filters"]
     for row in rows:
@@ -22,5 +22,5 @@ def test_each_call_has_a_row_for_each_kernel_and_a_line(tmp_path, monkeypatch, c
 
 def test_without_a_compiler_it_states_what_to_install(monkeypatch, capsys):
     uninstall(monkeypatch, "triton")
-    assert kernels.main() == 2
+    assert kernels.main([]) == 2
     assert "pip install triton" in capsys.readouterr().err

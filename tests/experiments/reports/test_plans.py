@@ -50,5 +50,5 @@ def test_the_committed_table_is_that_of_the_committed_rows():
 
 def test_without_the_plugin_it_states_what_to_install(monkeypatch, capsys):
     uninstall(monkeypatch, *PLUGIN)
-    assert plans.main() == 2
+    assert plans.main([]) == 2
     assert "pip install jax-cuda13-plugin" in capsys.readouterr().err
