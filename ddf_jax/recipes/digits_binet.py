@@ -2,7 +2,7 @@
 
 Command:   ddf train digits_binet
 Hardware:  2 CPU cores
-Time:      about four minutes (`experiments/results/digits_binet.json` has the measured one)
+Time:      about eight minutes (`experiments/results/digits_binet.json` has the measured one)
 Expected:  test accuracy ≥ 97.0 %; its source is this recipe's own runs
 """
 

