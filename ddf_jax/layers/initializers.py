@@ -1,7 +1,14 @@
-"""Initialisers as values: they compare by their options, and configurations that hold them can be pickled."""
+"""Initialisers as values: they compare by their options, and configurations that hold them can be pickled.
+
+A program that draws random numbers takes half a second to compile, for every shape of a network. These draw a power of
+four numbers and keep the first: the same values from a handful of programs, which halves the time that a first model
+takes.
+"""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -14,15 +21,19 @@ Initializer = Callable[..., Array]
 
 @dataclasses.dataclass(frozen=True)
 class VarianceScaling:
-    """`jax.nn.initializers.variance_scaling` as a value."""
+    """Mean 0 and variance ``scale / fan``, normal or uniform: the values of `jax.nn.initializers.variance_scaling`."""
 
     scale: float
-    mode: Literal["fan_in", "fan_out", "fan_avg"]
-    distribution: Literal["uniform", "normal", "truncated_normal"]
+    mode: Literal["fan_in", "fan_out"]
+    distribution: Literal["uniform", "normal"]
 
-    def __call__(self, key: Array, shape: Any, dtype: Any = jnp.float32) -> Array:
-        initializer = jax.nn.initializers.variance_scaling(self.scale, self.mode, self.distribution)
-        return initializer(key, shape, dtype)
+    def __call__(self, key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+        *window, in_channels, out_channels = shape
+        fan = math.prod(window) * (in_channels if self.mode == "fan_in" else out_channels)
+        variance = jnp.array(self.scale / fan, dtype)
+        if self.distribution == "normal":
+            return _first(jax.random.normal(key, _enough(shape), dtype) * jnp.sqrt(variance), tuple(shape))
+        return _first(jax.random.uniform(key, _enough(shape), dtype, -1) * jnp.sqrt(3 * variance), tuple(shape))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +42,20 @@ class Uniform:
 
     bound: float
 
-    def __call__(self, key: Array, shape: Any, dtype: Any = jnp.float32) -> Array:
-        return jax.random.uniform(key, shape, dtype, -self.bound, self.bound)
+    def __call__(self, key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+        return _first(jax.random.uniform(key, _enough(shape), dtype, -self.bound, self.bound), tuple(shape))
+
+
+def _enough(shape: Sequence[int]) -> tuple[int]:
+    """The shape of a power of four numbers, at least as many as an array of `shape` has."""
+    bits = (math.prod(shape) - 1).bit_length()
+    return (4 ** ((bits + 1) // 2),)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _first(numbers: Array, shape: tuple[int, ...]) -> Array:
+    """The first of the numbers. JAX's generator gives number i the same bits however many are drawn."""
+    return jax.lax.slice(numbers, (0,), (math.prod(shape),)).reshape(shape)
 
 
 # The weights of torch.nn.Conv2d and torch.nn.Linear: uniform in ±1/√fan_in.
