@@ -28,7 +28,7 @@ class KernelsCommand:
       ddf kernels --device a100 --dtype float32 --json
     """
 
-    pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATTERN")] = "*"
+    pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[PATTERN]")] = "*"
     """Calls of the operator by name, or a shell pattern in quotes. All of them take minutes."""
     device: Literal["h200", "h100", "a100"] = "h200"
     """What to compile for."""

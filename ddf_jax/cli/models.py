@@ -22,7 +22,7 @@ class ModelsCommand:
       ddf models --published
     """
 
-    pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATTERN")] = "*"
+    pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[PATTERN]")] = "*"
     """A name, or a shell pattern in quotes."""
     published: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Recompute the papers' tables instead, and mark each number that is ours (PATTERN then is a table's name)."""

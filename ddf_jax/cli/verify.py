@@ -22,7 +22,7 @@ class VerifyCommand:
       ddf verify ddf_resnet50 --size 224 224 --checkpoint ddf_mul_resnet50.pth
     """
 
-    pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATTERN")] = "*"
+    pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[PATTERN]")] = "*"
     """The name of a model or of an upsampler (ddf_up, ddf_up_guided, carafe), or a shell pattern in quotes."""
     checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Weights to compare with instead of random ones."""

@@ -70,12 +70,13 @@ def draw(path: Path) -> None:
     """ImageNet top-1 accuracy as published, against our parameters and multiply-accumulates."""
     figure = Figure(figsize=(11, 5), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
+    colours = [*(f"C{index}" for index in range(10)), "black", "gold"]
     for position, (family, models) in enumerate(FAMILIES.items()):
         accuracy = [PUBLISHED[model].imagenet_top1 for model in models]
         counts = [count(model) for model in models]
         style = {"marker": "o" if position < 6 else "x", "linestyle": "-" if position < 6 else ":", "label": family}
-        left.plot([size.params / 1e6 for size in counts], accuracy, color=f"C{position % 10}", **style)
-        right.plot([size.macs_core / 1e9 for size in counts], accuracy, color=f"C{position % 10}", **style)
+        left.plot([size.params / 1e6 for size in counts], accuracy, color=colours[position], **style)
+        right.plot([size.macs_core / 1e9 for size in counts], accuracy, color=colours[position], **style)
     left.set(xlabel="parameters, millions (counted here)", ylabel="ImageNet top-1 accuracy, % (as published)")
     right.set(xlabel="multiply-accumulates, billions (counted here)")
     for axes in (left, right):
