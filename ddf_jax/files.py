@@ -1,15 +1,28 @@
-"""Atomic, durable writing of small files, and folders that can be written."""
+"""Atomic, durable writing of files and folders, checksums of a folder, and folders that can be written.
 
+A file's content survives a power cut when the file is synced, its name when the folder is. Both are done before
+anything relies on them.
+"""
+
+import errno
+import hashlib
 import json
+import logging
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 from ddf_jax.errors import UserError
 
+_log = logging.getLogger(__name__)
+
+_CHECKSUMS = "checksums.json"
+_DELAYS = (0.1, 0.5, 2.0)  # seconds before each further attempt to read
+
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes `content` so that a reader, or a crash at any moment, sees the old file or the new one."""
+    """Writes `content` so that a reader, or a crash or power cut at any moment, leaves the old file or the new one."""
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -18,6 +31,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -25,6 +39,80 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes one JSON document atomically; infinities and NaN, which JSON lacks, are an error."""
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes durable what was created, renamed or removed in a folder."""
+    _sync(folder)
+
+
+def sync_tree(folder: Path) -> None:
+    """Makes durable a folder with every file and folder in it, but not its own name, which is its parent's."""
+    for path, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            _sync(Path(path, name))
+        sync_folder(Path(path))
+
+
+def make_folder(folder: Path) -> None:
+    """Creates a folder and the missing ones above it, durably."""
+    if not folder.exists():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of a file system that syncs no folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_checksums(folder: Path) -> None:
+    """Writes the SHA-256 of every file in a folder to `checksums.json` there."""
+    write_json(folder / _CHECKSUMS, _checksums(folder))
+
+
+def damage(folder: Path) -> str | None:
+    """How a folder's files differ from its `checksums.json`, or None where they do not.
+
+    Raises:
+        OSError: reading failed, and again seconds later: that says nothing about the files.
+    """
+    for delay in _DELAYS:
+        try:
+            return _difference(folder)
+        except OSError as error:
+            _log.warning("Cannot read %s (%s); trying again in %s s.", folder, error, delay)
+            time.sleep(delay)
+    return _difference(folder)
+
+
+def _difference(folder: Path) -> str | None:
+    try:
+        expected: dict[str, str] = dict(json.loads((folder / _CHECKSUMS).read_bytes()))
+        found = _checksums(folder)
+    except FileNotFoundError as error:  # of the checksums, or of a file that went away after it was listed
+        return f"{Path(error.filename).name} is missing"
+    except (ValueError, TypeError) as error:
+        return f"{_CHECKSUMS} cannot be read ({error})"
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            return f"{name} " + ("is missing" if name not in found else "is not the file that was saved")
+    return None
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    sums = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _CHECKSUMS):
+        with path.open("rb") as file:
+            sums[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums
 
 
 def make_writable(directory: Path) -> None:
@@ -35,7 +123,7 @@ def make_writable(directory: Path) -> None:
     """
     probe = directory / ".writable"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_folder(directory.absolute())
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:

@@ -1,16 +1,16 @@
 """Checkpoints: model, optimizer and a small record of everything else, written whole or not at all.
 
 `checkpoints/<step>/` holds the arrays as Orbax writes them (`model/`, `optimizer/`), `record.json`, and the SHA-256 of
-each of these files in `checksums.json`. The folder gets its name when all of that is on disk; before, it is
-`<step>.partial`. A checkpoint whose files do not have their checksums is skipped. Reading one parses JSON and arrays;
-it never runs code.
+each of these files in `checksums.json`. The folder gets its name when all of that is on disk, every file and folder
+synced; before, it is `<step>.partial`. Older checkpoints are removed when the name is on disk too, and lose theirs
+first: a folder with a number is whole or was damaged later. A checkpoint whose files do not have their checksums is
+skipped. Reading one parses JSON and arrays; it never runs code.
 
 Saving waits for the disk. The arrays of a ResNet are a few hundred megabytes and an epoch is minutes: a second thread
 that copies, writes and fails on its own would save little, and make "written" harder to believe.
 """
 
 import dataclasses
-import hashlib
 import json
 import logging
 import shutil
@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from ddf_jax.data.info import DataInfo
-from ddf_jax.files import write_json
+from ddf_jax.files import damage, make_folder, sync_folder, sync_tree, write_checksums, write_json
 from ddf_jax.training.errors import RunError
 from ddf_jax.training.recipe import Recipe, recipe_from_json, recipe_to_json
 from ddf_jax.training.step import Variables, leaf_names
@@ -32,8 +32,8 @@ from ddf_jax.training.workdir import check_same_recipe
 
 _log = logging.getLogger(__name__)
 
-_CHECKSUMS, _RECORD, _ARRAYS = "checksums.json", "record.json", "arrays"
-_NONE, _ALL_DAMAGED = -1, -2  # in place of a step
+_RECORD, _ARRAYS = "record.json", "arrays"
+_NONE, _ALL_DAMAGED, _CANNOT_READ = -1, -2, -3  # in place of a step
 
 
 class Checkpoints:
@@ -54,12 +54,22 @@ class Checkpoints:
         Each newer one that is not is logged as a warning.
 
         Raises:
-            RunError: there are checkpoints, but none is readable.
+            RunError: there are checkpoints, but none is readable, or the disk fails.
         """
-        found, damaged = self._examine() if jax.process_index() == 0 else (None, {})
+        found, damaged, failure = None, {}, None
+        if jax.process_index() == 0:
+            try:
+                found, damaged = self._examine()
+            except OSError as error:
+                failure = error
         if found is None:
-            found = _ALL_DAMAGED if damaged else _NONE
+            found = _CANNOT_READ if failure else _ALL_DAMAGED if damaged else _NONE
         found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))  # processes must not disagree on the step
+        if found == _CANNOT_READ:
+            raise RunError(
+                f"The checkpoints in {self._directory} cannot be read now ({failure or 'by the first process'}). "
+                f"None was changed: try again when the file system answers."
+            )
         if found == _ALL_DAMAGED:
             details = "; ".join(f"{step}: {problem}" for step, problem in damaged.items())
             raise RunError(
@@ -76,13 +86,32 @@ class Checkpoints:
         """
         if step not in self._steps():
             raise RunError(f"There is no checkpoint {step} in {self._directory}; there are {sorted(self._steps())}.")
-        if problem := _problem(self._path(step)):
+        try:
+            problem = damage(self._path(step))
+        except OSError as error:
+            raise RunError(f"The checkpoint {self._path(step)} cannot be read now ({error}). Try again.") from None
+        if problem:
             raise RunError(f"The checkpoint {self._path(step)} is not readable: {problem}. Take another.")
         return step
+
+    def was_removed(self, step: int) -> bool:
+        """Whether a checkpoint is gone, as after a later save of the run's own process."""
+        return not self._path(step).exists()
 
     def record(self, step: int) -> dict[str, Any]:
         """The record saved with a checkpoint that `newest` found."""
         return json.loads((self._path(step) / _RECORD).read_text())
+
+    def recipe(self, step: int) -> Recipe:
+        """The recipe of the launch that saved a checkpoint that `newest` found.
+
+        Raises:
+            RunError: it is of an earlier version.
+        """
+        try:
+            return recipe_from_json(json.dumps(self.record(step)["recipe"]))
+        except RunError as error:
+            raise RunError(f"The checkpoint {self._path(step)}: {error}") from None
 
     def data_info(self, step: int) -> DataInfo:
         """The data of the run, from the record of a checkpoint that `newest` found."""
@@ -122,18 +151,21 @@ class Checkpoints:
         partial = self._path(step, ".partial")
         is_main = jax.process_index() == 0
         if is_main:
-            for abandoned in list(self._directory.glob("*.partial")):
+            make_folder(self._directory)
+            for abandoned in [*self._directory.glob("*.partial"), *self._directory.glob("*.removed")]:
                 shutil.rmtree(abandoned)
-            partial.mkdir(parents=True)
+            partial.mkdir()
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             for name, tree in jax.tree.map(_one_copy, trees).items():
                 checkpointer.save(partial / name, args=ocp.args.StandardSave(tree))
         if is_main:
             write_json(partial / _RECORD, record | {_ARRAYS: _array_types(trees)})
-            write_json(partial / _CHECKSUMS, _checksums(partial))
+            write_checksums(partial)
+            sync_tree(partial)
             partial.rename(self._path(step))
+            sync_folder(self._directory)
             for old in sorted(self._steps())[: -self._keep]:
-                shutil.rmtree(self._path(old))
+                shutil.rmtree(self._path(old).rename(self._path(old, ".removed")))
         multihost_utils.sync_global_devices("checkpoint")
 
     def set_aside_after(self, step: int) -> None:
@@ -148,9 +180,11 @@ class Checkpoints:
         """The newest step whose files have their checksums, and what is wrong with those that are newer."""
         damaged: dict[int, str] = {}
         for step in sorted(self._steps(), reverse=True):
-            problem = _problem(self._path(step))
+            problem = damage(self._path(step))
             if problem is None:
                 return step, damaged
+            if self.was_removed(step):  # by a launch that saves while this one reads: there are newer ones
+                return self._examine()
             damaged[step] = problem
             _log.warning("Skipped the unreadable checkpoint %s: %s.", self._path(step), problem)
         return None, damaged
@@ -219,11 +253,7 @@ def restore_run(
     if step is None:
         return None
     record = checkpoints.record(step)
-    try:
-        saved_recipe = recipe_from_json(json.dumps(record["recipe"]))
-    except RunError as error:
-        raise RunError(f"Checkpoint {step} in {workdir} cannot be resumed: {error}") from None
-    check_same_recipe(workdir, saved_recipe, recipe)
+    check_same_recipe(workdir, checkpoints.recipe(step), recipe)
     if (saved := checkpoints.data_info(step)) != info:
         raise RunError(
             f"{workdir} was trained on {saved}, but the data now are {info}. "
@@ -254,25 +284,3 @@ def _array_types(trees: dict[str, Any]) -> dict[str, str]:
     """`{"model.conv1.kernel": "float32[3, 3, 1, 16]", …}`."""
     leaves = jax.tree.leaves(trees)
     return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in zip(leaf_names(trees), leaves, strict=True)}
-
-
-def _checksums(directory: Path) -> dict[str, str]:
-    sums = {}
-    for path in sorted(path for path in directory.rglob("*") if path.is_file() and path.name != _CHECKSUMS):
-        with path.open("rb") as file:
-            sums[path.relative_to(directory).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return sums
-
-
-def _problem(directory: Path) -> str | None:
-    """What is wrong with a checkpoint's files, or None."""
-    try:
-        expected, found = json.loads((directory / _CHECKSUMS).read_text()), _checksums(directory)
-    except FileNotFoundError:
-        return f"{_CHECKSUMS} is missing"
-    except (OSError, ValueError) as error:
-        return f"{_CHECKSUMS} cannot be read ({error})"
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            return f"{name} " + ("is missing" if name not in found else "is not the file that was saved")
-    return None

@@ -83,6 +83,8 @@ class Recipe:
     keep_checkpoints: int = 3
 
     def __post_init__(self) -> None:
+        if self.name in ("", ".", "..") or "/" in self.name or "\\" in self.name:
+            raise UserError(f"`name` must be the name of a folder, without separators, got {self.name!r}.")
         for field, least in _AT_LEAST.items():
             if not getattr(self, field) >= least:
                 raise UserError(f"`{field}` must be at least {least}, got {getattr(self, field)}.")

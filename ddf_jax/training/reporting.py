@@ -6,6 +6,8 @@ What writes needs the `train` extra, and is imported when it is used.
 import contextlib
 import io
 import json
+import logging
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +22,8 @@ from ddf_jax.training.errors import NonFiniteError
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.step import StepReport, Variables, leaf_names
 from ddf_jax.training.tasks import Scores
+
+_log = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -132,6 +136,11 @@ class Reporter:
         epoch = self._step / self._epoch_steps
         log_info(f"epoch {epoch:.1f}, step {self._step} of {self._total_steps}: {self._task.summary_line(scores)}")
 
+    def sync(self) -> None:
+        """Makes the rows so far durable: a checkpoint of this step relies on them."""
+        if self._log:
+            self._log.sync()
+
     def close(self) -> None:
         """Ends the bar and the files."""
         self._bar.close()
@@ -171,6 +180,11 @@ class MetricsLog:
             if value is not None:
                 self._board.add_scalar(name, value, step)
 
+    def sync(self) -> None:
+        """Makes the rows so far durable."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Writes out what is still in memory."""
         self._file.close()
@@ -178,14 +192,22 @@ class MetricsLog:
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The rows of a run's `metrics.jsonl`; a last line that a kill cut short is left out."""
+    """The rows of a run's `metrics.jsonl`. A line that is no row is left out, with a warning unless it is the last one,
+    which a kill cut short."""
     path = workdir / METRICS_FILE
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    rows, unreadable = [], []
+    for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:
-            break
+            row = None
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+        else:
+            unreadable.append(number)
+    if inner := [number for number in unreadable if number < len(lines)]:
+        _log.warning("Left out what is no row of metrics in %s: line %s.", path, ", ".join(map(str, inner)))
     return rows
 
 

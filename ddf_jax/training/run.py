@@ -68,16 +68,23 @@ def load_run(
     Raises:
         RunError: there is no run or no such checkpoint, or it is not readable.
     """
-    folder = RunFolder(Path(workdir))
-    recipe = folder.recipe()
+    folder, mesh = RunFolder(Path(workdir)), data_mesh(devices)
+    folder.recipe()
     checkpoints = Checkpoints(folder.checkpoints)
-    step = checkpoints.newest() if checkpoint == "newest" else checkpoints.readable(checkpoint)
-    if step is None:
-        raise RunError(f"The run in {folder.path} has no checkpoint yet. `ddf train` resumes it.")
-    info, mesh = checkpoints.data_info(step), data_mesh(devices)
-    structure, variables = abstract_model(recipe, info, replicated(mesh))
-    model = ModelState(structure, checkpoints.load(step, {"model": variables})["model"])
-    return Run(recipe, info, step, model, mesh)
+    while True:
+        step = checkpoints.newest() if checkpoint == "newest" else checkpoints.readable(checkpoint)
+        if step is None:
+            raise RunError(f"The run in {folder.path} has no checkpoint yet. `ddf train` resumes it.")
+        try:
+            recipe, info = checkpoints.recipe(step), checkpoints.data_info(step)
+            structure, variables = abstract_model(recipe, info, replicated(mesh))
+            model = ModelState(structure, checkpoints.load(step, {"model": variables})["model"])
+        except Exception:
+            # A run that is being trained removes a checkpoint that is being read: there is a newer one.
+            if checkpoint == "newest" and checkpoints.was_removed(step):
+                continue
+            raise
+        return Run(recipe, info, step, model, mesh)
 
 
 def predict(run: Run, images: "Sequence[UserImage] | np.ndarray") -> np.ndarray:

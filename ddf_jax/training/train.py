@@ -19,7 +19,7 @@ from ddf_jax.training.devices import (
     global_batch,
     replicated,
 )
-from ddf_jax.training.errors import NonFiniteError, StoppedError
+from ddf_jax.training.errors import NonFiniteError, RunError, StoppedError
 from ddf_jax.training.evaluate import evaluate_batches
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.reporting import Reporter, RunTimer, check_variables, draw_curves, log_info, read_metrics
@@ -35,7 +35,7 @@ from ddf_jax.training.step import (
     parameter_sizes,
 )
 from ddf_jax.training.tasks import DrawsPicture
-from ddf_jax.training.workdir import RunFolder, environment
+from ddf_jax.training.workdir import RunFolder, RunLock, environment
 
 
 def train(recipe: Recipe, workdir: Path | str, *, devices: Devices | None = None) -> dict[str, Any]:
@@ -52,16 +52,34 @@ def train(recipe: Recipe, workdir: Path | str, *, devices: Devices | None = None
         devices: the devices to train on; default: all devices of all processes.
 
     Raises:
-        RunError: the run cannot start or be resumed; its subclasses are `NonFiniteError` (the last good checkpoint
-            stays) and `StoppedError` (Ctrl-C or SIGTERM: saved, and the same call resumes it).
+        RunError: the run cannot start or be resumed, or another launch trains in this folder; its subclasses are
+            `NonFiniteError` (the last good checkpoint stays) and `StoppedError` (Ctrl-C or SIGTERM: saved, and the
+            same call resumes it).
     """
-    task, folder, is_main = recipe.task, RunFolder(Path(workdir)), jax.process_index() == 0
-    if (summary := folder.finished(recipe)) is not None:
-        log_info(
-            f"{folder.path} is done: {task.summary_line(summary)} after {summary['steps']} steps. "
-            f"To train again, remove the folder or choose another --workdir."
-        )
-        return summary
+    folder = RunFolder(Path(workdir))
+    checkpoints = Checkpoints(folder.checkpoints, keep=recipe.keep_checkpoints)
+    with RunLock(folder.path) as lock:
+        lock.acquire()
+        if (summary := folder.finished(recipe)) is not None:
+            newest = checkpoints.newest()
+            if newest is None:
+                raise RunError(
+                    f"The run in {folder.path} is finished, but its checkpoints are gone. Put them back, remove the "
+                    f"folder to train again, or choose another --workdir."
+                )
+            if newest == summary["steps"]:
+                log_info(
+                    f"{folder.path} is done: {recipe.task.summary_line(summary)} after {newest} steps. "
+                    f"To train again, remove the folder or choose another --workdir."
+                )
+                return summary
+        return _train(recipe, folder, checkpoints, lock, devices)
+
+
+def _train(
+    recipe: Recipe, folder: RunFolder, checkpoints: Checkpoints, lock: RunLock, devices: Devices | None
+) -> dict[str, Any]:
+    task, is_main = recipe.task, jax.process_index() == 0
 
     # Devices and data.
     timer = RunTimer()
@@ -89,7 +107,7 @@ def train(recipe: Recipe, workdir: Path | str, *, devices: Devices | None = None
         # The state: of the newest checkpoint, or initial. A recipe that cannot run leaves no folder behind.
         if is_main:
             folder.create()
-        checkpoints = Checkpoints(folder.checkpoints, keep=recipe.keep_checkpoints)
+        lock.acquire()
         restored = restore_run(checkpoints, folder.path, recipe, info, abstract.variables)
         if restored is not None:
             state, times = restored
@@ -122,6 +140,7 @@ def train(recipe: Recipe, workdir: Path | str, *, devices: Devices | None = None
 
         def save() -> None:
             check_variables(state.step, state.variables)
+            reporter.sync()
             times = {"seconds": timer.seconds, "training_seconds": timer.training_seconds}
             save_run(checkpoints, state, recipe, info, times)
 

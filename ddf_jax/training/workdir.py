@@ -1,17 +1,26 @@
-"""A run's folder, `runs/<name>/`: its small files, and whether it belongs to a recipe."""
+"""A run's folder, `runs/<name>/`: its small files, its lock, and whether it belongs to a recipe."""
 
+import contextlib
+import datetime
 import importlib.metadata
 import json
+import logging
+import os
 import platform
+import socket
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from ddf_jax.files import make_writable, write_atomically, write_json
 from ddf_jax.training.errors import RunError
 from ddf_jax.training.recipe import Recipe, changed_fields, recipe_from_json, recipe_to_json
+
+_log = logging.getLogger(__name__)
 
 _PACKAGES = ("ddf-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -28,7 +37,7 @@ class RunFolder:
         self._summary = path / "summary.json"
 
     def finished(self, recipe: Recipe) -> dict[str, Any] | None:
-        """The summary of a run that has ended, or None.
+        """The summary of a run that has ended, or None; an unreadable one is written again from the last checkpoint.
 
         Raises:
             RunError: it was the run of another recipe.
@@ -36,7 +45,11 @@ class RunFolder:
         if not self._summary.exists():
             return None
         check_same_recipe(self.path, self.recipe(), recipe)
-        return json.loads(self._summary.read_text())
+        try:
+            return dict(json.loads(self._summary.read_bytes()))
+        except (ValueError, TypeError) as error:
+            _log.warning("%s cannot be read (%s) and is written again.", self._summary, error)
+            return None
 
     def recipe(self) -> Recipe:
         """The recipe that the run was started with.
@@ -67,6 +80,69 @@ class RunFolder:
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Marks the run as finished."""
         write_json(self._summary, summary)
+
+
+class RunLock(contextlib.AbstractContextManager["RunLock"]):
+    """The right to write in a run's folder, of one launch at a time; the operating system frees it with the process.
+
+    The first process of a launch holds it for all. The file `.lock` names the holder, and is removed on exit.
+
+    Args:
+        folder: the run's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._path = folder, folder / ".lock"
+        self._file: IO[str] | None = None
+
+    def acquire(self) -> None:
+        """Takes the lock, unless this launch has it already or there is no folder yet; for all processes.
+
+        Raises:
+            RunError: another launch trains in this folder.
+        """
+        holder = None
+        if jax.process_index() == 0 and self._file is None and self._folder.is_dir():
+            holder = self._holder()
+        if int(multihost_utils.broadcast_one_to_all(np.int32(holder is not None))):
+            raise RunError(
+                f"{self._folder} is being trained by {holder or 'another launch'}. Wait for it, stop it, or choose "
+                f"another --workdir."
+            )
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._path.unlink(missing_ok=True)
+            self._file.close()
+
+    def _holder(self) -> str | None:
+        """Who has the lock; None: this launch has it now."""
+        while self._file is None:
+            file = self._path.open("a+")
+            if not self._lock(file):
+                with file:
+                    file.seek(0)
+                    return file.read().strip() or "another launch"
+            # The holder before may have removed the file between its opening and its locking here.
+            if self._path.exists() and os.path.samestat(os.fstat(file.fileno()), self._path.stat()):
+                self._file = file
+        now = datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}")
+        self._file.flush()
+        return None
+
+    def _lock(self, file: IO[str]) -> bool:
+        """Whether nobody else has a lock on the file. Where there are no locks, training goes on without."""
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except (ImportError, OSError) as error:
+            _log.warning("%s cannot be locked (%s): do not train in it twice at a time.", self._folder, error)
+        return True
 
 
 def check_same_recipe(path: Path, old: Recipe, new: Recipe) -> None:

@@ -52,7 +52,7 @@ def signal_self(patch: pytest.MonkeyPatch, number: int, at: str) -> None:
     """
     place, _, step = at.partition(":")
     device_batches, eval_batches = loop.device_batches, loop.eval_batches
-    compile_eval_step, checksums = loop.compile_eval_step, checkpoint._checksums
+    compile_eval_step, write_checksums = loop.compile_eval_step, checkpoint.write_checksums
 
     def send() -> None:
         os.kill(os.getpid(), number)
@@ -77,10 +77,10 @@ def signal_self(patch: pytest.MonkeyPatch, number: int, at: str) -> None:
         send()
         return compile_eval_step(*args)
 
-    def signalling_checksums(directory: Path) -> dict[str, str]:
+    def signalling_checksums(directory: Path) -> None:
         if directory.name == f"{step}.partial":
             send()
-        return checksums(directory)
+        write_checksums(directory)
 
     match place:
         case "compile":
@@ -90,7 +90,7 @@ def signal_self(patch: pytest.MonkeyPatch, number: int, at: str) -> None:
         case "evaluation":
             patch.setattr(loop, "eval_batches", SignallingEvalBatches)
         case "save":
-            patch.setattr(checkpoint, "_checksums", signalling_checksums)
+            patch.setattr(checkpoint, "write_checksums", signalling_checksums)
 
 
 def main() -> int:

@@ -1,5 +1,7 @@
 import dataclasses
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ddf_jax import files
 from ddf_jax.data.info import DataInfo
 from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.devices import batch_split, data_mesh, replicated
@@ -153,6 +156,64 @@ def test_an_abandoned_write_is_no_checkpoint_and_is_cleared(tmp_path: Path, monk
     assert checkpoints.newest() is None
     checkpoints.save(6, trees(), {})
     assert [path.name for path in tmp_path.iterdir()] == ["6"]
+
+
+def test_everything_is_synced_before_a_checkpoint_gets_its_name_and_that_before_the_older_one_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    synced: list[Path] = []
+    events: list[str] = []
+    fsync, rename, rmtree = os.fsync, Path.rename, shutil.rmtree
+
+    def synchronise(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        if synced[-1] == tmp_path / "run" / "checkpoints":
+            events.append("folder synced")
+
+    def name(self: Path, target: Path) -> Path:
+        if self.suffix == ".partial":
+            last = {path: index for index, path in enumerate(synced)}
+            inside = [self, *self.rglob("*")]
+            assert not [path for path in inside if path not in last]
+            for path in inside:  # a folder's entry is durable where its sync followed its files'
+                assert path == self or last[path] < last[path.parent], path
+        events.append(f"{self.name} -> {target.name}")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", synchronise)
+    monkeypatch.setattr(Path, "rename", name)
+    monkeypatch.setattr(shutil, "rmtree", lambda path: (events.append(f"{path.name} deleted"), rmtree(path)))
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+    checkpoints.save(5, trees(5), {})
+    assert {tmp_path, tmp_path / "run"} <= set(synced)  # which hold the names of the new folders
+    events.clear()
+    checkpoints.save(10, trees(10), {})
+    assert events == ["10.partial -> 10", "folder synced", "5 -> 5.removed", "5.removed deleted"]
+
+
+def test_a_disk_that_fails_for_a_moment_is_asked_again_and_costs_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (5, 10):
+        checkpoints.save(step, trees(), {})
+    monkeypatch.setattr(files, "_DELAYS", (0.0, 0.0))
+    failures = [OSError(errno.ESTALE, "stale file handle"), PermissionError(errno.EACCES, "permission denied")]
+    open_file = Path.open
+
+    def fail(self: Path, *arguments: Any, **options: Any) -> Any:
+        if failures and self.name == "record.json":
+            raise failures.pop()
+        return open_file(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", fail)
+    assert checkpoints.newest() == 10
+    assert not failures
+    failures += 3 * [OSError(errno.EIO, "input/output error")]
+    with pytest.raises(RunError, match=r"cannot be read now \(.*input/output error\). None was changed: try again"):
+        checkpoints.newest()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "5"]
 
 
 def test_a_checkpoint_of_another_model_is_refused_by_the_name_of_an_array(tmp_path: Path):

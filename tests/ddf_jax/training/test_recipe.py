@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ddf_jax.data.config import DataConfig
+from ddf_jax.errors import UserError
 from ddf_jax.training.errors import RunError
 from ddf_jax.training.recipe import (
     FREE_FIELDS,
@@ -82,6 +83,12 @@ def test_a_field_that_the_file_lacks_has_its_default():
 def test_a_wrong_field_is_named(change: dict[str, object], message: str):
     with pytest.raises(RunError, match=message):
         recipe_from_json(json.dumps({"name": "x"} | change))
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../../x", "a/b", "/x", "a\\b"])
+def test_a_name_is_that_of_one_folder(name: str):
+    with pytest.raises(UserError, match="`name` must be the name of a folder, without separators, got "):
+        Recipe(name)
 
 
 def test_fields_of_an_earlier_version_are_refused_with_both_names():

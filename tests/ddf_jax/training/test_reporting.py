@@ -25,6 +25,14 @@ def test_a_launch_drops_the_rows_after_the_step_it_resumes_from(tmp_path: Path):
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) >= 1
 
 
+def test_lines_that_are_no_rows_are_named_and_cost_no_other_row(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    good = [b'{"step": %d, "epoch": 1.0}' % step for step in range(5)]
+    lines = [good[0], b"null", good[1], b'{"step": 2, \xff', good[2], b"[1]", good[3], good[4]]
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
+    assert [row["step"] for row in read_metrics(tmp_path)] == [0, 1, 2, 3, 4]
+    assert caplog.messages == [f"Left out what is no row of metrics in {tmp_path / 'metrics.jsonl'}: line 2, 4, 6."]
+
+
 def test_a_number_that_is_missing_is_null_and_is_not_drawn(tmp_path: Path):
     log = MetricsLog(tmp_path, 0)
     log.write(1, 0.5, test_loss=None, test_accuracy=0.25)

@@ -1,7 +1,10 @@
 """Predictions and evaluations of a loaded run."""
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,6 +14,7 @@ from PIL import Image
 from ddf_jax.data.config import DataConfig
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import UserError
+from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.devices import data_mesh
 from ddf_jax.training.evaluate import evaluate
 from ddf_jax.training.recipe import ModelConfig, Recipe
@@ -52,6 +56,31 @@ def test_a_checkpoint_is_loaded_by_its_step(unbroken: Path):
     assert load_run(unbroken, 12).step == 12
     with pytest.raises(UserError, match=r"There is no checkpoint 13 in .*; there are \[12, 18, 20\]"):
         load_run(unbroken, 13)
+
+
+def test_the_recipe_of_a_run_is_that_of_its_checkpoint(unbroken: Path, tmp_path: Path):
+    shutil.copytree(unbroken, tmp_path / "run")
+    file = tmp_path / "run" / "recipe.json"
+    recipe = json.loads(file.read_text())
+    file.write_text(json.dumps(recipe | {"seed": 77}))
+    assert load_run(tmp_path / "run").recipe == load_run(unbroken).recipe
+
+
+def test_a_checkpoint_that_training_removes_while_it_is_read_gives_way_to_a_newer_one(
+    unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    workdir = shutil.copytree(unbroken, tmp_path / "run")
+    shutil.move(workdir / "checkpoints" / "20", tmp_path / "newer")
+    load = Checkpoints.load
+
+    def load_late(self: Checkpoints, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
+        if step == 18:
+            shutil.rmtree(workdir / "checkpoints" / "18")
+            shutil.move(tmp_path / "newer", workdir / "checkpoints" / "20")
+        return load(self, step, abstract)
+
+    monkeypatch.setattr(Checkpoints, "load", load_late)
+    assert load_run(workdir).step == 20
 
 
 def test_other_data_of_the_same_kind_are_evaluated(run: Run):

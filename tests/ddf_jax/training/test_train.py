@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from flax import nnx
 
 from ddf_jax.errors import UserError
 from ddf_jax.training import train as loop
+from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.errors import NonFiniteError, RunError
 from ddf_jax.training.evaluate import evaluate
 from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, recipe_from_json
 from ddf_jax.training.run import load_run
 from ddf_jax.training.train import train
+from ddf_jax.training.workdir import RunLock
 from tests.ddf_jax.training.launch import tiny_recipe
 from tests.ddf_jax.training.processes import losses, metrics, saved_bits
 
@@ -155,19 +158,24 @@ def test_damaged_checkpoints_are_skipped_while_one_is_good(
     data_dir: Path,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     def damage(step: int) -> None:
         (unfinished / "checkpoints" / str(step) / "model" / "_METADATA").write_text("{}")
 
+    check_that_rows_are_synced_before_a_checkpoint(unfinished, monkeypatch)
+    (unfinished / "summary.json").write_text('{"name": "ti')
     damage(20)
     train(tiny_recipe(data_dir), unfinished, devices=jax.devices()[:1])
     skipped = f"Skipped the unreadable checkpoint {unfinished / 'checkpoints' / '20'}: model/_METADATA is not the file"
     assert skipped in caplog.text
+    assert f"{unfinished / 'summary.json'} cannot be read" in caplog.text
     assert f"Resuming {unfinished} from step 18 of 20." in capsys.readouterr().out
     assert saved_bits(unfinished, 20) == saved_bits(unbroken, 20)
     assert metrics(unfinished) == metrics(unbroken)
+    times = {"seconds": 0, "images_per_second": 0}
+    assert summary_of(unfinished) | times == summary_of(unbroken) | times
 
-    (unfinished / "summary.json").unlink()
     for step in (12, 18, 20):
         damage(step)
     for read in (lambda: train(tiny_recipe(data_dir), unfinished), lambda: load_run(unfinished)):
@@ -175,6 +183,27 @@ def test_damaged_checkpoints_are_skipped_while_one_is_good(
             RunError, match=r"No checkpoint in .*/run/checkpoints is readable \(20: model/_METADATA is not"
         ):
             read()
+    shutil.rmtree(unfinished / "checkpoints")
+    with pytest.raises(RunError, match="is finished, but its checkpoints are gone"):
+        train(tiny_recipe(data_dir), unfinished)
+
+
+def check_that_rows_are_synced_before_a_checkpoint(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: dict[int, int] = {}  # bytes by inode
+    fsync, save = os.fsync, Checkpoints.save
+
+    def synchronise(descriptor: int) -> None:
+        fsync(descriptor)
+        status = os.fstat(descriptor)
+        synced[status.st_ino] = status.st_size
+
+    def save_after_rows(self: Checkpoints, *arguments: Any) -> None:
+        rows = (workdir / "metrics.jsonl").stat()
+        assert synced[rows.st_ino] == rows.st_size > 0
+        save(self, *arguments)
+
+    monkeypatch.setattr(os, "fsync", synchronise)
+    monkeypatch.setattr(Checkpoints, "save", save_after_rows)
 
 
 def test_a_run_that_cannot_be_written_or_read_is_named(tmp_path: Path, data_dir: Path):
@@ -183,6 +212,15 @@ def test_a_run_that_cannot_be_written_or_read_is_named(tmp_path: Path, data_dir:
         train(tiny_recipe(data_dir), tmp_path / "file" / "run")
     with pytest.raises(RunError, match=r"There is no run in .*/nowhere: it has no recipe.json. `ddf train` makes one"):
         load_run(tmp_path / "nowhere")
+
+
+def test_a_second_launch_ends_at_once_and_changes_nothing(unbroken: Path, data_dir: Path):
+    before = snapshot(unbroken)
+    with RunLock(unbroken) as lock:
+        lock.acquire()
+        with pytest.raises(RunError, match=r"is being trained by process \d+ on .* since"):
+            train(tiny_recipe(data_dir), unbroken)
+    assert snapshot(unbroken) == before
 
 
 def test_a_batch_that_devices_cannot_share_is_refused(tmp_path: Path, data_dir: Path):
