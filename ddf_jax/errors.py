@@ -1,4 +1,4 @@
-"""The base of errors that a user can mend, in contrast to defects; and what a missing package belongs to."""
+"""The base of errors that a user can mend, in contrast to defects, and what a missing package belongs to."""
 
 
 class UserError(ValueError):
@@ -7,6 +7,20 @@ class UserError(ValueError):
 
     exit_status = 2
     """What `ddf` returns to the shell: 2 is wrong use."""
+
+
+def one_line(error: BaseException) -> str:
+    """The cause that an error of the system or of a library states, in one line.
+
+    >>> one_line(OSError(28, "No space left on device", "metrics.jsonl"))
+    'No space left on device (metrics.jsonl)'
+    >>> one_line(ValueError("Error writing file.\\n\\nIn addition: …"))
+    'Error writing file.'
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror} ({error.filename})" if error.filename else error.strerror
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
 
 
 EXTRAS = {

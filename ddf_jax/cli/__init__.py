@@ -7,11 +7,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ddf_jax.errors import UserError, how_to_install
+from ddf_jax.errors import UserError, how_to_install, one_line
 
 if TYPE_CHECKING:
     from ddf_jax.cli.command import CommandResult
 
+FAILED = 1
 WRONG_USE = UserError.exit_status
 INTERRUPTED = 130  # what shells give a program that Ctrl-C ended
 UNREAD = 141  # and one that wrote on after its reader had gone, as in `ddf models | head -1`
@@ -20,18 +21,24 @@ UNREAD = 141  # and one that wrote on after its reader had gone, as in `ddf mode
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the process's exit status.
 
-    0: done. 1: training met numbers that are not finite, `verify` failed, or there was an error that nobody expected,
-    with its traceback. 2: wrong use, or a missing extra, in one line. 75: a signal stopped training after a checkpoint,
-    and the same command resumes it. 130: interrupted. 141: the reader of the output has gone.
+    0: done. 1: training met numbers that are not finite, `verify` failed, a file could not be read or written, or there
+    was an error that nobody expected, with its traceback. 2: wrong use, or a missing extra, in one line. 75: a signal
+    stopped training after a checkpoint, and the same command resumes it. 130: interrupted. 141: the reader of the
+    output has gone.
+
+    With `--debug` among the words, every error has its traceback.
 
     Args:
         argv: the words after `ddf`; default: the process's own arguments.
     """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
     try:
         from ddf_jax.cli.arguments import parse
 
         with _output():
-            command = parse(sys.argv[1:] if argv is None else argv)
+            command = parse(words)
         # With --json, whatever is printed on the way goes where it cannot spoil the document.
         with contextlib.redirect_stdout(sys.stderr) if command.json else contextlib.nullcontext():
             result = command.run()
@@ -43,8 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _UnreadError:
         return UNREAD
     except UserError as error:
+        if debug:
+            raise
         print("ddf:", *str(error).split(), file=sys.stderr)
         return error.exit_status
+    except OSError as error:
+        if debug:
+            raise
+        print(f"ddf: {one_line(error)}. `--debug` shows where.", file=sys.stderr)
+        return FAILED
     except ModuleNotFoundError as error:
         if (command := how_to_install(error)) is None:
             raise

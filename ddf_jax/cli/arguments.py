@@ -35,7 +35,8 @@ COMMANDS: dict[str, str] = {
 
 _ABOUT = """Dynamic-filter networks: train, evaluate and use them.
 
-Each command explains itself: `ddf COMMAND --help`. The version: `ddf --version`.
+Each command explains itself: `ddf COMMAND --help`. The version: `ddf --version`. With `--debug` errors have their
+traceback.
 
 Exit status: 0 done, 2 wrong use, 75 training was stopped by a signal and saved, 1 anything else.
 

@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from ddf_jax.data.info import DataInfo
+from ddf_jax.errors import one_line
 from ddf_jax.files import damage, make_folder, sync_folder, sync_tree, write_checksums, write_json
 from ddf_jax.training.errors import RunError
 from ddf_jax.training.recipe import Recipe, recipe_from_json, recipe_to_json
@@ -45,7 +46,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, *, keep: int = 1) -> None:
-        self._directory = directory.absolute()
+        self.directory = directory.absolute()
         self._keep = keep
 
     def newest(self) -> int | None:
@@ -67,13 +68,13 @@ class Checkpoints:
         found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))  # processes must not disagree on the step
         if found == _CANNOT_READ:
             raise RunError(
-                f"The checkpoints in {self._directory} cannot be read now ({failure or 'by the first process'}). "
+                f"The checkpoints in {self.directory} cannot be read now ({failure or 'by the first process'}). "
                 f"None was changed: try again when the file system answers."
             )
         if found == _ALL_DAMAGED:
             details = "; ".join(f"{step}: {problem}" for step, problem in damaged.items())
             raise RunError(
-                f"No checkpoint in {self._directory} is readable ({details}). "
+                f"No checkpoint in {self.directory} is readable ({details}). "
                 f"Put back a copy of one, or remove the run's folder to start again."
             )
         return None if found == _NONE else found
@@ -85,7 +86,7 @@ class Checkpoints:
             RunError: there is no such checkpoint, or it is not readable.
         """
         if step not in self._steps():
-            raise RunError(f"There is no checkpoint {step} in {self._directory}; there are {sorted(self._steps())}.")
+            raise RunError(f"There is no checkpoint {step} in {self.directory}; there are {sorted(self._steps())}.")
         try:
             problem = damage(self._path(step))
         except OSError as error:
@@ -140,19 +141,22 @@ class Checkpoints:
                 f"The checkpoint {self._path(step)} is of another model: `{name}` is {saved.get(name, 'absent')} there "
                 f"and {expected.get(name, 'absent')} here ({len(differing)} arrays differ)."
             )
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            return {
-                name: checkpointer.restore(self._path(step) / name, args=ocp.args.StandardRestore(tree))
-                for name, tree in abstract.items()
-            }
+        try:
+            with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+                return {
+                    name: checkpointer.restore(self._path(step) / name, args=ocp.args.StandardRestore(tree))
+                    for name, tree in abstract.items()
+                }
+        except Exception as error:  # Orbax and TensorStore have many
+            raise RunError(f"Cannot read the checkpoint {self._path(step)}: {one_line(error)}. Try again.") from error
 
     def save(self, step: int, trees: dict[str, Any], record: dict[str, Any]) -> None:
         """Writes named trees of arrays and a JSON record, then removes checkpoints beyond `keep`; for all processes."""
         partial = self._path(step, ".partial")
         is_main = jax.process_index() == 0
         if is_main:
-            make_folder(self._directory)
-            for abandoned in [*self._directory.glob("*.partial"), *self._directory.glob("*.removed")]:
+            make_folder(self.directory)
+            for abandoned in [*self.directory.glob("*.partial"), *self.directory.glob("*.removed")]:
                 shutil.rmtree(abandoned)
             partial.mkdir()
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
@@ -163,7 +167,7 @@ class Checkpoints:
             write_checksums(partial)
             sync_tree(partial)
             partial.rename(self._path(step))
-            sync_folder(self._directory)
+            sync_folder(self.directory)
             for old in sorted(self._steps())[: -self._keep]:
                 shutil.rmtree(self._path(old).rename(self._path(old, ".removed")))
         multihost_utils.sync_global_devices("checkpoint")
@@ -190,10 +194,10 @@ class Checkpoints:
         return None, damaged
 
     def _steps(self) -> list[int]:
-        return [int(path.name) for path in self._directory.glob("*") if path.name.isdigit()]
+        return [int(path.name) for path in self.directory.glob("*") if path.name.isdigit()]
 
     def _path(self, step: int, suffix: str = "") -> Path:
-        return self._directory / f"{step}{suffix}"
+        return self.directory / f"{step}{suffix}"
 
 
 @dataclasses.dataclass
@@ -219,6 +223,9 @@ def save_run(
         recipe: the run's recipe.
         info: the run's data.
         times: `seconds` and `training_seconds` so far.
+
+    Raises:
+        RunError: it cannot be written; older checkpoints stay.
     """
     if state.saved_step == state.step:
         return
@@ -230,7 +237,14 @@ def save_run(
         "evaluated_step": state.evaluated_step,
         **times,
     }
-    checkpoints.save(state.step, state.variables, record)
+    try:
+        checkpoints.save(state.step, state.variables, record)
+    except Exception as error:  # Orbax and TensorStore have many
+        kept = "There is none before it." if state.saved_step is None else f"That of step {state.saved_step} stays."
+        raise RunError(
+            f"Cannot save the checkpoint of step {state.step} in {checkpoints.directory}: {one_line(error)}. {kept} "
+            f"Make room or mend the file system; the same command resumes the run."
+        ) from error
     state.saved_step = state.step
 
 

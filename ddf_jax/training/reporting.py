@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddf_jax.errors import one_line
 from ddf_jax.files import write_atomically
 from ddf_jax.training.errors import NonFiniteError
 from ddf_jax.training.recipe import Recipe
@@ -119,8 +120,9 @@ class Reporter:
             check_report(self._step, report, self._parameter_names, self._loss)
             self._loss = loss = float(report.loss)
             metric = float(report.metric)
-            self._bar.set_postfix_str(f"loss {loss:.4f}, {self._task.metric} {metric:.4g}", refresh=False)
-            self._bar.update(self._recipe.batch_size)
+            with contextlib.suppress(OSError):  # of a terminal that has gone
+                self._bar.set_postfix_str(f"loss {loss:.4f}, {self._task.metric} {metric:.4g}", refresh=False)
+                self._bar.update(self._recipe.batch_size)
             if self._step % self._recipe.log_every == 0:
                 self._write(
                     train_loss=loss,
@@ -143,7 +145,8 @@ class Reporter:
 
     def close(self) -> None:
         """Ends the bar and the files."""
-        self._bar.close()
+        with contextlib.suppress(OSError):
+            self._bar.close()
         if self._log:
             self._log.close()
 
@@ -176,9 +179,10 @@ class MetricsLog:
     def write(self, step: int, epoch: float, **values: float | None) -> None:
         """Adds one row. None is a number that is not finite."""
         self._file.write(json.dumps({"step": step, "epoch": epoch, **values}, allow_nan=False) + "\n")
-        for name, value in values.items():
-            if value is not None:
-                self._board.add_scalar(name, value, step)
+        with ornament("Cannot write TensorBoard's events"):
+            for name, value in values.items():
+                if value is not None:
+                    self._board.add_scalar(name, value, step)
 
     def sync(self) -> None:
         """Makes the rows so far durable."""
@@ -188,7 +192,8 @@ class MetricsLog:
     def close(self) -> None:
         """Writes out what is still in memory."""
         self._file.close()
-        self._board.close()
+        with ornament("Cannot write TensorBoard's events"):
+            self._board.close()
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
@@ -212,11 +217,21 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
 
 
 def log_info(line: str) -> None:
-    """Prints a line, once for all processes, above a bar where there is one."""
+    """Prints a line, once for all processes, above a bar where there is one, while there is somebody to read it."""
     from tqdm import tqdm
 
     if jax.process_index() == 0:
-        tqdm.write(line)
+        with contextlib.suppress(OSError):
+            tqdm.write(line)
+
+
+@contextlib.contextmanager
+def ornament(failure: str) -> Iterator[None]:
+    """Around what a run can do without: an error in it is a warning that begins with `failure`."""
+    try:
+        yield
+    except Exception as error:  # of libraries that draw and write
+        _log.warning("%s: %s.", failure, one_line(error))
 
 
 def draw_curves(rows: Sequence[dict[str, Any]], path: Path, *, title: str, metric: str) -> None:

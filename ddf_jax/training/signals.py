@@ -1,5 +1,6 @@
-"""Ctrl-C and SIGTERM as a request that the run asks for between steps, agreed by all processes."""
+"""Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP as a request that the run asks for between steps, agreed by all processes."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -42,7 +43,10 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():  # elsewhere Python cannot handle signals
-            self._previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+            for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"):
+                number = getattr(signal, name, None)  # Windows lacks some
+                if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as nohup does with SIGHUP
+                    self._previous[number] = signal.signal(number, self._ask)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -53,4 +57,6 @@ class StopRequest:
         self._asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
         # `print` may be what the signal interrupted, and cannot be entered twice.
-        os.write(2, f"\n{signal.Signals(number).name}: saving before the end; Ctrl-C ends at once, without.\n".encode())
+        text = f"\n{signal.Signals(number).name}: saving before the end; Ctrl-C ends at once, without.\n"
+        with contextlib.suppress(OSError):  # of a terminal that has gone
+            os.write(2, text.encode())

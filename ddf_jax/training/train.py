@@ -9,6 +9,7 @@ import numpy as np
 
 from ddf_jax.data.pipeline import eval_batches, train_iterator
 from ddf_jax.data.sources import describe
+from ddf_jax.errors import one_line
 from ddf_jax.training.checkpoint import Checkpoints, RunState, restore_run, save_run
 from ddf_jax.training.devices import (
     Devices,
@@ -22,7 +23,15 @@ from ddf_jax.training.devices import (
 from ddf_jax.training.errors import NonFiniteError, RunError, StoppedError
 from ddf_jax.training.evaluate import evaluate_batches
 from ddf_jax.training.recipe import Recipe
-from ddf_jax.training.reporting import Reporter, RunTimer, check_variables, draw_curves, log_info, read_metrics
+from ddf_jax.training.reporting import (
+    Reporter,
+    RunTimer,
+    check_variables,
+    draw_curves,
+    log_info,
+    ornament,
+    read_metrics,
+)
 from ddf_jax.training.schedules import learning_rate_schedule, make_optimizer, make_step_plan
 from ddf_jax.training.signals import StopRequest
 from ddf_jax.training.step import (
@@ -144,7 +153,7 @@ def _train(
             times = {"seconds": timer.seconds, "training_seconds": timer.training_seconds}
             save_run(checkpoints, state, recipe, info, times)
 
-        stopping = False
+        stopping, in_flight = False, InFlight[StepReport]()
         try:
             while not stopping:
                 # Evaluate.
@@ -162,7 +171,8 @@ def _train(
                             batch = next(evaluation)
                         prediction = np.asarray(predict_step(model, global_batch(batch, mesh)))
                         if is_main:
-                            folder.write_picture(state.step, draw(batch, prediction))
+                            with ornament("Cannot draw a picture of the evaluation"):
+                                folder.write_picture(state.step, draw(batch, prediction))
 
                 # Save, and end after the last step.
                 if plan.saves_at(state.step):
@@ -171,7 +181,7 @@ def _train(
                     break
 
                 # Train up to the next pause, the host a few steps ahead of the devices.
-                end, in_flight, stopping = plan.next_pause(state.step), InFlight[StepReport](), stop.poll()
+                end, stopping = plan.next_pause(state.step), stop.poll()
                 with timer.training():
                     while state.step < end and not stopping:
                         batch = next(batches)
@@ -192,6 +202,21 @@ def _train(
             saved = state.saved_step
             kept = "No checkpoint was written." if saved is None else f"The checkpoint of step {saved} stays."
             raise NonFiniteError(f"{error} {kept}") from None
+        except StoppedError:
+            raise
+        except Exception as error:
+            # The data, a file or a disk failed: what was computed is good, and is kept where it can be.
+            kept = f"The same command goes on from step {state.saved_step or 0}."
+            if jax.process_count() == 1:
+                with contextlib.suppress(Exception):
+                    with timer.training():
+                        reporter.steps(in_flight.drain())
+                    save()
+                    kept = f"Step {state.step} is saved; the same command goes on from there."
+            if isinstance(error, OSError):
+                raise RunError(f"Stopped at step {state.step}: {one_line(error)}. {kept}") from error
+            log_info(kept)
+            raise
 
     # Summary: `seconds` is all wall-clock time over all launches, without what a kill undid, `images_per_second` that
     # of training steps alone.
@@ -210,6 +235,7 @@ def _train(
         **environment(mesh),
     }
     if is_main:
-        draw_curves(read_metrics(folder.path), folder.curves, title=recipe.name, metric=task.metric)
+        with ornament("Cannot draw the curves"):
+            draw_curves(read_metrics(folder.path), folder.curves, title=recipe.name, metric=task.metric)
         folder.write_summary(summary)
     return summary

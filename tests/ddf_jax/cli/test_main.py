@@ -73,6 +73,19 @@ def test_errors_for_users_are_one_line_and_a_status(do, error, status):
     assert result == (status, "", "ddf: step 3: what happened. What to do.\n")
 
 
+def test_a_file_that_cannot_be_read_or_written_is_one_line(do):
+    action = raising(OSError(28, "No space left on device", "runs/x/metrics.jsonl"))
+    line = "ddf: No space left on device (runs/x/metrics.jsonl). `--debug` shows where.\n"
+    assert do(action) == (1, "", line)
+
+
+@pytest.mark.parametrize("error", [UserError("wrong"), OSError(28, "No space left on device")])
+def test_with_debug_every_error_keeps_its_traceback(do, error):
+    with pytest.raises(type(error)) as caught:
+        do(raising(error), "--debug")
+    assert caught.value is error
+
+
 def test_a_missing_kernel_backend_is_one_line(do):
     def action():
         with explained():

@@ -1,17 +1,69 @@
 """A run that is interrupted anywhere ends as if it had not been: the same bits, the same metrics."""
 
+import errno
 import json
 import secrets
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
+import tensorboardX
+from tqdm import tqdm
 
-from ddf_jax.training.errors import StoppedError
+from ddf_jax.training import checkpoint
+from ddf_jax.training import train as loop
+from ddf_jax.training.errors import RunError, StoppedError
 from ddf_jax.training.train import train
 from tests.ddf_jax.training.launch import signal_self, tiny_recipe
 from tests.ddf_jax.training.processes import finish, metrics, saved_bits, start
+
+
+def test_a_run_whose_disk_data_and_ornaments_fail_loses_nothing(
+    tmp_path: Path, data_dir: Path, unbroken: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    workdir, device, recipe = tmp_path / "run", jax.devices()[:1], tiny_recipe(data_dir)
+
+    def full(directory: Path) -> None:
+        if directory.name == "12.partial":
+            raise OSError(errno.ENOSPC, "No space left on device", str(directory / "checksums.json"))
+        write_checksums(directory)
+
+    def broken(*arguments: Any) -> Iterator[Any]:
+        for batch in device_batches(*arguments):
+            if batch.state_after["step"] == 15:
+                raise OSError(errno.EIO, "Input/output error", "digits.array_record")
+            yield batch
+
+    def no_reader(line: str) -> None:
+        raise BrokenPipeError
+
+    write_checksums, device_batches = checkpoint.write_checksums, loop.device_batches
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_checksums", full)
+        with pytest.raises(
+            RunError, match=r"Cannot save the checkpoint of step 12 in .*: No space left .*json\). That of step 6 stays"
+        ) as refused:
+            train(recipe, workdir, devices=device)
+        assert "\n" not in str(refused.value)
+        assert saved_steps(workdir) == [6]
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "device_batches", broken)
+        with pytest.raises(
+            RunError,
+            match=r"Stopped at step 14: Input/output error \(digits.array_record\)\. Step 14 is saved; ",
+        ):
+            train(recipe, workdir, devices=device)
+        assert saved_steps(workdir) == [6, 12, 14]
+    monkeypatch.setattr(tensorboardX.SummaryWriter, "add_scalar", lambda *_: 1 / 0)
+    monkeypatch.setattr(loop, "draw_curves", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(tqdm, "write", no_reader)
+    train(recipe, workdir, devices=device)
+    assert "Cannot write TensorBoard's events: division by zero." in caplog.messages
+    assert "Cannot draw the curves: division by zero." in caplog.messages
+    assert_same_run(workdir, unbroken)
 
 
 def assert_same_run(workdir: Path, unbroken: Path) -> None:
