@@ -150,12 +150,21 @@ def recipe_from_json(text: str) -> Recipe:
 
 def changed_fields(old: Recipe, new: Recipe) -> list[str]:
     """`field: old -> new` for each field outside `FREE_FIELDS` that differs: what makes a run another run."""
-    before, after = dict(_flat(_encode(old))), dict(_flat(_encode(new)))
+    before, after = _computed(old), _computed(new)
     return [
         f"{field}: {before.get(field)} -> {after.get(field)}"
         for field in sorted(before.keys() | after.keys())
-        if before.get(field) != after.get(field) and field not in FREE_FIELDS
+        if before.get(field) != after.get(field)
     ]
+
+
+def recipe_key(recipe: Recipe) -> str:
+    """A text that two recipes share if none of their fields outside `FREE_FIELDS` differs."""
+    return json.dumps(_computed(recipe), sort_keys=True)
+
+
+def _computed(recipe: Recipe) -> dict[str, Any]:
+    return {field: value for field, value in _flat(_encode(recipe)) if field not in FREE_FIELDS}
 
 
 def _encode(value: Any) -> Any:

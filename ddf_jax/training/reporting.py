@@ -32,10 +32,8 @@ _ADVICE = "lower `optimizer.learning_rate`, lengthen `optimizer.warmup_epochs`, 
 
 
 class RunTimer:
-    """Wall-clock seconds of this launch, added to those that a checkpoint remembers of earlier launches.
-
-    What a killed launch did after its last checkpoint is done again, and only the second time counts.
-    """
+    """Wall-clock seconds of this launch, added to those that a checkpoint remembers of earlier launches: what a killed
+    launch did after its last checkpoint is done again, and only the second time counts."""
 
     def __init__(self) -> None:
         self._seconds = self._training_seconds = 0.0
@@ -69,7 +67,7 @@ class RunTimer:
 
 
 class Reporter:
-    """Writes and prints the reports of the steps after `step`, in order. Only the first process does so.
+    """Writes and prints the reports of the steps after `step`, in order, in the first process.
 
     Args:
         workdir: the run's folder.
@@ -163,8 +161,7 @@ class Reporter:
 class MetricsLog:
     """Appends rows to `metrics.jsonl` and TensorBoard's events in a run's folder.
 
-    Rows of steps after `step`, where this launch resumes, are dropped first: each step has one row, of the launch whose
-    result lasted.
+    Rows of steps after `step`, where this launch resumes, are dropped first: each step has one row, of what lasted.
     """
 
     def __init__(self, workdir: Path, step: int) -> None:
@@ -174,15 +171,17 @@ class MetricsLog:
         kept = [row for row in read_metrics(workdir) if row["step"] <= step]
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a", buffering=1)
-        self._board = SummaryWriter(str(workdir), purge_step=step + 1, flush_secs=10)
+        self._board: Any = SummaryWriter(str(workdir), purge_step=step + 1, flush_secs=10)
 
     def write(self, step: int, epoch: float, **values: float | None) -> None:
         """Adds one row. None is a number that is not finite."""
         self._file.write(json.dumps({"step": step, "epoch": epoch, **values}, allow_nan=False) + "\n")
+        board, self._board = self._board, None  # which stays so where it fails
         with ornament("Cannot write TensorBoard's events"):
-            for name, value in values.items():
+            for name, value in values.items() if board else ():
                 if value is not None:
-                    self._board.add_scalar(name, value, step)
+                    board.add_scalar(name, value, step)
+            self._board = board
 
     def sync(self) -> None:
         """Makes the rows so far durable."""
@@ -192,13 +191,13 @@ class MetricsLog:
     def close(self) -> None:
         """Writes out what is still in memory."""
         self._file.close()
-        with ornament("Cannot write TensorBoard's events"):
-            self._board.close()
+        if self._board:
+            with ornament("Cannot write TensorBoard's events"):
+                self._board.close()
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The rows of a run's `metrics.jsonl`. A line that is no row is left out, with a warning unless it is the last one,
-    which a kill cut short."""
+    """The rows of a run's `metrics.jsonl`. A line that is no row is left out, with a warning unless it is the last."""
     path = workdir / METRICS_FILE
     lines = path.read_bytes().splitlines() if path.exists() else []
     rows, unreadable = [], []
@@ -217,7 +216,7 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
 
 
 def log_info(line: str) -> None:
-    """Prints a line, once for all processes, above a bar where there is one, while there is somebody to read it."""
+    """Prints a line, once for all processes, above a bar where there is one."""
     from tqdm import tqdm
 
     if jax.process_index() == 0:

@@ -15,6 +15,7 @@ from ddf_jax.training.devices import (
     Devices,
     InFlight,
     check_batch_size,
+    check_same_in_all_processes,
     data_mesh,
     device_batches,
     global_batch,
@@ -22,7 +23,7 @@ from ddf_jax.training.devices import (
 )
 from ddf_jax.training.errors import NonFiniteError, RunError, StoppedError
 from ddf_jax.training.evaluate import evaluate_batches
-from ddf_jax.training.recipe import Recipe
+from ddf_jax.training.recipe import Recipe, recipe_key
 from ddf_jax.training.reporting import (
     Reporter,
     RunTimer,
@@ -44,7 +45,7 @@ from ddf_jax.training.step import (
     parameter_sizes,
 )
 from ddf_jax.training.tasks import DrawsPicture
-from ddf_jax.training.workdir import RunFolder, RunLock, environment
+from ddf_jax.training.workdir import RunFolder, RunLock, environment, versions
 
 
 def train(recipe: Recipe, workdir: Path | str, *, devices: Devices | None = None) -> dict[str, Any]:
@@ -66,6 +67,9 @@ def train(recipe: Recipe, workdir: Path | str, *, devices: Devices | None = None
             same call resumes it).
     """
     folder = RunFolder(Path(workdir))
+    check_same_in_all_processes(
+        {"recipe": recipe_key(recipe), "versions": str(versions()), "number of devices": str(jax.local_device_count())}
+    )
     checkpoints = Checkpoints(folder.checkpoints, keep=recipe.keep_checkpoints)
     with RunLock(folder.path) as lock:
         lock.acquire()
@@ -117,6 +121,7 @@ def _train(
         if is_main:
             folder.create()
         lock.acquire()
+        check_same_in_all_processes({"data": str(info)})
         restored = restore_run(checkpoints, folder.path, recipe, info, abstract.variables)
         if restored is not None:
             state, times = restored

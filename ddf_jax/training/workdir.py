@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import socket
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,10 +18,14 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from ddf_jax.files import make_writable, write_atomically, write_json
+from ddf_jax.training.devices import check_same_in_all_processes
 from ddf_jax.training.errors import RunError
 from ddf_jax.training.recipe import Recipe, changed_fields, recipe_from_json, recipe_to_json
 
 _log = logging.getLogger(__name__)
+
+_ATTEMPTS = 5
+_NO_FOLDER, _LOCKED, _REFUSED = range(3)
 
 _PACKAGES = ("ddf-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -99,24 +104,36 @@ class RunLock(contextlib.AbstractContextManager["RunLock"]):
         """Takes the lock, unless this launch has it already or there is no folder yet; for all processes.
 
         Raises:
-            RunError: another launch trains in this folder.
+            RunError: another launch trains in this folder, or a process does not see it.
         """
         holder = None
         if jax.process_index() == 0 and self._file is None and self._folder.is_dir():
-            holder = self._holder()
-        if int(multihost_utils.broadcast_one_to_all(np.int32(holder is not None))):
+            holder = self._try()
+        state = _REFUSED if holder else _LOCKED if self._file else _NO_FOLDER
+        state = int(multihost_utils.broadcast_one_to_all(np.int32(state)))
+        if state == _REFUSED:
             raise RunError(
                 f"{self._folder} is being trained by {holder or 'another launch'}. Wait for it, stop it, or choose "
                 f"another --workdir."
             )
+        if state == _LOCKED:
+            check_same_in_all_processes({f"run folder {self._folder}": self._read()})
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._path.unlink(missing_ok=True)
             self._file.close()
 
-    def _holder(self) -> str | None:
-        """Who has the lock; None: this launch has it now."""
+    def _read(self) -> str:
+        """Who has the lock, as this process reads it in the folder; empty where it sees no such file."""
+        for _ in range(_ATTEMPTS):  # a file of another host may be seen late
+            with contextlib.suppress(OSError):
+                return self._path.read_text()
+            time.sleep(1)
+        return ""
+
+    def _try(self) -> str | None:
+        """Takes the lock, or returns who has it."""
         while self._file is None:
             file = self._path.open("a+")
             if not self._lock(file):
