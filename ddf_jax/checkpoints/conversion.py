@@ -1,5 +1,6 @@
 """Loads checkpoint files into models, saves models, and converts files from one naming to the other."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 
@@ -9,7 +10,10 @@ import numpy as np
 from flax import nnx
 
 from ddf_jax.checkpoints.rules import COUNTER, Naming, naming_of, translate
-from ddf_jax.checkpoints.tensor_files import CheckpointError, read_tensors, write_tensors
+from ddf_jax.checkpoints.tensor_files import CheckpointError, read_tensors, shortened, write_tensors
+from ddf_jax.checkpoints.wrappers import common_prefix, without_wrappers
+
+_log = logging.getLogger(__name__)
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -17,8 +21,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 def load_checkpoint(model: nnx.Module, path: str | os.PathLike[str], *, ema: bool = False) -> None:
     """Loads the parameters and statistics of a file into `model`, all of them or none.
 
-    The file is `.safetensors` or PyTorch's own format (see `read_tensors`), with official names or ours. Values are
-    cast to the storage dtype of the model.
+    The file is `.safetensors` or PyTorch's own format (see `read_tensors`), with official names or ours, also within
+    what frameworks put around a module (`backbone.`, `module.`; the log names what was left out). Values are cast to
+    the storage dtype of the model.
 
     Args:
         model: any registered model of the file's sizes.
@@ -26,10 +31,10 @@ def load_checkpoint(model: nnx.Module, path: str | os.PathLike[str], *, ema: boo
         ema: loads the averaged weights of a training script's checkpoint instead of the last ones.
 
     Raises:
-        CheckpointError: the file cannot be read, or does not fit; the message lists every missing, unexpected and
-            wrongly shaped tensor.
+        CheckpointError: the file cannot be read, or does not fit; the message names missing, unexpected and wrongly
+            shaped tensors.
     """
-    load_tensors(model, read_tensors(path, ema=ema), str(path))
+    load_tensors(model, _read(path, ema=ema), str(path))
 
 
 def save_checkpoint(model: nnx.Module, path: str | os.PathLike[str], *, naming: Naming = "own") -> None:
@@ -71,7 +76,7 @@ def convert(
     Raises:
         CheckpointError: the source cannot be read or does not fit, or the target cannot be written.
     """
-    tensors = read_tensors(source, ema=ema)
+    tensors = _read(source, ema=ema)
     found = naming_of(tensors)
     translated = translate(tensors, found)
     if model is not None:
@@ -99,6 +104,15 @@ def load_tensors(model: nnx.Module, tensors: Mapping[str, np.ndarray], source: s
     for name, variable in _variables(model).items():
         old = variable.get_value()
         variable.set_value(jax.device_put(jnp.asarray(own[name], old.dtype), old.sharding))
+
+
+def _read(path: str | os.PathLike[str], *, ema: bool) -> dict[str, np.ndarray]:
+    """The tensors of a file, without the elements of their names that the rules do not know."""
+    tensors = read_tensors(path, ema=ema)
+    names = without_wrappers(tensors)
+    if left_out := sorted({e for name, inner in names.items() for e in set(name.split(".")) - set(inner.split("."))}):
+        _log.info("%s: names are read without %s.", path, " and ".join(f"`{element}.`" for element in left_out))
+    return {names[name]: tensor for name, tensor in tensors.items()}
 
 
 def official_tensors(own: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -152,6 +166,7 @@ def _check_shapes(tensors: Mapping[str, np.ndarray], expected: Shapes, source: s
             if name in got and not jnp.issubdtype(tensors[name].dtype, jnp.floating)
         ],
     }
-    lines = [f"  {kind} ({len(names)}): " + "; ".join(names) for kind, names in problems.items() if names]
+    lines = [f"  {kind} ({len(names)}): {shortened(names, '; ')}" for kind, names in problems.items() if names]
     if lines:
-        raise CheckpointError(f"{source} does not fit the model; nothing was loaded.\n" + "\n".join(lines))
+        cause = common_prefix([name for name in got if name not in expected])
+        raise CheckpointError(f"{source} does not fit the model; nothing was loaded.{cause}\n" + "\n".join(lines))

@@ -1,8 +1,9 @@
 """Names and memory layouts of tensors in official (PyTorch) checkpoints and in ours, as rules.
 
 A rule is a pair of name templates and a layout. Official names are timm's for ResNets, SE, ECA, ResNeXts and Res2Nets,
-theFoxofSky/ddfnet's for DDF and DDF-Up, mmcv's for CARAFE and, without `backbone.` and `head.`, d-li14/involution's for
-RedNets; ours are the paths of the variables in the Flax modules, joined by dots. Every name matches exactly one rule.
+theFoxofSky/ddfnet's for DDF and DDF-Up, mmcv's for CARAFE and d-li14/involution's for RedNets, without what frameworks
+put around a module (`wrappers`); ours are the paths of the variables in the Flax modules, joined by dots. Every name
+matches exactly one rule.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from ddf_jax.checkpoints.tensor_files import CheckpointError
+from ddf_jax.checkpoints.tensor_files import CheckpointError, shortened
 
 Naming = Literal["official", "own"]
 
@@ -188,6 +189,11 @@ def naming_of(names: Iterable[str]) -> Naming:
     return "own" if own > official else "official"
 
 
+def is_known(name: str) -> bool:
+    """Whether a rule matches the name, in either naming."""
+    return bool(_matches(name, "official") or _matches(name, "own"))
+
+
 def unknown_names(names: Iterable[str], naming: Naming) -> list[str]:
     """The names that no rule matches."""
     return [name for name in names if not _matches(name, naming)]
@@ -206,7 +212,7 @@ def translate(tensors: Mapping[str, np.ndarray], source: Naming) -> dict[str, np
         CheckpointError: names that no rule knows (all of them listed), or a tensor that does not have a rule's axes.
     """
     if unknown := unknown_names(tensors, source):
-        raise CheckpointError(f"No {source} name of a model we know: " + ", ".join(unknown))
+        raise CheckpointError(f"No {source} name of a model we know: {shortened(unknown)}.")
     target = _other(source)
     translated = {}
     for name, tensor in tensors.items():

@@ -1,10 +1,12 @@
 """PyTorch files: ours reads the official code's, and the official code loads ours with `strict=True`."""
 
 import argparse
+import collections
 import copy
 import io
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,15 +100,23 @@ class Malicious:
         return os.mkdir, (str(self.path),)
 
 
-@pytest.mark.parametrize("write", ["torch.save", "pickle"])
-def test_code_in_a_file_does_not_run(port, model, tmp_path, write):
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        ("torch.save", r"an object of the class \w+\.mkdir beside its weights, which is not read, for that could"),
+        ("pickle", "not a whole PyTorch file of weights alone"),
+    ],
+)
+def test_code_in_a_file_does_not_run(port, model, tmp_path, write, message):
     content = {**port.state_dict(), "fc.bias": Malicious(tmp_path / "proof")}
     if write == "pickle":
         (tmp_path / "in.pth").write_bytes(pickle.dumps(content))
     else:
         torch.save(content, tmp_path / "in.pth")
     before = named_arrays(model)
-    with pytest.raises(CheckpointError, match="not a whole PyTorch file of weights alone"):
+    with pytest.raises(
+        CheckpointError, match=r"an object of the class \w+\.mkdir .*, which is not read, for that could"
+    ):
         load_checkpoint(model, tmp_path / "in.pth")
     assert not (tmp_path / "proof").exists()
     assert all(np.array_equal(value, before[name]) for name, value in named_arrays(model).items())
@@ -126,7 +136,7 @@ def test_a_truncated_file_is_refused(port, model, tmp_path, share):
 
 def test_a_whole_pickled_network_is_refused(port, model, tmp_path):
     torch.save(copy.deepcopy(port), tmp_path / "in.pth")
-    with pytest.raises(CheckpointError, match="not a whole PyTorch file of weights alone"):
+    with pytest.raises(CheckpointError, match=r"an object of the class ddf_jax\.torch_port\..*, which is not read"):
         load_checkpoint(model, tmp_path / "in.pth")
 
 
@@ -138,3 +148,54 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="No space left on device"):
         write_tensors(tmp_path / "a.pth", {"x": np.ones(3)})
     assert list(tmp_path.iterdir()) == []
+
+
+def wrapped(state, head="head.", body="backbone."):
+    return {(head if name.startswith("fc.") else body) + name: value for name, value in state.items()}
+
+
+WRAPPINGS = {
+    "numpy_scalar.pth": lambda state: {"state_dict": state, "best_acc": np.float64(71.2), "mean": np.zeros(3)},
+    "lightning.ckpt": lambda state: {"state_dict": wrapped(state, "model.", "model."), "epoch": 3},
+    "mmcls.pth": lambda state: {"meta": {"epoch": 1}, "state_dict": wrapped(state)},
+    "net.pth": lambda state: {"net": wrapped(state, "module.", "module."), "acc": 90.1},
+    "ema.pth": lambda state: {"ema": {"decay": 0.9, "module": state}, "optimizer": {}},
+    "inside.pth": lambda state: {
+        name.replace("layer1.0", "layer1._checkpoint_wrapped_module.0"): value for name, value in state.items()
+    },
+    "beside.pth": lambda state: {
+        "state_dict": state,
+        "history": collections.defaultdict(list, {"loss": [1.0]}),
+        "args": argparse.Namespace(folder=Path("photos")),
+    },
+}
+
+
+@pytest.mark.parametrize("name", WRAPPINGS)
+def test_files_of_training_scripts_are_read(port, model, tmp_path, name):
+    torch.save(WRAPPINGS[name](port.state_dict()), tmp_path / name)
+    load_checkpoint(model, tmp_path / name)
+    save_checkpoint(model, tmp_path / "out.pth", naming="official")
+    again = torch_port.create("ddf_resnet50", **OPTIONS).eval()
+    again.load_state_dict(torch.load(tmp_path / "out.pth"), strict=True)
+    images = torch.randn(1, 3, 33, 17)
+    assert torch.equal(again(images), port(images))
+
+
+class Trainer:
+    """An object that a training script saved with its weights."""
+
+
+def test_a_class_that_is_not_read_is_named_without_advice_to_run_it(port, tmp_path):
+    torch.save({"state_dict": port.state_dict(), "trainer": Trainer()}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"an object of the class \S+\.Trainer beside its weights") as refused:
+        read_tensors(tmp_path / "a.pth")
+    for advice in ("weights_only", "add_safe_globals", "\n"):
+        assert advice not in str(refused.value)
+
+
+def test_a_file_of_another_network_is_a_short_error_with_a_likely_cause(port, model, tmp_path):
+    torch.save(wrapped(port.state_dict(), "detector.", "detector."), tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"All of them begin with `detector\.`\.") as refused:
+        load_checkpoint(model, tmp_path / "a.pth")
+    assert len(str(refused.value)) < 2500

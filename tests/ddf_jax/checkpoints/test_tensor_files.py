@@ -98,6 +98,11 @@ ONE, TWO = {"x.weight": np.ones(1)}, {"x.weight": np.full(1, 2.0)}
         ({"state_dict": ONE, "state_dict_ema": TWO}, True, TWO),
         ({"model_ema": TWO}, False, TWO),
         ({"state_dict": {"module.x.weight": ONE["x.weight"]}}, False, ONE),
+        ({"net": {"module.x.weight": ONE["x.weight"]}, "acc": 90.1}, False, ONE),
+        ({"model_state": ONE, "optimizer": {"momentum": TWO}}, False, ONE),
+        ({"meta": {"epoch": 1}, "state_dict": {"model": ONE}}, False, ONE),
+        ({"state_dict": ONE, "ema": {"decay": 0.9, "module": TWO}}, True, TWO),
+        (ONE | {"y": "text", "z": None, "x.total_ops": np.ones(1)}, False, ONE),
         ({"module._orig_mod.x.weight": ONE["x.weight"]}, False, ONE),
         ({"n_averaged": np.array(7), "module.x.weight": ONE["x.weight"]}, False, ONE),
         ({"model.x": np.ones(1), "other.x": np.ones(1)}, False, {"model.x": np.ones(1), "other.x": np.ones(1)}),
@@ -110,16 +115,29 @@ def test_wrappers_are_taken_off(tmp_path, content, ema, expected):
 @pytest.mark.parametrize(
     ("content", "ema", "message"),
     [
-        ({}, False, "must hold named arrays"),
-        ([np.ones(1)], False, "must hold named arrays, got list"),
-        ({"state_dict": {}}, False, "must hold named arrays"),
-        ({"x": np.ones(1), "y": "text"}, False, "one array per name, got {'y': 'str'}"),
+        ({}, False, "must hold arrays by name, .*; got an empty dictionary"),
+        ([np.ones(1)], False, "must hold arrays by name, .*; got a list"),
+        ({"state_dict": {}, "epoch": 3}, False, "; got a dictionary of state_dict: dict, epoch: int"),
+        ({str(n): n for n in range(99)}, False, "a dictionary of 0: int, .* 9: int and 89 more"),
         ({"state_dict": ONE}, True, "holds no averaged weights"),
     ],
 )
 def test_what_is_no_state_dict_is_refused(tmp_path, content, ema, message):
     with pytest.raises(CheckpointError, match=message):
         unwrap(content, tmp_path, ema=ema)
+
+
+def test_the_content_tells_the_format(tmp_path):
+    write_tensors(tmp_path / "a.safetensors", TENSORS)
+    (tmp_path / "a.safetensors").rename(tmp_path / "a.ckpt")
+    assert same(read_tensors(tmp_path / "a.ckpt"), TENSORS)
+
+
+def test_a_type_that_numpy_lacks_is_named(tmp_path):
+    header = b'{"x":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}}'
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"0")
+    with pytest.raises(CheckpointError, match=r"a\.safetensors holds arrays of a type that NumPy lacks"):
+        read_tensors(tmp_path / "a.safetensors")
 
 
 def test_other_programs_read_what_is_written(tmp_path):
