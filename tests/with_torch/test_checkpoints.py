@@ -114,9 +114,7 @@ def test_code_in_a_file_does_not_run(port, model, tmp_path, write, message):
     else:
         torch.save(content, tmp_path / "in.pth")
     before = named_arrays(model)
-    with pytest.raises(
-        CheckpointError, match=r"an object of the class \w+\.mkdir .*, which is not read, for that could"
-    ):
+    with pytest.raises(CheckpointError, match=message):
         load_checkpoint(model, tmp_path / "in.pth")
     assert not (tmp_path / "proof").exists()
     assert all(np.array_equal(value, before[name]) for name, value in named_arrays(model).items())
