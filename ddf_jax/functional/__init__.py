@@ -1,4 +1,4 @@
-"""Functions without parameters: pooling, per-sample convolution, classical joint upsampling."""
+"""Functions without parameters: pooling, roots, per-sample convolution, classical joint upsampling."""
 
 from ddf_jax.functional.joint_upsampling import bicubic_upsample as bicubic_upsample
 from ddf_jax.functional.joint_upsampling import blocks as blocks
@@ -16,3 +16,4 @@ from ddf_jax.functional.per_sample import per_sample_conv as per_sample_conv
 from ddf_jax.functional.pooling import average_pool as average_pool
 from ddf_jax.functional.pooling import global_average as global_average
 from ddf_jax.functional.pooling import maximum as maximum
+from ddf_jax.functional.roots import square_root as square_root

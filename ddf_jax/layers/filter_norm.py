@@ -8,6 +8,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
+from ddf_jax.functional import square_root
 from ddf_jax.layers.batch_norm import BatchNorm
 from pallas_kernels import accumulator_dtype
 
@@ -36,7 +37,8 @@ class FilterNorm(nnx.Module):
     .. math:: \alpha \, \frac{f - \mu(f)}{\delta(f) + 10^{-10}} + \beta
 
     with the unbiased deviation δ. α is the constant gain/K, or learned (`scale`) and starts as N(0, 1)·gain/K; β is 0,
-    or learned (`mean`) and starts as N(0, 1). Computed in float32 (float64 for float64), returned in `dtype`.
+    or learned (`mean`) and starts as N(0, 1). Computed in float32 (float64 for float64), returned in `dtype`. Where all
+    values of a filter are equal, the derivative of δ is 0, as in torch: gradients are finite, and as large as α/10⁻¹⁰.
 
     Args:
         shape: the last two axes of the filters: (G, T) for spatial filters, (T, C) for channel filters.
@@ -82,7 +84,7 @@ class FilterNorm(nnx.Module):
         wide = filters.astype(accumulator_dtype(filters))
         centred = wide - wide.mean(self.tap_axis, keepdims=True)
         taps = filters.shape[self.tap_axis]
-        deviation = jnp.sqrt((centred * centred).sum(self.tap_axis, keepdims=True) / (taps - 1))
+        deviation = square_root((centred * centred).sum(self.tap_axis, keepdims=True) / (taps - 1))
         y = centred / (deviation + 1e-10)
         y = y * (self.constant if self.scale is None else _broadcast(self.scale, y))
         if self.mean is not None:

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
-from ddf_jax.functional import bicubic_upsample, fill_holes, joint_bilateral_upsample, pad_to
+from ddf_jax.functional import bicubic_upsample, fill_holes, joint_bilateral_upsample, pad_to, square_root
 from ddf_jax.layers import Conv
 from ddf_jax.layers.initializers import normal_fan_in
 
@@ -81,8 +81,7 @@ class DepthUpsampler(nnx.Module):
         filled = fill_holes(low)
         mean = filled.mean((1, 2, 3), keepdims=True)
         variance = filled.var((1, 2, 3), keepdims=True)
-        varies = variance > 0  # the square root has no derivative at 0
-        unit = jnp.where(varies, jnp.sqrt(jnp.where(varies, variance, 1.0)), 0.0) + 0.01 * mean + 1e-6
+        unit = square_root(variance) + 0.01 * mean + 1e-6
         rows, columns = scale * expected[1], scale * expected[2]
         depth = jnp.concatenate([(filled - mean) / unit, (low > 0).astype(jnp.float32)], -1)
         image = pad_to(image.astype(jnp.float32), rows, columns)

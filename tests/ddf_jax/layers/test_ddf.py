@@ -144,3 +144,13 @@ def test_pointwise_convolution_is_a_product_over_the_channels():
     x = np.random.default_rng(0).normal(size=(2, 5, 6, 4)).astype(np.float32)
     kernel, bias = np.asarray(conv.kernel[...]), np.asarray(conv.bias[...])
     np.testing.assert_allclose(apply(conv, x), x[:, ::2, ::2] @ kernel + bias, atol=1e-6)
+
+
+def test_the_deviation_of_a_constant_filter_has_a_gradient_of_zero():
+    """These are torch's values: what remains is the derivative of the centring, divided by 1e-10."""
+    norm = FilterNorm((1, 9), tap_axis=-1, rngs=nnx.Rngs(0))
+    w = np.arange(9.0, dtype=np.float32)
+    constant = np.array([[[0.25] * 9], [[0.0] * 9]], np.float32)
+    gradient = jax.jit(jax.grad(lambda filters: (norm(filters) * w[None, None]).sum()))(constant)
+    expected = np.broadcast_to((w - w.mean()) * (2**0.5 / 3) / 1e-10, constant.shape)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6)
