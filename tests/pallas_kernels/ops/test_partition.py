@@ -237,8 +237,8 @@ def test_vmap_over_sharded_arrays_is_a_loop_without_communication(mode, mapped, 
             place(channel, samples, None, None, "model"),
         )
         program = jax.jit(jax.vmap(arg.call, in_axes=(0, None, None))).lower(*placed).compile()
-        if mode == "explicit" or mapped is None:
-            assert not collectives(program)
+        assert not collectives(program)
+        assert program(*placed).sharding.is_equivalent_to(placed[0].sharding, 5)
         np.testing.assert_allclose(jax.device_get(program(*placed)), expected, rtol=1e-5, atol=1e-5)
 
 
