@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ddf_jax.errors import UserError
+from ddf_jax.functional.checks import check_feature_map
 
 
 def per_sample_conv(x: Array, kernels: Array, *, stride: int = 1) -> Array:
@@ -24,10 +25,11 @@ def per_sample_conv(x: Array, kernels: Array, *, stride: int = 1) -> Array:
         [B, ceil(H/stride), ceil(W/stride), D] in the dtype of x.
 
     Raises:
-        UserError: the kernels are not of that shape.
+        UserError: x or the kernels are not of that shape.
     """
+    check_feature_map(x)
     batch, height, width, channels = x.shape
-    size, outputs = kernels.shape[1], kernels.shape[-1]
+    size, outputs = (kernels.shape[1], kernels.shape[4]) if kernels.ndim == 5 else (0, 0)
     if kernels.shape != (batch, size, size, channels, outputs) or size % 2 == 0:
         raise UserError(f"`kernels` must be [B, K, K, C, D] with an odd K for {x.shape=}, got {kernels.shape}.")
     half = size // 2

@@ -8,6 +8,8 @@ from jax import Array
 from ddf_jax.errors import UserError
 from ddf_jax.functional import average_pool
 from ddf_jax.layers.convolution import Conv, PointwiseConv
+from ddf_jax.layers.inputs import as_feature_map
+from ddf_jax.layers.options import python_numbers
 from pallas_kernels import accumulator_dtype
 
 
@@ -31,7 +33,7 @@ class AttentionAugmentedConv(nnx.Module):
         size: M; embeddings exist for relative positions of -M + 1 to M - 1, farther ones share the last.
         attention_stride: averages the attention's input over this many pixels, and enlarges its result by bilinear
             interpolation, to spare memory on large maps.
-        dtype: compute dtype (default: that of x).
+        dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
@@ -47,6 +49,7 @@ class AttentionAugmentedConv(nnx.Module):
     (2, 3, 2, 48)
     """
 
+    @python_numbers
     def __init__(
         self,
         in_channels: int,
@@ -76,10 +79,13 @@ class AttentionAugmentedConv(nnx.Module):
         self.splits = (key_channels, 2 * key_channels)
         self.stride = stride
         self.attention_stride = attention_stride
+        self.in_channels = in_channels
+        self.dtype = dtype
 
     def __call__(self, x: Array) -> Array:
+        x = as_feature_map(x, self.in_channels, self.dtype)
         local = self.conv(x)
-        pooled = average_pool(x, self.stride * self.attention_stride).astype(local.dtype)
+        pooled = average_pool(x, self.stride * self.attention_stride)
         attended = self.mix(self._attend(*jnp.split(self.project(pooled), self.splits, axis=-1)))
         if self.attention_stride > 1:
             attended = jax.image.resize(attended, (*local.shape[:3], attended.shape[-1]), "bilinear")

@@ -10,6 +10,8 @@ from jax import Array
 from ddf_jax.functional import global_average
 from ddf_jax.layers.batch_norm import BatchNorm
 from ddf_jax.layers.convolution import Conv, PointwiseConv
+from ddf_jax.layers.inputs import as_feature_map
+from ddf_jax.layers.options import python_numbers
 from ddf_jax.layers.squeeze_excitation import SqueezeExcitation
 
 
@@ -25,7 +27,7 @@ class BAM(nnx.Module):
         channels: C.
         reduction: r.
         dilation: of the 3×3 convolutions.
-        dtype: compute dtype (default: that of x).
+        dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
@@ -38,6 +40,7 @@ class BAM(nnx.Module):
     (2, 5, 4, 32)
     """
 
+    @python_numbers
     def __init__(
         self,
         channels: int,
@@ -60,8 +63,11 @@ class BAM(nnx.Module):
             ]
         )
         self.norms = nnx.List([BatchNorm(size, **dtypes) for size in (reduced, reduced, reduced, 1)])
+        self.channels = channels
+        self.dtype = dtype
 
     def __call__(self, x: Array) -> Array:
+        x = as_feature_map(x, self.channels, self.dtype)
         channels = self.channel_norm(self.channel.logits(global_average(x)))
         pixels = x
         for position, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):

@@ -5,6 +5,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ddf_jax.functional import check_channels
+from ddf_jax.layers.inputs import compute_dtype
+from ddf_jax.layers.options import python_numbers
 from pallas_kernels import accumulator_dtype
 
 
@@ -23,13 +26,14 @@ class BatchNorm(nnx.Module):
         momentum: weight of the newest batch in the running statistics.
         epsilon: added to the variance.
         scale_init: initialiser of `scale`; zeros make a residual block start as the identity.
-        dtype: compute dtype (default: that of x).
+        dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
     Reference: Ioffe & Szegedy, 2015.
     """
 
+    @python_numbers
     def __init__(
         self,
         num_features: int,
@@ -48,9 +52,11 @@ class BatchNorm(nnx.Module):
         self.momentum = momentum
         self.epsilon = epsilon
         self.dtype = dtype
+        self.num_features = num_features
         self.use_running_average = False
 
     def __call__(self, x: Array) -> Array:
+        check_channels(x, self.num_features)
         wide = x.astype(accumulator_dtype(x))
         mean, var = self.mean[...].astype(wide.dtype), self.var[...].astype(wide.dtype)
         # Values relative to the running mean are small: no digits are lost where the mean is many deviations from 0.
@@ -67,7 +73,7 @@ class BatchNorm(nnx.Module):
         factor = jax.lax.rsqrt(var + self.epsilon) * self.scale[...].astype(wide.dtype)
         bias = self.bias[...].astype(wide.dtype)
         y = (centred - _per_channel(offset, x)) * _per_channel(factor, x) + _per_channel(bias, x)
-        return y.astype(x.dtype if self.dtype is None else self.dtype)
+        return y.astype(compute_dtype(x, self.dtype))
 
     def _update(self, running: nnx.BatchStat, batch: Array) -> None:
         batch = jax.lax.stop_gradient(batch).astype(running[...].dtype)

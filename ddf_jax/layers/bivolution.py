@@ -9,7 +9,9 @@ from jax import Array
 
 from ddf_jax.functional import global_average
 from ddf_jax.layers.convolution import Conv, Linear, PointwiseConv
+from ddf_jax.layers.inputs import as_feature_map
 from ddf_jax.layers.involution import Involution
+from ddf_jax.layers.options import python_numbers
 
 
 class SpatialAugmentation(nnx.Module):
@@ -28,13 +30,14 @@ class SpatialAugmentation(nnx.Module):
         reduction: makes two layers with C/reduction units between them out of the fully connected one.
         pointwise: a 1×1 convolution follows the context's, as in a depthwise separable one. Its C²·HW are not in the
             paper's cost.
-        dtype: compute dtype (default: that of x).
+        dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
     Reference: Hu et al., "Bi-volution", 2022, Section 3.2.
     """
 
+    @python_numbers
     def __init__(
         self,
         channels: int,
@@ -61,8 +64,11 @@ class SpatialAugmentation(nnx.Module):
         hidden = channels // reduction
         self.squeeze = _identity if reduction == 1 else Linear(channels, hidden, **dtypes)
         self.excite = Linear(hidden, channels, **dtypes)
+        self.channels = channels
+        self.dtype = dtype
 
     def __call__(self, x: Array) -> Array:
+        x = as_feature_map(x, self.channels, self.dtype)
         channels = jax.nn.sigmoid(self.excite(self.squeeze(global_average(x))))
         return self.pointwise(self.context(x)) * channels[:, None, None]
 
@@ -94,7 +100,7 @@ class Bivolution(nnx.Module):
         context_dilation: `dilation` of `SpatialAugmentation`.
         context_reduction: `reduction` of `SpatialAugmentation`.
         context_pointwise: `pointwise` of `SpatialAugmentation`.
-        dtype: compute dtype (default: that of x).
+        dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
@@ -110,6 +116,7 @@ class Bivolution(nnx.Module):
     (2, 8, 10, 32)
     """
 
+    @python_numbers
     def __init__(
         self,
         in_channels: int,
@@ -150,10 +157,11 @@ class Bivolution(nnx.Module):
                 use_bias=True,
                 **dtypes,
             )
+        self.in_channels = in_channels
         self.dtype = dtype
 
     def __call__(self, x: Array) -> Array:
-        x = x if self.dtype is None else x.astype(self.dtype)
+        x = as_feature_map(x, self.in_channels, self.dtype)
         y = self.dynamic(x)
         return y if self.static is None else y + self.static(x)
 

@@ -7,6 +7,8 @@ from jax import Array
 
 from ddf_jax.errors import UserError
 from ddf_jax.layers.convolution import Conv, PointwiseConv
+from ddf_jax.layers.inputs import as_feature_map
+from ddf_jax.layers.options import python_numbers
 from pallas_kernels import accumulator_dtype, dynamic_upsample
 
 
@@ -27,7 +29,7 @@ class CARAFE(nnx.Module):
         encoder_kernel_size: of the second convolution.
         encoder_dilation: of the second convolution.
         implementation: of `pallas_kernels.dynamic_upsample`.
-        dtype: compute dtype (default: that of x).
+        dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
@@ -43,6 +45,7 @@ class CARAFE(nnx.Module):
     (2, 10, 14, 16)
     """
 
+    @python_numbers
     def __init__(
         self,
         in_channels: int,
@@ -75,10 +78,11 @@ class CARAFE(nnx.Module):
         self.shape = (groups, kernel_size**2, scale**2)
         self.scale = scale
         self.implementation = implementation
+        self.in_channels = in_channels
         self.dtype = dtype
 
     def __call__(self, x: Array) -> Array:
-        x = x if self.dtype is None else x.astype(self.dtype)
+        x = as_feature_map(x, self.in_channels, self.dtype)
         logits = self.content_encoder(self.channel_compressor(x))
         logits = jnp.moveaxis(logits.reshape(*x.shape[:3], *self.shape), -1, 3)  # [B, H, W, S², G, T]
         weights = jax.nn.softmax(logits.astype(accumulator_dtype(logits)), axis=-1)

@@ -8,6 +8,8 @@ from jax import Array
 from ddf_jax.functional import global_average, maximum
 from ddf_jax.layers.batch_norm import BatchNorm
 from ddf_jax.layers.convolution import Conv
+from ddf_jax.layers.inputs import as_feature_map
+from ddf_jax.layers.options import python_numbers
 from ddf_jax.layers.squeeze_excitation import SqueezeExcitation
 
 
@@ -23,7 +25,7 @@ class CBAM(nnx.Module):
         channels: C.
         reduction: ratio of C to the hidden units of m.
         kernel_size: of the convolution.
-        dtype: compute dtype (default: that of x).
+        dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
@@ -36,6 +38,7 @@ class CBAM(nnx.Module):
     (2, 5, 4, 32)
     """
 
+    @python_numbers
     def __init__(
         self,
         channels: int,
@@ -50,8 +53,11 @@ class CBAM(nnx.Module):
         self.channel = SqueezeExcitation(channels, reduction=reduction, **dtypes)
         self.conv = Conv(2, 1, kernel_size=kernel_size, **dtypes)
         self.norm = BatchNorm(1, **dtypes)
+        self.channels = channels
+        self.dtype = dtype
 
     def __call__(self, x: Array) -> Array:
+        x = as_feature_map(x, self.channels, self.dtype)
         channels = self.channel.logits(global_average(x)) + self.channel.logits(maximum(x, 1, 2))
         z = x * jax.nn.sigmoid(channels)[:, None, None]
         maps = jnp.stack([maximum(z, 3), z.mean(-1)], axis=-1)

@@ -10,6 +10,8 @@ from jax import Array
 from ddf_jax.functional import global_average, per_sample_conv
 from ddf_jax.layers.convolution import Linear
 from ddf_jax.layers.initializers import Initializer, normal_fan_out
+from ddf_jax.layers.inputs import as_feature_map
+from ddf_jax.layers.options import python_numbers
 from pallas_kernels import dynamic_filter
 
 
@@ -45,7 +47,7 @@ class CondConv(nnx.Module):
         experts: their number.
         route: factory of the module that weights the experts; the paper's is `SigmoidRoute`.
         kernel_init: initialiser of the weights.
-        dtype: compute dtype (default: that of x).
+        dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
@@ -58,6 +60,7 @@ class CondConv(nnx.Module):
     (2, 3, 2, 12)
     """
 
+    @python_numbers
     def __init__(
         self,
         in_channels: int,
@@ -76,10 +79,11 @@ class CondConv(nnx.Module):
         self.route = route(in_channels, experts, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.kernels = nnx.Param(_experts(kernel_init, rngs, experts, shape, param_dtype))
         self.stride = stride
+        self.in_channels = in_channels
         self.dtype = dtype
 
     def __call__(self, x: Array) -> Array:
-        x = x if self.dtype is None else x.astype(self.dtype)
+        x = as_feature_map(x, self.in_channels, self.dtype)
         return per_sample_conv(x, _mixed(self.route(x), self.kernels[...]), stride=self.stride)
 
 
@@ -95,7 +99,7 @@ class DepthwiseCondConv(nnx.Module):
         experts: their number.
         kernel_init: initialiser of the weights.
         implementation: of `pallas_kernels.dynamic_filter`.
-        dtype: compute dtype (default: that of x).
+        dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
@@ -108,6 +112,7 @@ class DepthwiseCondConv(nnx.Module):
     (2, 3, 2, 8)
     """
 
+    @python_numbers
     def __init__(
         self,
         in_channels: int,
@@ -127,10 +132,11 @@ class DepthwiseCondConv(nnx.Module):
         self.filters = nnx.Param(filters.reshape(experts, kernel_size**2, in_channels))
         self.stride = stride
         self.implementation = implementation
+        self.in_channels = in_channels
         self.dtype = dtype
 
     def __call__(self, x: Array) -> Array:
-        x = x if self.dtype is None else x.astype(self.dtype)
+        x = as_feature_map(x, self.in_channels, self.dtype)
         channel = _mixed(self.route(x), self.filters[...])
         return dynamic_filter(x, None, channel, stride=self.stride, implementation=self.implementation)
 

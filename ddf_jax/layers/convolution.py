@@ -1,4 +1,7 @@
-"""Convolutions with torch's padding and initialisation."""
+"""Convolutions with torch's padding and initialisation.
+
+Each computes in `dtype`, by default that of its input (float32 for integers), whatever the dtype of its parameters.
+"""
 
 from typing import Any
 
@@ -7,7 +10,10 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
+from ddf_jax.functional import check_channels, check_feature_map
 from ddf_jax.layers.initializers import Initializer, normal_fan_out, uniform_bias, uniform_fan_in
+from ddf_jax.layers.inputs import promote_dtype
+from ddf_jax.layers.options import python_numbers
 
 
 class Conv(nnx.Conv):
@@ -15,8 +21,12 @@ class Conv(nnx.Conv):
 
     `groups` splits the channels; as many groups as channels make it depthwise.
     (Flax's "SAME" pads a stride of 2 on one side only, which shifts the result by a pixel against torch.)
+
+    Raises:
+        UserError: the kernel size is even, or the groups do not divide both numbers of channels.
     """
 
+    @python_numbers
     def __init__(
         self,
         in_channels: int,
@@ -34,6 +44,8 @@ class Conv(nnx.Conv):
     ):
         if in_channels % groups or out_channels % groups:
             raise UserError(f"`groups` must divide both {in_channels=} and {out_channels=}, got {groups}.")
+        if kernel_size % 2 == 0:
+            raise UserError(f"`kernel_size` must be odd, got {kernel_size}.")
         border = dilation * (kernel_size // 2)
         super().__init__(
             in_channels,
@@ -48,8 +60,13 @@ class Conv(nnx.Conv):
             bias_init=uniform_bias(in_channels // groups * kernel_size**2),
             dtype=dtype,
             param_dtype=param_dtype,
+            promote_dtype=promote_dtype,
             rngs=rngs,
         )
+
+    def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
+        check_feature_map(inputs, self.in_features)
+        return super().__call__(inputs, out_sharding)
 
 
 class PointwiseConv(nnx.Linear):
@@ -58,6 +75,7 @@ class PointwiseConv(nnx.Linear):
     A matrix product over the channels, about twice as fast on a CPU as a convolution of the same shape.
     """
 
+    @python_numbers
     def __init__(
         self,
         in_channels: int,
@@ -78,17 +96,20 @@ class PointwiseConv(nnx.Linear):
             bias_init=uniform_bias(in_channels),
             dtype=dtype,
             param_dtype=param_dtype,
+            promote_dtype=promote_dtype,
             rngs=rngs,
         )
         self.stride = stride
 
     def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
+        check_feature_map(inputs, self.in_features)
         return super().__call__(inputs[:, :: self.stride, :: self.stride], out_sharding)
 
 
 class Linear(nnx.Linear):
     """Fully connected layer, [..., C] to [..., out_channels], with torch's initialisation."""
 
+    @python_numbers
     def __init__(
         self,
         in_channels: int,
@@ -107,5 +128,10 @@ class Linear(nnx.Linear):
             bias_init=uniform_bias(in_channels),
             dtype=dtype,
             param_dtype=param_dtype,
+            promote_dtype=promote_dtype,
             rngs=rngs,
         )
+
+    def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
+        check_channels(inputs, self.in_features)
+        return super().__call__(inputs, out_sharding)

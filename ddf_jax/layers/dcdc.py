@@ -13,7 +13,9 @@ from ddf_jax.errors import UserError
 from ddf_jax.functional import average_pool, global_average, per_sample_conv
 from ddf_jax.layers.batch_norm import BatchNorm
 from ddf_jax.layers.convolution import Conv, Linear, PointwiseConv
+from ddf_jax.layers.inputs import as_feature_map
 from ddf_jax.layers.involution import Involution, PixelGenerator
+from ddf_jax.layers.options import python_numbers
 
 
 class ContextGenerator(PixelGenerator):
@@ -130,7 +132,7 @@ class DCDC(nnx.Module):
         group_channels: of LSA, as in `Involution`.
         reduction: of LSA, as in `Involution`.
         implementation: of `pallas_kernels.dynamic_filter`.
-        dtype: compute dtype (default: that of x).
+        dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
@@ -149,6 +151,7 @@ class DCDC(nnx.Module):
     (2, 8, 10, 32)
     """
 
+    @python_numbers
     def __init__(
         self,
         in_channels: int,
@@ -187,9 +190,10 @@ class DCDC(nnx.Module):
         if branch := _SHARED[shared]:
             squeezed = math.floor(width_factor * math.sqrt(in_channels))
             self.shared = branch(in_channels, squeezed, stride=stride, kernel_size=shared_kernel_size, **dtypes)
+        self.in_channels = in_channels
         self.dtype = dtype
 
     def __call__(self, x: Array) -> Array:
-        x = x if self.dtype is None else x.astype(self.dtype)
+        x = as_feature_map(x, self.in_channels, self.dtype)
         outputs = [branch(x) for branch in (self.local, self.shared) if branch is not None]
         return sum(outputs[1:], start=outputs[0])

@@ -6,10 +6,13 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
+from ddf_jax.functional import global_average
 from ddf_jax.layers.convolution import PointwiseConv
 from ddf_jax.layers.filter_norm import FilterNorm, FilterNormalization
 from ddf_jax.layers.initializers import Initializer, uniform_bias, uniform_fan_in
-from pallas_kernels import Combine, accumulator_dtype, dynamic_filter
+from ddf_jax.layers.inputs import as_feature_map, promote_dtype
+from ddf_jax.layers.options import python_numbers
+from pallas_kernels import Combine, dynamic_filter
 
 
 class DDF(nnx.Module):
@@ -34,7 +37,7 @@ class DDF(nnx.Module):
             `FilterSigmoid` or your own.
         kernel_init: of both branches' weights; biases start uniform in ±1/√fan_in, as torch's.
         implementation: of `pallas_kernels.dynamic_filter`.
-        dtype: compute dtype (default: that of x).
+        dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
@@ -50,6 +53,7 @@ class DDF(nnx.Module):
     (2, 8, 10, 64)
     """
 
+    @python_numbers
     def __init__(
         self,
         in_channels: int,
@@ -87,10 +91,11 @@ class DDF(nnx.Module):
         self.dilation = dilation
         self.combine: Combine = combine
         self.implementation = implementation
+        self.in_channels = in_channels
         self.dtype = dtype
 
     def __call__(self, x: Array) -> Array:
-        x = x if self.dtype is None else x.astype(self.dtype)
+        x = as_feature_map(x, self.in_channels, self.dtype)
         return dynamic_filter(
             x,
             None if self.spatial_branch is None else self.spatial_branch(x),
@@ -163,6 +168,7 @@ class ChannelBranch(nnx.Module):
                 bias_init=uniform_bias(fan_in),
                 dtype=dtype,
                 param_dtype=param_dtype,
+                promote_dtype=promote_dtype,
                 rngs=rngs,
             )
 
@@ -172,6 +178,5 @@ class ChannelBranch(nnx.Module):
         self.shape = (taps, in_channels)
 
     def __call__(self, x: Array) -> Array:
-        average = x.mean((1, 2), dtype=accumulator_dtype(x)).astype(x.dtype)
-        filters = self.excite(jax.nn.relu(self.squeeze(average)))
+        filters = self.excite(jax.nn.relu(self.squeeze(global_average(x))))
         return self.norm(filters.reshape(-1, *self.shape))

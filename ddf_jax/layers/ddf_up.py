@@ -11,6 +11,8 @@ from ddf_jax.layers.convolution import Conv, PointwiseConv
 from ddf_jax.layers.ddf import ChannelBranch
 from ddf_jax.layers.filter_norm import FilterNorm, FilterNormalization
 from ddf_jax.layers.initializers import Initializer, uniform_fan_in
+from ddf_jax.layers.inputs import as_feature_map
+from ddf_jax.layers.options import python_numbers
 from pallas_kernels import Combine, dynamic_upsample
 
 LINEAR_NORM: FilterNormalization = functools.partial(FilterNorm, gain=1.0)
@@ -39,7 +41,7 @@ class DDFUp(nnx.Module):
         normalization: as in `DDF`; the default one has the gain of a linear output, 1.
         kernel_init: as in `DDF`.
         implementation: of `pallas_kernels.dynamic_upsample`.
-        dtype: compute dtype (default: that of x).
+        dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
@@ -55,6 +57,7 @@ class DDFUp(nnx.Module):
     (2, 15, 21, 16)
     """
 
+    @python_numbers
     def __init__(
         self,
         in_channels: int,
@@ -95,11 +98,12 @@ class DDFUp(nnx.Module):
         self.combine: Combine = combine
         self.guidance_channels = guidance_channels
         self.implementation = implementation
+        self.in_channels = in_channels
         self.dtype = dtype
 
     def __call__(self, x: Array, guidance: Array | None = None) -> Array:
         """x [B, H, W, C] and, where the layer has `guidance_channels`, a guidance [B, H, W, guidance_channels]."""
-        x = x if self.dtype is None else x.astype(self.dtype)
+        x = as_feature_map(x, self.in_channels, self.dtype)
         guidance = self._guidance(x, guidance)
         # Filters are stacked, at T values for a sub-pixel; outputs, at C values, never are.
         return dynamic_upsample(

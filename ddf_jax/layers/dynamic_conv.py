@@ -11,6 +11,7 @@ from jax import Array
 from ddf_jax.functional import global_average
 from ddf_jax.layers.condconv import CondConv
 from ddf_jax.layers.convolution import Linear
+from ddf_jax.layers.options import python_numbers
 
 
 class SoftmaxRoute(nnx.Module):
@@ -41,7 +42,7 @@ class DynamicConv(CondConv):
         experts: how many there are.
         reduction: the attention has C/reduction hidden units.
         temperature: τ; a large one trains all experts (the paper starts at 30).
-        dtype: compute dtype (default: that of x).
+        dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
@@ -54,6 +55,7 @@ class DynamicConv(CondConv):
     (2, 3, 2, 12)
     """
 
+    @python_numbers
     def __init__(
         self,
         in_channels: int,

@@ -10,6 +10,8 @@ from jax import Array
 from ddf_jax.errors import UserError
 from ddf_jax.functional import global_average
 from ddf_jax.layers.initializers import uniform_fan_in
+from ddf_jax.layers.inputs import as_feature_map, promote_dtype
+from ddf_jax.layers.options import python_numbers
 
 
 class ECA(nnx.Module):
@@ -23,7 +25,7 @@ class ECA(nnx.Module):
         channels: C.
         kernel_size: k, odd; by default the paper's function of C, (log₂C + 1)/2 made odd (5 for 256 to 1024 channels, 7
             for 2048).
-        dtype: compute dtype (default: that of x).
+        dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
@@ -39,6 +41,7 @@ class ECA(nnx.Module):
     (2, 5, 4, 32)
     """
 
+    @python_numbers
     def __init__(
         self,
         channels: int,
@@ -62,9 +65,13 @@ class ECA(nnx.Module):
             kernel_init=uniform_fan_in,
             dtype=dtype,
             param_dtype=param_dtype,
+            promote_dtype=promote_dtype,
             rngs=rngs,
         )
+        self.channels = channels
+        self.dtype = dtype
 
     def __call__(self, x: Array) -> Array:
+        x = as_feature_map(x, self.channels, self.dtype)
         logits = self.conv(global_average(x)[..., None])[..., 0]
         return x * jax.nn.sigmoid(logits)[:, None, None]

@@ -10,6 +10,8 @@ from jax import Array
 from ddf_jax.errors import UserError
 from ddf_jax.functional import square_root
 from ddf_jax.layers.batch_norm import BatchNorm
+from ddf_jax.layers.inputs import compute_dtype
+from ddf_jax.layers.options import python_numbers
 from pallas_kernels import accumulator_dtype
 
 
@@ -46,7 +48,7 @@ class FilterNorm(nnx.Module):
         learned: whether α is learned, one value per filter and tap.
         learned_mean: whether β exists.
         gain: √2 before a ReLU, 1 for a linear output.
-        dtype: compute dtype (default: that of x).
+        dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
@@ -54,6 +56,7 @@ class FilterNorm(nnx.Module):
     filter is constant, α of the channel filter learned, and β left out.
     """
 
+    @python_numbers
     def __init__(
         self,
         shape: tuple[int, int],
@@ -72,6 +75,7 @@ class FilterNorm(nnx.Module):
                 f"A filter of one tap has no deviation: `shape` must have ≥ 2 taps, got {shape}, {tap_axis=}."
             )
         self.constant = gain / taps**0.5
+        self.shape = tuple(shape)
         self.tap_axis = tap_axis
         self.dtype = dtype
         self.scale = self.mean = nnx.data(None)
@@ -81,6 +85,7 @@ class FilterNorm(nnx.Module):
             self.mean = nnx.Param(jax.random.normal(rngs.params(), shape, param_dtype))
 
     def __call__(self, filters: Array) -> Array:
+        _check(filters, self.shape)
         wide = filters.astype(accumulator_dtype(filters))
         centred = wide - wide.mean(self.tap_axis, keepdims=True)
         taps = filters.shape[self.tap_axis]
@@ -89,12 +94,13 @@ class FilterNorm(nnx.Module):
         y = y * (self.constant if self.scale is None else _broadcast(self.scale, y))
         if self.mean is not None:
             y = y + _broadcast(self.mean, y)
-        return y.astype(filters.dtype if self.dtype is None else self.dtype)
+        return y.astype(compute_dtype(filters, self.dtype))
 
 
 class FilterBatchNorm(nnx.Module):
     """Batch normalisation of every filter value, the first alternative in the ablation of FilterNorm (Table 3b)."""
 
+    @python_numbers
     def __init__(
         self,
         shape: tuple[int, int],
@@ -106,15 +112,18 @@ class FilterBatchNorm(nnx.Module):
         rngs: nnx.Rngs,
     ):
         del tap_axis, learned  # every value has a scale and a shift of its own, always learned
+        self.shape = tuple(shape)
         self.norm = BatchNorm(shape[0] * shape[1], dtype=dtype, param_dtype=param_dtype, rngs=rngs)
 
     def __call__(self, filters: Array) -> Array:
+        _check(filters, self.shape)
         return self.norm(filters.reshape(*filters.shape[:-2], -1)).reshape(filters.shape)
 
 
 class FilterSigmoid(nnx.Module):
     """A sigmoid of every filter value, the second alternative in the ablation of FilterNorm (Table 3b)."""
 
+    @python_numbers
     def __init__(
         self,
         shape: tuple[int, int],
@@ -125,10 +134,18 @@ class FilterSigmoid(nnx.Module):
         param_dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        del shape, tap_axis, learned, dtype, param_dtype, rngs
+        del tap_axis, learned, param_dtype, rngs
+        self.shape = tuple(shape)
+        self.dtype = dtype
 
     def __call__(self, filters: Array) -> Array:
-        return jax.nn.sigmoid(filters)
+        _check(filters, self.shape)
+        return jax.nn.sigmoid(filters.astype(compute_dtype(filters, self.dtype)))
+
+
+def _check(filters: Array, shape: tuple[int, ...]) -> None:
+    if filters.shape[-2:] != shape:
+        raise UserError(f"`filters` must end in the axes `shape` = {shape}, got {filters.shape}.")
 
 
 def _broadcast(parameter: nnx.Param, like: Array) -> Array:

@@ -11,6 +11,8 @@ from ddf_jax.errors import UserError
 from ddf_jax.functional import average_pool
 from ddf_jax.layers.batch_norm import BatchNorm
 from ddf_jax.layers.convolution import PointwiseConv
+from ddf_jax.layers.inputs import as_feature_map
+from ddf_jax.layers.options import python_numbers
 from pallas_kernels import dynamic_filter
 
 
@@ -58,7 +60,7 @@ class Involution(nnx.Module):
         reduction: ratio of C to the generator's hidden channels.
         generator: factory of the module that generates the filters; the paper's is `PixelGenerator`.
         implementation: of `pallas_kernels.dynamic_filter`.
-        dtype: compute dtype (default: that of x).
+        dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
@@ -74,6 +76,7 @@ class Involution(nnx.Module):
     (2, 8, 10, 32)
     """
 
+    @python_numbers
     def __init__(
         self,
         in_channels: int,
@@ -97,10 +100,11 @@ class Involution(nnx.Module):
         self.stride = stride
         self.dilation = dilation
         self.implementation = implementation
+        self.in_channels = in_channels
         self.dtype = dtype
 
     def __call__(self, x: Array) -> Array:
-        x = x if self.dtype is None else x.astype(self.dtype)
+        x = as_feature_map(x, self.in_channels, self.dtype)
         return dynamic_filter(
             x,
             self.spatial_branch(x),

@@ -7,6 +7,8 @@ from jax import Array
 
 from ddf_jax.errors import UserError
 from ddf_jax.layers.initializers import Initializer, normal_fan_out, uniform_fan_in
+from ddf_jax.layers.inputs import as_feature_map
+from ddf_jax.layers.options import python_numbers
 from pallas_kernels import accumulator_dtype, dynamic_filter, dynamic_upsample
 
 
@@ -28,7 +30,7 @@ class PAC(nnx.Module):
             that is not normalised).
         kernel_init: initialiser of the weights.
         implementation: of `pallas_kernels.dynamic_filter`.
-        dtype: compute dtype (default: that of x).
+        dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
@@ -41,6 +43,7 @@ class PAC(nnx.Module):
     (2, 3, 2, 8)
     """
 
+    @python_numbers
     def __init__(
         self,
         in_channels: int,
@@ -63,13 +66,14 @@ class PAC(nnx.Module):
         self.stride = stride
         self.dilation = dilation
         self.implementation = implementation
+        self.in_channels = in_channels
         self.dtype = dtype
 
     def __call__(self, x: Array, guidance: Array | None = None) -> Array:
         """x [B, H, W, C] and a guidance [B, H, W, any number of channels], by default x itself."""
-        x = x if self.dtype is None else x.astype(self.dtype)
+        x = as_feature_map(x, self.in_channels, self.dtype)
         guidance = x if guidance is None else guidance
-        if guidance.shape[:3] != x.shape[:3]:
+        if guidance.ndim != 4 or guidance.shape[:3] != x.shape[:3]:
             raise UserError(f"`guidance` must be [B, H, W, …] = {x.shape[:3]} as x is, got {guidance.shape}.")
         gaussian = gaussian_filters(guidance, self.kernel_size, stride=self.stride, dilation=self.dilation)
         channel = None
@@ -100,11 +104,12 @@ class PACUp(nnx.Module):
     Args:
         in_channels: C.
         scale: S ≥ 1.
-        kernel_size: K, odd, in pixels of the output; at least 2S − 1 for every output pixel to see one of x.
+        kernel_size: K, odd, in pixels of the output; at least 2S − 1 for every output pixel to see one of x. The
+            default is 5, or 2S − 1 where that is more.
         learned: whether w exists; without it every tap has the weight 1.
         kernel_init: of w, as of a convolution kernel [K, K, 1, C].
         implementation: of `pallas_kernels.dynamic_upsample`.
-        dtype: compute dtype (default: that of x).
+        dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
@@ -120,12 +125,13 @@ class PACUp(nnx.Module):
     (2, 10, 8, 8)
     """
 
+    @python_numbers
     def __init__(
         self,
         in_channels: int,
         *,
         scale: int = 2,
-        kernel_size: int = 5,
+        kernel_size: int | None = None,
         learned: bool = True,
         kernel_init: Initializer = uniform_fan_in,
         implementation: str | None = None,
@@ -133,6 +139,7 @@ class PACUp(nnx.Module):
         param_dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        kernel_size = max(5, 2 * scale - 1) if kernel_size is None else kernel_size
         if kernel_size % 2 == 0 or kernel_size < 2 * scale - 1:
             raise UserError(f"`kernel_size` must be odd and at least 2·scale - 1, got {kernel_size} for {scale=}.")
         self.filters = nnx.data(None)
@@ -142,14 +149,15 @@ class PACUp(nnx.Module):
         self.kernel_size = kernel_size
         self.scale = scale
         self.implementation = implementation
+        self.in_channels = in_channels
         self.dtype = dtype
 
     def __call__(self, x: Array, guidance: Array | None = None) -> Array:
         """x [B, H, W, C] and a guidance [B, S·H, S·W, any number of channels], by default x, each pixel repeated."""
-        x = x if self.dtype is None else x.astype(self.dtype)
+        x = as_feature_map(x, self.in_channels, self.dtype)
         batch, height, width, channels = x.shape
         expected = (batch, self.scale * height, self.scale * width)
-        if guidance is not None and guidance.shape[:3] != expected:
+        if guidance is not None and (guidance.ndim != 4 or guidance.shape[:3] != expected):
             raise UserError(f"`guidance` must be [B, S·H, S·W, …] = {expected}, got {guidance.shape}.")
         taps, exists = sub_pixel_taps(self.kernel_size, self.scale)
         channel = jnp.broadcast_to(jnp.asarray(exists, x.dtype)[:, :, None], (*taps.shape, channels))

@@ -8,6 +8,8 @@ from jax import Array
 from ddf_jax.errors import UserError
 from ddf_jax.functional import global_average
 from ddf_jax.layers.convolution import Linear
+from ddf_jax.layers.inputs import as_feature_map
+from ddf_jax.layers.options import python_numbers
 
 
 class SqueezeExcitation(nnx.Module):
@@ -18,7 +20,7 @@ class SqueezeExcitation(nnx.Module):
     Args:
         channels: C.
         reduction: ratio of C to the hidden units.
-        dtype: compute dtype (default: that of x).
+        dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
@@ -34,6 +36,7 @@ class SqueezeExcitation(nnx.Module):
     (2, 5, 4, 32)
     """
 
+    @python_numbers
     def __init__(
         self,
         channels: int,
@@ -48,10 +51,13 @@ class SqueezeExcitation(nnx.Module):
             raise UserError(f"`reduction` must leave at least one unit of {channels=}, got {reduction}.")
         self.squeeze = Linear(channels, channels // reduction, **dtypes)
         self.excite = Linear(channels // reduction, channels, **dtypes)
+        self.channels = channels
+        self.dtype = dtype
 
     def logits(self, vectors: Array) -> Array:
         """The two layers alone: [B, C] to [B, C]."""
         return self.excite(jax.nn.relu(self.squeeze(vectors)))
 
     def __call__(self, x: Array) -> Array:
+        x = as_feature_map(x, self.channels, self.dtype)
         return x * jax.nn.sigmoid(self.logits(global_average(x)))[:, None, None]

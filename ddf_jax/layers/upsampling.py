@@ -1,6 +1,7 @@
 """Static upsampling, the baselines of the dynamic upsamplers.
 
 Each takes [B, H, W, C] to [B, S·H, S·W, C], with sub-pixel (i, j) of pixel (h, w) at (S·h + i, S·w + j).
+Each computes in `dtype`, by default that of x (float32 for integers, which `Nearest` alone returns as they are).
 """
 
 import jax
@@ -9,8 +10,11 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
+from ddf_jax.functional import check_feature_map
 from ddf_jax.layers.convolution import Conv
 from ddf_jax.layers.initializers import Initializer, uniform_bias, uniform_fan_in
+from ddf_jax.layers.inputs import as_feature_map, promote_dtype
+from ddf_jax.layers.options import python_numbers
 from pallas_kernels import accumulator_dtype
 
 
@@ -22,6 +26,7 @@ class Nearest(nnx.Module):
     [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]]
     """
 
+    @python_numbers
     def __init__(
         self,
         in_channels: int,
@@ -31,11 +36,13 @@ class Nearest(nnx.Module):
         param_dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs | None = None,
     ):
-        del in_channels, param_dtype, rngs  # there are no parameters
+        del param_dtype, rngs  # there are no parameters
+        self.in_channels = in_channels
         self.scale = scale
         self.dtype = dtype
 
     def __call__(self, x: Array) -> Array:
+        check_feature_map(x, self.in_channels)
         x = x if self.dtype is None else x.astype(self.dtype)
         batch, height, width, channels = x.shape
         repeated = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, self.scale, width, self.scale, channels))
@@ -52,6 +59,7 @@ class Bilinear(nnx.Module):
     [0.0, 1.0, 3.0, 4.0]
     """
 
+    @python_numbers
     def __init__(
         self,
         in_channels: int,
@@ -61,12 +69,13 @@ class Bilinear(nnx.Module):
         param_dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs | None = None,
     ):
-        del in_channels, param_dtype, rngs  # there are no parameters
+        del param_dtype, rngs  # there are no parameters
+        self.in_channels = in_channels
         self.scale = scale
         self.dtype = dtype
 
     def __call__(self, x: Array) -> Array:
-        x = x if self.dtype is None else x.astype(self.dtype)
+        x = as_feature_map(x, self.in_channels, self.dtype)
         batch, height, width, channels = x.shape
         size = (batch, self.scale * height, self.scale * width, channels)
         return jax.image.resize(x.astype(accumulator_dtype(x)), size, "bilinear").astype(x.dtype)
@@ -79,6 +88,7 @@ class PixelShuffle(nnx.Module):
     Convolutional Neural Network", CVPR 2016.
     """
 
+    @python_numbers
     def __init__(
         self,
         in_channels: int,
@@ -103,6 +113,7 @@ class PixelShuffle(nnx.Module):
         self.scale = scale
 
     def __call__(self, x: Array) -> Array:
+        check_feature_map(x, self.conv.in_features)
         batch, height, width, channels = x.shape
         parts = self.conv(x).reshape(batch, height, width, self.scale, self.scale, channels)
         return parts.swapaxes(2, 3).reshape(batch, self.scale * height, self.scale * width, channels)
@@ -122,6 +133,7 @@ class Deconvolution(nnx.ConvTranspose):
     Reference: Noh et al., "Learning Deconvolution Network for Semantic Segmentation", ICCV 2015.
     """
 
+    @python_numbers
     def __init__(
         self,
         in_channels: int,
@@ -147,5 +159,10 @@ class Deconvolution(nnx.ConvTranspose):
             bias_init=uniform_bias(in_channels * kernel_size**2),
             dtype=dtype,
             param_dtype=param_dtype,
+            promote_dtype=promote_dtype,
             rngs=rngs,
         )
+
+    def __call__(self, inputs: Array) -> Array:
+        check_feature_map(inputs, self.in_features)
+        return super().__call__(inputs)

@@ -8,6 +8,8 @@ from jax import Array
 from ddf_jax.functional import global_average
 from ddf_jax.layers.convolution import Linear
 from ddf_jax.layers.initializers import Initializer, uniform_fan_in
+from ddf_jax.layers.inputs import as_feature_map
+from ddf_jax.layers.options import python_numbers
 from pallas_kernels import dynamic_filter
 
 
@@ -26,7 +28,7 @@ class DepthwiseWeightNet(nnx.Module):
         reduction: ratio of C to the hidden units, at least 16.
         kernel_init: initialiser of the weights.
         implementation: of `pallas_kernels.dynamic_filter`.
-        dtype: compute dtype (default: that of x).
+        dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
@@ -39,6 +41,7 @@ class DepthwiseWeightNet(nnx.Module):
     (2, 3, 2, 8)
     """
 
+    @python_numbers
     def __init__(
         self,
         in_channels: int,
@@ -62,10 +65,11 @@ class DepthwiseWeightNet(nnx.Module):
         self.filters = nnx.Param(filters.reshape(taps, in_channels))
         self.stride = stride
         self.implementation = implementation
+        self.in_channels = in_channels
         self.dtype = dtype
 
     def __call__(self, x: Array) -> Array:
-        x = x if self.dtype is None else x.astype(self.dtype)
+        x = as_feature_map(x, self.in_channels, self.dtype)
         activations = jax.nn.sigmoid(self.excite(self.squeeze(global_average(x))))
         channel = self.filters[...].astype(x.dtype)[None] * activations[:, None]
         return dynamic_filter(x, None, channel, stride=self.stride, implementation=self.implementation)

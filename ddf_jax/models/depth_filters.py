@@ -11,6 +11,7 @@ from jax import Array
 
 from ddf_jax.errors import UserError
 from ddf_jax.functional import blocks, colour_distances, place_distances, window_weights
+from ddf_jax.layers.options import python_numbers
 from pallas_kernels import dynamic_filter, dynamic_upsample
 
 _TAPS = 9  # of the 3×3 windows of both filters
@@ -84,6 +85,7 @@ class DepthFilters(nnx.Module):
     with Convolutional Spatial Propagation Network", ECCV 2018 (the propagation).
     """
 
+    @python_numbers
     def __init__(self, scale: int, *, iterations: int = 4, param_dtype: Any = jnp.float32):
         if min(scale, iterations) < 1:
             raise UserError(f"`scale` and `iterations` must be at least 1, got {scale} and {iterations}.")

@@ -13,6 +13,7 @@ from ddf_jax.errors import UserError
 from ddf_jax.functional import bicubic_upsample, fill_holes, joint_bilateral_upsample, pad_to, square_root
 from ddf_jax.layers import Conv
 from ddf_jax.layers.initializers import normal_fan_in
+from ddf_jax.layers.options import python_fields
 
 
 def _bicubic(low: Array, image: Array, scale: int) -> Array:
@@ -43,6 +44,7 @@ class DepthConfig:
     """Storage dtype."""
 
     def __post_init__(self) -> None:
+        python_fields(self)
         if min(self.scale, self.in_channels) < 1:
             raise UserError(f"`scale` and `in_channels` must be at least 1, got {self.scale} and {self.in_channels}.")
 

@@ -10,6 +10,7 @@ from jax import Array
 
 from ddf_jax.errors import UserError
 from ddf_jax.layers import Conv, Nearest, PointwiseConv
+from ddf_jax.layers.options import python_numbers
 from ddf_jax.models.initial_keys import InitialKeys
 from ddf_jax.models.resnet import FeatureInfo
 from ddf_jax.models.slots import Upsampler
@@ -51,6 +52,7 @@ class FPN(nnx.Module):
     [(1, 25, 17, 16), (1, 13, 9, 16), (1, 7, 5, 16)]
     """
 
+    @python_numbers
     def __init__(
         self,
         feature_info: Sequence[FeatureInfo],

@@ -14,8 +14,9 @@ from jax import Array
 
 from ddf_jax.errors import UserError
 from ddf_jax.functional import global_average
-from ddf_jax.layers import BatchNorm, Conv
-from ddf_jax.layers.initializers import uniform_bias, uniform_fan_in
+from ddf_jax.layers import BatchNorm, Conv, Linear
+from ddf_jax.layers.inputs import as_feature_map
+from ddf_jax.layers.options import python_fields
 from ddf_jax.models.blocks import BasicBlock, BlockOptions, Bottleneck
 from ddf_jax.models.initial_keys import InitialKeys
 from ddf_jax.models.registry import register
@@ -70,6 +71,7 @@ class ResNetConfig:
     """Storage dtype."""
 
     def __post_init__(self) -> None:
+        python_fields(self)
         if self.block not in BLOCKS:
             raise UserError(f"`block` must be one of {sorted(BLOCKS)}, got {self.block!r}.")
         if self.stem not in STEMS:
@@ -121,9 +123,7 @@ class ResNet(nnx.Module):
             if config.stage_attention is not None and stage < len(config.blocks) - 1:
                 self.stage_attention.append(config.stage_attention(channels, **dtypes))
             feature_info.append(FeatureInfo(channels, stride))
-        self.head = nnx.Linear(
-            channels, config.num_classes, kernel_init=uniform_fan_in, bias_init=uniform_bias(channels), **dtypes
-        )
+        self.head = Linear(channels, config.num_classes, **dtypes)
         self.feature_info = tuple(feature_info)
         self.config = config
 
@@ -132,9 +132,7 @@ class ResNet(nnx.Module):
 
     def features(self, x: Array) -> list[Array]:
         """The output of every stage, [B, ceil(H/stride), ceil(W/stride), channels], with those of `feature_info`."""
-        if x.ndim != 4 or x.shape[-1] != self.config.in_channels:
-            raise UserError(f"Images must be [B, H, W, C] with C = {self.config.in_channels}, got {x.shape}.")
-        x = self.stem(x.astype(self.config.dtype))
+        x = self.stem(as_feature_map(x, self.config.in_channels, self.config.dtype))
         outputs = []
         for index, stage in enumerate(self.stages):
             for block in stage:

@@ -4,10 +4,12 @@ import functools
 import importlib
 import logging
 import math
+import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -81,8 +83,8 @@ def dynamic_filter(
     ((1, 4, 4, 2), 1.0, 0.4444)
     """
     x, spatial, channel = _as_arrays(x, spatial, channel)
-    _check_positive("stride", stride)
-    taps = _check_common(x, spatial, channel, dilation, combine)
+    stride, dilation = _positive("stride", stride), _positive("dilation", dilation)
+    taps = _check_common(x, spatial, channel, combine)
     batch, height, width, channels = x.shape
     spec = FilterSpec(math.isqrt(taps), stride=stride, dilation=dilation, combine=combine)
     rows, columns = spec.grid_size(height), spec.grid_size(width)
@@ -135,8 +137,8 @@ def dynamic_upsample(
     [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0], [2.0, 2.0, 3.0, 3.0], [2.0, 2.0, 3.0, 3.0]]
     """
     x, spatial, channel = _as_arrays(x, spatial, channel)
-    _check_positive("scale", scale)
-    taps = _check_common(x, spatial, channel, dilation, combine)
+    scale, dilation = _positive("scale", scale), _positive("dilation", dilation)
+    taps = _check_common(x, spatial, channel, combine)
     batch, height, width, channels = x.shape
     if spatial is not None:
         expected = (batch, height, width, scale**2, "G", taps)
@@ -198,14 +200,19 @@ def _as_arrays(
     )
 
 
-def _check_positive(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+def _positive(name: str, value: SupportsIndex) -> int:
+    """The value as Python's int: NumPy has integers of its own."""
+    try:
+        number = 0 if isinstance(value, bool | np.bool_) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
         raise ValueError(f"`{name}` must be an int ≥ 1, got {value!r}.")
+    return number
 
 
-def _check_common(x: Array, spatial: Array | None, channel: Array | None, dilation: int, combine: str) -> int:
+def _check_common(x: Array, spatial: Array | None, channel: Array | None, combine: str) -> int:
     """Checks the arguments that both operators share, and returns T."""
-    _check_positive("dilation", dilation)
     if combine not in ("mul", "add"):
         raise ValueError(f"`combine` must be 'mul' or 'add', got {combine!r}.")
     if x.ndim != 4 or 0 in x.shape:

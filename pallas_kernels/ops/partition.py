@@ -135,7 +135,7 @@ class _Call:
         return tuple(output.reshape(*sizes, *output.shape[1:]) for output in outputs)
 
     def _specs(
-        self, shapes: Sequence[tuple[int, ...]], specs: Sequence[Sequence[Any]], mesh_shape: Mapping[str, int]
+        self, shapes: Sequence[tuple[int, ...]], specs: Sequence[Iterable[Any]], mesh_shape: Mapping[str, int]
     ) -> "OperandSpecs":
         at = self.operands.index("spatial") if "spatial" in self.operands else None
         groups = 1 if at is None else shapes[at][self.mapped + GROUP_AXIS]
@@ -171,7 +171,7 @@ class OperandSpecs:
 
     @classmethod
     def choose(
-        cls, groups: int, specs: Sequence[Sequence[Any]], mesh_shape: Mapping[str, int], mapped: int
+        cls, groups: int, specs: Sequence[Iterable[Any]], mesh_shape: Mapping[str, int], mapped: int
     ) -> "OperandSpecs":
         """The specs for arrays sharded so, x first, on a mesh of this shape.
 

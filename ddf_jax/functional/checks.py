@@ -1,0 +1,57 @@
+"""Checks of shapes, with messages that state the rule, what was expected, what was given, and what to do."""
+
+from jax import Array
+
+from ddf_jax.errors import UserError
+
+
+def check_feature_map(x: Array, channels: int | None = None, *, name: str = "x") -> None:
+    """Checks that x is a feature map [B, H, W, C].
+
+    Args:
+        x: the array.
+        channels: C; any number where it is None.
+        name: of the array, for the message.
+
+    Raises:
+        UserError: x has another shape.
+
+    >>> import jax.numpy as jnp
+    >>> check_feature_map(jnp.ones((2, 8, 5, 7)), 8)
+    Traceback (most recent call last):
+    ddf_jax.errors.UserError: `x` must be [B, H, W, C] with C = 8, got (2, 8, 5, 7). Channels come last: pass \
+x.transpose(0, 2, 3, 1).
+    """
+    if x.ndim == 4 and channels in (None, x.shape[3]):
+        return
+    if x.ndim == 3 and channels in (None, x.shape[2]):
+        advice = f"The batch axis is missing: pass {name}[None]."
+    elif x.ndim == 4 and x.shape[1] == channels:
+        advice = f"Channels come last: pass {name}.transpose(0, 2, 3, 1)."
+    elif x.ndim == 4:
+        advice = _other_channels(x.shape[3])
+    else:
+        advice = "Reshape it, or map further axes with jax.vmap."
+    expected = "" if channels is None else f" with C = {channels}"
+    raise UserError(f"`{name}` must be [B, H, W, C]{expected}, got {x.shape}. {advice}")
+
+
+def check_channels(x: Array, channels: int, *, name: str = "x") -> None:
+    """Checks that x has `channels` channels on its last axis: [B, …, C].
+
+    Raises:
+        UserError: x has another number of channels, or no axis before them.
+    """
+    if x.ndim >= 2 and x.shape[-1] == channels:
+        return
+    if x.shape == (channels,):
+        advice = f"The batch axis is missing: pass {name}[None]."
+    elif x.ndim > 2 and x.shape[1] == channels:
+        advice = f"Channels come last: pass jnp.moveaxis({name}, 1, -1)."
+    else:
+        advice = _other_channels(x.shape[-1] if x.ndim else 1)
+    raise UserError(f"`{name}` must be [B, …, C] with C = {channels}, got {x.shape}. {advice}")
+
+
+def _other_channels(channels: int) -> str:
+    return f"Make the layer for {channels} channels, or convolve the array to its number of channels first."

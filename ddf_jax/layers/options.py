@@ -1,0 +1,42 @@
+"""NumPy's numbers as options: `stride=np.int64(2)` is `stride=2`.
+
+Flax takes a NumPy scalar in a module for data instead of a static option, and its convolutions take it for a sequence.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec
+
+import numpy as np
+
+P = ParamSpec("P")
+
+
+def python_numbers(init: Callable[P, None]) -> Callable[P, None]:
+    """An `__init__` whose arguments have Python's numbers in place of NumPy's."""
+
+    call: Callable[..., None] = init
+
+    @functools.wraps(init)
+    def with_python_numbers(*args: P.args, **kwargs: P.kwargs) -> None:
+        call(*map(as_python, args), **{name: as_python(value) for name, value in kwargs.items()})
+
+    return with_python_numbers
+
+
+def python_fields(config: Any) -> None:
+    """Puts Python's numbers in place of NumPy's in the fields of a frozen dataclass, in its `__post_init__`."""
+    for field in dataclasses.fields(config):
+        object.__setattr__(config, field.name, as_python(getattr(config, field.name)))
+
+
+def as_python(value: Any) -> Any:
+    """A NumPy scalar as Python's number, also in a tuple or list; anything else as it is.
+
+    >>> as_python((np.int64(2), np.float32(0.5), "same"))
+    (2, 0.5, 'same')
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    return type(value)(map(as_python, value)) if type(value) in (tuple, list) else value

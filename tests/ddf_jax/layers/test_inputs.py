@@ -1,0 +1,130 @@
+"""What every layer does with the dtype and the shape of its input, and with its options."""
+
+import functools
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxprs_in_params
+
+from ddf_jax import layers
+from ddf_jax.errors import UserError
+
+C = 8
+# Of every layer the sizes, then an integer for each option that takes one.
+OPTIONS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+    "AttentionAugmentedConv": (
+        (C, 12),
+        {"kernel_size": 5, "stride": 2, "heads": 2, "key_channels": 8, "value_channels": 4, "size": 3},
+    ),
+    "BAM": ((C,), {"reduction": 2, "dilation": 2}),
+    "BatchNorm": ((C,), {}),
+    "Bilinear": ((C,), {"scale": 3}),
+    "Bivolution": (
+        (C,),
+        {"stride": 2, "static_kernel_size": 5, "static_groups": 2, "context_dilation": 2, "context_reduction": 2},
+    ),
+    "CARAFE": ((C,), {"scale": 2, "kernel_size": 3, "groups": 2, "compressed_channels": 4, "encoder_dilation": 2}),
+    "CBAM": ((C,), {"reduction": 2, "kernel_size": 3}),
+    "CondConv": ((C, 12), {"kernel_size": 1, "stride": 2, "experts": 3}),
+    "Conv": ((C, 12), {"kernel_size": 5, "stride": 2, "dilation": 2, "groups": 2}),
+    "DCDC": (
+        (C,),
+        {"kernel_size": 3, "stride": 2, "context_kernel_size": 5, "shared_kernel_size": 3, "group_channels": 4},
+    ),
+    "DDF": ((C,), {"kernel_size": 3, "stride": 2, "dilation": 2, "heads": 2}),
+    "DDFUp": ((C,), {"scale": 1, "kernel_size": 3, "dilation": 2, "heads": 2, "guidance_kernel_size": 1}),
+    "Deconvolution": ((C,), {"scale": 3, "kernel_size": 7}),
+    "DepthwiseCondConv": ((C,), {"kernel_size": 3, "stride": 2, "experts": 3}),
+    "DepthwiseWeightNet": ((C,), {"kernel_size": 3, "stride": 2, "reduction": 2}),
+    "DynamicConv": ((C, 12), {"kernel_size": 1, "stride": 2, "experts": 3, "reduction": 2}),
+    "ECA": ((C,), {"kernel_size": 5}),
+    "Involution": ((C,), {"kernel_size": 3, "stride": 2, "dilation": 2, "group_channels": 4, "reduction": 2}),
+    "Linear": ((C, 12), {}),
+    "Nearest": ((C,), {"scale": 3}),
+    "PAC": ((C,), {"kernel_size": 3, "stride": 2, "dilation": 2}),
+    "PACUp": ((C,), {"scale": 2, "kernel_size": 3}),
+    "PixelShuffle": ((C,), {"scale": 3, "kernel_size": 1}),
+    "PointwiseConv": ((C, 12), {"stride": 2}),
+    "SpatialAugmentation": ((C,), {"context_kernel_size": 5, "dilation": 2, "reduction": 2}),
+    "SqueezeExcitation": ((C,), {"reduction": 2}),
+}
+
+
+@functools.cache
+def made(name: str, *, numpy: bool = False, dtype: Any = None) -> Any:
+    """The layer without arrays, in evaluation mode, with its options as NumPy's integers if `numpy`."""
+    sizes, options = OPTIONS[name]
+    if numpy:
+        sizes, options = tuple(map(np.int64, sizes)), {key: np.int64(value) for key, value in options.items()}
+    if name == "Bivolution":
+        options = {**options, "dynamic": functools.partial(layers.Involution, kernel_size=3, group_channels=4)}
+    layer = nnx.eval_shape(lambda: getattr(layers, name)(*sizes, dtype=dtype, rngs=nnx.Rngs(0), **options))
+    layer.eval()
+    return layer
+
+
+def traced(layer: Any, shape: tuple[int, ...], dtype: Any) -> ClosedJaxpr:
+    structure, state = nnx.split(layer)
+    return jax.make_jaxpr(lambda state, x: nnx.merge(structure, state)(x))(state, jax.ShapeDtypeStruct(shape, dtype))
+
+
+def equations(program: Jaxpr) -> Iterator[JaxprEqn]:
+    for equation in program.eqns:
+        yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from equations(inner)
+
+
+def test_every_layer_is_here():
+    normalizations = {"FilterNorm", "FilterBatchNorm", "FilterSigmoid"}
+    assert {name for name, value in vars(layers).items() if inspect.isclass(value)} == {*OPTIONS, *normalizations}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_layer_computes_in_the_dtype_of_its_input_or_in_the_one_asked_for(name):
+    for asked, given in ((None, jnp.bfloat16), (jnp.bfloat16, jnp.float32)):
+        program = traced(made(name, dtype=asked), (2, 5, 7, C), given)
+        assert program.out_avals[0].dtype == jnp.bfloat16
+        for equation in equations(program.jaxpr):
+            if name != "Bilinear" and equation.primitive.name in ("dot_general", "conv_general_dilated"):
+                assert {operand.aval.dtype for operand in equation.invars} == {jnp.dtype(jnp.bfloat16)}
+
+
+@pytest.mark.parametrize("name", ["Conv", "Involution", "BatchNorm", "Bilinear", "Nearest"])
+def test_a_layer_takes_the_integers_of_an_image(name):
+    expected = jnp.uint8 if name == "Nearest" else jnp.float32
+    assert traced(made(name), (2, 5, 7, C), jnp.uint8).out_avals[0].dtype == expected
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name not in ("BatchNorm", "Linear")])
+def test_an_input_of_another_rank_layout_or_number_of_channels_is_named(name):
+    for shape, advice in (
+        ((5, 7, C), r"The batch axis is missing: pass \w+\[None\]"),
+        ((2, C, 5, 7), r"pass \w+.transpose\(0, 2, 3, 1\)"),
+        ((2, 5, 7, 3), "Make the layer for 3 channels"),
+        ((1, 2, 5, 7, C), "with jax.vmap"),
+    ):
+        message = rf"must be \[B, H, W, C\] with C = {C}, got {re.escape(str(shape))}\. .*{advice}"
+        with pytest.raises(UserError, match=message):
+            traced(made(name), shape, jnp.float32)
+
+
+@pytest.mark.parametrize("name", ["BatchNorm", "Linear"])
+def test_an_input_of_another_number_of_channels_is_named(name):
+    for shape, advice in (((2, 1), "for 1 channels"), ((2, C, 5), "moveaxis"), ((C,), "batch axis"), ((), "Make")):
+        with pytest.raises(
+            UserError, match=rf"must be \[B, …, C\] with C = {C}, got {re.escape(str(shape))}.*{advice}"
+        ):
+            traced(made(name), shape, jnp.float32)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_integers_of_numpy_are_options_like_any(name):
+    assert nnx.graphdef(made(name, numpy=True)) == nnx.graphdef(made(name))
