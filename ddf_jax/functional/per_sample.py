@@ -7,10 +7,10 @@ from ddf_jax.errors import UserError
 from ddf_jax.functional.checks import check_feature_map
 
 
-def per_sample_conv(x: Array, kernels: Array, *, stride: int = 1) -> Array:
+def per_sample_conv(x: Array, kernels: Array, *, stride: int = 1, dilation: int = 1) -> Array:
     r"""Convolves each sample with its own kernel, in one batched contraction.
 
-    .. math:: y_{b,p,d} = \sum_{t,c} k_{b,t,c,d} \; x_{b,\,stride \cdot p + t,\,c}
+    .. math:: y_{b,p,d} = \sum_{t,c} k_{b,t,c,d} \; x_{b,\,stride \cdot p + dilation \cdot t,\,c}
 
     The T shifted, zero-padded views of x are concatenated and contracted with the kernels over T·C. The batch stays a
     batch dimension, so inputs sharded over it need no collective, forward and backward. (A convolution grouped by
@@ -20,6 +20,7 @@ def per_sample_conv(x: Array, kernels: Array, *, stride: int = 1) -> Array:
         x: [B, H, W, C].
         kernels: [B, K, K, C, D] with an odd K.
         stride: of the convolution.
+        dilation: of the convolution.
 
     Returns:
         [B, ceil(H/stride), ceil(W/stride), D] in the dtype of x.
@@ -32,8 +33,9 @@ def per_sample_conv(x: Array, kernels: Array, *, stride: int = 1) -> Array:
     size, outputs = (kernels.shape[1], kernels.shape[4]) if kernels.ndim == 5 else (0, 0)
     if kernels.shape != (batch, size, size, channels, outputs) or size % 2 == 0:
         raise UserError(f"`kernels` must be [B, K, K, C, D] with an odd K for {x.shape=}, got {kernels.shape}.")
-    half = size // 2
+    half = dilation * (size // 2)
     padded = jnp.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
-    views = [padded[:, i : i + height : stride, j : j + width : stride] for i in range(size) for j in range(size)]
+    offsets = range(0, 2 * half + 1, dilation)
+    views = [padded[:, i : i + height : stride, j : j + width : stride] for i in offsets for j in offsets]
     kernels = kernels.astype(x.dtype).reshape(batch, -1, outputs)
     return jnp.einsum("bhwi,bid->bhwd", jnp.concatenate(views, axis=-1), kernels)

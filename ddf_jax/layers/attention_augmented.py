@@ -26,6 +26,7 @@ class AttentionAugmentedConv(nnx.Module):
         in_channels: C.
         out_channels: of both parts together.
         kernel_size: of the convolution.
+        dilation: of the convolution.
         stride: of both parts; Ho = ceil(H/stride), Wo = ceil(W/stride).
         heads: of the attention.
         key_channels: of all heads together.
@@ -38,7 +39,7 @@ class AttentionAugmentedConv(nnx.Module):
         rngs: random keys of the initialisation.
 
     Raises:
-        UserError: the heads do not divide the key or value channels.
+        UserError: the heads do not divide the key or value channels, or these leave no channel to the convolution.
 
     Reference: Bello et al., "Attention Augmented Convolutional Networks", ICCV 2019, Section 3.
 
@@ -57,6 +58,7 @@ class AttentionAugmentedConv(nnx.Module):
         *,
         kernel_size: int = 3,
         stride: int = 1,
+        dilation: int = 1,
         heads: int = 8,
         key_channels: int = 160,
         value_channels: int = 8,
@@ -68,8 +70,11 @@ class AttentionAugmentedConv(nnx.Module):
     ):
         if key_channels % heads or value_channels % heads:
             raise UserError(f"`heads` must divide {key_channels=} and {value_channels=}, got {heads}.")
+        if value_channels >= out_channels:
+            raise UserError(f"`value_channels` must be less than {out_channels=}, got {value_channels}.")
         dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        self.conv = Conv(in_channels, out_channels - value_channels, kernel_size=kernel_size, stride=stride, **dtypes)
+        convolution = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation}
+        self.conv = Conv(in_channels, out_channels - value_channels, **convolution, **dtypes)
         self.project = PointwiseConv(in_channels, 2 * key_channels + value_channels, **dtypes)
         self.mix = PointwiseConv(value_channels, value_channels, **dtypes)
         depth = key_channels // heads

@@ -92,6 +92,7 @@ class Bivolution(nnx.Module):
     Args:
         in_channels: C.
         stride: of both branches.
+        dilation: of both branches.
         dynamic: factory of the dynamic filter.
         static_kernel_size: of g (None: no static branch).
         static_groups: number of groups of g; default: C / `static_group_channels`.
@@ -122,6 +123,7 @@ class Bivolution(nnx.Module):
         in_channels: int,
         *,
         stride: int = 1,
+        dilation: int = 1,
         dynamic: DynamicLayer = Involution,
         static_kernel_size: int | None = 3,
         static_groups: int | None = None,
@@ -135,7 +137,8 @@ class Bivolution(nnx.Module):
         rngs: nnx.Rngs,
     ):
         dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        self.dynamic: Any = dynamic(in_channels, stride=stride, **dtypes)
+        dilated = {} if dilation == 1 else {"dilation": dilation}  # `dynamic` may have one of its own
+        self.dynamic: Any = dynamic(in_channels, stride=stride, **dilated, **dtypes)
         if context_kernel_size is not None:
             augmentation = SpatialAugmentation(
                 in_channels,
@@ -153,6 +156,7 @@ class Bivolution(nnx.Module):
                 in_channels,
                 kernel_size=static_kernel_size,
                 stride=stride,
+                dilation=dilation,
                 groups=static_groups or max(in_channels // static_group_channels, 1),
                 use_bias=True,
                 **dtypes,

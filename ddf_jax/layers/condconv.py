@@ -44,6 +44,7 @@ class CondConv(nnx.Module):
         out_channels: of every expert.
         kernel_size: K, odd.
         stride: of the convolution.
+        dilation: of the convolution.
         experts: their number.
         route: factory of the module that weights the experts; the paper's is `SigmoidRoute`.
         kernel_init: initialiser of the weights.
@@ -68,6 +69,7 @@ class CondConv(nnx.Module):
         *,
         kernel_size: int = 3,
         stride: int = 1,
+        dilation: int = 1,
         experts: int = 8,
         route: Route = SigmoidRoute,
         kernel_init: Initializer = normal_fan_out,
@@ -79,12 +81,14 @@ class CondConv(nnx.Module):
         self.route = route(in_channels, experts, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.kernels = nnx.Param(_experts(kernel_init, rngs, experts, shape, param_dtype))
         self.stride = stride
+        self.dilation = dilation
         self.in_channels = in_channels
         self.dtype = dtype
 
     def __call__(self, x: Array) -> Array:
         x = as_feature_map(x, self.in_channels, self.dtype)
-        return per_sample_conv(x, _mixed(self.route(x), self.kernels[...]), stride=self.stride)
+        kernels = _mixed(self.route(x), self.kernels[...])
+        return per_sample_conv(x, kernels, stride=self.stride, dilation=self.dilation)
 
 
 class DepthwiseCondConv(nnx.Module):
@@ -96,6 +100,7 @@ class DepthwiseCondConv(nnx.Module):
         in_channels: C.
         kernel_size: K, odd.
         stride: of the filter.
+        dilation: of the filter.
         experts: their number.
         kernel_init: initialiser of the weights.
         implementation: of `pallas_kernels.dynamic_filter`.
@@ -119,6 +124,7 @@ class DepthwiseCondConv(nnx.Module):
         *,
         kernel_size: int = 3,
         stride: int = 1,
+        dilation: int = 1,
         experts: int = 8,
         kernel_init: Initializer = normal_fan_out,
         implementation: str | None = None,
@@ -131,6 +137,7 @@ class DepthwiseCondConv(nnx.Module):
         filters = _experts(kernel_init, rngs, experts, shape, param_dtype)
         self.filters = nnx.Param(filters.reshape(experts, kernel_size**2, in_channels))
         self.stride = stride
+        self.dilation = dilation
         self.implementation = implementation
         self.in_channels = in_channels
         self.dtype = dtype
@@ -138,7 +145,8 @@ class DepthwiseCondConv(nnx.Module):
     def __call__(self, x: Array) -> Array:
         x = as_feature_map(x, self.in_channels, self.dtype)
         channel = _mixed(self.route(x), self.filters[...])
-        return dynamic_filter(x, None, channel, stride=self.stride, implementation=self.implementation)
+        options = {"stride": self.stride, "dilation": self.dilation, "implementation": self.implementation}
+        return dynamic_filter(x, None, channel, **options)
 
 
 def _mixed(weights: Array, kernels: Array) -> Array:

@@ -58,16 +58,16 @@ class SharedBranch(nnx.Module):
     expands s to C channels. The inner convolution here is static, 3×3: Conv_small of the ablation.
     """
 
-    def __init__(self, channels: int, squeezed: int, *, stride: int, kernel_size: int, **dtypes: Any):
+    def __init__(self, channels: int, squeezed: int, *, stride: int, dilation: int, kernel_size: int, **dtypes: Any):
         self.squeeze = PointwiseConv(channels, squeezed, **dtypes)
         self.norm = BatchNorm(squeezed, **dtypes)
-        self.inner = self.inner_conv(squeezed, kernel_size, **dtypes)
+        self.inner = self.inner_conv(squeezed, kernel_size, dilation, **dtypes)
         self.expand = PointwiseConv(squeezed, channels, use_bias=True, **dtypes)
         self.stride = stride
 
-    def inner_conv(self, channels: int, kernel_size: int, **dtypes: Any) -> Any:
+    def inner_conv(self, channels: int, kernel_size: int, dilation: int, **dtypes: Any) -> Any:
         del kernel_size  # of a generated kernel
-        return Conv(channels, channels, **dtypes)
+        return Conv(channels, channels, dilation=dilation, **dtypes)
 
     def __call__(self, x: Array) -> Array:
         y = jax.nn.relu(self.norm(self.squeeze(average_pool(x, self.stride))))
@@ -77,18 +77,19 @@ class SharedBranch(nnx.Module):
 class GSI(SharedBranch):
     """The global shift-invariant branch: the inner convolution's kernel is generated from the sample's average."""
 
-    def inner_conv(self, channels: int, kernel_size: int, **dtypes: Any) -> Any:
-        return GeneratedConv(channels, kernel_size, **dtypes)
+    def inner_conv(self, channels: int, kernel_size: int, dilation: int, **dtypes: Any) -> Any:
+        return GeneratedConv(channels, kernel_size, dilation, **dtypes)
 
 
 class GeneratedConv(nnx.Module):
     """Convolves each sample with a kernel generated from its average: [B, H, W, s] to the same shape."""
 
-    def __init__(self, channels: int, kernel_size: int, **dtypes: Any):
+    def __init__(self, channels: int, kernel_size: int, dilation: int, **dtypes: Any):
         self.predict = KernelGenerator(channels, kernel_size, **dtypes)
+        self.dilation = dilation
 
     def __call__(self, x: Array) -> Array:
-        return per_sample_conv(x, self.predict(x))
+        return per_sample_conv(x, self.predict(x), dilation=self.dilation)
 
 
 class KernelGenerator(Linear):
@@ -102,10 +103,10 @@ class KernelGenerator(Linear):
         return super().__call__(global_average(inputs), out_sharding).reshape(-1, *self.shape)
 
 
-def _large(channels: int, squeezed: int, *, stride: int, kernel_size: int, **dtypes: Any) -> Any:
+def _large(channels: int, squeezed: int, *, stride: int, dilation: int, kernel_size: int, **dtypes: Any) -> Any:
     """Conv_large of the ablation: a static 3×3 convolution of all channels in place of the whole branch."""
     del squeezed, kernel_size
-    return Conv(channels, channels, stride=stride, **dtypes)
+    return Conv(channels, channels, stride=stride, dilation=dilation, **dtypes)
 
 
 _SHARED = {"gsi": GSI, "conv_small": SharedBranch, "conv_large": _large, None: None}
@@ -123,6 +124,7 @@ class DCDC(nnx.Module):
         in_channels: C.
         kernel_size: k_lsa, odd.
         stride: of both branches.
+        dilation: of both branches, not of LSA's context; the shared branch's in pixels averaged over the stride.
         lsa: whether LSA exists.
         shared: the other branch: "gsi"; its alternatives in the paper's ablation, "conv_small" (a static 3×3
             convolution of s channels) and "conv_large" (of C channels); or None.
@@ -158,6 +160,7 @@ class DCDC(nnx.Module):
         *,
         kernel_size: int = 7,
         stride: int = 1,
+        dilation: int = 1,
         lsa: bool = True,
         shared: Literal["gsi", "conv_small", "conv_large"] | None = "gsi",
         context_kernel_size: int = 3,
@@ -181,6 +184,7 @@ class DCDC(nnx.Module):
                 in_channels,
                 kernel_size=kernel_size,
                 stride=stride,
+                dilation=dilation,
                 group_channels=group_channels,
                 reduction=reduction,
                 generator=functools.partial(ContextGenerator, context_kernel_size=context_kernel_size),
@@ -189,7 +193,8 @@ class DCDC(nnx.Module):
             )
         if branch := _SHARED[shared]:
             squeezed = math.floor(width_factor * math.sqrt(in_channels))
-            self.shared = branch(in_channels, squeezed, stride=stride, kernel_size=shared_kernel_size, **dtypes)
+            options = {"stride": stride, "dilation": dilation, "kernel_size": shared_kernel_size}
+            self.shared = branch(in_channels, squeezed, **options, **dtypes)
         self.in_channels = in_channels
         self.dtype = dtype
 

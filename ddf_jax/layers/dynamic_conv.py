@@ -11,6 +11,7 @@ from jax import Array
 from ddf_jax.functional import global_average
 from ddf_jax.layers.condconv import CondConv
 from ddf_jax.layers.convolution import Linear
+from ddf_jax.layers.initializers import Initializer, normal_fan_out
 from ddf_jax.layers.options import python_numbers
 
 
@@ -39,9 +40,11 @@ class DynamicConv(CondConv):
         out_channels: of every expert.
         kernel_size: of the convolution.
         stride: of the convolution.
+        dilation: of the convolution.
         experts: how many there are.
         reduction: the attention has C/reduction hidden units.
         temperature: τ; a large one trains all experts (the paper starts at 30).
+        kernel_init: initialiser of the experts.
         dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
@@ -63,9 +66,11 @@ class DynamicConv(CondConv):
         *,
         kernel_size: int = 3,
         stride: int = 1,
+        dilation: int = 1,
         experts: int = 4,
         reduction: int = 4,
         temperature: float = 30.0,
+        kernel_init: Initializer = normal_fan_out,
         dtype: jnp.dtype | None = None,
         param_dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
@@ -75,8 +80,10 @@ class DynamicConv(CondConv):
             out_channels,
             kernel_size=kernel_size,
             stride=stride,
+            dilation=dilation,
             experts=experts,
             route=functools.partial(SoftmaxRoute, reduction=reduction, temperature=temperature),
+            kernel_init=kernel_init,
             dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,

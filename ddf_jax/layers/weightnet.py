@@ -25,6 +25,7 @@ class DepthwiseWeightNet(nnx.Module):
         in_channels: C.
         kernel_size: K, odd.
         stride: of the filter.
+        dilation: of the filter.
         reduction: ratio of C to the hidden units, at least 16.
         kernel_init: initialiser of the weights.
         implementation: of `pallas_kernels.dynamic_filter`.
@@ -48,6 +49,7 @@ class DepthwiseWeightNet(nnx.Module):
         *,
         kernel_size: int = 3,
         stride: int = 1,
+        dilation: int = 1,
         reduction: int = 16,
         kernel_init: Initializer = uniform_fan_in,
         implementation: str | None = None,
@@ -64,6 +66,7 @@ class DepthwiseWeightNet(nnx.Module):
         filters = kernel_init(rngs.params(), (1, taps * in_channels), param_dtype)
         self.filters = nnx.Param(filters.reshape(taps, in_channels))
         self.stride = stride
+        self.dilation = dilation
         self.implementation = implementation
         self.in_channels = in_channels
         self.dtype = dtype
@@ -72,4 +75,5 @@ class DepthwiseWeightNet(nnx.Module):
         x = as_feature_map(x, self.in_channels, self.dtype)
         activations = jax.nn.sigmoid(self.excite(self.squeeze(global_average(x))))
         channel = self.filters[...].astype(x.dtype)[None] * activations[:, None]
-        return dynamic_filter(x, None, channel, stride=self.stride, implementation=self.implementation)
+        options = {"stride": self.stride, "dilation": self.dilation, "implementation": self.implementation}
+        return dynamic_filter(x, None, channel, **options)

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from flax import nnx
 from jax import Array
 
+from ddf_jax.errors import UserError
 from ddf_jax.layers import BatchNorm, PointwiseConv
 
 
@@ -18,7 +19,10 @@ class SpatialOp(Protocol):
 
 
 class Norm(Protocol):
-    """Makes a normalisation: [B, H, W, channels] to the same shape."""
+    """Makes a normalisation: [B, H, W, channels] to the same shape.
+
+    With the option `zero_init_last_norm` of a model it also gets `scale_init`, the initialiser of its scale.
+    """
 
     def __call__(self, channels: int, /, *, dtype: Any, param_dtype: Any, rngs: Any) -> Any: ...
 
@@ -67,12 +71,20 @@ class ChannelwiseOp:
     """Fits a layer that does not mix channels, `layer(channels, stride=…)`, into the slot of a spatial operator.
 
     A bottleneck mixes channels around the slot. A basic block does not: there a 1×1 convolution follows (`mix`).
+
+    Raises:
+        UserError: the numbers of channels differ, without `mix`.
     """
 
     layer: LayerFactory
     mix: bool = False
 
     def __call__(self, in_channels: int, out_channels: int, /, *, stride: int, **dtypes: Any) -> Any:
+        if in_channels != out_channels and not self.mix:
+            raise UserError(
+                f"A layer that does not mix channels takes as many as it gives, got {in_channels} and {out_channels}. "
+                "Use ChannelwiseOp(…, mix=True), which adds a 1×1 convolution."
+            )
         spatial = self.layer(in_channels, stride=stride, **dtypes)
         return MixedChannels(spatial, in_channels, out_channels, **dtypes) if self.mix else spatial
 

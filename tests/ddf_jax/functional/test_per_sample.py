@@ -12,12 +12,13 @@ from ddf_jax.functional import per_sample_conv
 from tests.ddf_jax.layers import formulas
 
 
-@pytest.mark.parametrize(("kernel_size", "stride"), [(1, 2), (3, 1), (5, 2)])
-def test_per_sample_convolution_gives_each_sample_its_own(kernel_size, stride):
+@pytest.mark.parametrize(("kernel_size", "stride", "dilation"), [(1, 2, 1), (3, 1, 2), (5, 2, 1)])
+def test_per_sample_convolution_gives_each_sample_its_own(kernel_size, stride, dilation):
     x, kernels = formulas.image(3, 5, 4, 2), formulas.image(3, kernel_size, kernel_size, 2, 6)
-    y = jax.jit(functools.partial(per_sample_conv, stride=stride))(x.astype(np.float32), kernels.astype(np.float32))
+    convolve = jax.jit(functools.partial(per_sample_conv, stride=stride, dilation=dilation))
+    y = convolve(x.astype(np.float32), kernels.astype(np.float32))
     for sample in range(3):
-        expected = formulas.conv(x[[sample]], {"kernel": kernels[sample]}, stride=stride)
+        expected = formulas.conv(x[[sample]], {"kernel": kernels[sample]}, stride=stride, dilation=dilation)
         np.testing.assert_allclose(y[sample], expected[0], atol=1e-4)
 
 

@@ -23,7 +23,7 @@ def augmented(x: np.ndarray, p: dict, dilation: int = 1) -> np.ndarray:
 @pytest.mark.parametrize(
     "options",
     [
-        {"static_kernel_size": 3, "static_groups": 4},
+        {"static_kernel_size": 3, "static_groups": 4, "dilation": 2},
         {"static_kernel_size": None, "context_dilation": 2, "context_reduction": 2, "context_pointwise": True},
     ],
 )
@@ -34,9 +34,10 @@ def test_bivolution_on_involution_is_the_formula_of_the_paper(options, stride):
     p = formulas.parameters(layer)
     generator = p["dynamic"]["spatial_branch"]["layers"]
     seen = augmented(x, generator[0], options.get("context_dilation", 1))
-    expected = formulas.spatial_filter(x, formulas.involution_filters(seen, generator[1], 2, stride), stride=stride)
+    filters, dilation = formulas.involution_filters(seen, generator[1], 2, stride), options.get("dilation", 1)
+    expected = formulas.spatial_filter(x, filters, stride=stride, dilation=dilation)
     if "static" in p:
-        expected += formulas.conv(x, p["static"], stride=stride, groups=4)
+        expected += formulas.conv(x, p["static"], stride=stride, dilation=dilation, groups=4)
     formulas.check(layer, expected, x)
 
 

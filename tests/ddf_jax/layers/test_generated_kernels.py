@@ -14,44 +14,47 @@ X = formulas.image(2, 5, 7, 8)
 AVERAGE = X.mean((1, 2))
 
 
-def per_sample(kernels: np.ndarray, stride: int, groups: int = 1) -> np.ndarray:
+def per_sample(kernels: np.ndarray, stride: int, groups: int = 1, dilation: int = 1) -> np.ndarray:
     """kernels [B, K, K, C / groups, D]"""
-    samples = [formulas.conv(X[[b]], {"kernel": kernels[b]}, stride=stride, groups=groups) for b in range(len(X))]
+    samples = [
+        formulas.conv(X[[b]], {"kernel": kernels[b]}, stride=stride, groups=groups, dilation=dilation)
+        for b in range(len(X))
+    ]
     return np.concatenate(samples)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_condconv_mixes_its_experts_for_each_sample(stride):
-    layer = formulas.drawn(functools.partial(CondConv, 8, 12, stride=stride, experts=3))
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 2), (2, 1)])
+def test_condconv_mixes_its_experts_for_each_sample(stride, dilation):
+    layer = formulas.drawn(functools.partial(CondConv, 8, 12, stride=stride, dilation=dilation, experts=3))
     p = formulas.parameters(layer)
     weights = formulas.sigmoid(formulas.linear(AVERAGE, p["route"]["linear"]))
-    formulas.check(layer, per_sample(np.einsum("be,eijcd->bijcd", weights, p["kernels"]), stride), X)
+    formulas.check(layer, per_sample(np.einsum("be,eijcd->bijcd", weights, p["kernels"]), stride, dilation=dilation), X)
 
 
 def test_dynamic_convolution_attends_to_its_experts():
-    layer = formulas.drawn(functools.partial(DynamicConv, 8, 12, experts=3, temperature=2.0, stride=2))
+    layer = formulas.drawn(functools.partial(DynamicConv, 8, 12, experts=3, temperature=2.0, stride=2, dilation=2))
     p = formulas.parameters(layer)
     hidden = formulas.relu(formulas.linear(AVERAGE, p["route"]["squeeze"]))
     logits = formulas.linear(hidden, p["route"]["excite"]) / 2
     weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-    formulas.check(layer, per_sample(np.einsum("be,eijcd->bijcd", weights, p["kernels"]), 2), X)
+    formulas.check(layer, per_sample(np.einsum("be,eijcd->bijcd", weights, p["kernels"]), 2, dilation=2), X)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_depthwise_condconv_mixes_its_experts_for_each_sample(stride):
-    layer = formulas.drawn(functools.partial(DepthwiseCondConv, 8, stride=stride, experts=3))
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 2), (2, 1)])
+def test_depthwise_condconv_mixes_its_experts_for_each_sample(stride, dilation):
+    layer = formulas.drawn(functools.partial(DepthwiseCondConv, 8, stride=stride, dilation=dilation, experts=3))
     p = formulas.parameters(layer)
     weights = formulas.sigmoid(formulas.linear(AVERAGE, p["route"]["linear"]))
     filters = np.einsum("be,etc->btc", weights, p["filters"]).reshape(2, 3, 3, 1, 8)
-    formulas.check(layer, per_sample(filters, stride, groups=8), X)
+    formulas.check(layer, per_sample(filters, stride, groups=8, dilation=dilation), X)
 
 
 def test_weightnet_makes_a_channels_filter_from_its_activation():
-    layer = formulas.drawn(functools.partial(DepthwiseWeightNet, 8, stride=2))
+    layer = formulas.drawn(functools.partial(DepthwiseWeightNet, 8, stride=2, dilation=2))
     p = formulas.parameters(layer)
     activations = formulas.sigmoid(formulas.linear(formulas.linear(AVERAGE, p["squeeze"]), p["excite"]))
     filters = (p["filters"][None] * activations[:, None]).reshape(2, 3, 3, 1, 8)
-    formulas.check(layer, per_sample(filters, 2, groups=8), X)
+    formulas.check(layer, per_sample(filters, 2, groups=8, dilation=2), X)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ OPTIONS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     ),
     "CARAFE": ((C,), {"scale": 2, "kernel_size": 3, "groups": 2, "compressed_channels": 4, "encoder_dilation": 2}),
     "CBAM": ((C,), {"reduction": 2, "kernel_size": 3}),
-    "CondConv": ((C, 12), {"kernel_size": 1, "stride": 2, "experts": 3}),
+    "CondConv": ((C, 12), {"kernel_size": 1, "stride": 2, "dilation": 2, "experts": 3}),
     "Conv": ((C, 12), {"kernel_size": 5, "stride": 2, "dilation": 2, "groups": 2}),
     "DCDC": (
         (C,),
@@ -41,9 +41,9 @@ OPTIONS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "DDF": ((C,), {"kernel_size": 3, "stride": 2, "dilation": 2, "heads": 2}),
     "DDFUp": ((C,), {"scale": 1, "kernel_size": 3, "dilation": 2, "heads": 2, "guidance_kernel_size": 1}),
     "Deconvolution": ((C,), {"scale": 3, "kernel_size": 7}),
-    "DepthwiseCondConv": ((C,), {"kernel_size": 3, "stride": 2, "experts": 3}),
-    "DepthwiseWeightNet": ((C,), {"kernel_size": 3, "stride": 2, "reduction": 2}),
-    "DynamicConv": ((C, 12), {"kernel_size": 1, "stride": 2, "experts": 3, "reduction": 2}),
+    "DepthwiseCondConv": ((C,), {"kernel_size": 3, "stride": 2, "dilation": 2, "experts": 3}),
+    "DepthwiseWeightNet": ((C,), {"kernel_size": 3, "stride": 2, "dilation": 2, "reduction": 2}),
+    "DynamicConv": ((C, 12), {"kernel_size": 1, "stride": 2, "dilation": 2, "experts": 3, "reduction": 2}),
     "ECA": ((C,), {"kernel_size": 5}),
     "Involution": ((C,), {"kernel_size": 3, "stride": 2, "dilation": 2, "group_channels": 4, "reduction": 2}),
     "Linear": ((C, 12), {}),
@@ -94,7 +94,8 @@ def test_a_layer_computes_in_the_dtype_of_its_input_or_in_the_one_asked_for(name
         assert program.out_avals[0].dtype == jnp.bfloat16
         for equation in equations(program.jaxpr):
             if name != "Bilinear" and equation.primitive.name in ("dot_general", "conv_general_dilated"):
-                assert {operand.aval.dtype for operand in equation.invars} == {jnp.dtype(jnp.bfloat16)}
+                operands: Any = [operand.aval for operand in equation.invars]
+                assert {operand.dtype for operand in operands} == {jnp.dtype(jnp.bfloat16)}
 
 
 @pytest.mark.parametrize("name", ["Conv", "Involution", "BatchNorm", "Bilinear", "Nearest"])

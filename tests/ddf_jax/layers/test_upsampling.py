@@ -21,7 +21,7 @@ SLOTS = {
     "pixel_shuffle": PixelShuffle,
     "deconvolution": Deconvolution,
     "carafe": partial_layer(CARAFE, kernel_size=3, compressed_channels=4),
-    "pac_up": partial_layer(PACUp, kernel_size=7),
+    "pac_up": PACUp,
     "ddf_up": partial_layer(DDFUp, squeeze_ratio=0.5, heads=2),
 }
 

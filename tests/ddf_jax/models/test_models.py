@@ -110,6 +110,24 @@ def evaluated(model, images):
     return features, model.head(features[-1].mean((1, 2)))
 
 
+def test_integers_of_numpy_are_options_like_any():
+    def config(two, eight):
+        return get_config(
+            "rednet50", blocks=(two, two), width=eight * two, num_classes=two, group_channels=eight // two
+        )
+
+    ours, numpy = config(2, 8), config(np.int64(2), np.int64(8))
+    assert ours == numpy
+    assert nnx.graphdef(abstract_model(ours)) == nnx.graphdef(nnx.eval_shape(lambda: numpy.build(rngs=nnx.Rngs(0))))
+    depth = get_config("ddf_up_net", scale=np.int64(4))
+    assert nnx.eval_shape(lambda: depth.build(rngs=nnx.Rngs(0))).config == get_config("ddf_up_net", scale=4)
+
+
+def test_a_layer_that_mixes_no_channels_keeps_their_number():
+    with pytest.raises(ValueError, match=r"got 8 and 16\. Use ChannelwiseOp\(…, mix=True\)"):
+        abstract_model(get_config("dwweightnet_resnet50", block="basic", blocks=(1, 1), width=8))
+
+
 def test_a_slot_takes_one_operator_for_each_stage():
     config = get_config("aa_resnet50", width=8, blocks=(1, 1, 1, 1, 1))
     kinds = [type(stage[0].conv2).__name__ for stage in abstract_model(config).stages]

@@ -102,6 +102,7 @@ WRONG_FILTER_CALLS = {
     "stride of two": ((X, SPATIAL, CHANNEL), {"stride": (2, 2)}, "`stride` must be an int ≥ 1, got (2, 2)."),
     "stride True": ((X, SPATIAL, CHANNEL), {"stride": True}, "`stride` must be an int ≥ 1, got True."),
     "dilation 0": ((X, SPATIAL, CHANNEL), {"dilation": 0}, "`dilation` must be an int ≥ 1, got 0."),
+    "stride True of NumPy": ((X, SPATIAL, CHANNEL), {"stride": np.True_}, "`stride` must be an int ≥ 1, got np.True_."),
     "dilation 1.0": ((X, SPATIAL, CHANNEL), {"dilation": 1.0}, "`dilation` must be an int ≥ 1, got 1.0."),
     "combine": ((X, SPATIAL, CHANNEL), {"combine": "sum"}, "`combine` must be 'mul' or 'add', got 'sum'."),
 }
@@ -176,6 +177,16 @@ def test_numpy_arrays_and_lists_are_arrays():
     expected = dynamic_filter(X + 1, SPATIAL + 1, None)
     np.testing.assert_array_equal(filter_any(np.asarray(X + 1), np.asarray(SPATIAL + 1), None), expected)
     assert filter_any([[[[1.0]]]], None, [[[2.0]]]).tolist() == [[[[2.0]]]]
+
+
+def test_integers_of_numpy_are_options_like_any():
+    filter_any: Any = dynamic_filter
+    upsample_any: Any = dynamic_upsample
+    spatial = jnp.linspace(0, 1, 2 * 3 * 3 * 9).reshape(2, 3, 3, 1, 9)
+    expected = dynamic_filter(X + 1, spatial, None, stride=2, dilation=2)
+    y = filter_any(X + 1, spatial, None, stride=np.int64(2), dilation=np.uint8(2))
+    np.testing.assert_array_equal(y, expected)
+    assert upsample_any(X, UP_SPATIAL, UP_CHANNEL, scale=np.int32(2)).shape == (2, 10, 12, 4)
 
 
 def test_the_portable_implementation_is_the_default_on_a_cpu(monkeypatch):
