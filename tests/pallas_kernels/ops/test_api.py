@@ -182,11 +182,11 @@ def test_numpy_arrays_and_lists_are_arrays():
 def test_integers_of_numpy_are_options_like_any():
     filter_any: Any = dynamic_filter
     upsample_any: Any = dynamic_upsample
-    spatial = jnp.linspace(0, 1, 2 * 3 * 3 * 9).reshape(2, 3, 3, 1, 9)
-    expected = dynamic_filter(X + 1, spatial, None, stride=2, dilation=2)
-    y = filter_any(X + 1, spatial, None, stride=np.int64(2), dilation=np.uint8(2))
-    np.testing.assert_array_equal(y, expected)
-    assert upsample_any(X, UP_SPATIAL, UP_CHANNEL, scale=np.int32(2)).shape == (2, 10, 12, 4)
+    options = {"stride": np.int64(2), "dilation": np.uint8(2)}
+    spatial = zeros(2, 3, 3, 1, 9)
+    assert jax.eval_shape(lambda: filter_any(X, spatial, None, **options)).shape == (2, 3, 3, 4)
+    scale = np.int32(2)
+    assert jax.eval_shape(lambda: upsample_any(X, UP_SPATIAL, UP_CHANNEL, scale=scale)).shape == (2, 10, 12, 4)
 
 
 def test_the_portable_implementation_is_the_default_on_a_cpu(monkeypatch):
