@@ -43,6 +43,9 @@ class DepthSource:
             raise UserError(f"The split of {self.name} must hold an example, got none in {split!r}.")
         self.shape: tuple[int, int] = self[0]["depth"].shape
 
+    def describe(self, index: int) -> str:
+        return f"image {index} of {self.name}"
+
     def __len__(self) -> int:
         return len(self._records)
 
@@ -52,5 +55,5 @@ class DepthSource:
             return {"image": decode_image(record["image"], self.channels), "depth": decode_depth(record["depth"])}
         except CorruptImageError as error:
             raise UserError(
-                f"Image {index} of {self.name} is unreadable ({error}): prepare the dataset again."
+                f"Every image must be readable, got {self.describe(index)}: {error}. Prepare the dataset again."
             ) from error

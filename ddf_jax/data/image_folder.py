@@ -56,6 +56,9 @@ class ImageFolder:
         """Path below the folder -> reason, for every unreadable file found so far in this process."""
         self._check_some()
 
+    def describe(self, index: int) -> str:
+        return str(self.folder / self.files[index])
+
     def __len__(self) -> int:
         return len(self.files)
 

@@ -4,6 +4,7 @@ A batch is a dict of numpy arrays, this process's share b of the global batch B:
 `"mask": bool [b]`, False for padding. What an example holds is the matter of its kind (`ddf_jax.data.examples`).
 """
 
+from contextvars import ContextVar
 from typing import Any
 
 import grain
@@ -18,6 +19,8 @@ from ddf_jax.errors import UserError
 # Python, and more than one thread made 64 images of 8 x 8 pixels take 33 ms instead of 17.
 _THREADED_SIDE = 96
 _THREADS = 4
+
+_EXAMPLE: ContextVar[str] = ContextVar("example")  # the one that this thread prepares, for errors
 
 
 def train_iterator(
@@ -101,7 +104,13 @@ class _ProcessRows:
 
     def __getitem__(self, index: int) -> Any:
         batch, row = divmod(index, self._count)
-        return self._dataset[batch * self._batch_size + self._start + row]
+        try:
+            return self._dataset[batch * self._batch_size + self._start + row]
+        except UserError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"Every example must become arrays, got {reason}, from {_EXAMPLE.get('none')}.") from error
 
 
 class _Readable:
@@ -115,7 +124,7 @@ class _Readable:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         for step in range(len(self)):
-            example = self._source[(index + step) % len(self)]
+            example = _read(self._source, (index + step) % len(self))
             if example is not None:
                 return _masked(example, True)
         raise UserError("There must be a readable image to train on, got none.")
@@ -133,8 +142,13 @@ class _Padded:
         return self._length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        example = self._source[index] if index < len(self._source) else None
+        example = _read(self._source, index) if index < len(self._source) else None
         return _masked(self._blank, False) if example is None else _masked(example, True)
+
+
+def _read(source: Source, index: int) -> dict[str, Any] | None:
+    _EXAMPLE.set(source.describe(index))
+    return source[index]
 
 
 def _masked(example: dict[str, Any], mask: bool) -> dict[str, Any]:

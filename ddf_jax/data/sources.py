@@ -25,6 +25,10 @@ class Source(Protocol):
         """Height and width of all images where they are evaluated whole, None where they are resized."""
         ...
 
+    def describe(self, index: int) -> str:
+        """An example's file, or its number and set, for errors."""
+        ...
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> dict[str, Any] | None:

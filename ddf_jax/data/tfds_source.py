@@ -30,6 +30,9 @@ class TfdsSource:
         self._image_key, self._label_key, self.channels, self.class_names = _classification(info)
         self._records = open_split(builder, split, (self._image_key,))
 
+    def describe(self, index: int) -> str:
+        return f"image {index} of {self.name}"
+
     def __len__(self) -> int:
         return len(self._records)
 
@@ -42,7 +45,7 @@ class TfdsSource:
             return {"image": decode_image(record[self._image_key], self.channels), "label": np.int32(label)}
         except CorruptImageError as error:
             raise UserError(
-                f"Image {index} of {self.name} is unreadable ({error}): prepare the dataset again."
+                f"Every image must be readable, got {self.describe(index)}: {error}. Prepare the dataset again."
             ) from error
 
 

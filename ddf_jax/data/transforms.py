@@ -15,8 +15,11 @@ from PIL import Image
 from ddf_jax.data.config import DataConfig
 from ddf_jax.errors import UserError
 
-_CROP_MARGIN = 256 / 224  # ImageNet's evaluation: the shorter side to 256, then the centre 224
+_CROP_MARGIN = (256, 224)  # ImageNet's evaluation: the shorter side to 256, then the centre 224
 _SMALL = 96  # below this side (CIFAR, digits) nothing of an image is cut off in evaluation
+_LONGEST = (
+    16  # sides of a longer ratio are cut before they are resized: 1 × 100,000 pixels would become 256 × 25,600,000
+)
 
 # channels -> mean and standard deviation of pixels in [0, 1]. 3: ImageNet's customary ones; 1: the training images of
 # `digits`, and good enough for another grey dataset, because a BatchNorm follows the first convolution.
@@ -51,19 +54,17 @@ def evaluation_transforms(image_size: int, channels: int) -> tuple["ResizeAndCen
 
 @dataclasses.dataclass(frozen=True)
 class ResizeAndCenterCrop(grain.transforms.Map):
-    """Shorter side to `size` · 256/224 (below 96 pixels: to `size`), then the centre `size` × `size`."""
+    """Shorter side to ⌊`size` · 256/224⌋ (below 96 pixels: to `size`), then the centre `size` × `size`."""
 
     size: int
 
     def map(self, element: dict[str, Any]) -> Any:
         image = element["image"]
-        height, width = image.shape[:2]
-        short = self.size if self.size < _SMALL else int(self.size * _CROP_MARGIN)
-        scale = short / min(height, width)
-        height, width = (short, int(scale * width)) if height <= width else (int(scale * height), short)
-        image = _resize(image, height, width)
-        top, left = round((height - self.size) / 2), round((width - self.size) / 2)
-        return element | {"image": image[top : top + self.size, left : left + self.size]}
+        longest = _LONGEST * min(image.shape[:2])
+        image = _centre(image, longest, longest)
+        short = self.size if self.size < _SMALL else self.size * _CROP_MARGIN[0] // _CROP_MARGIN[1]
+        height, width = (side * short // min(image.shape[:2]) for side in image.shape[:2])
+        return element | {"image": _centre(_resize(image, height, width), self.size, self.size)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +168,12 @@ class Normalize(grain.transforms.Map):
         """Normalised images as pixels in [0, 1]."""
         mean, std = np.array(_STATISTICS[self.channels], np.float32)
         return np.clip(images * std + mean, 0, 1)
+
+
+def _centre(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The middle of an image, at most `height` × `width`."""
+    top, left = (max(0, round((side - new) / 2)) for side, new in zip(image.shape, (height, width), strict=False))
+    return image[top : top + height, left : left + width]
 
 
 def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

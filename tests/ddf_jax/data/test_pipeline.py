@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddf_jax.data import image_folder
 from ddf_jax.data.batches import HostBatch
 from ddf_jax.data.config import DataConfig
 from ddf_jax.data.examples import LabelledImages
@@ -185,6 +187,21 @@ def test_a_corrupt_file_is_replaced_in_training_and_masked_in_evaluation(tmp_pat
     assert np.flatnonzero(~evaluated["mask"]).tolist() == [3, 19, 20, 21, 22, 23]
     assert evaluated["label"][evaluated["mask"]].tolist() == [0] * 9 + [1] * 9
     assert evaluated["image"].shape == (24, 8, 8, 3)
+
+
+def test_an_error_while_an_image_is_prepared_names_its_file(
+    tmp_path: Path, write_images: WriteImages, monkeypatch: pytest.MonkeyPatch
+):
+    for name in "ab":
+        write_images(tmp_path / name, 3)
+    monkeypatch.setattr(image_folder.ImageFolder, "channels", 2)  # no statistics for two channels
+    config = DataConfig(folder=tmp_path, image_size=8, augment="none")
+    monkeypatch.setattr(image_folder, "decode_image", lambda *_, **__: np.zeros((8, 8, 2), np.uint8))
+    with (
+        pytest.raises(UserError, match=rf"must become arrays, got .*Error: .*, from {tmp_path}/[ab]/00\d.png"),
+        contextlib.closing(train_iterator(config, LabelledImages(), batch_size=2, seed=0)) as batches,
+    ):
+        next(batches)
 
 
 def test_corrupt_files_beyond_the_share_stop_the_run(tmp_path: Path, write_images: WriteImages):

@@ -1,7 +1,10 @@
+import tracemalloc
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 from PIL import Image
 
 from ddf_jax.data.config import DataConfig
@@ -53,6 +56,29 @@ def test_every_pipeline_gives_squares_of_the_size(height: int, width: int, chann
             example = transform.map(example) if hasattr(transform, "map") else transform.random_map(example, rng)
         assert example["image"].shape == (32, 32, channels)
         assert example["image"].dtype == np.float32
+
+
+@hypothesis.given(size=st.integers(1, 300), height=st.integers(1, 400), width=st.integers(1, 400), square=st.booleans())
+@hypothesis.example(size=32, height=49, width=49, square=True)
+@hypothesis.example(size=28, height=1, width=50_000, square=False)
+@hypothesis.settings(max_examples=200, deadline=None)
+def test_any_image_becomes_a_square_of_the_size_in_evaluation(size: int, height: int, width: int, square: bool):
+    image = np.zeros((height, height if square else width, 1), np.uint8)
+    assert ResizeAndCenterCrop(size).map({"image": image})["image"].shape == (size, size, 1)
+
+
+@pytest.mark.parametrize("size", [28, 32, 95, 96, 224])
+def test_a_square_image_is_resized_to_the_square_whatever_its_side(size: int):
+    for side in range(1, 400):
+        assert ResizeAndCenterCrop(size).map({"image": np.zeros((side, side, 1), np.uint8)})["image"].shape[1] == size
+
+
+def test_an_image_that_is_long_and_thin_takes_little_memory():
+    image = np.zeros((1, 200_000, 3), np.uint8)  # its shorter side at 256: 256 x 51,200,000 pixels, 39 GB
+    tracemalloc.start()
+    ResizeAndCenterCrop(224).map({"image": image})
+    assert tracemalloc.get_traced_memory()[1] < 30e6
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("transform", RANDOM, ids=lambda transform: type(transform).__name__)

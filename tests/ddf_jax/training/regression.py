@@ -31,6 +31,9 @@ class Sums:
     def __len__(self) -> int:
         return len(self.images)
 
+    def describe(self, index: int) -> str:
+        return f"example {index}"
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"image": self.images[index], "total": self.images[index].sum()}
 
