@@ -9,14 +9,17 @@ import tyro
 from ddf_jax.cli.command import CommandResult
 from ddf_jax.errors import UserError
 
+_LARGEST = 65.534  # metres: whole millimetres in 16 bits, without 65535
+
 
 @dataclasses.dataclass(frozen=True)
 class UpsampleCommand:
     """Upsample a depth map to the resolution of an image, with the network of a run's newest checkpoint.
 
-    DEPTH and OUT are grey PNG of 16 bits in millimetres, 0 where nothing was measured; OUT has no such holes. For a run
-    of scale S, an image of H×W pixels goes with a depth map of ⌈H/S⌉×⌈W/S⌉, whose pixel (i, j) lies at pixel
-    (S·i + S/2, S·j + S/2) of the image.
+    DEPTH is a grey PNG, TIFF or PGM of 16 bits in millimetres, a TIFF of floats in metres, or an NPY array of either;
+    0, 65535 and non-finite numbers are holes. OUT is a grey PNG of 16 bits in millimetres without holes. For a run of
+    scale S, an image of H×W pixels goes with a depth map of ⌈H/S⌉×⌈W/S⌉, whose pixel (i, j) lies at pixel
+    (S·i + S/2, S·j + S/2) of the image. Both are read as stored: EXIF orientation is ignored.
 
     Example:
       ddf upsample runs/joint_depth_4x --depth depth.png --rgb photo.png out.png
@@ -26,16 +29,21 @@ class UpsampleCommand:
     """The run's folder."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT.png")]
     """The file to write."""
-    depth: Annotated[Path, tyro.conf.arg(metavar="DEPTH.png")]
+    depth: Annotated[Path, tyro.conf.arg(metavar="DEPTH")]
     """The depth map."""
     rgb: Annotated[Path, tyro.conf.arg(metavar="IMAGE")]
     """The image: any file that pillow reads."""
+    depth_scale: float | None = None
+    """Units of DEPTH per metre: 1000 (default for integers), 1 (default for floats), 5000 for TUM RGB-D, 256 for
+    KITTI."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print `{out, height, width, scale}`."""
 
     def run(self) -> CommandResult:
         if self.out.suffix.lower() != ".png" or not self.out.parent.is_dir() or self.out.is_dir():
             raise UserError(f"OUT must be a .png file in a folder that exists, got {self.out}.")
+        if self.depth_scale is not None and not 0 < self.depth_scale < float("inf"):
+            raise UserError(f"--depth-scale must be the units per metre, a positive number, got {self.depth_scale}.")
         import numpy as np
 
         from ddf_jax.data.decode import encode_depth
@@ -44,10 +52,15 @@ class UpsampleCommand:
         from ddf_jax.training.run import load_run, upsample
 
         run = load_run(self.folder)
-        image, low = read_rgb(self.rgb), read_depth(self.depth)
+        image, low = read_rgb(self.rgb, run.recipe.data.decoding), read_depth(self.depth, self.depth_scale)
+        if low.max() > _LARGEST:
+            raise UserError(
+                f"Depth must be at most {_LARGEST} m, which OUT can hold, got {low.max():.4g} m in {self.depth}. Give "
+                "--depth-scale, the units of DEPTH per metre."
+            )
         result = upsample(run, image, low)
-        # 0 would mean that nothing was measured.
-        data = encode_depth(np.maximum(result, 0.001)).getvalue()
+        # 0 and 65535 would mean that nothing was measured.
+        data = encode_depth(np.clip(result, 0.001, _LARGEST)).getvalue()
         try:
             write_atomically(self.out, data)
         except OSError as error:

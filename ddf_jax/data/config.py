@@ -1,9 +1,29 @@
 """The part of a recipe that the data pipeline needs."""
 
 import dataclasses
+import operator
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ddf_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+    """How image files become arrays.
+
+    Args:
+        max_pixels: an image of more pixels is unreadable. The default is Pillow's own.
+        sample_max: the sample that is white in an image of more than 8 bits; default: what the file or its type states.
+    """
+
+    max_pixels: int = 89_478_485
+    sample_max: float | None = None
+
+
+DEFAULT_DECODING = Decoding()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +52,42 @@ class DataConfig:
     """Grain worker processes that decode and augment; 0 works in the main process."""
     max_corrupt_share: float = 0.01
     """Share of a folder's image files that may be unreadable; one more, found at the start or later, stops the run."""
+    max_pixels: int = Decoding.max_pixels
+    """Pixels of an image; one with more is unreadable. Decoding takes up to 12 bytes per pixel."""
+    sample_max: float | None = Decoding.sample_max
+    """The sample that is white in images of more than 8 bits, such as 4095 for 12 bits in files of 16. Default: what
+    each file states, else the largest number of its integer type."""
 
     def __post_init__(self) -> None:
+        for name in ("folder", "data_dir"):
+            _replace(self, name, _path, "a path")
+        for name in ("image_size", "workers", "max_pixels"):
+            _replace(self, name, operator.index, "a whole number")
         if self.image_size < 1:
             raise UserError(f"`image_size` must be at least 1 pixel, got {self.image_size}.")
         if self.workers < 0:
             raise UserError(f"`workers` must be 0 (the main process) or a number of processes, got {self.workers}.")
         if not 0.0 <= self.max_corrupt_share <= 1.0:
             raise UserError(f"`max_corrupt_share` must be a share in [0, 1], got {self.max_corrupt_share}.")
+        if self.max_pixels < 1:
+            raise UserError(f"`max_pixels` must be at least 1, got {self.max_pixels}.")
+        if self.sample_max is not None and not 0 < self.sample_max < float("inf"):
+            raise UserError(f"`sample_max` must be the sample that is white, above 0, got {self.sample_max}.")
+
+    @property
+    def decoding(self) -> Decoding:
+        """How the image files are decoded."""
+        return Decoding(self.max_pixels, self.sample_max)
+
+
+def _replace(config: DataConfig, name: str, convert: Callable[[Any], Any], expected: str) -> None:
+    """Gives a field of a frozen config its declared type."""
+    value = getattr(config, name)
+    try:
+        object.__setattr__(config, name, convert(value))
+    except TypeError:
+        raise UserError(f"`{name}` must be {expected}, got {value!r}.") from None
+
+
+def _path(value: str | os.PathLike[str] | None) -> Path | None:
+    return None if value is None else Path(value)

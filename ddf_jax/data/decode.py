@@ -1,51 +1,108 @@
 """Decodes and encodes images and depth maps. All image files are decoded here."""
 
+import contextlib
 import io
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ddf_jax.data.config import DEFAULT_DECODING, Decoding
+from ddf_jax.data.npy import is_npy, read_npy
+from ddf_jax.data.samples import (
+    CorruptImageError,
+    Format,
+    eight_bits,
+    is_deep,
+    is_deep_colour,
+    read_format,
+    states_less_than_16_bits,
+    swap_bytes,
+)
+
+__all__ = [
+    "CorruptImageError",
+    "decode",
+    "decode_depth",
+    "decode_image",
+    "encode_depth",
+    "encode_png",
+    "image_to_array",
+]
+
+# Pillow would try some 45 formats, whatever the file is called, and start Ghostscript for one of them.
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _MODES = {1: "L", 3: "RGB"}  # channels of the dataset -> pillow's name
 
+Image.init()
+_KNOWN_FORMATS = tuple(name for name in _FORMATS if name in Image.OPEN)  # an old pillow has no AVIF
+# An image above the limit is an error here; pillow's warning would be a second line.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
-class CorruptImageError(ValueError):
-    """The bytes are not an image that pillow can decode."""
+
+class Decoded(NamedTuple):
+    """An image, and how much of their range its samples use.
+
+    Args:
+        image: uint8 [H, W, C].
+        used: the largest sample as a share of the range; None for 8 bits a sample.
+    """
+
+    image: np.ndarray
+    used: float | None
 
 
-def decode_image(data: bytes, channels: int) -> np.ndarray:
+def decode_image(
+    data: bytes, channels: int, decoding: Decoding = DEFAULT_DECODING, *, upright: bool = True
+) -> np.ndarray:
     """Decodes the first frame of a PNG, JPEG, … as `image_to_array` returns it.
 
     Raises:
-        CorruptImageError: the bytes are empty, truncated, or no image; the message is the reason.
+        CorruptImageError: the bytes are empty, truncated, no image of a known format, or have too many pixels; the
+            message is the reason.
     """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image_to_array(image, channels)
-    except UnidentifiedImageError as error:
-        raise CorruptImageError("no known image format" if data else "empty file") from error
-    except MemoryError:
-        raise
-    except Exception as error:  # a broken file makes pillow raise OSError, SyntaxError, struct.error, IndexError, …
-        raise CorruptImageError(f"{type(error).__name__}: {error}") from error
+    return decode(data, channels, decoding, upright=upright).image
 
 
-def decode_depth(data: bytes) -> np.ndarray:
-    """Decodes a grey PNG of 16 bits with millimetres to metres: float32 [H, W], 0 at unknown depth.
+def decode(data: bytes, channels: int, decoding: Decoding = DEFAULT_DECODING, *, upright: bool = True) -> Decoded:
+    """Decodes as `decode_image` does; `upright` turns the image as its EXIF orientation states."""
+    with _opened(data, decoding.max_pixels) as image:
+        stated = read_format(image, data)
+        if not is_deep_colour(image):
+            return _to_array(_upright(image) if upright else image, channels, stated, decoding.sample_max)
+        return _deep_colour(image, data, channels, stated, decoding, upright)
+
+
+def image_to_array(image: Image.Image, channels: int, sample_max: float | None = None) -> np.ndarray:
+    """The pixels of a pillow image, uint8 [H, W, C] with C = 1 (grey) or 3 (RGB).
+
+    The EXIF orientation is applied; more than 8 bits a sample become the 8 upper bits of the range
+    (`ddf_jax.data.samples`); palettes are looked up; an alpha channel is dropped, not blended, as in torchvision's
+    loader.
 
     Raises:
-        CorruptImageError: the bytes are not such an image; the message is the reason.
+        CorruptImageError: floating-point samples, and no `sample_max`.
     """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.format != "PNG" or not image.mode.startswith("I"):
-                raise CorruptImageError(f"a {image.format} of {_depth_name(image.mode)}, not a grey PNG of 16 bits")
-            return np.asarray(image).astype(np.float32) / np.float32(1000)
-    except UnidentifiedImageError as error:
-        raise CorruptImageError("no known image format" if data else "empty file") from error
-    except (MemoryError, CorruptImageError):
-        raise
-    except Exception as error:
-        raise CorruptImageError(f"{type(error).__name__}: {error}") from error
+    stated = read_format(image, b"")
+    return _to_array(ImageOps.exif_transpose(image), channels, stated, sample_max).image
+
+
+def decode_depth(data: bytes, units_per_metre: float | None = None) -> np.ndarray:
+    """Decodes a depth map to metres: float32 [H, W], 0 at unknown depth, as stored, whatever its EXIF orientation.
+
+    A grey PNG, TIFF or PGM of more than 8 bits, or an array in NPY. Integers are millimetres and floats metres unless
+    `units_per_metre` is given. Depth is unknown at 0, at a negative or non-finite number, and at the integer 65535,
+    where 16 bits saturate.
+
+    Raises:
+        CorruptImageError: the bytes are not such a map; the message is the reason.
+    """
+    values = read_npy(data) if is_npy(data) else _depth_samples(data)
+    known = (values > 0) & (np.isfinite(values) if values.dtype.kind == "f" else values != 65535)
+    scale = units_per_metre or (1 if values.dtype.kind == "f" else 1000)
+    return np.where(known, values, 0).astype(np.float32) / np.float32(scale)
 
 
 def encode_depth(depth: np.ndarray) -> io.BytesIO:
@@ -61,20 +118,76 @@ def encode_png(image: np.ndarray) -> io.BytesIO:
     return file
 
 
+@contextlib.contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """An image file of a known format within the limit; whatever fails within is a CorruptImageError."""
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels  # pillow has one limit for the whole process
+    try:
+        with Image.open(io.BytesIO(data), formats=_KNOWN_FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise CorruptImageError(
+                    f"{image.width}×{image.height} pixels, more than `data.max_pixels` = {max_pixels}"
+                )
+            yield image
+    except UnidentifiedImageError as error:
+        raise CorruptImageError("no known image format" if data else "empty file") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise CorruptImageError(f"more pixels than `data.max_pixels` = {max_pixels}: {error}") from error
+    except (MemoryError, CorruptImageError):
+        raise
+    except Exception as error:  # a broken file makes pillow raise OSError, SyntaxError, struct.error, IndexError, …
+        raise CorruptImageError(f"{type(error).__name__}: {error}") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    ImageOps.exif_transpose(image, in_place=True)  # without a copy
+    return image
+
+
+def _to_array(image: Image.Image, channels: int, stated: Format, sample_max: float | None) -> Decoded:
+    used = None
+    if is_deep(image):
+        array, used = eight_bits(np.asarray(image), stated, sample_max)
+    elif image.mode == "L":
+        array = np.asarray(image)
+    else:
+        if image.has_transparency_data:
+            image = image.convert("RGBA")  # a palette with transparency warns when it is converted in one go
+        array = np.asarray(image.convert(_MODES[channels]))
+    return Decoded(_with_channels(array, channels), used)
+
+
+def _with_channels(array: np.ndarray, channels: int) -> np.ndarray:
+    """Grey [H, W] as [H, W, C]."""
+    return np.repeat(array[..., None], channels, -1) if array.ndim == 2 else array
+
+
+def _deep_colour(
+    image: Image.Image, data: bytes, channels: int, stated: Format, decoding: Decoding, upright: bool
+) -> Decoded:
+    """Colour of 16 bits: its upper bytes, or all of them where its range is not that of 16 bits."""
+    used = (max(high for _, high in image.getextrema()[:3]) * 256 + 255) / 65535  # pyright: ignore[reportIndexIssue, reportGeneralTypeIssues]
+    if decoding.sample_max is None and not states_less_than_16_bits(stated, used):
+        return _to_array(_upright(image) if upright else image, channels, stated, None)._replace(used=used)
+    halves = []
+    for lower in (False, True):
+        with _opened(data, decoding.max_pixels) as half:
+            if lower and not swap_bytes(half):
+                raise CorruptImageError(f"pillow reads 8 bits of a {half.format} of this kind: save it as an RGB TIFF")
+            halves.append(np.asarray(_upright(half) if upright else half)[..., :3].astype(np.uint16))
+    array, used = eight_bits(halves[0] << 8 | halves[1], stated, decoding.sample_max)
+    return Decoded(array if channels == 3 else np.asarray(Image.fromarray(array).convert("L"))[..., None], used)
+
+
+def _depth_samples(data: bytes) -> np.ndarray:
+    with _opened(data, Decoding.max_pixels) as image:
+        stated = read_format(image, data)
+        if not is_deep(image):
+            raise CorruptImageError(f"a {image.format} of {_depth_name(image.mode)}, not grey of more than 8 bits")
+        values = np.asarray(image)
+    return values if stated.unit == 1 else np.round(values / stated.unit).astype(np.int32)
+
+
 def _depth_name(mode: str) -> str:
     return {"L": "8-bit grey", "LA": "8-bit grey and alpha", "P": "a palette", "1": "one bit"}.get(mode, mode)
-
-
-def image_to_array(image: Image.Image, channels: int) -> np.ndarray:
-    """The pixels of a pillow image, uint8 [H, W, C] with C = 1 (grey) or 3 (RGB).
-
-    The EXIF orientation is applied; 16-bit grey keeps its upper byte (pillow alone would clip it); palettes are looked
-    up; an alpha channel is dropped, not blended, as in torchvision's loader.
-    """
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.clip(np.asarray(image), 0, 0xFFFF) >> 8).astype(np.uint8))
-    elif image.has_transparency_data:
-        image = image.convert("RGBA")  # a palette with transparency warns when it is converted in one go
-    array = np.asarray(image.convert(_MODES[channels]))
-    return array.reshape(*array.shape[:2], channels)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from ddf_jax.data.config import DEFAULT_DECODING, Decoding
 from ddf_jax.data.datasets.prepared import open_split, prepared_builder
 from ddf_jax.data.decode import CorruptImageError, decode_depth, decode_image
 from ddf_jax.errors import UserError
@@ -26,9 +27,10 @@ class DepthSource:
     channels = 3
     class_names: tuple[str, ...] = ()
 
-    def __init__(self, name: str, split: str, data_dir: Path | None):
+    def __init__(self, name: str, split: str, data_dir: Path | None, decoding: Decoding = DEFAULT_DECODING):
         builder: Any = prepared_builder(name, data_dir)  # Any: TFDS's decorators hide its signatures
         self.name = builder.info.full_name
+        self._decoding = decoding
         features = builder.info.features
         kinds = {
             name: feature.np_dtype for name, feature in features.items() if isinstance(feature, tfds.features.Image)
@@ -52,7 +54,8 @@ class DepthSource:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         record = self._records[index]
         try:
-            return {"image": decode_image(record["image"], self.channels), "depth": decode_depth(record["depth"])}
+            image = decode_image(record["image"], self.channels, self._decoding, upright=False)  # as the depth is
+            return {"image": image, "depth": decode_depth(record["depth"])}
         except CorruptImageError as error:
             raise UserError(
                 f"Every image must be readable, got {self.describe(index)}: {error}. Prepare the dataset again."

@@ -24,8 +24,8 @@ class LabelledImages:
 
     def open(self, config: DataConfig, split: Split) -> Source:
         if config.folder is not None:
-            return ImageFolder(config.folder, split, config.max_corrupt_share)
-        return TfdsSource(config.dataset, _tfds_split(config, split), config.data_dir)
+            return ImageFolder(config.folder, split, config.max_corrupt_share, config.decoding)
+        return TfdsSource(config.dataset, _tfds_split(config, split), config.data_dir, config.decoding)
 
     def training(self, config: DataConfig, source: Source) -> Transforms:
         return training_transforms(config, source.channels)
@@ -51,7 +51,7 @@ class DepthImages:
     def open(self, config: DataConfig, split: Split) -> DepthSource:
         if config.folder is not None:
             raise UserError(f"Depth must come from a `dataset`, such as rooms, got the `folder` {config.folder}.")
-        return DepthSource(config.dataset, _tfds_split(config, split), config.data_dir)
+        return DepthSource(config.dataset, _tfds_split(config, split), config.data_dir, config.decoding)
 
     def training(self, config: DataConfig, source: DepthSource) -> Transforms:
         return depth_training_transforms(config, source.shape, self.scale)

@@ -20,13 +20,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ddf_jax.data.decode import CorruptImageError, decode_image
+from ddf_jax.data.config import DEFAULT_DECODING, Decoding
+from ddf_jax.data.decode import CorruptImageError, decode
 from ddf_jax.errors import UserError
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 _CHECKED_FILES = 1000  # decoded before the first batch: a small folder is known exactly, a large one costs seconds
 _CHECKING_THREADS = 8  # pillow decodes without holding Python's lock
+
+_DARK = 1 / 16  # samples of 12 bits in files of 16 never exceed this share
 
 _log = logging.getLogger(__name__)
 
@@ -47,10 +50,18 @@ class ImageFolder:
     channels = 3
     shape = None
 
-    def __init__(self, folder: Path, split: Literal["train", "eval"], max_corrupt_share: float):
+    def __init__(
+        self,
+        folder: Path,
+        split: Literal["train", "eval"],
+        max_corrupt_share: float,
+        decoding: Decoding = DEFAULT_DECODING,
+    ):
         self.folder = folder.expanduser()
         self.name = str(self.folder)
         self.max_corrupt_share = max_corrupt_share
+        self._decoding = decoding
+        self._used: list[float] = []  # of each image of more than 8 bits, the largest sample as a share of its range
         self.class_names, self.files, self.labels = _list_split(self.folder, split)
         self.corrupt: dict[str, str] = {}
         """Path below the folder -> reason, for every unreadable file found so far in this process."""
@@ -71,12 +82,14 @@ class ImageFolder:
     def _read(self, index: int) -> dict[str, Any] | None:
         file = self.files[index]
         try:
-            image = decode_image((self.folder / file).read_bytes(), self.channels)
+            image, used = decode((self.folder / file).read_bytes(), self.channels, self._decoding)
         except (CorruptImageError, FileNotFoundError, PermissionError) as error:
             if file not in self.corrupt:
                 self.corrupt[file] = str(error)
                 _log.warning("unreadable image file %s (%s), number %d", self.folder / file, error, len(self.corrupt))
             return None
+        if used is not None:
+            self._used.append(used)
         return {"image": image, "label": self.labels[index]}
 
     def _check_some(self) -> None:
@@ -88,6 +101,12 @@ class ImageFolder:
             _log.warning(
                 "%d of %d image files checked in %s are unreadable", len(self.corrupt), len(spread), self.folder
             )
+        if self._used and max(self._used) < _DARK and self._decoding.sample_max is None:
+            _log.warning(
+                "%d image files of more than 8 bits in %s are almost black: no sample exceeds %.4f of the range. "
+                "Is it that of fewer bits? For 12: --data.sample-max 4095",
+                len(self._used), self.folder, max(self._used),
+            )  # fmt: skip
         self._check_share()
 
     def _check_share(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from ddf_jax.data.config import DEFAULT_DECODING, Decoding
 from ddf_jax.data.datasets.prepared import open_split, prepared_builder
 from ddf_jax.data.decode import CorruptImageError, decode_image
 from ddf_jax.errors import UserError
@@ -23,10 +24,11 @@ class TfdsSource:
 
     shape = None
 
-    def __init__(self, name: str, split: str, data_dir: Path | None):
+    def __init__(self, name: str, split: str, data_dir: Path | None, decoding: Decoding = DEFAULT_DECODING):
         builder: Any = prepared_builder(name, data_dir)  # Any: TFDS's decorators hide its signatures
         info = builder.info
         self.name = info.full_name
+        self._decoding = decoding
         self._image_key, self._label_key, self.channels, self.class_names = _classification(info)
         self._records = open_split(builder, split, (self._image_key,))
 
@@ -42,7 +44,8 @@ class TfdsSource:
         if label < 0:
             raise UserError(f"Every example of {self.name} must have a label, got none at {index}: take another split.")
         try:
-            return {"image": decode_image(record[self._image_key], self.channels), "label": np.int32(label)}
+            image = decode_image(record[self._image_key], self.channels, self._decoding)
+            return {"image": image, "label": np.int32(label)}
         except CorruptImageError as error:
             raise UserError(
                 f"Every image must be readable, got {self.describe(index)}: {error}. Prepare the dataset again."

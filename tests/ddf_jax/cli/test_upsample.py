@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from ddf_jax.data.decode import decode_depth, encode_depth
+from ddf_jax.data.reading import read_depth, read_rgb
 from ddf_jax.training.tasks import depth_upsampling
 from tests.ddf_jax.data.small_rooms import small_rooms
 
@@ -89,6 +90,30 @@ def test_a_depth_map_gets_the_pictures_resolution_without_holes(ddf, depth_run: 
     assert 0.5 < np.median(result) < 4
 
 
+def test_both_rasters_of_a_scene_are_read_as_stored(files):
+    depth, rgb = files
+    image, low = read_rgb(rgb), read_depth(depth)
+    exif = Image.Exif()
+    exif[0x0112] = 3  # taken upside down
+    for file in files:
+        Image.open(file).save(file, exif=exif)
+    np.testing.assert_array_equal(read_rgb(rgb), image)
+    np.testing.assert_array_equal(read_depth(depth), low)
+
+
+def test_the_unit_of_a_depth_map_is_an_option(ddf, refused, depth_run: Path, files, tmp_path: Path):
+    depth, rgb = files
+    np.save(tmp_path / "units.npy", np.round(read_depth(depth) * 5000))
+    results = []
+    for given in ((depth,), (tmp_path / "units.npy", "--depth-scale", 5000)):
+        assert ddf("upsample", depth_run, "--rgb", rgb, tmp_path / "out.png", "--depth", *given).status == 0
+        results.append(decode_depth((tmp_path / "out.png").read_bytes()))
+    np.testing.assert_allclose(*results, atol=0.0011)
+    call = ("upsample", depth_run, "--rgb", rgb, tmp_path / "out.png", "--depth", tmp_path / "units.npy")
+    assert "Depth must be at most 65.534 m, which OUT can hold, got" in refused(*call)
+    assert "--depth-scale must be the units per metre, a positive number, got 0" in refused(*call, "--depth-scale", 0)
+
+
 def test_wrong_sizes_and_files_are_one_clear_line_and_leave_nothing(refused, depth_run: Path, files, tmp_path: Path):
     depth, rgb = files
     eight_bit, other, text, dark = (tmp_path / f"{name}.png" for name in ("eight_bit", "other", "text", "dark"))
@@ -100,12 +125,12 @@ def test_wrong_sizes_and_files_are_one_clear_line_and_leave_nothing(refused, dep
     for given, message in (
         (
             (eight_bit, rgb, out),
-            "eight_bit.png must be a grey PNG of 16 bits, depth in millimetres, got a PNG of 8-bit grey",
+            "eight_bit.png must be a depth map, a grey PNG, TIFF or PGM of more than 8 bits or an NPY array, got a PNG",
         ),
-        ((rgb, rgb, out), "rgb.png must be a grey PNG of 16 bits"),
-        ((text, rgb, out), "text.png must be a grey PNG of 16 bits, depth in millimetres, got no known image format"),
-        ((dark, rgb, out), "dark.png must have a pixel that was measured, got 0 everywhere"),
-        ((tmp_path / "no.png", rgb, out), "no.png must be a grey PNG of 16 bits"),
+        ((rgb, rgb, out), "rgb.png must be a depth map"),
+        ((text, rgb, out), "NPY array, got no known image format"),
+        ((dark, rgb, out), "dark.png must have a pixel that was measured, got holes everywhere"),
+        ((tmp_path / "no.png", rgb, out), "no.png must be a depth map"),
         ((depth, text, out), "text.png must be an image file"),
         ((other, rgb, out), "for an image of 19×30 the depth must be 5×8, got 5×7"),
         ((depth, rgb, tmp_path / "out.jpg"), "OUT must be a .png file in a folder that exists"),
