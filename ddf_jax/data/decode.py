@@ -35,6 +35,7 @@ __all__ = [
 # Pillow would try some 45 formats, whatever the file is called, and start Ghostscript for one of them.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _MODES = {1: "L", 3: "RGB"}  # channels of the dataset -> pillow's name
+_BAND = 1 << 22  # pixels converted at a time
 
 Image.init()
 _KNOWN_FORMATS = tuple(name for name in _FORMATS if name in Image.OPEN)  # an old pillow has no AVIF
@@ -152,15 +153,25 @@ def _to_array(image: Image.Image, channels: int, stated: Format, sample_max: flo
     elif image.mode == "L":
         array = np.asarray(image)
     else:
-        if image.has_transparency_data:
-            image = image.convert("RGBA")  # a palette with transparency warns when it is converted in one go
-        array = np.asarray(image.convert(_MODES[channels]))
-    return Decoded(_with_channels(array, channels), used)
+        array = _converted(image, _MODES[channels])
+    return Decoded(np.repeat(array[..., None], channels, -1) if array.ndim == 2 else array, used)
 
 
-def _with_channels(array: np.ndarray, channels: int) -> np.ndarray:
-    """Grey [H, W] as [H, W, C]."""
-    return np.repeat(array[..., None], channels, -1) if array.ndim == 2 else array
+def _converted(image: Image.Image, mode: str) -> np.ndarray:
+    """The pixels in another mode, a band of rows at a time: each of pillow's images takes up to 4 bytes a pixel."""
+    image.load()
+    array = np.empty((image.height, image.width, *([3] if mode == "RGB" else [])), np.uint8)
+    rows = max(1, _BAND // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height))) if rows < image.height else image
+        if band.mode == "La":
+            band = band.convert("LA")  # pillow converts it to nothing else, nor LAB
+        elif band.has_transparency_data:
+            band = band.convert("RGBA")  # a palette with transparency warns when it is converted in one go
+        elif band.mode == "LAB":
+            band = band.convert("RGB")
+        array[top : top + rows] = np.asarray(band.convert(mode))
+    return array
 
 
 def _deep_colour(

@@ -30,7 +30,7 @@ class TfdsSource:
         self.name = info.full_name
         self._decoding = decoding
         self._image_key, self._label_key, self.channels, self.class_names = _classification(info)
-        self._records = open_split(builder, split, (self._image_key,))
+        self._records = open_split(builder, split, (self._image_key,), (self._label_key,))
 
     def describe(self, index: int) -> str:
         return f"image {index} of {self.name}"

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from ddf_jax.data import decode
 from ddf_jax.data.config import Decoding
-from ddf_jax.data.decode import CorruptImageError, decode_depth, decode_image, encode_depth
+from ddf_jax.data.decode import CorruptImageError, decode_depth, decode_image, encode_depth, image_to_array
 
 GREY = (np.arange(6 * 5, dtype=np.uint8) * 8).reshape(6, 5)
 
@@ -29,6 +30,14 @@ def test_every_png_mode_becomes_grey_or_rgb(mode: str, channels: int):
     assert image.dtype == np.uint8
     if mode != "1":
         np.testing.assert_array_equal(image, np.repeat(GREY[..., None], channels, axis=-1))
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "La", "LA", "P", "RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YCbCr", "LAB", "I"]
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_mode_that_pillow_opens_is_read(mode: str, channels: int):
+    assert image_to_array(Image.new(mode, (4, 5)), channels).shape == (5, 4, channels)
 
 
 def test_cmyk_jpeg_becomes_rgb():
@@ -128,6 +137,18 @@ def test_content_of_an_unlisted_format_starts_no_program(monkeypatch: pytest.Mon
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
     with pytest.raises(CorruptImageError, match="no known image format"):
         decode_image(eps, 3)
+
+
+def test_a_large_image_is_converted_in_bands(monkeypatch: pytest.MonkeyPatch):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 50, 4), np.uint8))
+    files = [encode(noise), encode(noise.convert("P"), transparency=3), encode(noise.convert("CMYK"), "tiff")]
+    files.append(encode(noise.convert("RGB").convert("LAB"), "tiff"))
+    whole = [decode_image(data, channels) for data in files for channels in (1, 3)]
+    monkeypatch.setattr(decode, "_BAND", 333)
+    for image, expected in zip(
+        [decode_image(data, channels) for data in files for channels in (1, 3)], whole, strict=True
+    ):
+        np.testing.assert_array_equal(image, expected)
 
 
 @pytest.mark.parametrize("file_format", ["png", "jpeg", "webp", "tiff", "bmp", "gif", "ppm"])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddf_jax.data import image_folder
+from ddf_jax.data import transforms
 from ddf_jax.data.batches import HostBatch
 from ddf_jax.data.config import DataConfig
 from ddf_jax.data.examples import LabelledImages
@@ -194,11 +194,10 @@ def test_an_error_while_an_image_is_prepared_names_its_file(
 ):
     for name in "ab":
         write_images(tmp_path / name, 3)
-    monkeypatch.setattr(image_folder.ImageFolder, "channels", 2)  # no statistics for two channels
     config = DataConfig(folder=tmp_path, image_size=8, augment="none")
-    monkeypatch.setattr(image_folder, "decode_image", lambda *_, **__: np.zeros((8, 8, 2), np.uint8))
+    monkeypatch.setattr(transforms.Normalize, "map", lambda *_: {}["a defect"])
     with (
-        pytest.raises(UserError, match=rf"must become arrays, got .*Error: .*, from {tmp_path}/[ab]/00\d.png"),
+        pytest.raises(UserError, match=rf"must become arrays, got KeyError: .*, from {tmp_path}/[ab]/00\d.png"),
         contextlib.closing(train_iterator(config, LabelledImages(), batch_size=2, seed=0)) as batches,
     ):
         next(batches)

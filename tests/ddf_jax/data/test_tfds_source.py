@@ -14,6 +14,7 @@ from ddf_jax.data.config import DataConfig
 from ddf_jax.data.examples import LabelledImages
 from ddf_jax.data.sources import describe, open_source
 from ddf_jax.data.tfds_source import TfdsSource
+from ddf_jax.errors import UserError
 
 SUPERVISED = ("image", "label")
 
@@ -122,3 +123,24 @@ def test_a_data_dir_that_is_a_file_is_one_clear_error(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"`data_dir` must be a writable folder, got .*file"):
         TfdsSource("digits", "train", tmp_path / "file")
+
+
+@pytest.mark.parametrize("key", ["pythonClassName", "python_class_name", "type"])
+def test_a_feature_class_outside_tfds_is_refused_before_its_module_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+):
+    prepare(tmp_path)
+    (tmp_path / "evil_features.py").write_text("raise SystemExit('code of the data was run')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file = tmp_path / "colours" / "2.1.0" / "features.json"
+    features = json.loads(file.read_text())
+    label = features["featuresDict"]["features"]["label"]
+    del label["pythonClassName"]
+    label[key] = "evil_features.Label"
+    file.write_text(json.dumps(features))
+    with pytest.raises(
+        UserError,
+        match=r"features\.json must name feature classes of tensorflow_datasets alone, got evil_features.Label",
+    ) as caught:
+        TfdsSource("colours", "train", tmp_path)
+    assert "\n" not in str(caught.value)
