@@ -33,14 +33,14 @@ class DataConfig:
     dataset: str = "digits"
     """A TFDS name, `builder[/config][:version]`. Prepared once, then reused."""
     folder: Path | None = None
-    """A folder of images instead of `dataset`: `train/<class>/` and `test/<class>/` inside, or just `<class>/`, of
-    which a fixed tenth is then for evaluation."""
+    """A folder of images instead of `dataset`: `train/<class>/` and `test/<class>/` (or usual names like these) inside,
+    or just `<class>/`, of which a fixed tenth is then for evaluation."""
     data_dir: Path | None = None
     """Where prepared datasets live; default: TFDS's own folder."""
     train_split: str = "train"
-    """TFDS split to train on."""
+    """TFDS split to train on, or the sub-folder of `folder`."""
     eval_split: str = "test"
-    """TFDS split to evaluate on."""
+    """TFDS split to evaluate on, or the sub-folder of `folder`; `val` takes the place of a missing `test`."""
     image_size: int = 224
     """Side of the square training images in pixels. Labelled images are evaluated at this size too, depth on whole
     images."""

@@ -24,7 +24,12 @@ class LabelledImages:
 
     def open(self, config: DataConfig, split: Split) -> Source:
         if config.folder is not None:
-            return ImageFolder(config.folder, split, config.max_corrupt_share, config.decoding)
+            if config.data_dir is not None:
+                raise UserError(
+                    f"`data.data_dir` must be left out with a `folder`, got {config.data_dir}: it has no use."
+                )
+            names = (config.train_split, config.eval_split)
+            return ImageFolder(config.folder, split, config.max_corrupt_share, config.decoding, names)
         return TfdsSource(config.dataset, _tfds_split(config, split), config.data_dir, config.decoding)
 
     def training(self, config: DataConfig, source: Source) -> Transforms:

@@ -1,20 +1,17 @@
 """A plain folder of images, one sub-folder per class.
 
-Two layouts:
-
-- `DIR/train/<class>/…` and `DIR/test/<class>/…` (or `val`), classes being the sub-folders of `train`;
-- `DIR/<class>/…`, of which a fixed tenth is for evaluation: in each class the files whose relative paths have the
-  smallest SHA-256, at least one where the class has two. Files that are added later hardly move the others.
+The layouts are those of `ddf_jax.data.folder_layout`. Where files are to be split, evaluation gets the tenth of each
+class whose relative paths have the smallest SHA-256, at least one file where the class has two. Files that are added
+later hardly move the others.
 
 Classes are numbered in natural order (`class2` before `class10`). Images may lie deeper inside a class folder; hidden
-files and folders are left out.
+files and folders are left out, and so is what is no image, which is counted in the log.
 """
 
 import concurrent.futures
 import hashlib
 import logging
 import os
-import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +19,9 @@ import numpy as np
 
 from ddf_jax.data.config import DEFAULT_DECODING, Decoding
 from ddf_jax.data.decode import CorruptImageError, decode
+from ddf_jax.data.folder_files import EXTENSIONS, list_classes
+from ddf_jax.data.folder_layout import Layout, describe_folder, find_layout, sub_folders
 from ddf_jax.errors import UserError
-
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 _CHECKED_FILES = 1000  # decoded before the first batch: a small folder is known exactly, a large one costs seconds
 _CHECKING_THREADS = 8  # pillow decodes without holding Python's lock
@@ -44,7 +41,8 @@ class ImageFolder:
     nothing but the files, so every process and worker sees the same data. Other I/O errors, which may pass, are raised.
 
     Raises:
-        UserError: the folder is not laid out as above, a class has no image, or too many files are unreadable.
+        UserError: the folder is not laid out as above, a class has no image, a symbolic link leads into another class
+            or to a folder that it lies in, or too many files are unreadable.
     """
 
     channels = 3
@@ -56,13 +54,14 @@ class ImageFolder:
         split: Literal["train", "eval"],
         max_corrupt_share: float,
         decoding: Decoding = DEFAULT_DECODING,
+        split_names: tuple[str, str] = ("train", "test"),
     ):
         self.folder = folder.expanduser()
         self.name = str(self.folder)
         self.max_corrupt_share = max_corrupt_share
         self._decoding = decoding
         self._used: list[float] = []  # of each image of more than 8 bits, the largest sample as a share of its range
-        self.class_names, self.files, self.labels = _list_split(self.folder, split)
+        self.class_names, self.files, self.labels = _list_split(self.folder, split, split_names)
         self.corrupt: dict[str, str] = {}
         """Path below the folder -> reason, for every unreadable file found so far in this process."""
         self._check_some()
@@ -120,26 +119,24 @@ class ImageFolder:
         )
 
 
-def _list_split(folder: Path, split: Literal["train", "eval"]) -> tuple[tuple[str, ...], list[str], np.ndarray]:
+def _list_split(
+    folder: Path, split: Literal["train", "eval"], names: tuple[str, str]
+) -> tuple[tuple[str, ...], list[str], np.ndarray]:
     """Class names, files relative to `folder` in posix form, and the label of each file, int32."""
-    if not folder.is_dir():
-        raise UserError(
-            f"`data.folder` must be a folder of images, one sub-folder per class, got {folder}: no such folder."
-        )
-    train_root, eval_root = _roots(folder)
-    class_names = tuple(_sub_folders(train_root))
-    if not class_names:
-        raise UserError(f"{folder} must hold one sub-folder per class with images in it, got no sub-folder.")
-    if unknown := set(_sub_folders(eval_root)) - set(class_names):
-        raise UserError(f"Each class in {eval_root} must also be in {train_root}, got {sorted(unknown)}.")
-
-    root = train_root if split == "train" else eval_root
+    layout = find_layout(folder, *names)
+    class_names = tuple(sub_folders(layout.train))
+    root = layout.train if split == "train" else layout.eval
+    images, left_out = list_classes(folder, root, class_names)
+    _check_shared(layout, class_names)
     files, labels = [], []
     for label, name in enumerate(class_names):
-        found = _image_files(root / name, folder)
-        if not found and root == train_root:
-            raise UserError(f"Every class must have an image ({', '.join(EXTENSIONS)}), got none in {root / name}.")
-        if eval_root == train_root:
+        found = images[name]
+        if not found and root == layout.train:
+            raise UserError(
+                f"Every class must have an image ({', '.join(EXTENSIONS)}), got none in {root / name}: "
+                f"{describe_folder(root / name)}."
+            )
+        if layout.eval == layout.train:
             held_out = _held_out(found)
             found = [file for file in found if (file in held_out) == (split == "eval")]
         files += found
@@ -149,43 +146,21 @@ def _list_split(folder: Path, split: Literal["train", "eval"]) -> tuple[tuple[st
             f"There must be an image to {split} on in {root}, got none for its {len(class_names)} classes. Without a "
             "folder `test`, a tenth of each class is held out for evaluation."
         )
+    if left_out and (split == "train" or layout.eval != layout.train):
+        counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(left_out.items()))
+        _log.warning("left out in %s, being no images in a class: %s", root, counts)
     return class_names, files, np.array(labels, np.int32)
 
 
-def _roots(folder: Path) -> tuple[Path, Path]:
-    """The folders that hold the classes to train and to evaluate on; the same one where files are to be split."""
-    if not _sub_folders(folder / "train"):
-        return folder, folder
-    for name in ("test", "val"):
-        if (folder / name).is_dir():
-            return folder / "train", folder / name
-    raise UserError(f"{folder}/train must have a folder `test` or `val` next to it with the same classes, got neither.")
+def _check_shared(layout: Layout, class_names: tuple[str, ...]) -> None:
+    """Refuses a class whose folders to train and to evaluate on are one, by a symbolic link."""
+    for name in class_names if layout.train != layout.eval else ():
+        train, evaluation = layout.train / name, layout.eval / name
+        if evaluation.exists() and train.samefile(evaluation):
+            raise UserError(f"Evaluation must not use training images, got {evaluation}, a link to those of {train}.")
 
 
 def _held_out(files: list[str]) -> set[str]:
     """The tenth of one class that is for evaluation."""
     count = max(1, round(len(files) / 10)) if len(files) > 1 else 0
     return set(sorted(files, key=lambda file: hashlib.sha256(os.fsencode(file)).digest())[:count])
-
-
-def _sub_folders(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return sorted((e.name for e in entries if e.is_dir() and not e.name.startswith(".")), key=_natural)
-
-
-def _image_files(class_folder: Path, folder: Path) -> list[str]:
-    """All images below `class_folder`, sorted, relative to `folder`."""
-    found = []
-    for directory, sub_folders, names in os.walk(class_folder, followlinks=True):
-        sub_folders[:] = [name for name in sub_folders if not name.startswith(".")]
-        relative = Path(directory).relative_to(folder).as_posix()
-        found += [f"{relative}/{n}" for n in names if n.lower().endswith(EXTENSIONS) and not n.startswith(".")]
-    return sorted(found)
-
-
-def _natural(name: str) -> tuple[list[str | int], str]:
-    """Sort key under which `class2` comes before `class10`; the name itself tells `a` from `A` and `1` from `01`."""
-    parts = re.split("([0-9]+)", name.lower())
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name

@@ -204,8 +204,9 @@ def test_an_error_while_an_image_is_prepared_names_its_file(
 
 
 def test_corrupt_files_beyond_the_share_stop_the_run(tmp_path: Path, write_images: WriteImages):
-    for path in write_images(tmp_path / "train" / "a", 10)[:2]:
+    for path in write_images(tmp_path / "train" / "a", 9)[:2]:
         path.write_bytes(b"")
+    write_images(tmp_path / "train" / "b", 1)
     write_images(tmp_path / "test" / "a", 10)
     with pytest.raises(ValueError, match=r"At most 10\.00% of the 10 image files"):
         train_iterator(DataConfig(folder=tmp_path, max_corrupt_share=0.1), LabelledImages(), batch_size=2, seed=0)
@@ -270,8 +271,18 @@ def test_a_state_of_another_kind_is_refused(digits: DataConfig, state):
         ({"image_size": 0}, "at least 1 pixel, got 0"),
         ({"workers": -1}, "a number of processes, got -1"),
         ({"max_corrupt_share": 1.5}, r"a share in \[0, 1\], got 1.5"),
+        ({"max_pixels": 0}, "at least 1, got 0"),
+        ({"sample_max": 0}, "above 0, got 0"),
+        ({"image_size": 8.0}, "`image_size` must be a whole number, got 8.0"),
+        ({"folder": 3}, "`folder` must be a path, got 3"),
     ],
 )
 def test_a_setting_out_of_range_is_refused(field, message):
     with pytest.raises(ValueError, match=message):
         DataConfig(**field)
+
+
+def test_paths_may_be_strings_and_whole_numbers_numpys(tmp_path: Path):
+    config = DataConfig(folder=str(tmp_path), image_size=np.int64(8))  # pyright: ignore[reportArgumentType]
+    assert config == DataConfig(folder=tmp_path, image_size=8)
+    assert (type(config.folder), type(config.image_size)) == (type(tmp_path), int)
