@@ -53,7 +53,7 @@ class DataConfig:
     max_corrupt_share: float = 0.01
     """Share of a folder's image files that may be unreadable; one more, found at the start or later, stops the run."""
     max_pixels: int = Decoding.max_pixels
-    """Pixels of an image; one with more is unreadable. Decoding takes up to 12 bytes per pixel."""
+    """Pixels of an image; one with more is unreadable. Decoding takes up to 7 bytes a pixel."""
     sample_max: float | None = Decoding.sample_max
     """The sample that is white in images of more than 8 bits, such as 4095 for 12 bits in files of 16. Default: what
     each file states, else the largest number of its integer type."""

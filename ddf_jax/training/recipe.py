@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from ddf_jax.data.config import DataConfig
 from ddf_jax.errors import UserError
 from ddf_jax.training.errors import RunError
@@ -180,6 +182,8 @@ def _encode(value: Any) -> Any:
             return [_encode(item) for item in value]
         case Path():
             return str(value)
+        case np.generic():
+            return value.item()
     return value
 
 

@@ -3,6 +3,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ddf_jax.data.config import DataConfig
@@ -41,6 +42,13 @@ def test_a_recipe_comes_back_exactly(recipe: Recipe):
     assert again == recipe
     assert recipe_to_json(again) == text
     assert isinstance(again.data.folder, Path | None)
+
+
+def test_numbers_of_numpy_are_written_as_numbers():
+    recipe = Recipe("x", ModelConfig(options={"width": np.int64(8)}), batch_size=np.int32(4), epochs=np.float64(0.5))  # pyright: ignore[reportArgumentType]
+    assert recipe_from_json(recipe_to_json(recipe)) == Recipe(
+        "x", ModelConfig(options={"width": 8}), batch_size=4, epochs=0.5
+    )
 
 
 def test_a_field_that_the_file_lacks_has_its_default():
