@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ExifTags import Base
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ddf_jax.data.config import DEFAULT_DECODING, Decoding
 from ddf_jax.data.npy import is_npy, read_npy
@@ -20,6 +22,7 @@ from ddf_jax.data.samples import (
     read_format,
     states_less_than_16_bits,
     swap_bytes,
+    tile_size,
 )
 
 __all__ = [
@@ -36,6 +39,16 @@ __all__ = [
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _MODES = {1: "L", 3: "RGB"}  # channels of the dataset -> pillow's name
 _BAND = 1 << 22  # pixels converted at a time
+# EXIF orientation -> what turns an image back to how it was stored.
+_BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 
 Image.init()
 _KNOWN_FORMATS = tuple(name for name in _FORMATS if name in Image.OPEN)  # an old pillow has no AVIF
@@ -72,7 +85,7 @@ def decode(data: bytes, channels: int, decoding: Decoding = DEFAULT_DECODING, *,
     with _opened(data, decoding.max_pixels) as image:
         stated = read_format(image, data)
         if not is_deep_colour(image):
-            return _to_array(_upright(image) if upright else image, channels, stated, decoding.sample_max)
+            return _to_array(_oriented(image, upright), channels, stated, decoding.sample_max)
         return _deep_colour(image, data, channels, stated, decoding, upright)
 
 
@@ -126,10 +139,9 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
         Image.MAX_IMAGE_PIXELS = max_pixels  # pillow has one limit for the whole process
     try:
         with Image.open(io.BytesIO(data), formats=_KNOWN_FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise CorruptImageError(
-                    f"{image.width}×{image.height} pixels, more than `data.max_pixels` = {max_pixels}"
-                )
+            for width, height in (image.size, tile_size(image)):
+                if width * height > max_pixels:
+                    raise CorruptImageError(f"{width}×{height} pixels, more than `data.max_pixels` = {max_pixels}")
             yield image
     except UnidentifiedImageError as error:
         raise CorruptImageError("no known image format" if data else "empty file") from error
@@ -141,9 +153,16 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
         raise CorruptImageError(f"{type(error).__name__}: {error}") from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    ImageOps.exif_transpose(image, in_place=True)  # without a copy
-    return image
+def _oriented(image: Image.Image, upright: bool) -> Image.Image:
+    """A loaded file, turned as its EXIF orientation states, or as stored."""
+    if upright:
+        ImageOps.exif_transpose(image, in_place=True)  # without a copy
+        return image
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    orientation = tags.get(Base.Orientation, 1)
+    image.load()
+    was_turned = Base.Orientation not in tags  # pillow turns a TIFF when it loads it
+    return image.transpose(_BACK[orientation]) if was_turned and orientation in _BACK else image
 
 
 def _to_array(image: Image.Image, channels: int, stated: Format, sample_max: float | None) -> Decoded:
@@ -180,13 +199,13 @@ def _deep_colour(
     """Colour of 16 bits: its upper bytes, or all of them where its range is not that of 16 bits."""
     used = (max(high for _, high in image.getextrema()[:3]) * 256 + 255) / 65535  # pyright: ignore[reportIndexIssue, reportGeneralTypeIssues]
     if decoding.sample_max is None and not states_less_than_16_bits(stated, used):
-        return _to_array(_upright(image) if upright else image, channels, stated, None)._replace(used=used)
+        return _to_array(_oriented(image, upright), channels, stated, None)._replace(used=used)
     halves = []
     for lower in (False, True):
         with _opened(data, decoding.max_pixels) as half:
             if lower and not swap_bytes(half):
                 raise CorruptImageError(f"pillow reads 8 bits of a {half.format} of this kind: save it as an RGB TIFF")
-            halves.append(np.asarray(_upright(half) if upright else half)[..., :3].astype(np.uint16))
+            halves.append(np.asarray(_oriented(half, upright))[..., :3].astype(np.uint16))
     array, used = eight_bits(halves[0] << 8 | halves[1], stated, decoding.sample_max)
     return Decoded(array if channels == 3 else np.asarray(Image.fromarray(array).convert("L"))[..., None], used)
 
@@ -196,7 +215,7 @@ def _depth_samples(data: bytes) -> np.ndarray:
         stated = read_format(image, data)
         if not is_deep(image):
             raise CorruptImageError(f"a {image.format} of {_depth_name(image.mode)}, not grey of more than 8 bits")
-        values = np.asarray(image)
+        values = np.asarray(_oriented(image, upright=False))
     return values if stated.unit == 1 else np.round(values / stated.unit).astype(np.int32)
 
 

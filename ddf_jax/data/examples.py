@@ -24,12 +24,9 @@ class LabelledImages:
 
     def open(self, config: DataConfig, split: Split) -> Source:
         if config.folder is not None:
-            if config.data_dir is not None:
-                raise UserError(
-                    f"`data.data_dir` must be left out with a `folder`, got {config.data_dir}: it has no use."
-                )
             names = (config.train_split, config.eval_split)
             return ImageFolder(config.folder, split, config.max_corrupt_share, config.decoding, names)
+        _check_dataset(config)
         return TfdsSource(config.dataset, _tfds_split(config, split), config.data_dir, config.decoding)
 
     def training(self, config: DataConfig, source: Source) -> Transforms:
@@ -56,6 +53,7 @@ class DepthImages:
     def open(self, config: DataConfig, split: Split) -> DepthSource:
         if config.folder is not None:
             raise UserError(f"Depth must come from a `dataset`, such as rooms, got the `folder` {config.folder}.")
+        _check_dataset(config)
         return DepthSource(config.dataset, _tfds_split(config, split), config.data_dir, config.decoding)
 
     def training(self, config: DataConfig, source: DepthSource) -> Transforms:
@@ -72,3 +70,10 @@ class DepthImages:
 
 def _tfds_split(config: DataConfig, split: Split) -> str:
     return config.train_split if split == "train" else config.eval_split
+
+
+def _check_dataset(config: DataConfig) -> None:
+    if config.sample_max is not None:
+        raise UserError(
+            f"`data.sample_max` must be left out with a `dataset`, whose images have 8 bits, got {config.sample_max}."
+        )

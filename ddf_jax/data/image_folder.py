@@ -106,6 +106,10 @@ class ImageFolder:
                 "Is it that of fewer bits? For 12: --data.sample-max 4095",
                 len(self._used), self.folder, max(self._used),
             )  # fmt: skip
+        if not self._used and self._decoding.sample_max is not None:
+            _log.warning(
+                "`data.sample_max` has no effect: of %d images checked in %s all have 8 bits", len(spread), self.folder
+            )
         self._check_share()
 
     def _check_share(self) -> None:

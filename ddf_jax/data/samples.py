@@ -120,15 +120,23 @@ def eight_bits(values: np.ndarray, stated: Format, sample_max: float | None) -> 
     largest = float(values.max())
     if not np.isfinite(largest):
         raise CorruptImageError(f"samples must be finite numbers, got {largest}")
-    scaled = np.empty(values.shape, np.uint8)
-    given, result = values.reshape(-1), scaled.reshape(-1)
-    for start in range(0, given.size, _CHUNK):
-        part = np.clip(given[start : start + _CHUNK].astype(np.float64), low, high) - low
-        is_float = values.dtype.kind == "f"
-        result[start : start + _CHUNK] = (
-            np.round(part * (255 / (high - low))) if is_float else part * 256 // (high - low + 1)
-        )
+    if (low, high) == (0, 65535) and values.dtype.itemsize == 2:
+        scaled = (values >> 8).astype(np.uint8)
+    else:
+        scaled = np.empty(values.shape, np.uint8)
+        given, result = values.reshape(-1), scaled.reshape(-1)
+        # Truncation takes the upper bits of integers and rounds floats. Float64 is exact for integers of 32 bits.
+        factor, divisor, half = (255, high - low, 0.5) if values.dtype.kind == "f" else (256, high - low + 1, 0.0)
+        for start in range(0, given.size, _CHUNK):
+            part = np.clip(given[start : start + _CHUNK].astype(np.float64), low, high) - low
+            result[start : start + _CHUNK] = part * factor / divisor + half
     return (255 - scaled if stated.inverted else scaled), (largest - low) / (high - low)
+
+
+def tile_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of a TIFF's tiles, which are decoded whole, however small the image; else zeros."""
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    return int(tags.get(_TAGS["TileWidth"], 0)), int(tags.get(_TAGS["TileLength"], 0))
 
 
 def _tiff_format(image: TiffImageFile) -> Format:

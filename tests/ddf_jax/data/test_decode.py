@@ -160,6 +160,14 @@ def test_too_many_pixels_are_an_error_before_they_are_decoded(file_format: str, 
         decode_image(data, 3, Decoding(max_pixels=1999))
 
 
+def test_a_tile_beyond_the_limit_is_an_error_however_small_its_image():
+    tags = {256: 10, 257: 10, 258: 8, 259: 8, 262: 1, 277: 1, 322: 16384, 323: 16384, 324: 134, 325: 9}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + zlib.compress(b"")
+    with pytest.raises(CorruptImageError, match="16384×16384 pixels, more than"):
+        decode_image(data, 1)
+
+
 def test_a_file_that_states_more_pixels_than_pillow_allows_is_one_clear_error():
     header = encode(Image.new("L", (1, 1))).replace(struct.pack(">II", 1, 1), struct.pack(">II", 20_000, 20_000), 1)
     crc = struct.pack(">I", zlib.crc32(header[12:29]))
@@ -203,6 +211,18 @@ def test_depth_that_is_not_a_16_bit_png_is_refused_with_the_reason(kind: str):
     }
     with pytest.raises(CorruptImageError, match=messages[kind]):
         decode_depth(data)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("file_format", ["png", "tiff"])
+def test_an_image_can_be_read_as_stored_whatever_its_orientation(file_format: str, orientation: int):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    values = np.arange(1, 31, dtype=np.uint16).reshape(6, 5) * 1000
+    data = encode(Image.fromarray(values), file_format, exif=exif)
+    np.testing.assert_allclose(decode_depth(data), values / 1000, rtol=1e-6)
+    np.testing.assert_array_equal(decode_image(data, 1, upright=False)[..., 0], values >> 8)
+    assert decode_image(data, 1).shape == ((6, 5, 1) if orientation < 5 else (5, 6, 1))
 
 
 LOW = np.array([[0.5, 1.25, 0.0], [3.0, 2.0, 0.125]])  # metres, one hole

@@ -215,8 +215,8 @@ def test_the_names_of_splits_choose_folders_and_are_never_without_effect(tmp_pat
     assert [evaluated("test"), evaluated("validation"), evaluated("2019")] == [[2, 2], [3, 3], [1, 1]]
     with pytest.raises(UserError, match=r"`data.eval_split` must be a folder in .*, got 'train\[90%:\]': .* 4 folders"):
         evaluated("train[90%:]")
-    with pytest.raises(UserError, match=r"`data.data_dir` must be left out with a `folder`"):
-        open_source(DataConfig(folder=tmp_path, data_dir=tmp_path), LabelledImages(), "train")
+    with pytest.raises(UserError, match=r"`data.sample_max` must be left out with a `dataset`"):
+        open_source(DataConfig(sample_max=4095), LabelledImages(), "train")
 
 
 @pytest.mark.parametrize("kind", ["real", "linked"])
