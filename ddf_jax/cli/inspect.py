@@ -42,7 +42,7 @@ class InspectCommand:
         from ddf_jax.training.run import load_run
 
         run = load_run(self.folder)
-        images = [read_image(image, run.info) for image in self.images]
+        images = [read_image(image, run.info, run.recipe.data.decoding) for image in self.images]
         pictures = inspect_run(run, images, layer=self.layer)
         folder = self.out or self.folder / "inspect"
         rows = []

@@ -23,6 +23,7 @@ from ddf_jax.data.samples import (
     states_less_than_16_bits,
     swap_bytes,
     tile_size,
+    webp_canvas,
 )
 
 __all__ = [
@@ -138,10 +139,10 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels  # pillow has one limit for the whole process
     try:
+        _check_size(webp_canvas(data), max_pixels)
         with Image.open(io.BytesIO(data), formats=_KNOWN_FORMATS) as image:
-            for width, height in (image.size, tile_size(image)):
-                if width * height > max_pixels:
-                    raise CorruptImageError(f"{width}×{height} pixels, more than `data.max_pixels` = {max_pixels}")
+            _check_size(image.size, max_pixels)
+            _check_size(tile_size(image), max_pixels)
             yield image
     except UnidentifiedImageError as error:
         raise CorruptImageError("no known image format" if data else "empty file") from error
@@ -151,6 +152,11 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
         raise
     except Exception as error:  # a broken file makes pillow raise OSError, SyntaxError, struct.error, IndexError, …
         raise CorruptImageError(f"{type(error).__name__}: {error}") from error
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    if size[0] * size[1] > max_pixels:
+        raise CorruptImageError(f"{size[0]}×{size[1]} pixels, more than `data.max_pixels` = {max_pixels}")
 
 
 def _oriented(image: Image.Image, upright: bool) -> Image.Image:

@@ -21,7 +21,7 @@ _KINDS = {
     "test": re.compile(r"test(ing)?"),
     "val": re.compile(r"val(id(ation)?)?|dev|eval(uation)?"),
 }
-_ENDING = re.compile(r"[ _-]?(set|data|images?|split)?$")
+_ENDING = re.compile(r"[ _-]?(set|data|images?|imgs?|split)?[ _-]?[0-9]*$")  # `training_set`, `val2017`
 
 # What systems leave behind, besides hidden files and folders: Synology, macOS, Windows, ext4.
 _SYSTEM_FOLDERS = {"@eadir", "#recycle", "__macosx", "$recycle.bin", "system volume information", "lost+found"}

@@ -110,7 +110,7 @@ class _ProcessRows:
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-            raise UserError(f"Every example must become arrays, got {reason}, from {_EXAMPLE.get('none')}.") from error
+            raise RuntimeError(f"Preparing {_EXAMPLE.get('no example')} failed with {reason}") from error
 
 
 class _Readable:

@@ -139,6 +139,23 @@ def tile_size(image: Image.Image) -> tuple[int, int]:
     return int(tags.get(_TAGS["TileWidth"], 0)), int(tags.get(_TAGS["TileLength"], 0))
 
 
+def webp_canvas(data: bytes) -> tuple[int, int]:
+    """Width and height of a WebP, whose memory pillow takes when it opens the file; zeros for another file."""
+
+    def number(start: int, stop: int) -> int:
+        return int.from_bytes(data[start:stop], "little")
+
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        match data[12:16]:
+            case b"VP8X":
+                return number(24, 27) + 1, number(27, 30) + 1
+            case b"VP8L":
+                return (number(21, 25) & 0x3FFF) + 1, (number(21, 25) >> 14 & 0x3FFF) + 1
+            case b"VP8 ":
+                return number(26, 28) & 0x3FFF, number(28, 30) & 0x3FFF
+    return 0, 0
+
+
 def _tiff_format(image: TiffImageFile) -> Format:
     tags = image.tag_v2
     [bits, kind] = (

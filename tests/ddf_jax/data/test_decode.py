@@ -160,6 +160,14 @@ def test_too_many_pixels_are_an_error_before_they_are_decoded(file_format: str, 
         decode_image(data, 3, Decoding(max_pixels=1999))
 
 
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": b"Exif"}], ids=["VP8", "VP8L", "VP8X"])
+def test_a_webp_beyond_the_limit_is_not_even_opened(options: dict, monkeypatch: pytest.MonkeyPatch):
+    data = encode(Image.new("RGB", (40, 50)), "webp", **options)
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("the file was opened"))
+    with pytest.raises(CorruptImageError, match="40×50 pixels, more than"):
+        decode_image(data, 3, Decoding(max_pixels=1999))
+
+
 def test_a_tile_beyond_the_limit_is_an_error_however_small_its_image():
     tags = {256: 10, 257: 10, 258: 8, 259: 8, 262: 1, 277: 1, 322: 16384, 323: 16384, 324: 134, 325: 9}
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())

@@ -166,6 +166,8 @@ def test_images_become_rgb(tmp_path: Path, write_images: WriteImages):
         (["set/a!", "set/b!"], r"at least two classes in .*, got 1 folder \(set\). If .* --data.folder .*/images/set"),
         (["a!", "b!", "test!"], r"must hold train/<class>/ .* got the split test in 3 folders \(a, b, test\)"),
         (["Train!", "Valid!"], r"got the split Train, Valid in 2 folders"),
+        (["train!", "test1!"], r"got the split test1, train in 2 folders"),
+        (["train2014/a!", "train2017/a!"], "must have one folder for the split train, got train2014 and train2017"),
         (["test/a!", "test/b!"], r"got the split test in 1 folder"),
         (["train/a!", "train/b!", "val/a!", "Valid/a!"], "must have one folder for the split test, got val and Valid"),
         (
@@ -194,7 +196,14 @@ def test_a_folder_of_another_shape_is_one_clear_error(tmp_path: Path, write_imag
 
 @pytest.mark.parametrize(
     ("train", "test"),
-    [("Train", "Test"), ("training_set", "test_set"), ("TRAIN", "valid"), ("train", "validation"), ("Training", "val")],
+    [
+        ("Train", "Test"),
+        ("training_set", "test_set"),
+        ("TRAIN", "valid"),
+        ("train2017", "val2017"),
+        ("train", "validation"),
+        ("Training", "val"),
+    ],
 )
 def test_splits_are_known_by_their_usual_names(tmp_path: Path, write_images: WriteImages, train: str, test: str):
     for name in "ab":
