@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from ddf_jax.data.folder_layout import is_folder, is_left_out, natural
+from ddf_jax.data.folder_layout import is_folder, is_left_out
 from ddf_jax.errors import UserError
 
 EXTENSIONS = (
@@ -41,76 +41,82 @@ def list_classes(folder: Path, root: Path, class_names: tuple[str, ...]) -> Clas
 
 
 class _Walk:
-    """Real directories first, then what links lead to: a directory belongs to the class that it lies in."""
+    """Real directories first, then what links lead to: a directory belongs to the class that it lies in.
+
+    Paths are strings: pathlib would take most of the time of a folder with a million files.
+    """
 
     def __init__(self, folder: Path):
-        self._folder = folder
+        self._start = len(str(folder / "x")) - 1  # of a path relative to the folder, which may be "."
         self._owners: dict[str, str] = {}  # real directory -> class
-        self._links: list[tuple[Path, str]] = []  # symbolic links to folders, and their class
-        self._files: dict[str, list[tuple[Path, bool]]] = collections.defaultdict(list)  # and whether it is a link
+        self._links: list[tuple[str, str]] = []  # symbolic links to folders, and their class
+        self._files: dict[str, list[str]] = collections.defaultdict(list)
+        self._file_links: dict[str, list[str]] = collections.defaultdict(list)
         self.left_out: collections.Counter[str] = collections.Counter()
 
     def start(self, class_folder: Path, name: str) -> None:
         if class_folder.is_symlink():
-            self._links.append((class_folder, name))
+            self._links.append((str(class_folder), name))
         elif class_folder.is_dir():
-            self._visit(class_folder, os.path.realpath(class_folder), name)
+            self._visit(str(class_folder), os.path.realpath(class_folder), name)
 
     def count_files(self, folder: Path) -> None:
         """Counts the files that lie in no class."""
         if folder.is_dir():
-            for entry in _entries(folder):
+            for entry in _entries(str(folder)):
                 if not is_left_out(entry.name) and not is_folder(entry):
                     self._leave_out(entry.name)
 
     def follow_links(self) -> None:
         for link, name in self._links:  # which grows on the way
             real = os.path.realpath(link)
-            if f"{os.path.realpath(link.parent)}/".startswith(f"{real.rstrip('/')}/"):
+            if os.path.join(os.path.realpath(os.path.dirname(link)), "").startswith(os.path.join(real, "")):
                 raise UserError(f"A symbolic link must not lead to a folder that it lies in, got {link} to {real}.")
             self._visit(link, real, name)
 
     def images(self, name: str) -> list[str]:
-        found = []
-        for file, is_link in self._files[name]:
-            owner = self._owners.get(os.path.dirname(os.path.realpath(file))) if is_link else None
+        found = self._files[name]
+        for file in self._file_links[name]:
+            owner = self._owners.get(os.path.dirname(os.path.realpath(file)))
             if owner is None:
-                found.append(file.relative_to(self._folder).as_posix())
+                found.append(file)
             else:
-                self._check_owner(file, owner, name)
-        return sorted(found)
+                _check_owner(file, owner, name)
+        return sorted(file[self._start :].replace(os.sep, "/") for file in found)
 
-    def _visit(self, directory: Path, real: str, name: str) -> None:
+    def _visit(self, directory: str, real: str, name: str) -> None:
         if real in self._owners:
-            self._check_owner(directory, self._owners[real], name)
+            _check_owner(directory, self._owners[real], name)
             return
         self._owners[real] = name
-        for entry in sorted(_entries(directory), key=lambda entry: natural(entry.name)):
-            path = directory / entry.name
+        links = []
+        for entry in _entries(directory):
             if is_left_out(entry.name):
                 continue
             if is_folder(entry):
                 if entry.is_symlink():
-                    self._links.append((path, name))
+                    links.append((entry.path, name))
                 else:
-                    self._visit(path, f"{real}/{entry.name}", name)
+                    self._visit(entry.path, os.path.join(real, entry.name), name)
             elif entry.name.lower().endswith(EXTENSIONS):
-                self._files[name].append((path, entry.is_symlink()))
+                (self._file_links if entry.is_symlink() else self._files)[name].append(entry.path)
             else:
                 self._leave_out(entry.name)
+        self._links += sorted(links)  # the first of two links to one folder names its files, on every machine
 
     def _leave_out(self, name: str) -> None:
-        self.left_out[Path(name).suffix.lower() or "without a suffix"] += 1
-
-    def _check_owner(self, path: Path, owner: str, name: str) -> None:
-        if owner != name:
-            raise UserError(
-                f"A symbolic link must not lead into another class, got {path} of {name}, which leads to what {owner} "
-                "holds. Delete it."
-            )
+        self.left_out[os.path.splitext(name)[1].lower() or "without a suffix"] += 1
 
 
-def _entries(directory: Path) -> list[os.DirEntry[str]]:
+def _check_owner(path: str, owner: str, name: str) -> None:
+    if owner != name:
+        raise UserError(
+            f"A symbolic link must not lead into another class, got {path} of {name}, which leads to what {owner} "
+            "holds. Delete it."
+        )
+
+
+def _entries(directory: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(directory) as entries:
             return list(entries)

@@ -50,6 +50,13 @@ def test_one_folder_is_split_by_a_fixed_rule(tmp_path: Path, write_images: Write
     assert sorted(train + held_out) == [*range(30), *range(100, 104), 200]
 
 
+def test_the_folder_may_be_the_current_one(tmp_path: Path, write_images: WriteImages, monkeypatch: pytest.MonkeyPatch):
+    for name in "ab":
+        write_images(tmp_path / name, 2)
+    monkeypatch.chdir(tmp_path)
+    assert ImageFolder(Path(), "train", 0).files == ImageFolder(tmp_path, "train", 0).files
+
+
 def test_a_class_called_train_does_not_hide_its_siblings(tmp_path: Path, write_images: WriteImages):
     for name in ("train", "bus", "car"):
         write_images(tmp_path / name, 2)
