@@ -1,4 +1,4 @@
-"""The base of errors that a user can mend, in contrast to defects, and what a missing package belongs to."""
+"""Errors that a user can mend, in contrast to defects, and what a missing package belongs to."""
 
 
 class UserError(ValueError):
@@ -7,6 +7,22 @@ class UserError(ValueError):
 
     exit_status = 2
     """What `ddf` returns to the shell: 2 is wrong use."""
+
+
+class RunError(UserError):
+    """A run that cannot start, resume or be read."""
+
+
+class NonFiniteError(RunError):
+    """Training met a loss, gradient or parameter that is infinite or not a number."""
+
+    exit_status = 1
+
+
+class StoppedError(RunError):
+    """Ctrl-C or SIGTERM ended the run after a checkpoint; the same command resumes it."""
+
+    exit_status = 75  # EX_TEMPFAIL of sysexits.h, "try again": a scheduler can tell a preempted run from a failed one
 
 
 def one_line(error: BaseException) -> str:

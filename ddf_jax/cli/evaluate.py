@@ -23,8 +23,8 @@ class EvaluateCommand:
     """Print the scores as JSON."""
 
     def run(self) -> CommandResult:
-        from ddf_jax.training.devices import initialize_processes
         from ddf_jax.training.evaluate import evaluate
+        from ddf_jax.training.processes import initialize_processes
         from ddf_jax.training.run import load_run
 
         initialize_processes()

@@ -31,7 +31,7 @@ class TrainCommand:
     """Print the summary as JSON; progress goes to standard error."""
 
     def run(self) -> CommandResult:
-        from ddf_jax.training.devices import initialize_processes
+        from ddf_jax.training.processes import initialize_processes
         from ddf_jax.training.train import train
 
         initialize_processes()

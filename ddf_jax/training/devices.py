@@ -1,81 +1,19 @@
-"""Processes and devices: parameters are on every device, batches split over all; the host runs two steps ahead."""
+"""Devices: parameters are on every one, batches split over all; the host runs two steps ahead."""
 
-import hashlib
-import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ddf_jax.training.errors import RunError
+from ddf_jax.errors import RunError
 
 BATCH_AXIS = "data"
 
-_NAMES_OF_PROCESSES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-_HEARTBEAT_SECONDS = 20  # without a sign of life of a process, after which the others end
-
 Devices = Sequence[Any]
 """Some of `jax.devices()`."""
-
-
-def initialize_processes() -> None:
-    """Joins this process to the others of a multi-process run; alone, it does nothing.
-
-    Called once, before any other use of JAX. The environment names the run to join: `JAX_COORDINATOR_ADDRESS`
-    (host:port of process 0), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` on any machine, or a launcher that JAX knows
-    (Slurm's `srun`, Open MPI's `mpirun`) with more than one process.
-
-    Raises:
-        RunError: some of the three are set, but not all, and no launcher gives the others.
-    """
-    environment = os.environ
-    if jax.distributed.is_initialized():
-        return
-    given = {name: environment[name] for name in _NAMES_OF_PROCESSES if name in environment}
-    if len(given) == len(_NAMES_OF_PROCESSES):
-        address, count, index = given.values()
-        if not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):
-            raise RunError(f"`JAX_PROCESS_ID` must be a number below `JAX_NUM_PROCESSES`, got {index} of {count}.")
-        jax.distributed.initialize(
-            address, num_processes=int(count), process_id=int(index), heartbeat_timeout_seconds=_HEARTBEAT_SECONDS
-        )
-    elif any(int(environment.get(name, "1")) > 1 for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")):
-        jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
-    elif given:
-        missing = [name for name in _NAMES_OF_PROCESSES if name not in given]
-        raise RunError(
-            f"Several processes need all of {', '.join(_NAMES_OF_PROCESSES)}, but {' and '.join(missing)} "
-            f"{'is' if len(missing) == 1 else 'are'} not set. Set all, or none to train with one process."
-        )
-
-
-def check_same_in_all_processes(facts: Mapping[str, str]) -> None:
-    """Compares what the processes of a run were started with; for all processes.
-
-    Args:
-        facts: names and values; a process may lack none.
-
-    Raises:
-        RunError: in all processes, where a value differs in one.
-    """
-    if jax.process_count() == 1:
-        return
-    of_all = multihost_utils.process_allgather(digests(facts.values()))  # [processes, facts]
-    for name, values in zip(facts, of_all.T, strict=True):
-        if others := [str(index) for index, value in enumerate(values) if value != values[0]]:
-            raise RunError(
-                f"All processes of a run must have the same {name}, but process {', '.join(others)} differs from "
-                f"process 0. Start the same command everywhere."
-            )
-
-
-def digests(values: Iterable[str]) -> np.ndarray:
-    """A number for each value, uint32 [n], by which processes compare what is too long to send."""
-    return np.array([int.from_bytes(hashlib.sha256(value.encode()).digest()[:4]) for value in values], np.uint32)
 
 
 def data_mesh(devices: Devices | None = None) -> Mesh:

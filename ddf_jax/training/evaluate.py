@@ -10,8 +10,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ddf_jax.data.config import DataConfig
+from ddf_jax.errors import RunError
 from ddf_jax.training.devices import InFlight, global_batch
-from ddf_jax.training.errors import RunError
 from ddf_jax.training.run import Run
 from ddf_jax.training.step import compile_eval_step
 from ddf_jax.training.tasks import Scores, Task

@@ -16,8 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ddf_jax.data.config import DataConfig
-from ddf_jax.errors import UserError
-from ddf_jax.training.errors import RunError
+from ddf_jax.errors import RunError, UserError
 from ddf_jax.training.tasks import Task
 from ddf_jax.training.tasks.classification import Classification
 from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling

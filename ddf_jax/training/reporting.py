@@ -17,9 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddf_jax.errors import one_line
+from ddf_jax.errors import NonFiniteError, one_line
 from ddf_jax.files import write_atomically
-from ddf_jax.training.errors import NonFiniteError
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.step import StepReport, Variables, leaf_names
 from ddf_jax.training.tasks import Scores

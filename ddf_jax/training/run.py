@@ -12,9 +12,9 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from ddf_jax.data.info import DataInfo
+from ddf_jax.errors import RunError
 from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.devices import Devices, batch_split, data_mesh, replicated
-from ddf_jax.training.errors import RunError
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.step import ModelState, Variables, abstract_model, eval_model, jit_predict
 from ddf_jax.training.tasks import Batch

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from ddf_jax.data.info import DataInfo
-from ddf_jax.training.errors import RunError
+from ddf_jax.errors import RunError
 from ddf_jax.training.recipe import OptimizerConfig, Recipe
 
 

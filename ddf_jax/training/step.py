@@ -16,9 +16,8 @@ from jax.sharding import Mesh, Sharding
 
 from ddf_jax import models
 from ddf_jax.data.info import DataInfo
-from ddf_jax.errors import UserError
+from ddf_jax.errors import RunError, UserError
 from ddf_jax.training.devices import batch_split, replicated
-from ddf_jax.training.errors import RunError
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.schedules import StepPlan
 from ddf_jax.training.tasks import Batch, StepMetrics, Task

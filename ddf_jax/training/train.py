@@ -9,20 +9,19 @@ import numpy as np
 
 from ddf_jax.data.pipeline import eval_batches, train_iterator
 from ddf_jax.data.sources import describe
-from ddf_jax.errors import one_line
-from ddf_jax.training.checkpoint import Checkpoints, RunState, restore_run, save_run
+from ddf_jax.errors import NonFiniteError, RunError, StoppedError, one_line
+from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.devices import (
     Devices,
     InFlight,
     check_batch_size,
-    check_same_in_all_processes,
     data_mesh,
     device_batches,
     global_batch,
     replicated,
 )
-from ddf_jax.training.errors import NonFiniteError, RunError, StoppedError
 from ddf_jax.training.evaluate import evaluate_batches
+from ddf_jax.training.processes import StopRequest, check_same_in_all_processes
 from ddf_jax.training.recipe import Recipe, recipe_key
 from ddf_jax.training.reporting import (
     Reporter,
@@ -33,8 +32,8 @@ from ddf_jax.training.reporting import (
     ornament,
     read_metrics,
 )
+from ddf_jax.training.resume import RunState, restore_run, save_run
 from ddf_jax.training.schedules import learning_rate_schedule, make_optimizer, make_step_plan
-from ddf_jax.training.signals import StopRequest
 from ddf_jax.training.step import (
     StepReport,
     abstract_state,

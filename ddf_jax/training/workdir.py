@@ -17,9 +17,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from ddf_jax.errors import RunError
 from ddf_jax.files import make_writable, write_atomically, write_json
-from ddf_jax.training.devices import check_same_in_all_processes
-from ddf_jax.training.errors import RunError
+from ddf_jax.training.processes import check_same_in_all_processes
 from ddf_jax.training.recipe import Recipe, changed_fields, recipe_from_json, recipe_to_json
 
 _log = logging.getLogger(__name__)

@@ -13,8 +13,7 @@ import pytest
 
 from ddf_jax.cli import arguments, main
 from ddf_jax.cli.command import CommandResult, explained
-from ddf_jax.errors import UserError
-from ddf_jax.training.errors import NonFiniteError, RunError, StoppedError
+from ddf_jax.errors import NonFiniteError, RunError, StoppedError, UserError
 
 DO: list[Any] = []  # what the command below does
 

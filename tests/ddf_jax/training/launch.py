@@ -16,10 +16,10 @@ import jax
 import pytest
 
 from ddf_jax.data.config import DataConfig
+from ddf_jax.errors import RunError
 from ddf_jax.training import checkpoint
 from ddf_jax.training import train as loop
-from ddf_jax.training.devices import initialize_processes
-from ddf_jax.training.errors import RunError
+from ddf_jax.training.processes import initialize_processes
 from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
 from ddf_jax.training.tasks.classification import Classification
 from tests import compilation

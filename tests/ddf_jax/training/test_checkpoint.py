@@ -13,9 +13,9 @@ import pytest
 
 from ddf_jax import files
 from ddf_jax.data.info import DataInfo
+from ddf_jax.errors import RunError
 from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.devices import batch_split, data_mesh, replicated
-from ddf_jax.training.errors import RunError
 
 
 def trees(seed: int = 0) -> dict[str, Any]:

@@ -1,4 +1,3 @@
-import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -6,78 +5,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental import multihost_utils
 
+from ddf_jax.errors import RunError
 from ddf_jax.training.devices import (
     DEPTH,
     InFlight,
     check_batch_size,
-    check_same_in_all_processes,
     data_mesh,
     device_batches,
-    digests,
     global_batch,
-    initialize_processes,
 )
-from ddf_jax.training.errors import RunError
-
-HEARTBEAT = {"heartbeat_timeout_seconds": 20}
-ADDRESS = {"JAX_COORDINATOR_ADDRESS": "host:1234", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}
-
-
-@pytest.mark.parametrize(
-    ("environment", "calls"),
-    [
-        ({}, []),
-        (ADDRESS, [(("host:1234",), {"num_processes": 4, "process_id": 3, **HEARTBEAT})]),
-        ({"SLURM_STEP_NUM_TASKS": "8"}, [((), HEARTBEAT)]),
-        ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "8"}, []),
-        ({"OMPI_COMM_WORLD_SIZE": "2"}, [((), HEARTBEAT)]),
-        ({"JAX_COORDINATOR_ADDRESS": "host:1234", "SLURM_STEP_NUM_TASKS": "8"}, [((), HEARTBEAT)]),
-    ],
-)
-def test_the_environment_names_the_processes_to_join(
-    environment: dict[str, str], calls: list[object], monkeypatch: pytest.MonkeyPatch
-):
-    made = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **kwargs: made.append((args, kwargs)))
-    for name in (*ADDRESS, "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    initialize_processes()
-    assert made == calls
-
-
-@pytest.mark.parametrize(
-    ("environment", "message"),
-    [
-        ({"JAX_COORDINATOR_ADDRESS": "host:1234"}, "JAX_NUM_PROCESSES and JAX_PROCESS_ID are not set"),
-        ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, "but JAX_COORDINATOR_ADDRESS is not set. Set all, or none"),
-        (ADDRESS | {"JAX_PROCESS_ID": "4"}, "must be a number below `JAX_NUM_PROCESSES`, got 4 of 4"),
-        (ADDRESS | {"JAX_NUM_PROCESSES": "two"}, "must be a number below `JAX_NUM_PROCESSES`, got 3 of two"),
-    ],
-)
-def test_processes_that_cannot_be_joined_are_an_error(
-    environment: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: pytest.fail("joined"))
-    for name in (*ADDRESS, "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(RunError, match=message):
-        initialize_processes()
-
-
-@pytest.mark.parametrize("seed", [1, 9])
-def test_a_process_that_was_started_otherwise_is_named_in_all(seed: int, monkeypatch: pytest.MonkeyPatch):
-    third = digests([f"seed {seed}", "jax 1"])
-    monkeypatch.setattr(jax, "process_count", lambda: 3)
-    monkeypatch.setattr(multihost_utils, "process_allgather", lambda mine: np.stack([mine, mine, third]))
-    refused = pytest.raises(RunError, match="must have the same recipe, but process 2 differs from process 0")
-    with refused if seed == 9 else contextlib.nullcontext():
-        check_same_in_all_processes({"recipe": "seed 1", "versions": "jax 1"})
 
 
 def test_a_batch_is_split_evenly_over_the_devices():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from ddf_jax.errors import RunError
 from ddf_jax.training.devices import data_mesh
-from ddf_jax.training.errors import RunError
 from ddf_jax.training.evaluate import evaluate_batches
 from ddf_jax.training.step import ModelState, eval_step
 from ddf_jax.training.tasks.classification import Classification

@@ -1,53 +1,115 @@
-"""Two real processes with one device each, joined by `jax.distributed` over Gloo, train as one."""
-
-import socket
-import subprocess
-from pathlib import Path
+import contextlib
+import os
+import signal
+import threading
 
 import jax
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
-from ddf_jax.training.train import train
-from tests.ddf_jax.training.launch import tiny_recipe
-from tests.ddf_jax.training.processes import finish, losses, metrics, start
+from ddf_jax.errors import RunError
+from ddf_jax.training.devices import data_mesh
+from ddf_jax.training.processes import StopRequest, check_same_in_all_processes, digests, initialize_processes
 
-
-def start_pair(workdir: Path, data_dir: Path, *options_of_second: str) -> list["subprocess.Popen[str]"]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    return [
-        start(
-            workdir,
-            data_dir,
-            *options,
-            JAX_COORDINATOR_ADDRESS=address,
-            JAX_NUM_PROCESSES="2",
-            JAX_PROCESS_ID=str(index),
-        )
-        for index, options in enumerate(((), options_of_second))
-    ]
+HEARTBEAT = {"heartbeat_timeout_seconds": 20}
+ADDRESS = {"JAX_COORDINATOR_ADDRESS": "host:1234", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}
 
 
-def test_two_processes_train_as_one_stop_together_and_one_resumes(
-    tmp_path: Path, data_dir: Path, unbroken: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("environment", "calls"),
+    [
+        ({}, []),
+        (ADDRESS, [(("host:1234",), {"num_processes": 4, "process_id": 3, **HEARTBEAT})]),
+        ({"SLURM_STEP_NUM_TASKS": "8"}, [((), HEARTBEAT)]),
+        ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "8"}, []),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, [((), HEARTBEAT)]),
+        ({"JAX_COORDINATOR_ADDRESS": "host:1234", "SLURM_STEP_NUM_TASKS": "8"}, [((), HEARTBEAT)]),
+    ],
+)
+def test_the_environment_names_the_processes_to_join(
+    environment: dict[str, str], calls: list[object], monkeypatch: pytest.MonkeyPatch
 ):
-    workdir = tmp_path / "run"
-    pair = start_pair(workdir, data_dir, "--signal", "SIGTERM", "--at", "step:4")
-    first, second = (finish(process, returncode=75) for process in pair)
-    stopped = len(losses(workdir))
-    assert 4 <= stopped < 10  # a few steps after the one that was told
-    for launch in (first, second):
-        assert f"Stopped at step {stopped} of 20, saved in {workdir}." in launch.err.splitlines()[-1]
-    for launch in (first, second):
-        assert [line for line in launch.out.splitlines() if not line.startswith("[Gloo]")] == []
-    np.testing.assert_allclose(losses(workdir), losses(unbroken)[:stopped], rtol=1e-5)
+    made = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **kwargs: made.append((args, kwargs)))
+    for name in (*ADDRESS, "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    initialize_processes()
+    assert made == calls
 
-    train(tiny_recipe(data_dir), workdir, devices=jax.devices()[:1])
-    assert f"Resuming {workdir} from step {stopped} of 20." in capsys.readouterr().out
-    np.testing.assert_allclose(losses(workdir), losses(unbroken), rtol=1e-3)
-    assert [row["step"] for row in metrics(workdir)] == [row["step"] for row in metrics(unbroken)]
-    assert {path.name.split(".tf")[0] for path in workdir.iterdir()} == {
-        *("recipe.json", "checkpoints", "metrics.jsonl", "events.out", "curves.png", "summary.json")
-    }
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"JAX_COORDINATOR_ADDRESS": "host:1234"}, "JAX_NUM_PROCESSES and JAX_PROCESS_ID are not set"),
+        ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, "but JAX_COORDINATOR_ADDRESS is not set. Set all, or none"),
+        (ADDRESS | {"JAX_PROCESS_ID": "4"}, "must be a number below `JAX_NUM_PROCESSES`, got 4 of 4"),
+        (ADDRESS | {"JAX_NUM_PROCESSES": "two"}, "must be a number below `JAX_NUM_PROCESSES`, got 3 of two"),
+    ],
+)
+def test_processes_that_cannot_be_joined_are_an_error(
+    environment: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: pytest.fail("joined"))
+    for name in (*ADDRESS, "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RunError, match=message):
+        initialize_processes()
+
+
+@pytest.mark.parametrize("seed", [1, 9])
+def test_a_process_that_was_started_otherwise_is_named_in_all(seed: int, monkeypatch: pytest.MonkeyPatch):
+    third = digests([f"seed {seed}", "jax 1"])
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda mine: np.stack([mine, mine, third]))
+    refused = pytest.raises(RunError, match="must have the same recipe, but process 2 differs from process 0")
+    with refused if seed == 9 else contextlib.nullcontext():
+        check_same_in_all_processes({"recipe": "seed 1", "versions": "jax 1"})
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
+def test_a_signal_is_a_request_and_handlers_come_back(number: signal.Signals, capfd: pytest.CaptureFixture[str]):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(number)
+    with StopRequest(data_mesh()) as stop:
+        assert not stop.poll()
+        os.kill(os.getpid(), number)
+        assert stop.poll()
+        assert stop.poll()
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(number)) == before
+    assert f"{number.name}: saving before the end" in capfd.readouterr().err
+
+
+def test_a_signal_that_is_ignored_at_the_start_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    try:
+        with StopRequest(data_mesh()) as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.poll()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_second_ctrl_c_interrupts_but_a_second_sigterm_waits():
+    with StopRequest(data_mesh()) as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.poll()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_outside_the_main_thread_signals_are_left_alone():
+    polled = []
+
+    def run() -> None:
+        with StopRequest(data_mesh()) as stop:
+            polled.append(stop.poll())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert polled == [False]

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from ddf_jax.data.config import DataConfig
-from ddf_jax.errors import UserError
-from ddf_jax.training.errors import RunError
+from ddf_jax.errors import RunError, UserError
 from ddf_jax.training.recipe import (
     FREE_FIELDS,
     ModelConfig,

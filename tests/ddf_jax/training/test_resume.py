@@ -13,9 +13,9 @@ import pytest
 import tensorboardX
 from tqdm import tqdm
 
+from ddf_jax.errors import RunError, StoppedError
 from ddf_jax.training import checkpoint
 from ddf_jax.training import train as loop
-from ddf_jax.training.errors import RunError, StoppedError
 from ddf_jax.training.train import train
 from tests.ddf_jax.training.launch import signal_self, tiny_recipe
 from tests.ddf_jax.training.processes import finish, metrics, saved_bits, start

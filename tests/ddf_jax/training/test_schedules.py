@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from ddf_jax.data.info import DataInfo
-from ddf_jax.training.errors import RunError
+from ddf_jax.errors import RunError
 from ddf_jax.training.recipe import OptimizerConfig, Recipe
 from ddf_jax.training.schedules import StepPlan, learning_rate_schedule, make_step_plan, sgd
 

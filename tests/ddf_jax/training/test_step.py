@@ -9,9 +9,9 @@ import optax
 import pytest
 from flax import nnx
 
+from ddf_jax.errors import NonFiniteError
 from ddf_jax.layers import BatchNorm
 from ddf_jax.training.devices import data_mesh, global_batch, replicated
-from ddf_jax.training.errors import NonFiniteError
 from ddf_jax.training.reporting import check_report, check_variables
 from ddf_jax.training.step import ModelState, TrainState, eval_step, parameter_sizes, train_step
 from ddf_jax.training.tasks.classification import Classification, ClassificationSums

@@ -9,7 +9,7 @@ import pytest
 from ddf_jax.cli.arguments import parse
 from ddf_jax.cli.train import TrainCommand
 from ddf_jax.data.config import DataConfig
-from ddf_jax.training.errors import RunError, StoppedError
+from ddf_jax.errors import RunError, StoppedError
 from ddf_jax.training.evaluate import evaluate
 from ddf_jax.training.recipe import TASKS, ModelConfig, OptimizerConfig, Recipe, recipe_from_json, recipe_to_json
 from ddf_jax.training.run import load_run

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ddf_jax.errors import UserError
+from ddf_jax.errors import NonFiniteError, RunError, UserError
 from ddf_jax.training import train as loop
 from ddf_jax.training.checkpoint import Checkpoints
-from ddf_jax.training.errors import NonFiniteError, RunError
 from ddf_jax.training.evaluate import evaluate
 from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, recipe_from_json
 from ddf_jax.training.run import load_run

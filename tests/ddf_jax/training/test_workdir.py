@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ddf_jax.training.errors import RunError
+from ddf_jax.errors import RunError
 from ddf_jax.training.workdir import RunLock
 
 

@@ -1,0 +1,126 @@
+"""The processes of a run: how they join, compare what they were started with, and agree on when to stop."""
+
+import contextlib
+import hashlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from types import FrameType
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from ddf_jax.errors import RunError
+from ddf_jax.training.devices import InFlight, global_batch, replicated
+
+_NAMES_OF_PROCESSES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+_HEARTBEAT_SECONDS = 20  # without a sign of life of a process, after which the others end
+
+
+def initialize_processes() -> None:
+    """Joins this process to the others of a multi-process run; alone, it does nothing.
+
+    Called once, before any other use of JAX. The environment names the run to join: `JAX_COORDINATOR_ADDRESS`
+    (host:port of process 0), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` on any machine, or a launcher that JAX knows
+    (Slurm's `srun`, Open MPI's `mpirun`) with more than one process.
+
+    Raises:
+        RunError: some of the three are set, but not all, and no launcher gives the others.
+    """
+    environment = os.environ
+    if jax.distributed.is_initialized():
+        return
+    given = {name: environment[name] for name in _NAMES_OF_PROCESSES if name in environment}
+    if len(given) == len(_NAMES_OF_PROCESSES):
+        address, count, index = given.values()
+        if not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):
+            raise RunError(f"`JAX_PROCESS_ID` must be a number below `JAX_NUM_PROCESSES`, got {index} of {count}.")
+        jax.distributed.initialize(
+            address, num_processes=int(count), process_id=int(index), heartbeat_timeout_seconds=_HEARTBEAT_SECONDS
+        )
+    elif any(int(environment.get(name, "1")) > 1 for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")):
+        jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
+    elif given:
+        missing = [name for name in _NAMES_OF_PROCESSES if name not in given]
+        raise RunError(
+            f"Several processes need all of {', '.join(_NAMES_OF_PROCESSES)}, but {' and '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not set. Set all, or none to train with one process."
+        )
+
+
+def check_same_in_all_processes(facts: Mapping[str, str]) -> None:
+    """Compares what the processes of a run were started with; for all processes.
+
+    Args:
+        facts: names and values; a process may lack none.
+
+    Raises:
+        RunError: in all processes, where a value differs in one.
+    """
+    if jax.process_count() == 1:
+        return
+    of_all = multihost_utils.process_allgather(digests(facts.values()))  # [processes, facts]
+    for name, values in zip(facts, of_all.T, strict=True):
+        if others := [str(index) for index, value in enumerate(values) if value != values[0]]:
+            raise RunError(
+                f"All processes of a run must have the same {name}, but process {', '.join(others)} differs from "
+                f"process 0. Start the same command everywhere."
+            )
+
+
+def digests(values: Iterable[str]) -> np.ndarray:
+    """A number for each value, uint32 [n], by which processes compare what is too long to send."""
+    return np.array([int.from_bytes(hashlib.sha256(value.encode()).digest()[:4]) for value in values], np.uint32)
+
+
+class StopRequest:
+    """Inside `with StopRequest(mesh) as stop:`, a signal only raises a flag; a second Ctrl-C interrupts as ever.
+
+    Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP ask the run to stop between two steps; all processes agree on the step.
+
+    Args:
+        mesh: the devices of all processes.
+    """
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+        self._asked = False
+        self._previous: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
+        self._votes = InFlight[jax.Array]()
+        self._sum = jax.jit(jnp.sum, out_shardings=replicated(mesh))
+
+    def poll(self) -> bool:
+        """Whether to stop: the same in every process, which must all poll equally often.
+
+        With several processes the result is that of a few calls ago: their flags are summed on the devices between two
+        steps, and nobody waits for the sum.
+        """
+        if jax.process_count() == 1:
+            return self._asked
+        flags = np.full(self._mesh.local_mesh.size, self._asked, np.int32)
+        votes = self._sum(global_batch({"flags": flags}, self._mesh)["flags"])
+        return any(earlier > 0 for earlier in self._votes.push(votes))
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python cannot handle signals
+            for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"):
+                number = getattr(signal, name, None)  # Windows lacks some
+                if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as nohup does with SIGHUP
+                    self._previous[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        # `print` may be what the signal interrupted, and cannot be entered twice.
+        text = f"\n{signal.Signals(number).name}: saving before the end; Ctrl-C ends at once, without.\n"
+        with contextlib.suppress(OSError):  # of a terminal that has gone
+            os.write(2, text.encode())
