@@ -6,6 +6,7 @@ anything relies on them.
 
 import errno
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -60,6 +61,12 @@ def make_folder(folder: Path) -> None:
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
+
+
+def unused(path: Path) -> Path:
+    """`path`, or where there is something of that name, the first of `<path>-2`, `<path>-3`, … that is free."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(name for name in itertools.chain([path], numbered) if not name.exists())
 
 
 def _sync(path: Path) -> None:

@@ -20,6 +20,7 @@ class TrainCommand:
       ddf train digits
       ddf train digits --optimizer.learning-rate 0.1 --model.options width=64 --workdir runs/wide
       ddf train my_recipe.py --data.folder ~/photos --json
+      ddf train digits --epochs 80 --allow-change epochs
     """
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
@@ -27,6 +28,10 @@ class TrainCommand:
     recipe: Annotated[Any, tyro.conf.FlagConversionOff, tyro.conf.arg(name="")]  # a `Recipe`, which imports JAX
     workdir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """The run's folder instead of runs/NAME."""
+    resume_from_step: Annotated[int | None, tyro.conf.arg(metavar="STEP")] = None
+    """Go back to this checkpoint of the run; what came after it stays beside, under other names."""
+    allow_change: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD [FIELD ...]")] = ()
+    """Fields in which the recipe may differ from the run's so far, such as optimizer.learning_rate, or epochs."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the summary as JSON; progress goes to standard error."""
 
@@ -36,7 +41,7 @@ class TrainCommand:
 
         initialize_processes()
         folder = self.workdir or Path("runs", self.recipe.name)
-        summary = train(self.recipe, folder)
+        summary = train(self.recipe, folder, resume_from_step=self.resume_from_step, allow_change=self.allow_change)
         text = (
             f"{summary['name']}: {self.recipe.task.summary_line(summary)} after {summary['steps']} steps in "
             f"{summary['seconds']:.0f} s, {summary['images_per_second']:.0f} images/s while training. "

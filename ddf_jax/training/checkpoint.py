@@ -5,17 +5,16 @@ each of these files in `checksums.json`. The folder gets its name when all of th
 synced; before, it is `<step>.partial`. Older checkpoints are removed when the name is on disk too, and lose theirs
 first: a folder with a number is whole or was damaged later. A checkpoint whose files do not have their checksums is
 skipped. Reading one parses JSON and arrays; it never runs code.
-
-Saving waits for the disk. The arrays of a ResNet are a few hundred megabytes and an epoch is minutes: a second thread
-that copies, writes and fails on its own would save little, and make "written" harder to believe.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,14 +23,57 @@ from jax.experimental import multihost_utils
 
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError, one_line
-from ddf_jax.files import damage, make_folder, sync_folder, sync_tree, write_checksums, write_json
-from ddf_jax.training.recipe import Recipe, recipe_from_json
+from ddf_jax.files import damage, make_folder, sync_folder, sync_tree, unused, write_checksums, write_json
+from ddf_jax.training.recipe import Recipe
+from ddf_jax.training.recipe_json import recipe_from_json
 from ddf_jax.training.step import leaf_names
+from ddf_jax.training.tasks import Task
 
 _log = logging.getLogger(__name__)
 
 _RECORD, _ARRAYS = "record.json", "arrays"
+_UNREADABLE, _UNDONE = "unreadable", "undone"
 _NONE, _ALL_DAMAGED, _CANNOT_READ = -1, -2, -3  # in place of a step
+
+
+class Score(NamedTuple):
+    """An entry of a record's `evaluation` by which checkpoints are compared."""
+
+    name: str
+    higher_is_better: bool
+
+    @classmethod
+    def of(cls, task: Task) -> "Score":
+        """The task's metric in evaluation."""
+        return cls(f"test_{task.metric}", task.higher_is_better)
+
+
+@dataclasses.dataclass(frozen=True)
+class Retention:
+    """Which checkpoints remain after a save: those for which any of these holds.
+
+    Args:
+        newest: it is one of so many of the newest.
+        every: it is the first of an interval of so many steps (0: there are none).
+        best: it is one of so many with the best score, evaluated at its very step.
+        score: what is compared.
+    """
+
+    newest: int = 1
+    every: float = 0.0
+    best: int = 0
+    score: Score | None = None
+
+    def kept(self, scores: Mapping[int, float | None]) -> set[int]:
+        """The steps of the checkpoints to keep, of all whose scores are given.
+
+        >>> Retention(newest=1, every=10, best=1, score=Score("rmse", False)).kept({4: 0.3, 12: 0.5, 18: 0.4, 21: None})
+        {4, 12, 21}
+        """
+        steps = sorted(scores)
+        first = {int(step // self.every): step for step in reversed(steps)} if self.every else {}
+        best = _from_best(scores, self.score) if self.score else []
+        return {*steps[-self.newest :], *best[: self.best], *(step for index, step in first.items() if index)}
 
 
 class Checkpoints:
@@ -39,12 +81,10 @@ class Checkpoints:
 
     Args:
         directory: the run's `checkpoints/`.
-        keep: how many of the newest remain after a save.
     """
 
-    def __init__(self, directory: Path, *, keep: int = 1) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory.absolute()
-        self._keep = keep
 
     def newest(self) -> int | None:
         """The step of the newest checkpoint that is whole, or None where there is no checkpoint at all.
@@ -91,6 +131,20 @@ class Checkpoints:
         if problem:
             raise RunError(f"The checkpoint {self._path(step)} is not readable: {problem}. Take another.")
         return step
+
+    def best(self, score: Score) -> int:
+        """The step of the whole checkpoint with the best score; of equals the latest.
+
+        Raises:
+            RunError: no checkpoint was evaluated at its own step, or none of those is readable.
+        """
+        for step in _from_best(self._scores(score), score):
+            with contextlib.suppress(RunError):
+                return self.readable(step)
+        raise RunError(
+            f"No readable checkpoint in {self.directory} was evaluated at its own step, so none is best by "
+            f"{score.name}; there are {sorted(self._steps())}. Choose one of these, or the newest."
+        )
 
     def was_removed(self, step: int) -> bool:
         """Whether a checkpoint is gone, as after a later save of the run's own process."""
@@ -147,8 +201,10 @@ class Checkpoints:
         except Exception as error:  # Orbax and TensorStore have many
             raise RunError(f"Cannot read the checkpoint {self._path(step)}: {one_line(error)}. Try again.") from error
 
-    def save(self, step: int, trees: dict[str, Any], record: dict[str, Any]) -> None:
-        """Writes named trees of arrays and a JSON record, then removes checkpoints beyond `keep`; for all processes."""
+    def save(
+        self, step: int, trees: dict[str, Any], record: dict[str, Any], retention: Retention | None = None
+    ) -> None:
+        """Writes named trees of arrays and a JSON record, then removes what is not to be kept; for all processes."""
         partial = self._path(step, ".partial")
         is_main = jax.process_index() == 0
         if is_main:
@@ -165,17 +221,22 @@ class Checkpoints:
             sync_tree(partial)
             partial.rename(self._path(step))
             sync_folder(self.directory)
-            for old in sorted(self._steps())[: -self._keep]:
+            retention = retention or Retention()
+            scores = self._scores(retention.score)
+            for old in sorted(scores.keys() - retention.kept(scores)):
                 shutil.rmtree(self._path(old).rename(self._path(old, ".removed")))
         multihost_utils.sync_global_devices("checkpoint")
 
     def set_aside_after(self, step: int) -> None:
-        """Renames checkpoints newer than `step`, which `newest` skipped, to `<step>.unreadable`: a run resumed from
-        `step` will write under their names again."""
+        """Renames the checkpoints newer than `step`: a run resumed from there will write under their names again.
+
+        One that is whole, from which the run goes back, becomes `<step>.undone`, any other `<step>.unreadable`.
+        """
         if jax.process_index() == 0:
-            for damaged in [other for other in self._steps() if other > step]:
-                shutil.rmtree(self._path(damaged, ".unreadable"), ignore_errors=True)
-                self._path(damaged).rename(self._path(damaged, ".unreadable"))
+            for newer in sorted(other for other in self._steps() if other > step):
+                kind = _UNREADABLE if damage(self._path(newer)) else _UNDONE
+                self._path(newer).rename(unused(self._path(newer, f".{kind}")))
+            sync_folder(self.directory)
 
     def _examine(self) -> tuple[int | None, dict[int, str]]:
         """The newest step whose files have their checksums, and what is wrong with those that are newer."""
@@ -190,6 +251,17 @@ class Checkpoints:
             _log.warning("Skipped the unreadable checkpoint %s: %s.", self._path(step), problem)
         return None, damaged
 
+    def _scores(self, score: Score | None) -> dict[int, float | None]:
+        """The score of every checkpoint, None where it was not evaluated at its own step or cannot be read."""
+        return {step: score and self._score(step, score.name) for step in self._steps()}
+
+    def _score(self, step: int, name: str) -> float | None:
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+            record = self.record(step)
+            if record["evaluated_step"] == step:
+                return record["evaluation"].get(name)
+        return None
+
     def _steps(self) -> list[int]:
         return [int(path.name) for path in self.directory.glob("*") if path.name.isdigit()]
 
@@ -197,12 +269,21 @@ class Checkpoints:
         return self.directory / f"{step}{suffix}"
 
 
-def _one_copy(leaf: jax.Array) -> jax.Array:
+def _one_copy(leaf: Any) -> Any:
     """The array on one device where each device holds a copy.
 
     Orbax writes a slice of a replicated array from each device and compiles a program for each shape.
     """
-    return leaf.addressable_data(0) if leaf.is_fully_replicated and leaf.is_fully_addressable else leaf
+    if isinstance(leaf, jax.Array) and leaf.is_fully_replicated and leaf.is_fully_addressable:
+        return leaf.addressable_data(0)
+    return leaf
+
+
+def _from_best(scores: Mapping[int, float | None], score: Score) -> list[int]:
+    """The steps that have a score, the best first, of equals the latest."""
+    sign = 1 if score.higher_is_better else -1
+    known = [(sign * value, step) for step, value in scores.items() if value is not None]
+    return [step for _, step in sorted(known, reverse=True)]
 
 
 def _array_types(trees: dict[str, Any]) -> dict[str, str]:

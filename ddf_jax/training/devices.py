@@ -88,6 +88,9 @@ class InFlight(Generic[T]):
     def __init__(self) -> None:
         self._started: deque[T] = deque()
 
+    def __len__(self) -> int:
+        return len(self._started)
+
     def push(self, arrays: T) -> list[T]:
         """Adds a pytree of arrays still being computed; returns the oldest, on the host, once there are too many."""
         for leaf in jax.tree.leaves(arrays):

@@ -2,9 +2,11 @@
 
 import contextlib
 import hashlib
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from types import FrameType
 
@@ -84,14 +86,17 @@ class StopRequest:
 
     Args:
         mesh: the devices of all processes.
+        save_minutes: since the last save, after which a save is due; 0: never.
     """
 
-    def __init__(self, mesh: Mesh) -> None:
+    def __init__(self, mesh: Mesh, *, save_minutes: float = 0.0) -> None:
         self._mesh = mesh
         self._asked = False
+        self._save_seconds = 60 * save_minutes or math.inf
         self._previous: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
         self._votes = InFlight[jax.Array]()
-        self._sum = jax.jit(jnp.sum, out_shardings=replicated(mesh))
+        self.saved()
+        self._sum = jax.jit(lambda flags: jnp.sum(flags, axis=0), out_shardings=replicated(mesh))
 
     def poll(self) -> bool:
         """Whether to stop: the same in every process, which must all poll equally often.
@@ -99,11 +104,25 @@ class StopRequest:
         With several processes the result is that of a few calls ago: their flags are summed on the devices between two
         steps, and nobody waits for the sum.
         """
+        is_time = jax.process_index() == 0 and time.monotonic() - self._saved_at >= self._save_seconds
         if jax.process_count() == 1:
+            self.save_due = is_time
             return self._asked
-        flags = np.full(self._mesh.local_mesh.size, self._asked, np.int32)
+        flags = np.full((self._mesh.local_mesh.size, 2), (self._asked, is_time), np.int32)
         votes = self._sum(global_batch({"flags": flags}, self._mesh)["flags"])
-        return any(earlier > 0 for earlier in self._votes.push(votes))
+        stop = False
+        for asked, due in self._votes.push(votes):
+            stop |= bool(asked)
+            self.save_due |= bool(due) and not self._stale
+            self._stale = max(0, self._stale - 1)
+        return stop
+
+    def saved(self) -> None:
+        """Starts the minutes to the next save; for all processes."""
+        self._saved_at = time.monotonic()
+        self.save_due = False
+        """Whether a save is due, as `poll` saw it: the same in every process."""
+        self._stale = len(self._votes)  # those on the way are of before
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():  # elsewhere Python cannot handle signals

@@ -1,31 +1,25 @@
-"""A run's progress: `metrics.jsonl`, TensorBoard events, curves, a bar and lines; and the check for finite numbers.
+"""A run's progress, in rows of metrics, a bar and lines; the check for finite numbers, and what to do where it fails.
 
 What writes needs the `train` extra, and is imported when it is used.
 """
 
 import contextlib
-import io
-import json
 import logging
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddf_jax.errors import NonFiniteError, one_line
-from ddf_jax.files import write_atomically
+from ddf_jax.errors import NonFiniteError
+from ddf_jax.training.metrics import MetricsLog
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.step import StepReport, Variables, leaf_names
 from ddf_jax.training.tasks import Scores
 
 _log = logging.getLogger(__name__)
-
-METRICS_FILE = "metrics.jsonl"
 
 _ADVICE = "lower `optimizer.learning_rate`, lengthen `optimizer.warmup_epochs`, or compute in float32 (`dtype`)"
 
@@ -157,63 +151,6 @@ class Reporter:
         return (self._step - step) * self._recipe.batch_size / (self._rate_from[1] - seconds)
 
 
-class MetricsLog:
-    """Appends rows to `metrics.jsonl` and TensorBoard's events in a run's folder.
-
-    Rows of steps after `step`, where this launch resumes, are dropped first: each step has one row, of what lasted.
-    """
-
-    def __init__(self, workdir: Path, step: int) -> None:
-        from tensorboardX import SummaryWriter
-
-        path = workdir / METRICS_FILE
-        kept = [row for row in read_metrics(workdir) if row["step"] <= step]
-        write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._file = path.open("a", buffering=1)
-        self._board: Any = SummaryWriter(str(workdir), purge_step=step + 1, flush_secs=10)
-
-    def write(self, step: int, epoch: float, **values: float | None) -> None:
-        """Adds one row. None is a number that is not finite."""
-        self._file.write(json.dumps({"step": step, "epoch": epoch, **values}, allow_nan=False) + "\n")
-        board, self._board = self._board, None  # which stays so where it fails
-        with ornament("Cannot write TensorBoard's events"):
-            for name, value in values.items() if board else ():
-                if value is not None:
-                    board.add_scalar(name, value, step)
-            self._board = board
-
-    def sync(self) -> None:
-        """Makes the rows so far durable."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Writes out what is still in memory."""
-        self._file.close()
-        if self._board:
-            with ornament("Cannot write TensorBoard's events"):
-                self._board.close()
-
-
-def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The rows of a run's `metrics.jsonl`. A line that is no row is left out, with a warning unless it is the last."""
-    path = workdir / METRICS_FILE
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    rows, unreadable = [], []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
-        else:
-            unreadable.append(number)
-    if inner := [number for number in unreadable if number < len(lines)]:
-        _log.warning("Left out what is no row of metrics in %s: line %s.", path, ", ".join(map(str, inner)))
-    return rows
-
-
 def log_info(line: str) -> None:
     """Prints a line, once for all processes, above a bar where there is one."""
     from tqdm import tqdm
@@ -221,45 +158,6 @@ def log_info(line: str) -> None:
     if jax.process_index() == 0:
         with contextlib.suppress(OSError):
             tqdm.write(line)
-
-
-@contextlib.contextmanager
-def ornament(failure: str) -> Iterator[None]:
-    """Around what a run can do without: an error in it is a warning that begins with `failure`."""
-    try:
-        yield
-    except Exception as error:  # of libraries that draw and write
-        _log.warning("%s: %s.", failure, one_line(error))
-
-
-def draw_curves(rows: Sequence[dict[str, Any]], path: Path, *, title: str, metric: str) -> None:
-    """Draws the rows of `metrics.jsonl`: loss, `train_<metric>` and `test_<metric>`, and learning rate, as PNG.
-
-    Needs no display and leaves matplotlib's global state alone.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 3.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title)
-    panels = {
-        "loss": ("train_loss", "test_loss"),
-        metric: (f"train_{metric}", f"test_{metric}"),
-        "learning rate": ("learning_rate",),
-    }
-    for axes, (label, names) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        for name in names:
-            points = [(row["epoch"], row[name]) for row in rows if row.get(name) is not None]
-            style = {"marker": "o", "markersize": 3} if name.startswith("test_") else {"linewidth": 0.8}
-            axes.plot(*zip(*points, strict=True) if points else ([], []), label=name.replace("_", " "), **style)
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(label)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=120)
-    write_atomically(path, image.getvalue())
 
 
 def check_report(step: int, report: StepReport, parameter_names: Sequence[str], previous_loss: float | None) -> None:
@@ -289,6 +187,18 @@ def check_variables(step: int, variables: Variables) -> None:
     bad = [name for name, leaf in zip(names, leaves, strict=True) if not _is_finite(leaf)]
     if bad:
         raise NonFiniteError(f"Stopped at step {step}: after the update {_listed(bad)} is not finite; {_ADVICE}.")
+
+
+def rescue(recipe: Recipe, path: Path, saved: int | None) -> str:
+    """How a run that diverged can go on."""
+    if not saved:
+        return "No step was saved."
+    rate = recipe.optimizer.learning_rate / 10
+    return (
+        f"The checkpoint of step {saved} stays. To go on from there: --resume-from-step {saved} "
+        f"--optimizer.learning-rate {rate:g} --allow-change optimizer.learning_rate. To start another run from its "
+        f"weights: --init-from {path} --init-step {saved} --workdir DIR"
+    )
 
 
 def _is_finite(leaf: jax.Array) -> bool:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError
-from ddf_jax.training.checkpoint import Checkpoints
+from ddf_jax.training.checkpoint import Checkpoints, Score
 from ddf_jax.training.devices import Devices, batch_split, data_mesh, replicated
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.step import ModelState, Variables, abstract_model, eval_model, jit_predict
@@ -56,23 +56,30 @@ class Run:
 
 
 def load_run(
-    workdir: Path | str, checkpoint: int | Literal["newest"] = "newest", *, devices: Devices | None = None
+    workdir: Path | str, checkpoint: int | Literal["newest", "best"] = "newest", *, devices: Devices | None = None
 ) -> Run:
     """The model of a run in `workdir`. The data set itself is not needed.
 
     Args:
         workdir: the run's folder.
-        checkpoint: the step of a checkpoint, or the newest readable one.
+        checkpoint: the step of a checkpoint, the newest readable one, or the readable one with the best test score of
+            those that were evaluated at their own step.
         devices: where the parameters go; default: all devices of all processes.
 
     Raises:
         RunError: there is no run or no such checkpoint, or it is not readable.
     """
     folder, mesh = RunFolder(Path(workdir)), data_mesh(devices)
-    folder.recipe()
+    score = Score.of(folder.recipe().task)
     checkpoints = Checkpoints(folder.checkpoints)
     while True:
-        step = checkpoints.newest() if checkpoint == "newest" else checkpoints.readable(checkpoint)
+        match checkpoint:
+            case "newest":
+                step = checkpoints.newest()
+            case "best":
+                step = checkpoints.best(score)
+            case _:
+                step = checkpoints.readable(checkpoint)
         if step is None:
             raise RunError(f"The run in {folder.path} has no checkpoint yet. `ddf train` resumes it.")
         try:
@@ -81,7 +88,7 @@ def load_run(
             model = ModelState(structure, checkpoints.load(step, {"model": variables})["model"])
         except Exception:
             # A run that is being trained removes a checkpoint that is being read: there is a newer one.
-            if checkpoint == "newest" and checkpoints.was_removed(step):
+            if isinstance(checkpoint, str) and checkpoints.was_removed(step):
                 continue
             raise
         return Run(recipe, info, step, model, mesh)

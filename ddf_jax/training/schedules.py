@@ -20,6 +20,7 @@ class StepPlan:
     warmup_steps: int
     evaluate_every: float  # 0: only at the end
     checkpoint_every: float  # 0: only at the end
+    epoch_steps: float  # in an epoch
     drops: tuple[int, ...] = ()  # steps after which the learning rate is divided by ten
 
     def evaluates_at(self, step: int) -> bool:
@@ -54,7 +55,7 @@ def make_step_plan(recipe: Recipe, info: DataInfo) -> StepPlan:
         )
     epoch = info.train_size / recipe.batch_size
     drops = tuple(info.steps(epochs, recipe.batch_size) for epochs in recipe.optimizer.drops)
-    return StepPlan(total, warmup, recipe.evaluate_every * epoch, recipe.checkpoint_every * epoch, drops)
+    return StepPlan(total, warmup, recipe.evaluate_every * epoch, recipe.checkpoint_every * epoch, epoch, drops)
 
 
 def learning_rate_schedule(config: OptimizerConfig, plan: StepPlan, batch_size: int) -> optax.Schedule:

@@ -1,6 +1,7 @@
 """`train`: one recipe from its first step, or from where an earlier launch ended, to its summary."""
 
 import contextlib
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from ddf_jax.data.pipeline import eval_batches, train_iterator
 from ddf_jax.data.sources import describe
 from ddf_jax.errors import NonFiniteError, RunError, StoppedError, one_line
-from ddf_jax.training.checkpoint import Checkpoints
+from ddf_jax.training.checkpoint import Checkpoints, Retention, Score
 from ddf_jax.training.devices import (
     Devices,
     InFlight,
@@ -21,18 +22,12 @@ from ddf_jax.training.devices import (
     replicated,
 )
 from ddf_jax.training.evaluate import evaluate_batches
+from ddf_jax.training.metrics import draw_curves, ornament, read_metrics
 from ddf_jax.training.processes import StopRequest, check_same_in_all_processes
-from ddf_jax.training.recipe import Recipe, recipe_key
-from ddf_jax.training.reporting import (
-    Reporter,
-    RunTimer,
-    check_variables,
-    draw_curves,
-    log_info,
-    ornament,
-    read_metrics,
-)
-from ddf_jax.training.resume import RunState, restore_run, save_run
+from ddf_jax.training.recipe import Recipe
+from ddf_jax.training.recipe_json import check_fields, recipe_key
+from ddf_jax.training.reporting import Reporter, RunTimer, check_variables, log_info, rescue
+from ddf_jax.training.resume import RunFacts, RunState, Saver, Start, find_start, restore_run
 from ddf_jax.training.schedules import learning_rate_schedule, make_optimizer, make_step_plan
 from ddf_jax.training.step import (
     StepReport,
@@ -47,7 +42,14 @@ from ddf_jax.training.tasks import DrawsPicture
 from ddf_jax.training.workdir import RunFolder, RunLock, environment, versions
 
 
-def train(recipe: Recipe, workdir: Path | str, *, devices: Devices | None = None) -> dict[str, Any]:
+def train(
+    recipe: Recipe,
+    workdir: Path | str,
+    *,
+    devices: Devices | None = None,
+    resume_from_step: int | None = None,
+    allow_change: Collection[str] = (),
+) -> dict[str, Any]:
     """Trains and evaluates a recipe in the folder `workdir`, and returns what it writes to `summary.json` there.
 
     A folder that holds an unfinished run of the same recipe is resumed: parameters, statistics, momenta, random
@@ -59,6 +61,9 @@ def train(recipe: Recipe, workdir: Path | str, *, devices: Devices | None = None
         recipe: the run.
         workdir: the run's folder, `runs/<name>` by convention.
         devices: the devices to train on; default: all devices of all processes.
+        resume_from_step: the checkpoint to go back to. What came after it stays in the folder, under other names.
+        allow_change: fields in which the recipe may differ from the run's so far, such as `optimizer.learning_rate`;
+            with `epochs` a finished run is trained on. The run's history records them.
 
     Raises:
         RunError: the run cannot start or be resumed, or another launch trains in this folder; its subclasses are
@@ -66,30 +71,47 @@ def train(recipe: Recipe, workdir: Path | str, *, devices: Devices | None = None
             same call resumes it).
     """
     folder = RunFolder(Path(workdir))
+    allowed = {name.replace("-", "_") for name in allow_change}
+    check_fields(allowed)
     check_same_in_all_processes(
-        {"recipe": recipe_key(recipe), "versions": str(versions()), "number of devices": str(jax.local_device_count())}
+        {
+            "recipe": recipe_key(recipe),
+            "step and fields to resume with": f"{resume_from_step} {sorted(allowed)}",
+            "versions": str(versions()),
+            "number of devices": str(jax.local_device_count()),
+        }
     )
-    checkpoints = Checkpoints(folder.checkpoints, keep=recipe.keep_checkpoints)
+    checkpoints = Checkpoints(folder.checkpoints)
+
+    def start() -> Start | None:
+        return find_start(checkpoints, folder.path, recipe, from_step=resume_from_step, allow_change=allowed)
+
     with RunLock(folder.path) as lock:
         lock.acquire()
-        if (summary := folder.finished(recipe)) is not None:
-            newest = checkpoints.newest()
-            if newest is None:
+        if (summary := folder.summary()) is not None:
+            found = start()
+            if found is None:
                 raise RunError(
                     f"The run in {folder.path} is finished, but its checkpoints are gone. Put them back, remove the "
                     f"folder to train again, or choose another --workdir."
                 )
-            if newest == summary["steps"]:
+            if found.step == summary["steps"] and not found.changes:
                 log_info(
-                    f"{folder.path} is done: {recipe.task.summary_line(summary)} after {newest} steps. "
-                    f"To train again, remove the folder or choose another --workdir."
+                    f"{folder.path} is done: {recipe.task.summary_line(summary)} after {found.step} steps. To train "
+                    f"on, raise the epochs: --epochs N --allow-change epochs. To train again, remove the folder or "
+                    f"choose another --workdir."
                 )
                 return summary
-        return _train(recipe, folder, checkpoints, lock, devices)
+        return _train(recipe, folder, checkpoints, start, lock, devices)
 
 
 def _train(
-    recipe: Recipe, folder: RunFolder, checkpoints: Checkpoints, lock: RunLock, devices: Devices | None
+    recipe: Recipe,
+    folder: RunFolder,
+    checkpoints: Checkpoints,
+    start: Callable[[], Start | None],
+    lock: RunLock,
+    devices: Devices | None,
 ) -> dict[str, Any]:
     task, is_main = recipe.task, jax.process_index() == 0
 
@@ -105,7 +127,7 @@ def _train(
         "process_count": jax.process_count(),
     }
 
-    with StopRequest(mesh) as stop, contextlib.ExitStack() as stack:
+    with StopRequest(mesh, save_minutes=recipe.checkpoint_minutes) as stop, contextlib.ExitStack() as stack:
         data = stack.enter_context(contextlib.closing(train_iterator(recipe.data, examples, seed=recipe.seed, **share)))
 
         # Model and optimizer, without arrays so far.
@@ -121,12 +143,18 @@ def _train(
             folder.create()
         lock.acquire()
         check_same_in_all_processes({"data": str(info)})
-        restored = restore_run(checkpoints, folder.path, recipe, info, abstract.variables)
-        if restored is not None:
-            state, times = restored
+        facts, found = RunFacts(recipe, info), start()
+        if found is not None:
+            if found.step > plan.total_steps:
+                raise RunError(
+                    f"The run in {folder.path} is at step {found.step} already, but `epochs` {recipe.epochs} are "
+                    f"{plan.total_steps} steps. Raise `epochs`, or go back with --resume-from-step."
+                )
+            state, times = restore_run(checkpoints, folder.path, found, facts, abstract.variables)
             data.set_state(state.data)
             timer.add_earlier(**times)
-            log_info(f"Resuming {folder.path} from step {state.step} of {plan.total_steps}.")
+            under = f", with {'; '.join(found.changes)}" if found.changes else ""
+            log_info(f"Resuming {folder.path} from step {state.step} of {plan.total_steps}{under}.")
         else:
             state = RunState(0, initial_variables(recipe, info, tx, replicated(mesh)), data.get_state())
         batches = device_batches(data, mesh)
@@ -138,24 +166,33 @@ def _train(
 
         # Reports.
         if is_main:
-            folder.write_recipe(recipe)
+            folder.begin(recipe)
         reporter = Reporter(
             folder.path,
             recipe,
             timer,
             state.step,
-            epoch_steps=info.train_size / recipe.batch_size,
+            epoch_steps=plan.epoch_steps,
             total_steps=plan.total_steps,
             parameter_names=list(parameters),
         )
         stack.enter_context(contextlib.closing(reporter))
         draw = task.draw if isinstance(task, DrawsPicture) else None
 
+        retention = Retention(
+            newest=recipe.keep_checkpoints,
+            every=recipe.keep_every * plan.epoch_steps,
+            best=recipe.keep_best,
+            score=Score.of(task),
+        )
+        saver = Saver(checkpoints, retention, facts, found and found.step)
+        stack.callback(saver.close)
+
         def save() -> None:
             check_variables(state.step, state.variables)
             reporter.sync()
-            times = {"seconds": timer.seconds, "training_seconds": timer.training_seconds}
-            save_run(checkpoints, state, recipe, info, times)
+            saver.save(state, {"seconds": timer.seconds, "training_seconds": timer.training_seconds})
+            stop.saved()
 
         stopping, in_flight = False, InFlight[StepReport]()
         try:
@@ -179,7 +216,7 @@ def _train(
                                 folder.write_picture(state.step, draw(batch, prediction))
 
                 # Save, and end after the last step.
-                if plan.saves_at(state.step):
+                if plan.saves_at(state.step) or stop.save_due:
                     save()
                 if state.step == plan.total_steps:
                     break
@@ -187,7 +224,8 @@ def _train(
                 # Train up to the next pause, the host a few steps ahead of the devices.
                 end, stopping = plan.next_pause(state.step), stop.poll()
                 with timer.training():
-                    while state.step < end and not stopping:
+                    while state.step < end and not stopping and not stop.save_due:
+                        saver.check()
                         batch = next(batches)
                         with jax.transfer_guard("disallow"):  # nothing moves between host and devices unnoticed
                             state.variables, report = train_step(state.variables, batch.arrays)
@@ -198,25 +236,30 @@ def _train(
 
             if stopping:
                 save()
+            saver.wait()
+            if stopping:
                 raise StoppedError(
                     f"Stopped at step {state.step} of {plan.total_steps}, saved in {folder.path}. "
                     f"The same command resumes it."
                 )
         except NonFiniteError as error:
-            saved = state.saved_step
-            kept = "No checkpoint was written." if saved is None else f"The checkpoint of step {saved} stays."
-            raise NonFiniteError(f"{error} {kept}") from None
+            with contextlib.suppress(RunError):
+                saver.wait()
+            raise NonFiniteError(f"{error} {rescue(recipe, folder.path, saver.saved_step)}") from None
         except StoppedError:
             raise
         except Exception as error:
             # The data, a file or a disk failed: what was computed is good, and is kept where it can be.
-            kept = f"The same command goes on from step {state.saved_step or 0}."
             if jax.process_count() == 1:
                 with contextlib.suppress(Exception):
                     with timer.training():
                         reporter.steps(in_flight.drain())
                     save()
-                    kept = f"Step {state.step} is saved; the same command goes on from there."
+                    saver.wait()
+            if saver.saved_step == state.step:
+                kept = f"Step {state.step} is saved; the same command goes on from there."
+            else:
+                kept = f"The same command goes on from step {saver.saved_step or 0}."
             if isinstance(error, OSError):
                 raise RunError(f"Stopped at step {state.step}: {one_line(error)}. {kept}") from error
             log_info(kept)

@@ -18,9 +18,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from ddf_jax.errors import RunError
-from ddf_jax.files import make_writable, write_atomically, write_json
+from ddf_jax.files import make_writable, sync_folder, write_atomically, write_json
 from ddf_jax.training.processes import check_same_in_all_processes
-from ddf_jax.training.recipe import Recipe, changed_fields, recipe_from_json, recipe_to_json
+from ddf_jax.training.recipe import Recipe
+from ddf_jax.training.recipe_json import recipe_from_json, recipe_to_json
 
 _log = logging.getLogger(__name__)
 
@@ -41,15 +42,10 @@ class RunFolder:
         self._recipe = path / "recipe.json"
         self._summary = path / "summary.json"
 
-    def finished(self, recipe: Recipe) -> dict[str, Any] | None:
-        """The summary of a run that has ended, or None; an unreadable one is written again from the last checkpoint.
-
-        Raises:
-            RunError: it was the run of another recipe.
-        """
+    def summary(self) -> dict[str, Any] | None:
+        """The summary of a run that has ended, or None; an unreadable one is written again from the last checkpoint."""
         if not self._summary.exists():
             return None
-        check_same_recipe(self.path, self.recipe(), recipe)
         try:
             return dict(json.loads(self._summary.read_bytes()))
         except (ValueError, TypeError) as error:
@@ -73,8 +69,11 @@ class RunFolder:
         """Makes the folder, or finds that it can be written."""
         make_writable(self.path)
 
-    def write_recipe(self, recipe: Recipe) -> None:
-        """Keeps the recipe with its results."""
+    def begin(self, recipe: Recipe) -> None:
+        """Marks the run as not finished, and keeps the recipe with its results."""
+        if self._summary.exists():
+            self._summary.unlink()
+            sync_folder(self.path)
         write_atomically(self._recipe, recipe_to_json(recipe))
 
     def write_picture(self, step: int, png: bytes) -> None:
@@ -160,16 +159,6 @@ class RunLock(contextlib.AbstractContextManager["RunLock"]):
         except (ImportError, OSError) as error:
             _log.warning("%s cannot be locked (%s): do not train in it twice at a time.", self._folder, error)
         return True
-
-
-def check_same_recipe(path: Path, old: Recipe, new: Recipe) -> None:
-    """Raises `RunError` naming the fields that make `new` another run than the one in `path`."""
-    changes = changed_fields(old, new)
-    if changes:
-        raise RunError(
-            f"{path} holds a run of another recipe ({'; '.join(changes)}). Set the fields back to resume it, or choose "
-            f"another --workdir."
-        )
 
 
 def environment(mesh: Mesh) -> dict[str, Any]:

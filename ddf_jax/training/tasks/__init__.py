@@ -38,6 +38,8 @@ class Task(abc.ABC):
 
     metric: ClassVar[str]
     """Name of the metric that people read: `train_<metric>` and `test_<metric>`."""
+    higher_is_better: ClassVar[bool] = True
+    """Whether a greater metric is a better one."""
     model_task: ClassVar[str]
     """`task` of the registered models that fit."""
     inputs: ClassVar[tuple[str, ...]] = ("image",)

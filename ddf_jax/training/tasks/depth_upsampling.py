@@ -47,6 +47,7 @@ class DepthUpsampling(Task):
     the absolute values of those above, with ε from 1 cm at the first step, geometrically, to 1 m at the last."""
 
     metric: ClassVar[str] = "rmse"
+    higher_is_better: ClassVar[bool] = False
     model_task: ClassVar[str] = "depth_upsampling"
     inputs: ClassVar[tuple[str, ...]] = ("image", "low")
 

@@ -14,8 +14,10 @@ import pytest
 from ddf_jax import files
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError
-from ddf_jax.training.checkpoint import Checkpoints
+from ddf_jax.training.checkpoint import Checkpoints, Retention, Score
 from ddf_jax.training.devices import batch_split, data_mesh, replicated
+
+TWO = Retention(newest=2)
 
 
 def trees(seed: int = 0) -> dict[str, Any]:
@@ -71,10 +73,34 @@ def test_a_resumed_run_does_not_touch_what_was_saved(tmp_path: Path):
 
 
 def test_only_the_newest_are_kept(tmp_path: Path):
-    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints = Checkpoints(tmp_path)
     for step in (5, 10, 15):
-        checkpoints.save(step, trees(step), {})
+        checkpoints.save(step, trees(step), {}, TWO)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "15"]
+
+
+def test_one_is_kept_as_the_newest_the_first_of_an_interval_or_the_best():
+    errors = {4: 3.0, 8: 1.0, 12: 2.0, 16: None, 21: 1.0, 25: 0.5, 29: 5.0}
+    rmse, accuracy = Score("test_rmse", higher_is_better=False), Score("test_accuracy", higher_is_better=True)
+    assert Retention(newest=2).kept(errors) == {25, 29}
+    assert Retention(newest=1, every=10).kept(errors) == {12, 21, 29}
+    assert Retention(newest=1, best=2, score=rmse).kept(errors) == {21, 25, 29}
+    assert Retention(newest=1, best=2, score=accuracy).kept(errors) == {4, 29}
+
+
+def test_the_best_is_the_best_evaluated_at_its_own_step(tmp_path: Path):
+    rmse = Score("test_rmse", higher_is_better=False)
+    checkpoints, kept = Checkpoints(tmp_path), Retention(newest=1, best=2, score=rmse)
+    for step, error, evaluated_step in ((1, 2.0, 1), (2, 1.0, 2), (3, 0.5, 2), (4, None, 4)):
+        checkpoints.save(step, trees(), {"evaluation": {"test_rmse": error}, "evaluated_step": evaluated_step}, kept)
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == [1, 2, 4]
+    assert checkpoints.best(rmse) == 2
+    (tmp_path / "2" / "checksums.json").unlink()
+    assert checkpoints.best(rmse) == 1
+    with pytest.raises(
+        RunError, match=r"evaluated at its own step, so none is best by test_iou; there are \[1, 2, 4\]"
+    ):
+        checkpoints.best(Score("test_iou", higher_is_better=True))
 
 
 def test_a_folder_without_checkpoints_has_none(tmp_path: Path):
@@ -108,9 +134,9 @@ DAMAGE = {
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ):
-    checkpoints = Checkpoints(tmp_path, keep=2)
-    checkpoints.save(5, trees(5), {})
-    checkpoints.save(10, trees(10), {})
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(5, trees(5), {}, TWO)
+    checkpoints.save(10, trees(10), {}, TWO)
     DAMAGE[damage](tmp_path / "10")
     assert checkpoints.newest() == 5
     assert_same_bits(checkpoints.load(5, abstract(trees())), trees(5))
@@ -125,15 +151,15 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
 
     checkpoints.set_aside_after(5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["10.unreadable", "5"]
-    checkpoints.save(10, trees(11), {})
+    checkpoints.save(10, trees(11), {}, TWO)
     assert checkpoints.newest() == 10
     assert_same_bits(checkpoints.load(10, abstract(trees())), trees(11))
 
 
 def test_nothing_but_damaged_checkpoints_is_an_error_and_changes_nothing(tmp_path: Path):
-    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints = Checkpoints(tmp_path)
     for step in (5, 10):
-        checkpoints.save(step, trees(), {})
+        checkpoints.save(step, trees(), {}, TWO)
         (tmp_path / str(step) / "record.json").unlink()
     with pytest.raises(
         RunError, match=r"No checkpoint in .* is readable \(10: record.json is missing; 5: record.json is"
@@ -195,9 +221,9 @@ def test_everything_is_synced_before_a_checkpoint_gets_its_name_and_that_before_
 def test_a_disk_that_fails_for_a_moment_is_asked_again_and_costs_no_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints = Checkpoints(tmp_path)
     for step in (5, 10):
-        checkpoints.save(step, trees(), {})
+        checkpoints.save(step, trees(), {}, TWO)
     monkeypatch.setattr(files, "_DELAYS", (0.0, 0.0))
     failures = [OSError(errno.ESTALE, "stale file handle"), PermissionError(errno.EACCES, "permission denied")]
     open_file = Path.open

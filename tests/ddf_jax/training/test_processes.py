@@ -2,6 +2,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 
 import jax
 import numpy as np
@@ -113,3 +114,16 @@ def test_outside_the_main_thread_signals_are_left_alone():
     thread.start()
     thread.join()
     assert polled == [False]
+
+
+def test_time_makes_a_checkpoint_due_too(monkeypatch: pytest.MonkeyPatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    with StopRequest(data_mesh(), save_minutes=1) as stop:
+        for seconds, due in ((59.0, False), (60.0, True)):
+            clock[0] = seconds
+            assert not stop.poll()
+            assert stop.save_due == due
+        stop.saved()
+        assert not stop.poll()
+        assert not stop.save_due

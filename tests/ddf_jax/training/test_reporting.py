@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ddf_jax.training.reporting import MetricsLog, RunTimer, draw_curves, read_metrics
+from ddf_jax.training.metrics import MetricsLog, draw_curves, read_metrics
+from ddf_jax.training.reporting import RunTimer
 
 
 def test_a_launch_drops_the_rows_after_the_step_it_resumes_from(tmp_path: Path):

@@ -1,14 +1,18 @@
 """A run that is interrupted anywhere ends as if it had not been: the same bits, the same metrics."""
 
+import dataclasses
 import errno
 import json
 import secrets
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 import tensorboardX
 from tqdm import tqdm
@@ -16,9 +20,14 @@ from tqdm import tqdm
 from ddf_jax.errors import RunError, StoppedError
 from ddf_jax.training import checkpoint
 from ddf_jax.training import train as loop
+from ddf_jax.training.checkpoint import Checkpoints, Retention
+from ddf_jax.training.recipe import Recipe
+from ddf_jax.training.recipe_json import recipe_to_json
+from ddf_jax.training.resume import Start, find_start
+from ddf_jax.training.run import load_run
 from ddf_jax.training.train import train
 from tests.ddf_jax.training.launch import signal_self, tiny_recipe
-from tests.ddf_jax.training.processes import finish, metrics, saved_bits, start
+from tests.ddf_jax.training.processes import finish, losses, metrics, saved_bits, start
 
 
 def test_a_run_whose_disk_data_and_ornaments_fail_loses_nothing(
@@ -33,7 +42,7 @@ def test_a_run_whose_disk_data_and_ornaments_fail_loses_nothing(
 
     def broken(*arguments: Any) -> Iterator[Any]:
         for batch in device_batches(*arguments):
-            if batch.state_after["step"] == 15:
+            if batch.state_after["step"] == 19:
                 raise OSError(errno.EIO, "Input/output error", "digits.array_record")
             yield batch
 
@@ -48,15 +57,15 @@ def test_a_run_whose_disk_data_and_ornaments_fail_loses_nothing(
         ) as refused:
             train(recipe, workdir, devices=device)
         assert "\n" not in str(refused.value)
-        assert saved_steps(workdir) == [6]
+        assert len(saved_steps(workdir)) == 2  # and the state in hand, a step or more later
     with monkeypatch.context() as patch:
         patch.setattr(loop, "device_batches", broken)
         with pytest.raises(
             RunError,
-            match=r"Stopped at step 14: Input/output error \(digits.array_record\)\. Step 14 is saved; ",
+            match=r"Stopped at step 18: Input/output error \(digits.array_record\)\. Step 18 is saved; ",
         ):
             train(recipe, workdir, devices=device)
-        assert saved_steps(workdir) == [6, 12, 14]
+        assert saved_steps(workdir)[-1] == 18
     monkeypatch.setattr(tensorboardX.SummaryWriter, "add_scalar", lambda *_: 1 / 0)
     monkeypatch.setattr(loop, "draw_curves", lambda *_, **__: 1 / 0)
     monkeypatch.setattr(tqdm, "write", no_reader)
@@ -122,3 +131,71 @@ def test_a_run_killed_at_any_steps_ends_with_the_same_bits(tmp_path: Path, data_
         assert saved_steps(workdir) == saved
     finish(start(workdir, data_dir))
     assert_same_run(workdir, unbroken)
+
+
+def test_a_launch_goes_on_from_the_step_it_asks_for_once(tmp_path: Path):
+    tiny = tiny_recipe(tmp_path)
+    slower = dataclasses.replace(tiny, optimizer=dataclasses.replace(tiny.optimizer, learning_rate=0.02))
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+
+    def save(step: int, recipe: Recipe, *requests: int) -> None:
+        history = [{"step": request, "by_request": True} for request in requests]
+        record = {"recipe": json.loads(recipe_to_json(recipe)), "history": history}
+        checkpoints.save(step, {"model": {"kernel": jnp.zeros(1)}}, record, Retention(newest=3))
+
+    def start(recipe: Recipe, from_step: int | None = None, *changes: str) -> Start | None:
+        return find_start(checkpoints, tmp_path, recipe, from_step=from_step, allow_change=changes)
+
+    assert start(tiny) is None
+    with pytest.raises(RunError, match=r"There is no checkpoint in .*checkpoints to go back to, of step 6"):
+        start(tiny, 6)
+    save(6, tiny)
+    save(12, tiny)
+    assert start(tiny) == (12, 12, False, [])
+    assert start(tiny, 6) == (6, 12, True, [])
+    change = ["optimizer.learning_rate: 0.2 -> 0.02"]
+    assert start(slower, 6, "optimizer.learning_rate") == (6, 12, True, change)
+    assert start(slower, None, "optimizer.learning_rate", "seed") == (12, 12, False, change)
+    with pytest.raises(RunError, match=r"seed: 0 -> 3\).*--allow-change optimizer.learning_rate seed$"):
+        start(dataclasses.replace(slower, seed=3), None, "seed")
+    with pytest.raises(RunError, match=r"`batch_size` cannot change within a run.*--init-from .* --init-step 12"):
+        start(dataclasses.replace(tiny, batch_size=32), None, "batch_size")
+    with pytest.raises(RunError, match=r"There is no checkpoint 7 in .*; there are \[6, 12\]"):
+        start(tiny, 7)
+    save(18, slower, 6)
+    assert start(slower, 6, "optimizer.learning_rate") == (18, 18, False, [])  # the same command goes on
+    assert start(slower, 12, "optimizer.learning_rate") == (12, 18, True, change)
+    assert start(tiny, 6) == (6, 18, True, [])
+
+
+@pytest.mark.slow
+def test_a_run_goes_back_under_another_recipe_and_a_finished_one_is_trained_on(
+    tmp_path: Path, data_dir: Path, unbroken: Path, monkeypatch: pytest.MonkeyPatch
+):
+    workdir, device, tiny = tmp_path / "run", jax.devices()[:1], tiny_recipe(data_dir)
+    shutil.copytree(unbroken, workdir)
+    faster = dataclasses.replace(tiny, optimizer=dataclasses.replace(tiny.optimizer, learning_rate=0.4))
+    change = {"resume_from_step": 12, "allow_change": ["optimizer.learning-rate"]}
+    with monkeypatch.context() as patch:
+        signal_self(patch, signal.SIGTERM, "step:14")
+        with pytest.raises(StoppedError):
+            train(faster, workdir, devices=device, **change)
+    assert saved_steps(workdir) == [12, 14]
+    assert {"18.undone", "20.undone"} < {path.name for path in (workdir / "checkpoints").iterdir()}
+    assert (workdir / "metrics.jsonl.undone").read_bytes() == (unbroken / "metrics.jsonl").read_bytes()
+    assert not (workdir / "summary.json").exists()
+    train(faster, workdir, devices=device, **change)
+    assert losses(workdir)[:13] == losses(unbroken)[:13]  # that of step 13 is of before its update
+    assert 0 not in np.subtract(losses(workdir)[13:], losses(unbroken)[13:])
+    assert load_run(workdir).recipe == faster
+    longer = dataclasses.replace(faster, epochs=1.0)
+    assert train(longer, workdir, devices=device, allow_change=["epochs"])["steps"] == 22
+    record = json.loads((workdir / "checkpoints" / "22" / "record.json").read_text())
+    assert [(event["step"], event["by_request"], event["changes"]) for event in record["history"]] == [
+        (12, True, ["optimizer.learning_rate: 0.2 -> 0.4"]),
+        (20, False, ["epochs: 0.9 -> 1.0"]),
+    ]
+    with pytest.raises(
+        RunError, match=r"at step 22 already, but `epochs` 0.5 are 11 steps. Raise `epochs`, or go back"
+    ):
+        train(dataclasses.replace(longer, epochs=0.5), workdir, devices=device, allow_change=["epochs"])

@@ -45,7 +45,7 @@ def test_a_run_without_a_step_after_its_warm_up_is_refused():
 @pytest.mark.parametrize("warmup", [0, 7])
 def test_the_learning_rate_is_a_line_and_half_a_cosine(warmup: int):
     config = OptimizerConfig(learning_rate=0.4, end_learning_rate=1e-3)
-    rate: Any = learning_rate_schedule(config, StepPlan(50, warmup, 0, 0), batch_size=64)
+    rate: Any = learning_rate_schedule(config, StepPlan(50, warmup, 0, 0, epoch_steps=10), batch_size=64)
     peak = 0.4 * 64 / 256
     expected = [
         peak * t / warmup
