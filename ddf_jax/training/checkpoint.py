@@ -24,8 +24,7 @@ from jax.experimental import multihost_utils
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError, one_line
 from ddf_jax.files import damage, make_folder, sync_folder, sync_tree, unused, write_checksums, write_json
-from ddf_jax.training.recipe import Recipe
-from ddf_jax.training.recipe_json import recipe_from_json
+from ddf_jax.training.recipe import Recipe, recipe_from_json
 from ddf_jax.training.step import leaf_names
 from ddf_jax.training.tasks import Task
 

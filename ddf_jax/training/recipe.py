@@ -1,17 +1,24 @@
-"""A recipe: everything that decides a training run, as one frozen value; `recipe_json` is its form in files.
+"""A recipe: everything that decides a training run, as one frozen value, and its form in `recipe.json`.
 
 Durations are in epochs and learning rates per 256 examples, so that a recipe survives another batch size. A variant is
 `dataclasses.replace` of a base; the command line overrides any field (`--optimizer.learning-rate 0.2`).
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Literal
+import difflib
+import json
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Literal
 
 from ddf_jax.data.config import DataConfig
-from ddf_jax.errors import UserError
+from ddf_jax.dataclass_json import decode, encode
+from ddf_jax.errors import RunError, UserError
 from ddf_jax.training.tasks import Task
 from ddf_jax.training.tasks.classification import Classification
+from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling
+
+TASKS: dict[str, type[Task]] = {"classification": Classification, "depth_upsampling": DepthUpsampling}
+"""The tasks that a recipe can have, by their `kind` in `recipe.json`."""
 
 Option = int | float | str | bool | tuple[int, ...]
 
@@ -100,3 +107,93 @@ _AT_LEAST = {
     "keep_every": 0,
     "keep_best": 0,
 }
+
+FREE_FIELDS = frozenset(
+    {
+        "checkpoint_every",
+        "checkpoint_minutes",
+        "data.data_dir",
+        "data.workers",
+        "evaluate_every",
+        "keep_best",
+        "keep_checkpoints",
+        "keep_every",
+        "log_every",
+        "name",
+    }
+)
+"""Fields that do not change what a run computes, and so may change between two launches of it."""
+
+MOVED_FIELDS = {
+    "label_smoothing": "task.label_smoothing",
+    "depth_loss": "task.loss",
+    "data.target": "task.kind",
+    "data.scale": "task.scale",
+}
+"""Fields of recipes that earlier versions wrote, and their present names."""
+
+
+def recipe_to_json(recipe: Recipe) -> str:
+    """The recipe as an indented JSON object, one key per field. `recipe_from_json` gives an equal recipe back."""
+    return json.dumps(encode(recipe, {Task: TASKS}), indent=2, allow_nan=False) + "\n"
+
+
+def recipe_from_json(text: str) -> Recipe:
+    """The recipe that `recipe_to_json` wrote; fields that it lacks have their defaults.
+
+    Raises:
+        RunError: the text is not a recipe; the message names the field and, for an unknown one, the nearest field or
+            the new name that it has since an earlier version.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise RunError(f"The recipe is not JSON: {error}.") from None
+    found = dict(_flat(value))
+    if moved := [f"`{old}` is now `{new}`" for old, new in MOVED_FIELDS.items() if old in found]:
+        raise RunError(
+            f"The recipe was written by an earlier version: {', '.join(moved)}. Rename those that the task "
+            f"has (`task.kind`: {' or '.join(TASKS)}), delete the others, or train again."
+        )
+    return decode(Recipe, value, {Task: TASKS})
+
+
+def changed_fields(old: Recipe, new: Recipe) -> list[str]:
+    """`field: old -> new` for each field outside `FREE_FIELDS` that differs: what makes a run another run."""
+    before, after = _computed(old), _computed(new)
+    return [
+        f"{field}: {before.get(field)} -> {after.get(field)}"
+        for field in sorted(before.keys() | after.keys())
+        if before.get(field) != after.get(field)
+    ]
+
+
+def check_fields(names: Collection[str]) -> None:
+    """Raises `RunError` where a name such as `optimizer.learning_rate` is of no field that decides what a run computes.
+
+    The fields of a task and of a model's options depend on these, and are not checked.
+    """
+    known = _computed(Recipe(name="any")).keys()
+    for name in names:
+        if name not in known and name.partition(".")[0] not in ("task", "model"):
+            [nearest] = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+            raise RunError(
+                f"No field of a recipe that could be allowed to change is `{name}`; the nearest is `{nearest}`."
+            )
+
+
+def recipe_key(recipe: Recipe) -> str:
+    """A text that two recipes share if none of their fields outside `FREE_FIELDS` differs."""
+    return json.dumps(_computed(recipe), sort_keys=True)
+
+
+def _computed(recipe: Recipe) -> dict[str, Any]:
+    return {field: value for field, value in _flat(encode(recipe, {Task: TASKS})) if field not in FREE_FIELDS}
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _flat(item, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, value

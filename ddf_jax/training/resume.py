@@ -17,8 +17,7 @@ from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError, one_line
 from ddf_jax.training.checkpoint import Checkpoints, Retention
 from ddf_jax.training.metrics import keep_metrics
-from ddf_jax.training.recipe import Recipe
-from ddf_jax.training.recipe_json import changed_fields, recipe_to_json
+from ddf_jax.training.recipe import Recipe, changed_fields, recipe_to_json
 from ddf_jax.training.step import Variables
 from ddf_jax.training.tasks import Scores
 

@@ -24,8 +24,7 @@ from ddf_jax.training.devices import (
 from ddf_jax.training.evaluate import evaluate_batches
 from ddf_jax.training.metrics import draw_curves, ornament, read_metrics
 from ddf_jax.training.processes import StopRequest, check_same_in_all_processes
-from ddf_jax.training.recipe import Recipe
-from ddf_jax.training.recipe_json import check_fields, recipe_key
+from ddf_jax.training.recipe import Recipe, check_fields, recipe_key
 from ddf_jax.training.reporting import Reporter, RunTimer, check_variables, log_info, rescue
 from ddf_jax.training.resume import RunFacts, RunState, Saver, Start, find_start, restore_run
 from ddf_jax.training.schedules import learning_rate_schedule, make_optimizer, make_step_plan

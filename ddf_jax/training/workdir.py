@@ -20,8 +20,7 @@ from jax.sharding import Mesh
 from ddf_jax.errors import RunError
 from ddf_jax.files import make_writable, sync_folder, write_atomically, write_json
 from ddf_jax.training.processes import check_same_in_all_processes
-from ddf_jax.training.recipe import Recipe
-from ddf_jax.training.recipe_json import recipe_from_json, recipe_to_json
+from ddf_jax.training.recipe import Recipe, recipe_from_json, recipe_to_json
 
 _log = logging.getLogger(__name__)
 

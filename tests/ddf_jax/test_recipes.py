@@ -8,7 +8,7 @@ import pytest
 
 from ddf_jax.models import get_config
 from ddf_jax.recipes import find_recipe, shipped_recipes
-from ddf_jax.training.recipe_json import recipe_from_json, recipe_to_json
+from ddf_jax.training.recipe import recipe_from_json, recipe_to_json
 
 NAMES = shipped_recipes()
 

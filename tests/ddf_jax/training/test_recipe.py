@@ -8,8 +8,15 @@ import pytest
 
 from ddf_jax.data.config import DataConfig
 from ddf_jax.errors import RunError, UserError
-from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
-from ddf_jax.training.recipe_json import FREE_FIELDS, changed_fields, recipe_from_json, recipe_to_json
+from ddf_jax.training.recipe import (
+    FREE_FIELDS,
+    ModelConfig,
+    OptimizerConfig,
+    Recipe,
+    changed_fields,
+    recipe_from_json,
+    recipe_to_json,
+)
 from ddf_jax.training.tasks.classification import Classification
 from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling
 

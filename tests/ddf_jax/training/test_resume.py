@@ -21,8 +21,7 @@ from ddf_jax.errors import RunError, StoppedError
 from ddf_jax.training import checkpoint
 from ddf_jax.training import train as loop
 from ddf_jax.training.checkpoint import Checkpoints, Retention
-from ddf_jax.training.recipe import Recipe
-from ddf_jax.training.recipe_json import recipe_to_json
+from ddf_jax.training.recipe import Recipe, recipe_to_json
 from ddf_jax.training.resume import Start, find_start
 from ddf_jax.training.run import load_run
 from ddf_jax.training.train import train

@@ -11,8 +11,7 @@ from ddf_jax.cli.train import TrainCommand
 from ddf_jax.data.config import DataConfig
 from ddf_jax.errors import RunError, StoppedError
 from ddf_jax.training.evaluate import evaluate
-from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
-from ddf_jax.training.recipe_json import TASKS, recipe_from_json, recipe_to_json
+from ddf_jax.training.recipe import TASKS, ModelConfig, OptimizerConfig, Recipe, recipe_from_json, recipe_to_json
 from ddf_jax.training.run import load_run
 from ddf_jax.training.train import train
 from tests.ddf_jax.training.launch import signal_self

@@ -16,8 +16,7 @@ from ddf_jax.errors import NonFiniteError, RunError, UserError
 from ddf_jax.training import train as loop
 from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.evaluate import evaluate
-from ddf_jax.training.recipe import ModelConfig, OptimizerConfig
-from ddf_jax.training.recipe_json import recipe_from_json
+from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, recipe_from_json
 from ddf_jax.training.run import load_run
 from ddf_jax.training.train import train
 from ddf_jax.training.workdir import RunLock
