@@ -64,7 +64,7 @@ def _kind_of(value: Any, kinds: Kinds) -> dict[str, str]:
 def _decode_kind(subclasses: Mapping[str, type], value: Any, kinds: Kinds, field: str) -> Any:
     if not isinstance(value, dict):
         raise RunError(f"The recipe's field `{field}` must be an object, got {value!r}.")
-    kind = value.get("kind")
+    kind: Any = value.get("kind")
     if kind not in subclasses:
         raise RunError(f"The recipe's field `{field}.kind` must be one of {', '.join(subclasses)}, got {kind!r}.")
     fields = {name: item for name, item in value.items() if name != "kind"}

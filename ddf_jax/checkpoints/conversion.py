@@ -2,39 +2,59 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ddf_jax.checkpoints.rules import COUNTER, Naming, naming_of, translate
-from ddf_jax.checkpoints.tensor_files import CheckpointError, read_tensors, shortened, write_tensors
-from ddf_jax.checkpoints.wrappers import common_prefix, without_wrappers
+from ddf_jax.checkpoints.fitting import EXACT, FitRules, Head, InChannels, LoadReport, Shapes, fit
+from ddf_jax.checkpoints.rules import Naming, naming_of, official_tensors, translate
+from ddf_jax.checkpoints.tensor_files import read_tensors, write_tensors
+from ddf_jax.checkpoints.wrappers import without_wrappers
 
 _log = logging.getLogger(__name__)
 
-Shapes = Mapping[str, tuple[int, ...]]
 
-
-def load_checkpoint(model: nnx.Module, path: str | os.PathLike[str], *, ema: bool = False) -> None:
-    """Loads the parameters and statistics of a file into `model`, all of them or none.
+def load_checkpoint(
+    model: nnx.Module,
+    path: str | os.PathLike[str],
+    *,
+    ema: bool = False,
+    head: Head = "loaded",
+    in_channels: InChannels | None = None,
+    allow_missing: tuple[str, ...] = (),
+    allow_unexpected: tuple[str, ...] = (),
+    strict: bool = True,
+) -> LoadReport:
+    """Loads the parameters and statistics of a file into `model`: all of them, or what the rules let differ, or none.
 
     The file is `.safetensors` or PyTorch's own format (see `read_tensors`), with official names or ours, also within
     what frameworks put around a module (`backbone.`, `module.`; the log names what was left out). Values are cast to
-    the storage dtype of the model.
+    the storage dtype of the model. The log has the report in one line.
 
     Args:
-        model: any registered model of the file's sizes.
+        model: any registered model.
         path: the file.
         ema: loads the averaged weights of a training script's checkpoint instead of the last ones.
+        head: "fresh" leaves the head (`head.…`) as it is and does not use the file's: for other classes.
+        in_channels: adapts the first convolution to C channels of the model where the file has C': "average" gives each
+            the mean over the file's channels, times C'/C; "repeat" the file's channels cyclically, times C'/C (C ≥ C').
+        allow_missing: shell patterns of tensors that stay as they are where the file lacks them, such as
+            `*.attention.*`, by our names or the file's.
+        allow_unexpected: shell patterns of the file's tensors that are not used where the model lacks them.
+        strict: False allows every missing, unexpected and wrongly shaped tensor, and warns of each.
+
+    Returns:
+        What was loaded and what was not.
 
     Raises:
         CheckpointError: the file cannot be read, or does not fit; the message names missing, unexpected and wrongly
-            shaped tensors.
+            shaped tensors, and rules without effect. Or nothing at all would be loaded.
     """
-    load_tensors(model, _read(path, ema=ema), str(path))
+    rules = FitRules(head, in_channels, allow_missing, allow_unexpected, strict)
+    return load_tensors(model, read_named(path, ema=ema, own=_variables(model)), str(path), rules)
 
 
 def save_checkpoint(model: nnx.Module, path: str | os.PathLike[str], *, naming: Naming = "own") -> None:
@@ -76,51 +96,52 @@ def convert(
     Raises:
         CheckpointError: the source cannot be read or does not fit, or the target cannot be written.
     """
-    tensors = _read(source, ema=ema)
+    tensors = read_named(source, ema=ema)
     found = naming_of(tensors)
     translated = translate(tensors, found)
     if model is not None:
-        _check_shapes(tensors, expected_shapes(model(num_classes=_classes(tensors)), found), str(source))
+        fit(_shapes(model(num_classes=_classes(tensors))), tensors, str(source), EXACT)
     if naming == found:
         translated = tensors
     write_tensors(target, translated)
     return len(translated)
 
 
-def load_tensors(model: nnx.Module, tensors: Mapping[str, np.ndarray], source: str) -> None:
+def load_tensors(
+    model: nnx.Module, tensors: Mapping[str, np.ndarray], source: str, rules: FitRules = EXACT
+) -> LoadReport:
     """Loads tensors into `model` as `load_checkpoint` does. An abstract model (from `nnx.eval_shape`) becomes real.
 
     Args:
-        model: any registered model of the tensors' sizes.
+        model: any registered model.
         tensors: by official names or ours.
         source: the origin of the tensors, for the error.
+        rules: what may differ.
 
     Raises:
         CheckpointError: as `load_checkpoint`, in the names that `tensors` has.
     """
-    found = naming_of(tensors)
-    _check_shapes(tensors, expected_shapes(model, found), source)
-    own = translate(tensors, found) if found == "official" else tensors
-    for name, variable in _variables(model).items():
-        old = variable.get_value()
-        variable.set_value(jax.device_put(jnp.asarray(own[name], old.dtype), old.sharding))
+    variables = _variables(model)
+    arrays, report = fit(_shapes(model), tensors, source, rules)
+    for name, array in arrays.items():
+        old = variables[name].get_value()
+        variables[name].set_value(jax.device_put(jnp.asarray(array, old.dtype), old.sharding))
+    is_partial = not rules.strict and (report.initialised or report.unused)
+    _log.log(logging.WARNING if is_partial else logging.INFO, "%s: %s.", source, report.line())
+    return report
 
 
-def _read(path: str | os.PathLike[str], *, ema: bool) -> dict[str, np.ndarray]:
-    """The tensors of a file, without the elements of their names that the rules do not know."""
+def read_named(path: str | os.PathLike[str], *, ema: bool = False, own: Container[str] = ()) -> dict[str, np.ndarray]:
+    """The tensors of a file, without the elements of their names that neither the rules nor `own` know.
+
+    Raises:
+        CheckpointError: the file cannot be read, or two names become the same.
+    """
     tensors = read_tensors(path, ema=ema)
-    names = without_wrappers(tensors)
+    names = without_wrappers(tensors, own=own)
     if left_out := sorted({e for name, inner in names.items() for e in set(name.split(".")) - set(inner.split("."))}):
         _log.info("%s: names are read without %s.", path, " and ".join(f"`{element}.`" for element in left_out))
     return {names[name]: tensor for name, tensor in tensors.items()}
-
-
-def official_tensors(own: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors in official names and layouts; the batch counters of torch's BatchNorm, which we lack, are 0."""
-    counters = {
-        name.removesuffix("var") + COUNTER: np.zeros((), np.int64) for name in own if name.rpartition(".")[2] == "var"
-    }
-    return translate({**own, **counters}, "own")
 
 
 def named_arrays(model: nnx.Module | nnx.State) -> dict[str, np.ndarray]:
@@ -130,11 +151,15 @@ def named_arrays(model: nnx.Module | nnx.State) -> dict[str, np.ndarray]:
 
 def expected_shapes(model: nnx.Module, naming: Naming) -> Shapes:
     """Name and shape of every tensor that a checkpoint of the model holds."""
-    own = {name: variable.get_value().shape for name, variable in _variables(model).items()}
+    own = _shapes(model)
     if naming == "own":
         return own
     tensors = official_tensors({name: np.broadcast_to(0.0, shape) for name, shape in own.items()})
     return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def _shapes(model: nnx.Module) -> Shapes:
+    return {name: variable.get_value().shape for name, variable in _variables(model).items()}
 
 
 def _variables(model: nnx.Module | nnx.State) -> dict[str, nnx.Variable]:
@@ -146,27 +171,3 @@ def _classes(tensors: Mapping[str, np.ndarray]) -> int:
     """The number of classes of a classifier's tensors."""
     head = tensors.get("fc.bias", tensors.get("head.bias"))
     return 1000 if head is None else head.size
-
-
-def _check_shapes(tensors: Mapping[str, np.ndarray], expected: Shapes, source: str) -> None:
-    # torch's counters are optional in every file.
-    got = {name: tensor.shape for name, tensor in tensors.items() if not name.endswith(f".{COUNTER}")}
-    expected = {name: shape for name, shape in expected.items() if not name.endswith(f".{COUNTER}")}
-    problems = {
-        "missing": [f"{name} {list(shape)}" for name, shape in expected.items() if name not in got],
-        "unexpected": [f"{name} {list(shape)}" for name, shape in got.items() if name not in expected],
-        "of another shape": [
-            f"{name} must be {list(shape)}, got {list(got[name])}"
-            for name, shape in expected.items()
-            if name in got and got[name] != shape
-        ],
-        "not floating-point": [
-            f"{name} is {tensors[name].dtype}"
-            for name in expected
-            if name in got and not jnp.issubdtype(tensors[name].dtype, jnp.floating)
-        ],
-    }
-    lines = [f"  {kind} ({len(names)}): {shortened(names, '; ')}" for kind, names in problems.items() if names]
-    if lines:
-        cause = common_prefix([name for name in got if name not in expected])
-        raise CheckpointError(f"{source} does not fit the model; nothing was loaded.{cause}\n" + "\n".join(lines))

@@ -9,7 +9,7 @@ matches exactly one rule.
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -182,11 +182,12 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def naming_of(names: Iterable[str]) -> Naming:
-    """The naming that matches more of the names."""
+def naming_of(names: Iterable[str], *, own: Container[str] = ()) -> Naming:
+    """The naming that matches more of the names; those in `own` are ours, whether a rule knows them or not."""
     names = list(names)
-    official, own = (sum(bool(_matches(name, naming)) for name in names) for naming in ("official", "own"))
-    return "own" if own > official else "official"
+    official = sum(bool(_matches(name, "official")) for name in names)
+    ours = sum(name in own or bool(_matches(name, "own")) for name in names)
+    return "own" if ours > official else "official"
 
 
 def is_known(name: str) -> bool:
@@ -228,6 +229,14 @@ def translate(tensors: Mapping[str, np.ndarray], source: Naming) -> dict[str, np
         except KeyError as error:
             raise CheckpointError(f"{name} cannot be laid out without {error}, which is missing.") from error
     return translated
+
+
+def official_tensors(own: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors in official names and layouts; the batch counters of torch's BatchNorm, which we lack, are 0."""
+    counters = {
+        name.removesuffix("var") + COUNTER: np.zeros((), np.int64) for name in own if name.rpartition(".")[2] == "var"
+    }
+    return translate({**own, **counters}, "own")
 
 
 def _channels(

@@ -1,7 +1,7 @@
 """Elements that frameworks and training scripts put into the names of tensors, around or inside a network."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 from ddf_jax.checkpoints.rules import is_known
 from ddf_jax.checkpoints.tensor_files import CheckpointError
@@ -15,8 +15,8 @@ WRAPPERS = frozenset(
 )
 
 
-def without_wrappers(names: Iterable[str]) -> dict[str, str]:
-    """Each name, and the name that a rule knows: without the fewest wrappers that keep it from one.
+def without_wrappers(names: Iterable[str], *, own: Container[str] = ()) -> dict[str, str]:
+    """Each name, and the name that a rule or `own` knows: without the fewest wrappers that keep it from one.
 
     >>> without_wrappers(["backbone.conv1.weight", "head.fc.bias", "head.bias"])
     {'backbone.conv1.weight': 'conv1.weight', 'head.fc.bias': 'fc.bias', 'head.bias': 'head.bias'}
@@ -26,7 +26,7 @@ def without_wrappers(names: Iterable[str]) -> dict[str, str]:
     """
     known: dict[str, str] = {}  # and where it comes from
     for name in names:
-        inner = next(filter(is_known, _shorter(name)), name)
+        inner = next((shorter for shorter in _shorter(name) if shorter in own or is_known(shorter)), name)
         if inner in known:
             raise CheckpointError(f"{known[inner]} and {name} are both {inner}; keep one of them.")
         known[inner] = name

@@ -14,5 +14,6 @@ from ddf_jax.models.fpn import FPN as FPN
 from ddf_jax.models.registry import abstract as abstract
 from ddf_jax.models.registry import create as create
 from ddf_jax.models.registry import get_config as get_config
+from ddf_jax.models.registry import is_registered as is_registered
 from ddf_jax.models.registry import list_models as list_models
 from ddf_jax.models.registry import register as register

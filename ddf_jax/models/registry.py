@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ddf_jax.checkpoints import load_checkpoint
+from ddf_jax.checkpoints.fitting import Head, InChannels
 from ddf_jax.errors import UserError
 
 
@@ -61,13 +62,18 @@ def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
     return [name for name in names if task in (None, _FACTORIES[name]().task)]
 
 
+def is_registered(name: str) -> bool:
+    """Whether a model has this name."""
+    return name in _FACTORIES
+
+
 def get_config(name: str, **options: Any) -> Any:
     """The configuration of a registered model, with some of its fields or of its name's options replaced.
 
     Raises:
         UserError: the name or an option is unknown; the message lists the nearest ones.
     """
-    if name not in _FACTORIES:
+    if not is_registered(name):
         raise UserError(f"There is no model named {name!r}.{_nearest(name, _FACTORIES)}")
     factory = _FACTORIES[name]
     own = inspect.signature(factory).parameters
@@ -87,6 +93,9 @@ def create(
     *,
     num_classes: int | None = None,
     checkpoint: str | Path | None = None,
+    head: Head = "loaded",
+    init_in_channels: InChannels | None = None,
+    strict: bool = True,
     dtype: jnp.dtype | type = jnp.float32,
     param_dtype: jnp.dtype | type = jnp.float32,
     rngs: nnx.Rngs,
@@ -94,10 +103,17 @@ def create(
 ) -> Any:
     """A registered model, randomly initialised or with the parameters of a checkpoint.
 
+    With a checkpoint and its head the model is in evaluation mode, ready to predict. Without one, or with a fresh head,
+    it is in training mode: BatchNorm uses the batch's statistics until `model.eval()`.
+
     Args:
         name: one of `list_models()`.
         num_classes: outputs of a classifier; by default its configuration's, 1000.
         checkpoint: a `.safetensors` or `.pth` file with the official (PyTorch) names or our own.
+        head: "fresh" keeps a random head, for other classes than the checkpoint's.
+        init_in_channels: "average" or "repeat" adapts the checkpoint's first convolution to another `in_channels`, as
+            `load_checkpoint` describes.
+        strict: False loads what fits, and warns of what did not.
         dtype: compute dtype.
         param_dtype: storage dtype.
         rngs: `nnx.Rngs(seed)`; stochastic depth also draws from it.
@@ -118,7 +134,9 @@ def create(
     config = get_config(name, dtype=dtype, param_dtype=param_dtype, **options)
     model = config.build(rngs=rngs)
     if checkpoint is not None:
-        load_checkpoint(model, checkpoint)
+        load_checkpoint(model, checkpoint, head=head, in_channels=init_in_channels, strict=strict)
+        if head == "loaded":
+            model.eval()
     return model
 
 

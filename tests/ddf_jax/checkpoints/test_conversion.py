@@ -86,12 +86,13 @@ def test_converted_files_load_with_counters_and_without(model, official, tmp_pat
     assert same(named_arrays(model), expected)
 
 
-def test_create_takes_a_checkpoint(tmp_path):
+def test_a_model_created_from_a_checkpoint_is_ready_to_predict(tmp_path):
     options: dict[str, Any] = {"blocks": (1,), "width": 4, "num_classes": 7}
     model = nnx.merge(*drawn(models.get_config("resnet18", **options)))
     save_checkpoint(model, tmp_path / "a.safetensors", naming="official")
     again = models.create("resnet18", **options, checkpoint=tmp_path / "a.safetensors", rngs=nnx.Rngs(5))
     assert same(named_arrays(again), named_arrays(model))
+    assert again.stem.norm.use_running_average
 
 
 def test_values_take_the_dtype_that_the_model_stores(official, tmp_path):
