@@ -39,8 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         with _output():
             command = parse(words)
-        # With --json, whatever is printed on the way goes where it cannot spoil the document.
-        with contextlib.redirect_stdout(sys.stderr) if command.json else contextlib.nullcontext():
+        with _nothing_printed() if command.json else contextlib.nullcontext():
             result = command.run()
         with _output():
             return _print(result, as_json=command.json)
@@ -71,6 +70,22 @@ def _print(result: "CommandResult", *, as_json: bool) -> int:
     if jax is None or jax.process_index() == 0:
         print(json.dumps(result.document, indent=2, allow_nan=False) if as_json else result.text)
     return result.status
+
+
+@contextlib.contextmanager
+def _nothing_printed() -> Iterator[None]:
+    """Sends to standard error whatever is printed, so that it cannot spoil the document of --json.
+
+    Libraries in C++, as Gloo, do not ask Python: they write to descriptor 1.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # of descriptors that are closed
+            standard = os.dup(1)
+            stack.callback(os.close, standard)
+            stack.callback(os.dup2, standard, 1)
+            os.dup2(2, 1)
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        yield
 
 
 class _UnreadError(Exception):

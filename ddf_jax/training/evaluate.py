@@ -12,12 +12,14 @@ from jax.sharding import Mesh
 from ddf_jax.data.config import DataConfig
 from ddf_jax.errors import RunError
 from ddf_jax.training.devices import InFlight, global_batch
+from ddf_jax.training.processes import ending_together
 from ddf_jax.training.run import Run
 from ddf_jax.training.step import compile_eval_step
 from ddf_jax.training.tasks import Scores, Task
 from ddf_jax.training.workdir import environment
 
 
+@ending_together()
 def evaluate(run: Run, data: DataConfig | None = None) -> dict[str, Any]:
     """Scores a run's model on the evaluation split of its own data, or of other data; writes nothing.
 

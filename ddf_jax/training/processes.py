@@ -1,14 +1,17 @@
-"""The processes of a run: how they join, compare what they were started with, and agree on when to stop."""
+"""The processes of a run: how they join, compare what they were started with, agree on a stop, and end together."""
 
+import atexit
 import contextlib
 import hashlib
 import math
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FrameType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +19,17 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from ddf_jax.errors import RunError
+from ddf_jax.errors import RunError, StoppedError, UserError
 from ddf_jax.training.devices import InFlight, global_batch, replicated
+from ddf_jax.watch import ProcessWatch, relay
 
-_NAMES_OF_PROCESSES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-_HEARTBEAT_SECONDS = 20  # without a sign of life of a process, after which the others end
+_ADDRESS = "JAX_COORDINATOR_ADDRESS"
+_NAMES_OF_PROCESSES = (_ADDRESS, "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+_BLAME_SECONDS = 2.0  # in which the end of a process that made another fail becomes known
+_JOIN_SECONDS = 300  # for all processes to start
+_HEARTBEAT_SECONDS = 40  # JAX's own: longer than that of the watch
+
+_watch: ProcessWatch | None = None  # of this process, in a run of several
 
 
 def initialize_processes() -> None:
@@ -28,7 +37,7 @@ def initialize_processes() -> None:
 
     Called once, before any other use of JAX. The environment names the run to join: `JAX_COORDINATOR_ADDRESS`
     (host:port of process 0), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` on any machine, or a launcher that JAX knows
-    (Slurm's `srun`, Open MPI's `mpirun`) with more than one process.
+    (Slurm's `srun`, Open MPI's `mpirun`) with more than one process. From then on the processes watch each other.
 
     Raises:
         RunError: some of the three are set, but not all, and no launcher gives the others.
@@ -41,11 +50,17 @@ def initialize_processes() -> None:
         address, count, index = given.values()
         if not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):
             raise RunError(f"`JAX_PROCESS_ID` must be a number below `JAX_NUM_PROCESSES`, got {index} of {count}.")
-        jax.distributed.initialize(
-            address, num_processes=int(count), process_id=int(index), heartbeat_timeout_seconds=_HEARTBEAT_SECONDS
-        )
+        _join(address, int(count), int(index))
     elif any(int(environment.get(name, "1")) > 1 for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")):
-        jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
+        from jax._src.clusters import ClusterEnv  # `jax.distributed.initialize` asks it, and does not tell
+
+        found = ClusterEnv.auto_detect_unset_distributed_params(given.get(_ADDRESS), None, None, None, None, None)
+        address, count, index, local_device_ids = found
+        if address is None or count is None or index is None:
+            raise RunError(
+                f"JAX does not know this launcher of several processes. Set {', '.join(_NAMES_OF_PROCESSES)}."
+            )
+        _join(address, count, index, local_device_ids)
     elif given:
         missing = [name for name in _NAMES_OF_PROCESSES if name not in given]
         raise RunError(
@@ -143,3 +158,81 @@ class StopRequest:
         text = f"\n{signal.Signals(number).name}: saving before the end; Ctrl-C ends at once, without.\n"
         with contextlib.suppress(OSError):  # of a terminal that has gone
             os.write(2, text.encode())
+
+
+@contextlib.contextmanager
+def ending_together() -> Iterator[None]:
+    """Inside, the error of one process ends the others too, and one that comes from the end of another is not shown."""
+    try:
+        yield
+    except StoppedError:
+        raise
+    except BaseException as error:
+        if _watch is not None:
+            wait_for_blame(error)
+            if _from_elsewhere(error):
+                time.sleep(_BLAME_SECONDS)  # or the others, where they meet the same error, would blame this process
+            _watch.leave()
+            _keep_from_waiting()
+        raise
+
+
+def wait_for_blame(error: BaseException) -> None:
+    """Gives the end of another process, which may be why this one failed, time to become known: then this ends too."""
+    if _watch is not None and _from_elsewhere(error) and _watch.lost.wait(_BLAME_SECONDS):
+        threading.Event().wait()  # the watch ends this process
+
+
+def _from_elsewhere(error: BaseException) -> bool:
+    """Whether another process may be the cause, as of an error of the network in a sum over all devices."""
+    return isinstance(error, Exception) and not isinstance(error, UserError)
+
+
+def _keep_from_waiting() -> None:
+    """Takes from JAX what it would wait for the others with at exit; a thread keeps it, for its end waits too."""
+    state = _joined()
+    kept = (state.client, state.service, state.preemption_sync_manager)
+    state.client = state.service = state.preemption_sync_manager = None
+
+    def keep(*_: object) -> None:
+        threading.Event().wait()
+
+    threading.Thread(target=keep, args=kept, daemon=True).start()
+
+
+def _joined() -> Any:
+    from jax._src.distributed import global_state  # no public name gives the store of keys and values
+
+    return global_state
+
+
+def _join(address: str, count: int, index: int, local_device_ids: Sequence[int] | None = None) -> None:
+    global _watch
+    again = "Start the same command everywhere: training resumes from its newest checkpoint."
+    late = threading.Timer(
+        _JOIN_SECONDS, _end, [f"not all of the {count} processes started within {_JOIN_SECONDS} s. {again}"]
+    )
+    late.daemon = True
+    late.start()
+    with contextlib.nullcontext(address) if index == 0 else relay(address) as reached:
+        jax.distributed.initialize(
+            reached,
+            count,
+            index,
+            local_device_ids,
+            initialization_timeout=2 * _JOIN_SECONDS,  # for JAX's own end is a dump of its stack, as with the heartbeat
+            heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+        )
+    late.cancel()
+    if count > 1:
+        host = address.rpartition(":")[0].strip("[]")
+        _watch = ProcessWatch(
+            index, count, host, _joined().client, lambda lost: _end(f"process {lost} of {count} has ended. {again}")
+        )
+        atexit.register(_watch.say_goodbye)
+
+
+def _end(line: str) -> None:
+    """Ends this process from a thread, whatever the main one waits for."""
+    print("\n" * sys.stderr.isatty() + f"ddf: {line}", file=sys.stderr, flush=True)
+    os._exit(StoppedError.exit_status)

@@ -15,6 +15,7 @@ from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError
 from ddf_jax.training.checkpoint import Checkpoints, Score
 from ddf_jax.training.devices import Devices, batch_split, data_mesh, replicated
+from ddf_jax.training.processes import ending_together
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.step import ModelState, Variables, abstract_model, eval_model, jit_predict
 from ddf_jax.training.tasks import Batch
@@ -55,6 +56,7 @@ class Run:
         return jit_predict(self.recipe.task, self.mesh, self.state)
 
 
+@ending_together()
 def load_run(
     workdir: Path | str, checkpoint: int | Literal["newest", "best"] = "newest", *, devices: Devices | None = None
 ) -> Run:

@@ -23,7 +23,7 @@ from ddf_jax.training.devices import (
 )
 from ddf_jax.training.evaluate import evaluate_batches
 from ddf_jax.training.metrics import draw_curves, ornament, read_metrics
-from ddf_jax.training.processes import StopRequest, check_same_in_all_processes
+from ddf_jax.training.processes import StopRequest, check_same_in_all_processes, ending_together, wait_for_blame
 from ddf_jax.training.recipe import Recipe, check_fields, recipe_key
 from ddf_jax.training.reporting import Reporter, RunTimer, check_variables, log_info, rescue
 from ddf_jax.training.resume import RunFacts, RunState, Saver, Start, find_start, restore_run
@@ -41,6 +41,7 @@ from ddf_jax.training.tasks import DrawsPicture
 from ddf_jax.training.workdir import RunFolder, RunLock, environment, versions
 
 
+@ending_together()
 def train(
     recipe: Recipe,
     workdir: Path | str,
@@ -248,6 +249,7 @@ def _train(
         except StoppedError:
             raise
         except Exception as error:
+            wait_for_blame(error)
             # The data, a file or a disk failed: what was computed is good, and is kept where it can be.
             if jax.process_count() == 1:
                 with contextlib.suppress(Exception):

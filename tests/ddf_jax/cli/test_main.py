@@ -57,6 +57,21 @@ def test_text_is_for_people_and_json_one_document(do):
     assert json.loads(out) == {"accuracy": 0.5}
 
 
+def test_what_a_library_writes_to_the_descriptor_is_not_in_the_document(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    def action():
+        os.write(1, b"[Gloo] on the way\n")
+        return CommandResult([], "")
+
+    monkeypatch.setitem(arguments.COMMANDS, "do", f"{__name__}:Do")
+    DO[:] = [action]
+    assert main(["do", "--json"]) == 0
+    assert capfd.readouterr() == ("[]\n", "[Gloo] on the way\n")
+    assert main(["do"]) == 0
+    assert capfd.readouterr() == ("[Gloo] on the way\n\n", "")
+
+
 def test_numbers_that_json_lacks_are_not_printed(do):
     with pytest.raises(ValueError, match="Out of range float"):
         do(lambda: CommandResult(float("nan"), ""), "--json")

@@ -10,35 +10,49 @@ import pytest
 from jax.experimental import multihost_utils
 
 from ddf_jax.errors import RunError
+from ddf_jax.training import processes
 from ddf_jax.training.devices import data_mesh
 from ddf_jax.training.processes import StopRequest, check_same_in_all_processes, digests, initialize_processes
 
-HEARTBEAT = {"heartbeat_timeout_seconds": 20}
 ADDRESS = {"JAX_COORDINATOR_ADDRESS": "host:1234", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}
+SLURM = {
+    **{"SLURM_JOB_ID": "4097", "SLURM_STEP_NODELIST": "node[001-002]", "SLURM_NTASKS": "8", "SLURM_PROCID": "5"},
+    **{"SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "8"},
+}
+MPI = {
+    **{"OMPI_MCA_orte_hnp_uri": "8192.0;tcp://10.0.0.1:34911", "OMPI_COMM_WORLD_SIZE": "2"},
+    **{"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "0"},
+}
+
+
+@pytest.fixture
+def joined(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The address, count, index and devices that processes were joined with, without joining any."""
+    made: list[object] = []
+    monkeypatch.setattr(processes, "_join", lambda *given: made.append(given))
+    for name in (*ADDRESS, *SLURM, *MPI):
+        monkeypatch.delenv(name, raising=False)
+    return made
 
 
 @pytest.mark.parametrize(
-    ("environment", "calls"),
+    ("environment", "expected"),
     [
         ({}, []),
-        (ADDRESS, [(("host:1234",), {"num_processes": 4, "process_id": 3, **HEARTBEAT})]),
-        ({"SLURM_STEP_NUM_TASKS": "8"}, [((), HEARTBEAT)]),
-        ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "8"}, []),
-        ({"OMPI_COMM_WORLD_SIZE": "2"}, [((), HEARTBEAT)]),
-        ({"JAX_COORDINATOR_ADDRESS": "host:1234", "SLURM_STEP_NUM_TASKS": "8"}, [((), HEARTBEAT)]),
+        (ADDRESS, [("host:1234", 4, 3)]),
+        (SLURM, [("node001:61441", 8, 5, [1])]),
+        (SLURM | {"SLURM_STEP_NUM_TASKS": "1"}, []),
+        (MPI, [("10.0.0.1:61442", 2, 1, [0])]),
+        (SLURM | {"JAX_COORDINATOR_ADDRESS": "host:1234"}, [("host:1234", 8, 5, [1])]),
     ],
 )
 def test_the_environment_names_the_processes_to_join(
-    environment: dict[str, str], calls: list[object], monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str], expected: list[object], joined: list[object], monkeypatch: pytest.MonkeyPatch
 ):
-    made = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **kwargs: made.append((args, kwargs)))
-    for name in (*ADDRESS, "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     initialize_processes()
-    assert made == calls
+    assert joined == expected
 
 
 @pytest.mark.parametrize(
@@ -48,18 +62,17 @@ def test_the_environment_names_the_processes_to_join(
         ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, "but JAX_COORDINATOR_ADDRESS is not set. Set all, or none"),
         (ADDRESS | {"JAX_PROCESS_ID": "4"}, "must be a number below `JAX_NUM_PROCESSES`, got 4 of 4"),
         (ADDRESS | {"JAX_NUM_PROCESSES": "two"}, "must be a number below `JAX_NUM_PROCESSES`, got 3 of two"),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, "JAX does not know this launcher of several processes. Set JAX_COORDINATOR_"),
     ],
 )
 def test_processes_that_cannot_be_joined_are_an_error(
-    environment: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str], message: str, joined: list[object], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: pytest.fail("joined"))
-    for name in (*ADDRESS, "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(RunError, match=message):
         initialize_processes()
+    assert joined == []
 
 
 @pytest.mark.parametrize("seed", [1, 9])

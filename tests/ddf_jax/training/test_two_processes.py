@@ -1,7 +1,12 @@
 """Two real processes with one device each, joined by `jax.distributed` over Gloo, train as one."""
 
+import json
+import os
+import signal
 import socket
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import jax
@@ -10,31 +15,32 @@ import pytest
 
 from ddf_jax.training.train import train
 from tests.ddf_jax.training.launch import tiny_recipe
-from tests.ddf_jax.training.processes import finish, losses, metrics, start
+from tests.ddf_jax.training.processes import ROOT, finish, losses, metrics, start
+
+Options = tuple[str, ...]
 
 
-def start_pair(workdir: Path, data_dir: Path, *options_of_second: str) -> list["subprocess.Popen[str]"]:
+def join() -> list[dict[str, str]]:
+    """The environments of two processes that are to join each other."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    return [
-        start(
-            workdir,
-            data_dir,
-            *options,
-            JAX_COORDINATOR_ADDRESS=address,
-            JAX_NUM_PROCESSES="2",
-            JAX_PROCESS_ID=str(index),
-        )
-        for index, options in enumerate(((), options_of_second))
-    ]
+    both = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    return [both | {"JAX_PROCESS_ID": index} for index in "01"]
+
+
+def start_pair(
+    workdir: Path, data_dir: Path, first: Options = (), second: Options = ()
+) -> list["subprocess.Popen[str]"]:
+    pairs = zip((first, second), join(), strict=True)
+    return [start(workdir, data_dir, *options, **environment) for options, environment in pairs]
 
 
 def test_two_processes_train_as_one_stop_together_and_one_resumes(
     tmp_path: Path, data_dir: Path, unbroken: Path, capsys: pytest.CaptureFixture[str]
 ):
     workdir = tmp_path / "run"
-    pair = start_pair(workdir, data_dir, "--signal", "SIGTERM", "--at", "step:4")
+    pair = start_pair(workdir, data_dir, second=("--signal", "SIGTERM", "--at", "step:4"))
     first, second = (finish(process, returncode=75) for process in pair)
     stopped = len(losses(workdir))
     assert 4 <= stopped < 10  # a few steps after the one that was told
@@ -51,3 +57,29 @@ def test_two_processes_train_as_one_stop_together_and_one_resumes(
     assert {path.name.split(".tf")[0] for path in workdir.iterdir()} == {
         *("recipe.json", "checkpoints", "metrics.jsonl", "events.out", "curves.png", "summary.json")
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize("at", ["compile", "step:4", "evaluation"])
+def test_the_end_of_one_process_ends_the_other_with_one_line(tmp_path: Path, data_dir: Path, killed: int, at: str):
+    options: list[Options] = [(), ()]
+    options[killed] = ("--signal", "SIGKILL", "--at", at)
+    pair = start_pair(tmp_path / "run", data_dir, *options)
+    finish(pair[killed], returncode=-signal.SIGKILL)
+    end = time.monotonic()
+    assert finish(pair[1 - killed], returncode=75).err == (
+        f"ddf: process {killed} of 2 has ended. Start the same command everywhere: training resumes from its newest "
+        "checkpoint.\n"
+    )
+    assert time.monotonic() - end < 30
+
+
+@pytest.mark.slow
+def test_the_document_of_two_processes_is_json(unbroken: Path):
+    command = [sys.executable, "-m", "ddf_jax", "evaluate", str(unbroken), "--json"]
+    environments = [os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | each for each in join()]
+    pair = [subprocess.Popen(command, env=each, stdout=subprocess.PIPE, text=True) for each in environments]
+    first, second = (finish(process).out for process in pair)
+    assert json.loads(first)["processes"] == 2
+    assert second == ""
