@@ -88,6 +88,7 @@ class Reporter:
         self._recipe, self._task, self._timer, self._step = recipe, recipe.task, timer, step
         self._epoch_steps, self._total_steps, self._parameter_names = epoch_steps, total_steps, parameter_names
         self._loss: float | None = None  # of the step before
+        self._pending: list[StepReport] = []
         self._rate_from = (step, timer.training_seconds)
         is_main, images = jax.process_index() == 0, recipe.batch_size
         self._log = MetricsLog(workdir, step) if is_main else None
@@ -101,13 +102,14 @@ class Reporter:
         )
 
     def steps(self, reports: Iterable[StepReport]) -> None:
-        """Takes the reports of the next steps.
+        """Takes the reports of the next steps. Those behind one that failed are written by the next call.
 
         Raises:
             NonFiniteError: one of them has a number that is not finite.
         """
-        for report in reports:
-            self._step += 1
+        self._pending += reports
+        while self._pending:
+            report, self._step = self._pending.pop(0), self._step + 1
             check_report(self._step, report, self._parameter_names, self._loss)
             self._loss = loss = float(report.loss)
             metric = float(report.metric)
@@ -163,8 +165,7 @@ def log_info(line: str) -> None:
 def check_report(step: int, report: StepReport, parameter_names: Sequence[str], previous_loss: float | None) -> None:
     """Raises `NonFiniteError` where training step `step` (the first is 1) met anything infinite or not a number.
 
-    The named cause is the first that fails of the batch, the loss and the gradients, the order in which a step meets
-    them.
+    The named cause is the first that fails of the batch, the loss and the gradients, as a step meets them.
     """
     bad = [
         name for name, square in zip(parameter_names, report.gradient_squares, strict=True) if not np.isfinite(square)

@@ -1,11 +1,16 @@
+import errno
 import json
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from ddf_jax.training.metrics import MetricsLog, draw_curves, read_metrics
-from ddf_jax.training.reporting import RunTimer
+from ddf_jax.training.reporting import Reporter, RunTimer
+from ddf_jax.training.step import StepReport
+from tests.ddf_jax.training.launch import TINY
 
 
 def test_a_launch_drops_the_rows_after_the_step_it_resumes_from(tmp_path: Path):
@@ -24,6 +29,27 @@ def test_a_launch_drops_the_rows_after_the_step_it_resumes_from(tmp_path: Path):
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert rows[-1] == {"step": 4, "epoch": 2.0, "train_loss": 0.5}
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) >= 1
+
+
+def test_a_row_that_cannot_be_written_costs_none_behind_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    timer = RunTimer()
+    reporter = Reporter(tmp_path, TINY, timer, 16, epoch_steps=22.5, total_steps=20, parameter_names=[])
+    numbers: Any = (np.float32(2.0), np.float32(0.5), np.float32(0.1), np.zeros(0))
+    report = StepReport(*numbers, invalid={})
+    write, failures = MetricsLog.write, [OSError(errno.ENOSPC, "No space left on device")]
+
+    def full(self: MetricsLog, step: int, epoch: float, **values: float | None) -> None:
+        write(self, step, epoch, **values)  # the line is in the file's buffer, and written by the next flush
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr(MetricsLog, "write", full)
+    with timer.training(), pytest.raises(OSError, match="No space left"):
+        reporter.steps([report, report])
+    with timer.training():
+        reporter.steps([report])
+    reporter.close()
+    assert [row["step"] for row in read_metrics(tmp_path)] == [17, 18, 19]
 
 
 def test_lines_that_are_no_rows_are_named_and_cost_no_other_row(tmp_path: Path, caplog: pytest.LogCaptureFixture):
