@@ -12,9 +12,10 @@ import dataclasses
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,54 +26,14 @@ from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError, one_line
 from ddf_jax.files import damage, make_folder, sync_folder, sync_tree, unused, write_checksums, write_json
 from ddf_jax.training.recipe import Recipe, recipe_from_json
+from ddf_jax.training.retention import Retention, Score, from_best
 from ddf_jax.training.step import leaf_names
-from ddf_jax.training.tasks import Task
 
 _log = logging.getLogger(__name__)
 
 _RECORD, _ARRAYS = "record.json", "arrays"
 _UNREADABLE, _UNDONE = "unreadable", "undone"
 _NONE, _ALL_DAMAGED, _CANNOT_READ = -1, -2, -3  # in place of a step
-
-
-class Score(NamedTuple):
-    """An entry of a record's `evaluation` by which checkpoints are compared."""
-
-    name: str
-    higher_is_better: bool
-
-    @classmethod
-    def of(cls, task: Task) -> "Score":
-        """The task's metric in evaluation."""
-        return cls(f"test_{task.metric}", task.higher_is_better)
-
-
-@dataclasses.dataclass(frozen=True)
-class Retention:
-    """Which checkpoints remain after a save: those for which any of these holds.
-
-    Args:
-        newest: it is one of so many of the newest.
-        every: it is the first of an interval of so many steps (0: there are none).
-        best: it is one of so many with the best score, evaluated at its very step.
-        score: what is compared.
-    """
-
-    newest: int = 1
-    every: float = 0.0
-    best: int = 0
-    score: Score | None = None
-
-    def kept(self, scores: Mapping[int, float | None]) -> set[int]:
-        """The steps of the checkpoints to keep, of all whose scores are given.
-
-        >>> Retention(newest=1, every=10, best=1, score=Score("rmse", False)).kept({4: 0.3, 12: 0.5, 18: 0.4, 21: None})
-        {4, 12, 21}
-        """
-        steps = sorted(scores)
-        first = {int(step // self.every): step for step in reversed(steps)} if self.every else {}
-        best = _from_best(scores, self.score) if self.score else []
-        return {*steps[-self.newest :], *best[: self.best], *(step for index, step in first.items() if index)}
 
 
 class Checkpoints:
@@ -137,7 +98,7 @@ class Checkpoints:
         Raises:
             RunError: no checkpoint was evaluated at its own step, or none of those is readable.
         """
-        for step in _from_best(self._scores(score), score):
+        for step in from_best(self._scores(score), score):
             with contextlib.suppress(RunError):
                 return self.readable(step)
         raise RunError(
@@ -208,10 +169,9 @@ class Checkpoints:
         is_main = jax.process_index() == 0
         if is_main:
             make_folder(self.directory)
-            for abandoned in [*self.directory.glob("*.partial"), *self.directory.glob("*.removed")]:
-                shutil.rmtree(abandoned)
+            self._remove(*self._abandoned())
             partial.mkdir()
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        with _errors_raised_only(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             for name, tree in jax.tree.map(_one_copy, trees).items():
                 checkpointer.save(partial / name, args=ocp.args.StandardSave(tree))
         if is_main:
@@ -222,16 +182,17 @@ class Checkpoints:
             sync_folder(self.directory)
             retention = retention or Retention()
             scores = self._scores(retention.score)
-            for old in sorted(scores.keys() - retention.kept(scores)):
-                shutil.rmtree(self._path(old).rename(self._path(old, ".removed")))
+            self._remove(*(self._path(old) for old in sorted(scores.keys() - retention.kept(scores))))
         multihost_utils.sync_global_devices("checkpoint")
 
     def set_aside_after(self, step: int) -> None:
         """Renames the checkpoints newer than `step`: a run resumed from there will write under their names again.
 
-        One that is whole, from which the run goes back, becomes `<step>.undone`, any other `<step>.unreadable`.
+        One that is whole, from which the run goes back, becomes `<step>.undone`, any other `<step>.unreadable`. What a
+        killed launch half wrote or half removed goes.
         """
         if jax.process_index() == 0:
+            self._remove(*self._abandoned())
             for newer in sorted(other for other in self._steps() if other > step):
                 kind = _UNREADABLE if damage(self._path(newer)) else _UNDONE
                 self._path(newer).rename(unused(self._path(newer, f".{kind}")))
@@ -261,11 +222,35 @@ class Checkpoints:
                 return record["evaluation"].get(name)
         return None
 
+    def _abandoned(self) -> list[Path]:
+        return [*self.directory.glob("*.partial"), *self.directory.glob("*.removed")]
+
+    def _remove(self, *folders: Path) -> None:
+        """Removes folders; each loses its name first. One that stays is tried again by the next save."""
+        for folder in folders:
+            try:
+                shutil.rmtree(folder.rename(folder.with_suffix(".removed")))
+            except OSError as error:
+                _log.warning("Cannot remove %s: %s.", folder, one_line(error))
+
     def _steps(self) -> list[int]:
         return [int(path.name) for path in self.directory.glob("*") if path.name.isdigit()]
 
     def _path(self, step: int, suffix: str = "") -> Path:
         return self.directory / f"{step}{suffix}"
+
+
+@contextlib.contextmanager
+def _errors_raised_only() -> Iterator[None]:
+    """Failures are raised; threads of Orbax also log them with a traceback, and TensorStore prints what follows."""
+    absl, level, hook = logging.getLogger("absl"), logging.getLogger("absl").level, sys.unraisablehook
+    absl.setLevel(logging.CRITICAL)
+    sys.unraisablehook = lambda _: None
+    try:
+        yield
+    finally:
+        absl.setLevel(level)
+        sys.unraisablehook = hook
 
 
 def _one_copy(leaf: Any) -> Any:
@@ -276,13 +261,6 @@ def _one_copy(leaf: Any) -> Any:
     if isinstance(leaf, jax.Array) and leaf.is_fully_replicated and leaf.is_fully_addressable:
         return leaf.addressable_data(0)
     return leaf
-
-
-def _from_best(scores: Mapping[int, float | None], score: Score) -> list[int]:
-    """The steps that have a score, the best first, of equals the latest."""
-    sign = 1 if score.higher_is_better else -1
-    known = [(sign * value, step) for step, value in scores.items() if value is not None]
-    return [step for _, step in sorted(known, reverse=True)]
 
 
 def _array_types(trees: dict[str, Any]) -> dict[str, str]:

@@ -15,9 +15,10 @@ from jax.experimental import multihost_utils
 
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError, one_line
-from ddf_jax.training.checkpoint import Checkpoints, Retention
+from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.metrics import keep_metrics
 from ddf_jax.training.recipe import Recipe, changed_fields, recipe_to_json
+from ddf_jax.training.retention import Retention
 from ddf_jax.training.step import Variables
 from ddf_jax.training.tasks import Scores
 

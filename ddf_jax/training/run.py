@@ -13,10 +13,11 @@ from jax.sharding import Mesh
 
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError
-from ddf_jax.training.checkpoint import Checkpoints, Score
+from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.devices import Devices, batch_split, data_mesh, replicated
 from ddf_jax.training.processes import ending_together
 from ddf_jax.training.recipe import Recipe
+from ddf_jax.training.retention import Score
 from ddf_jax.training.step import ModelState, Variables, abstract_model, eval_model, jit_predict
 from ddf_jax.training.tasks import Batch
 from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling

@@ -11,7 +11,7 @@ import numpy as np
 from ddf_jax.data.pipeline import eval_batches, train_iterator
 from ddf_jax.data.sources import describe
 from ddf_jax.errors import NonFiniteError, RunError, StoppedError, one_line
-from ddf_jax.training.checkpoint import Checkpoints, Retention, Score
+from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.devices import (
     Devices,
     InFlight,
@@ -27,6 +27,7 @@ from ddf_jax.training.processes import StopRequest, check_same_in_all_processes,
 from ddf_jax.training.recipe import Recipe, check_fields, recipe_key
 from ddf_jax.training.reporting import Reporter, RunTimer, check_variables, log_info, rescue
 from ddf_jax.training.resume import RunFacts, RunState, Saver, Start, find_start, restore_run
+from ddf_jax.training.retention import Retention, Score
 from ddf_jax.training.schedules import learning_rate_schedule, make_optimizer, make_step_plan
 from ddf_jax.training.step import (
     StepReport,

@@ -1,7 +1,9 @@
 import dataclasses
 import errno
+import gc
 import json
 import os
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ import pytest
 from ddf_jax import files
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError
-from ddf_jax.training.checkpoint import Checkpoints, Retention, Score
+from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.devices import batch_split, data_mesh, replicated
+from ddf_jax.training.retention import Retention, Score
 
 TWO = Retention(newest=2)
 
@@ -182,6 +185,40 @@ def test_an_abandoned_write_is_no_checkpoint_and_is_cleared(tmp_path: Path, monk
     assert checkpoints.newest() is None
     checkpoints.save(6, trees(), {})
     assert [path.name for path in tmp_path.iterdir()] == ["6"]
+
+
+def test_an_older_checkpoint_that_cannot_be_removed_fails_no_save_and_goes_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(5, trees(5), {})
+
+    def fail(path: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", "record.json")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", fail)
+        checkpoints.save(10, trees(10), {})
+    assert caplog.messages == [f"Cannot remove {tmp_path / '5'}: Read-only file system (record.json)."]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "5.removed"]
+    (tmp_path / "15.partial" / "model").mkdir(parents=True)
+    checkpoints.set_aside_after(10)
+    assert [path.name for path in tmp_path.iterdir()] == ["10"]
+
+
+def test_a_write_that_fails_in_a_thread_of_orbax_is_raised_and_not_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    noise = jax.random.normal(jax.random.key(0), (200, 200))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(ValueError, match="File too large"):
+            Checkpoints(tmp_path).save(5, {"model": {f"{i}": noise + i for i in range(8)}}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    gc.collect()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_everything_is_synced_before_a_checkpoint_gets_its_name_and_that_before_the_older_one_goes(

@@ -20,9 +20,10 @@ from tqdm import tqdm
 from ddf_jax.errors import RunError, StoppedError
 from ddf_jax.training import checkpoint
 from ddf_jax.training import train as loop
-from ddf_jax.training.checkpoint import Checkpoints, Retention
+from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.recipe import Recipe, recipe_to_json
 from ddf_jax.training.resume import Start, find_start
+from ddf_jax.training.retention import Retention
 from ddf_jax.training.run import load_run
 from ddf_jax.training.train import train
 from tests.ddf_jax.training.launch import signal_self, tiny_recipe
