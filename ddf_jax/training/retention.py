@@ -38,8 +38,9 @@ class Retention:
     def kept(self, scores: Mapping[int, float | None]) -> set[int]:
         """The steps of the checkpoints to keep, of all whose scores are given.
 
-        >>> Retention(newest=1, every=10, best=1, score=Score("rmse", False)).kept({4: 0.3, 12: 0.5, 18: 0.4, 21: None})
-        {4, 12, 21}
+        >>> retention = Retention(newest=1, every=10, best=1, score=Score("test_rmse", higher_is_better=False))
+        >>> sorted(retention.kept({4: 0.3, 12: 0.5, 18: 0.4, 21: None}))
+        [4, 12, 21]
         """
         steps = sorted(scores)
         first = {int(step // self.every): step for step in reversed(steps)} if self.every else {}
