@@ -57,7 +57,7 @@ def load_checkpoint(
     return load_tensors(model, read_named(path, ema=ema, own=_variables(model)), str(path), rules)
 
 
-def save_checkpoint(model: nnx.Module, path: str | os.PathLike[str], *, naming: Naming = "own") -> None:
+def save_checkpoint(model: nnx.Module, path: str | os.PathLike[str], *, naming: Naming = "own") -> int:
     """Writes the parameters and statistics of `model`; the suffix of `path` selects the format.
 
     Args:
@@ -65,11 +65,17 @@ def save_checkpoint(model: nnx.Module, path: str | os.PathLike[str], *, naming: 
         path: the file to write, whole or not at all.
         naming: official names or ours.
 
+    Returns:
+        The number of tensors written.
+
     Raises:
-        CheckpointError: the file cannot be written.
+        CheckpointError: the file cannot be written, or a tensor has no official name.
     """
     tensors = named_arrays(model)
-    write_tensors(path, official_tensors(tensors) if naming == "official" else tensors)
+    if naming == "official":
+        tensors = official_tensors(tensors)
+    write_tensors(path, tensors)
+    return len(tensors)
 
 
 def convert(

@@ -50,6 +50,11 @@ class FitRules:
     allow_unexpected: tuple[str, ...] = ()
     strict: bool = True
 
+    def __post_init__(self) -> None:
+        for rule, known in (("head", ("loaded", "fresh")), ("in_channels", (None, "repeat", "average"))):
+            if getattr(self, rule) not in known:
+                raise CheckpointError(f"`{rule}` must be one of {known}, got {getattr(self, rule)!r}.")
+
 
 EXACT = FitRules()
 

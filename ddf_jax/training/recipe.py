@@ -4,10 +4,16 @@ Durations are in epochs and learning rates per 256 examples, so that a recipe su
 `dataclasses.replace` of a base; the command line overrides any field (`--optimizer.learning-rate 0.2`).
 """
 
+import contextlib
 import dataclasses
 import difflib
+import hashlib
 import json
+import runpy
+import sys
+import traceback
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from ddf_jax.data.config import DataConfig
@@ -52,6 +58,14 @@ class OptimizerConfig:
     """L2 added to the gradient (as in the papers)."""
     decay_norm_and_bias: bool = True
     """Whether the weight decay also reaches norm scales and biases (the papers' recipes do)."""
+    backbone_factor: float = 1.0
+    """Multiplies the learning rate of every parameter outside the head (`head.…`)."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.backbone_factor < float("inf"):
+            raise UserError(
+                f"`backbone_factor` must be a positive number, got {self.backbone_factor}; `freeze` stops parameters."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +99,24 @@ class Recipe:
     """Epochs of which each interval's first checkpoint is kept; 0: none."""
     keep_best: int = 1
     """Checkpoints that are kept as those with the best test score, of those that were evaluated at their own step."""
+    init_from: Path | None = None
+    """The folder of a run, or a file of weights (ours or PyTorch's), that a new run starts from instead of random."""
+    init_step: int | None = None
+    """The checkpoint of the run in `init_from`; default: the newest readable one."""
+    init_head: Literal["loaded", "fresh"] = "loaded"
+    """fresh: the head (`head.…`) starts at random, for other classes."""
+    init_in_channels: Literal["repeat", "average"] | None = None
+    """Adapts the first convolution of `init_from` to another number of input channels."""
+    init_allow_missing: tuple[str, ...] = ()
+    """Shell patterns of tensors that start at random where `init_from` lacks them."""
+    init_allow_unexpected: tuple[str, ...] = ()
+    """Shell patterns of tensors of `init_from` that are not used where the model lacks them."""
+    freeze: tuple[str, ...] = ()
+    """Shell patterns of parameters and BatchNorm statistics that training leaves as they are, such as `stem.*`."""
 
     def __post_init__(self) -> None:
+        if self.init_from is not None:
+            object.__setattr__(self, "init_from", Path(self.init_from))
         if self.name in ("", ".", "..") or "/" in self.name or "\\" in self.name:
             raise UserError(f"`name` must be the name of a folder, without separators, got {self.name!r}.")
         for field, least in _AT_LEAST.items():
@@ -94,6 +124,12 @@ class Recipe:
                 raise UserError(f"`{field}` must be at least {least}, got {getattr(self, field)}.")
         if not 0.0 < self.epochs < float("inf"):
             raise UserError(f"`epochs` must be a positive number, got {self.epochs}.")
+        for field in ("init_allow_missing", "init_allow_unexpected", "freeze"):
+            if isinstance(getattr(self, field), str):
+                raise UserError(f"`{field}` must be a tuple of patterns, got the string {getattr(self, field)!r}.")
+        for field in dataclasses.fields(self):
+            if field.name.startswith("init_") and self.init_from is None and getattr(self, field.name) != field.default:
+                raise UserError(f"`{field.name}` needs `init_from`, the run or the file that it applies to.")
 
 
 _AT_LEAST = {
@@ -131,6 +167,33 @@ MOVED_FIELDS = {
     "data.scale": "task.scale",
 }
 """Fields of recipes that earlier versions wrote, and their present names."""
+
+
+def read_recipe(file: Path) -> Recipe:
+    """Runs a Python file, which may import its neighbours as a script may, and returns its `recipe`.
+
+    Raises:
+        UserError: there is no such file, it raises an error, or it does not define a recipe.
+    """
+    if not file.is_file():
+        raise UserError(f"There is no recipe file {file}.")
+    try:
+        with _importing_from(file.parent):
+            value = runpy.run_path(str(file)).get("recipe")
+    except Exception as error:
+        raise UserError(
+            f"The recipe {file} cannot be read{_where(error, file)}: {type(error).__name__}: {error}"
+        ) from None
+    if not isinstance(value, Recipe):
+        found = "nothing of that name" if value is None else f"an object of type {type(value).__name__}"
+        raise UserError(f"{file} must define `recipe`, a `ddf_jax.training.recipe.Recipe`, got {found}.")
+    return value
+
+
+def recipe_file_record(file: Path | str) -> dict[str, str]:
+    """The absolute path of a recipe's file and the SHA-256 of its content."""
+    path = Path(file).absolute()
+    return {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def recipe_to_json(recipe: Recipe) -> str:
@@ -197,3 +260,17 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(item, f"{prefix}.{key}" if prefix else key)
     else:
         yield prefix, value
+
+
+@contextlib.contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder.resolve()))
+    try:
+        yield
+    finally:
+        sys.path.pop(0)
+
+
+def _where(error: Exception, file: Path) -> str:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    return f", line {lines[-1]}" if lines else ""

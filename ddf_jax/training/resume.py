@@ -42,6 +42,7 @@ class RunFacts(NamedTuple):
 
     recipe: Recipe
     info: DataInfo
+    recipe_file: dict[str, str] | None = None  # `recipe_file_record` of the file that defines the recipe
 
 
 class Saver:
@@ -81,6 +82,7 @@ class Saver:
         variables = jax.tree.map(_copy_to_host, state.variables) if alone else state.variables
         facts = {
             "recipe": json.loads(recipe_to_json(self._facts.recipe)),
+            "recipe_file": self._facts.recipe_file,
             "data_info": dataclasses.asdict(self._facts.info),
         }
         progress = {

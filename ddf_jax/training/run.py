@@ -1,30 +1,39 @@
-"""A trained run as a Python value: its model with the newest good parameters, and predictions for a user's images."""
+"""A trained run as a Python value: its model, predictions for a user's images, and the start of another run."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from ddf_jax import models
+from ddf_jax.checkpoints.conversion import read_named
+from ddf_jax.checkpoints.fitting import FitRules, fit
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError
 from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.devices import Devices, batch_split, data_mesh, replicated
-from ddf_jax.training.processes import ending_together
-from ddf_jax.training.recipe import Recipe
+from ddf_jax.training.processes import check_same_in_all_processes, ending_together
+from ddf_jax.training.recipe import Recipe, read_recipe, recipe_file_record
+from ddf_jax.training.reporting import log_info
 from ddf_jax.training.retention import Score
-from ddf_jax.training.step import ModelState, Variables, abstract_model, eval_model, jit_predict
+from ddf_jax.training.step import ModelState, Variables, abstract_model, eval_model, jit_predict, leaf_names
 from ddf_jax.training.tasks import Batch
 from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling
 from ddf_jax.training.workdir import RunFolder
 
 if TYPE_CHECKING:
     from ddf_jax.data.reading import UserImage
+
+_log = logging.getLogger(__name__)
 
 _BATCH_SIZE = 32  # images a device predicts at a time
 
@@ -59,18 +68,26 @@ class Run:
 
 @ending_together()
 def load_run(
-    workdir: Path | str, checkpoint: int | Literal["newest", "best"] = "newest", *, devices: Devices | None = None
+    workdir: Path | str,
+    checkpoint: int | Literal["newest", "best"] = "newest",
+    *,
+    devices: Devices | None = None,
+    recipe_file: Path | str | None = None,
 ) -> Run:
     """The model of a run in `workdir`. The data set itself is not needed.
+
+    A model that is not registered is one of the run's own recipe file. The run recorded the file's path and SHA-256: it
+    is executed again if it is unchanged and lies outside the run's folder, in which nothing is ever executed.
 
     Args:
         workdir: the run's folder.
         checkpoint: the step of a checkpoint, the newest readable one, or the readable one with the best test score of
             those that were evaluated at their own step.
         devices: where the parameters go; default: all devices of all processes.
+        recipe_file: the Python file to execute, instead of the recorded one, where the run's model is not registered.
 
     Raises:
-        RunError: there is no run or no such checkpoint, or it is not readable.
+        RunError: there is no run or no such checkpoint, it is not readable, or nothing registers its model.
     """
     folder, mesh = RunFolder(Path(workdir)), data_mesh(devices)
     score = Score.of(folder.recipe().task)
@@ -87,6 +104,9 @@ def load_run(
             raise RunError(f"The run in {folder.path} has no checkpoint yet. `ddf train` resumes it.")
         try:
             recipe, info = checkpoints.recipe(step), checkpoints.data_info(step)
+            if not models.is_registered(recipe.model.name):
+                recorded = checkpoints.record(step).get("recipe_file")
+                _register(recipe.model.name, folder.path, recorded, None if recipe_file is None else Path(recipe_file))
             structure, variables = abstract_model(recipe, info, replicated(mesh))
             model = ModelState(structure, checkpoints.load(step, {"model": variables})["model"])
         except Exception:
@@ -95,6 +115,89 @@ def load_run(
                 continue
             raise
         return Run(recipe, info, step, model, mesh)
+
+
+def _register(name: str, folder: Path, recorded: dict[str, str] | None, given: Path | None) -> None:
+    """Executes the recipe file of a run, which registers its model."""
+    if given is None and (problem := _why_not_executed(recorded, folder)):
+        raise RunError(
+            f"The model {name!r} of the run in {folder} is not registered, and {problem}. Name the Python file that "
+            f"registers it, which is then executed: --recipe FILE (in Python: `recipe_file`)."
+        )
+    file = given or Path((recorded or {})["path"])
+    read_recipe(file)
+    if given and recorded and recipe_file_record(given)["sha256"] != recorded["sha256"]:
+        _log.warning("%s differs from %s as it was when the run was trained.", given, recorded["path"])
+    if not models.is_registered(name):
+        raise RunError(f"{file} must register the model {name!r} of the run in {folder}, but does not.")
+
+
+def _why_not_executed(recorded: dict[str, str] | None, folder: Path) -> str | None:
+    if recorded is None:
+        return "the run has no recipe file of its own"
+    file = Path(recorded["path"])
+    if file.resolve().is_relative_to(folder.resolve()):
+        return f"its recipe file {file} lies in the run's folder, in which nothing is executed"
+    if not file.is_file():
+        return f"its recipe file {file} is no longer there"
+    if recipe_file_record(file)["sha256"] != recorded["sha256"]:
+        return f"its recipe file {file} has changed since"
+    return None
+
+
+def initialize_from(recipe: Recipe, variables: Variables) -> tuple[Variables, dict[str, Any]]:
+    """The state before the first step, with the parameters and statistics of the run or file in `recipe.init_from`.
+
+    Args:
+        recipe: of the new run; its `init_…` fields are the rules.
+        variables: the state that `initial_variables` made. The optimizer's and what is not loaded stay.
+
+    Returns:
+        The state, each array as float32 in the place of the old one, and a record of the start: `{"from", "step" (None
+        for a file), "sha256" (of all tensors read, with their names), "loaded" (how many), "initialised" (names)}`.
+
+    Raises:
+        UserError: `init_from` cannot be read, or does not fit the model.
+    """
+    source, model = Path(recipe.init_from or ""), variables["model"]
+    shapes = {name: leaf.shape for name, leaf in _floating(model).items()}
+    step = None
+    if source.is_dir():
+        devices = jax.tree.leaves(model)[0].sharding.mesh.devices.flat
+        run = load_run(source, "newest" if recipe.init_step is None else recipe.init_step, devices=list(devices))
+        tensors, step = {name: np.asarray(leaf) for name, leaf in _floating(run.state.variables).items()}, run.step
+    elif not source.exists():
+        raise RunError(f"`init_from` must be the folder of a run or a file of weights, got {source}, which is neither.")
+    elif recipe.init_step is not None:
+        raise RunError(f"`init_step` is the checkpoint of a run, but `init_from` is the file {source}; leave it out.")
+    else:
+        tensors = read_named(source, own=shapes)
+    rules = FitRules(recipe.init_head, recipe.init_in_channels, recipe.init_allow_missing, recipe.init_allow_unexpected)
+    arrays, report = fit(shapes, tensors, str(source), rules)
+    digest = _digest(tensors)
+    check_same_in_all_processes({"initial weights": digest})
+    log_info(f"Starting from {source}{'' if step is None else f', step {step}'}: {report.line()}.")
+
+    def place(name: str, old: jax.Array) -> jax.Array:
+        return jax.device_put(np.array(arrays[name], old.dtype), old.sharding) if name in arrays else old
+
+    leaves = [place(name, leaf) for name, leaf in zip(leaf_names(model), jax.tree.leaves(model), strict=True)]
+    started = variables | {"model": jax.tree.unflatten(jax.tree.structure(model), leaves)}
+    record = {"from": str(source), "step": step, "sha256": digest}
+    return started, record | {"loaded": report.loaded, "initialised": list(report.initialised)}
+
+
+def _floating(model: Variables) -> dict[str, jax.Array]:
+    """Parameters and statistics by name, without random keys and counters."""
+    leaves = zip(leaf_names(model), jax.tree.leaves(model), strict=True)
+    return {name: leaf for name, leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)}
+
+
+def _digest(tensors: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype}{list(tensor.shape)} ".encode() + tensor.tobytes())
+    return digest.hexdigest()
 
 
 def predict(run: Run, images: "Sequence[UserImage] | np.ndarray") -> np.ndarray:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ddf_jax.checkpoints.fitting import HEAD
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError
 from ddf_jax.training.recipe import OptimizerConfig, Recipe
@@ -90,8 +91,9 @@ def learning_rate_schedule(config: OptimizerConfig, plan: StepPlan, batch_size: 
 
 
 def make_optimizer(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
-    """The optimizer that a recipe names."""
-    return {"sgd": sgd, "adam": adam}[config.method](config, learning_rate)
+    """The optimizer that a recipe names; outside the head its steps are multiplied by `backbone_factor`."""
+    rule = {"sgd": sgd, "adam": adam}[config.method](config, learning_rate)
+    return rule if config.backbone_factor == 1.0 else optax.chain(rule, _scale_backbone(config.backbone_factor))
 
 
 def sgd(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
@@ -122,6 +124,14 @@ def adam(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.Gradie
             return rule.update(*arguments, **others)
 
     return optax.GradientTransformation(rule.init, update)
+
+
+def _scale_backbone(factor: float) -> optax.GradientTransformation:
+    def scale(path: Any, update: jax.Array) -> jax.Array:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        return update if name.startswith(HEAD) else update * factor
+
+    return optax.stateless(lambda updates, _: jax.tree.map_with_path(scale, updates))
 
 
 def _more_than_one_dimension(parameters: optax.Params) -> optax.Params:

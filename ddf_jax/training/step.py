@@ -5,7 +5,9 @@ over all devices and processes, whatever their number.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import dataclasses
+import fnmatch
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +17,7 @@ from flax import nnx
 from jax.sharding import Mesh, Sharding
 
 from ddf_jax import models
+from ddf_jax.checkpoints.fitting import HEAD
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError, UserError
 from ddf_jax.training.devices import batch_split, replicated
@@ -50,27 +53,46 @@ class StepReport(NamedTuple):
     loss: jax.Array  # [], of this batch, before the update
     metric: jax.Array  # [], the task's metric of this batch, before the update
     learning_rate: jax.Array  # []
-    gradient_squares: jax.Array  # [parameters], squared norm of each parameter's gradient, in `jax.tree.leaves` order
+    gradient_squares: jax.Array  # [parameters], squared norm of each gradient, in the order of `trained_parameters`
     invalid: dict[str, jax.Array]  # what is wrong with the batch -> [] bool, whether it is
 
 
-def train_step(
-    state: TrainState, batch: Batch, *, task: Task, learning_rate: optax.Schedule, total_steps: int
-) -> tuple[Variables, StepReport]:
-    """One update of every parameter, statistic and random counter.
+@dataclasses.dataclass(frozen=True)
+class Unfrozen:
+    """A filter of Flax for the variables whose names none of the shell patterns in `freeze` matches."""
 
-    `learning_rate` is the schedule inside the optimizer, here only to be reported.
+    freeze: tuple[str, ...]
+
+    def __call__(self, path: Sequence[Any], value: Any) -> bool:
+        return not _matches_any(".".join(map(str, path)), self.freeze)
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    task: Task,
+    learning_rate: optax.Schedule,
+    total_steps: int,
+    freeze: tuple[str, ...] = (),
+) -> tuple[Variables, StepReport]:
+    """One update of every parameter that the optimizer has, of every statistic that is not frozen and random counter.
+
+    `learning_rate` is the schedule inside the optimizer, here only to be reported. A module with a statistic that a
+    pattern in `freeze` matches is in evaluation mode.
     """
     nodes = nnx.merge(*state)
     model, optimizer = nodes["model"], nodes["optimizer"]
     model.train()
+    _stop_statistics(model, freeze)
     progress = optimizer.step[...] / total_steps
 
     def objective(model: nnx.Module) -> tuple[jax.Array, StepMetrics]:
         metrics = task.step_metrics(model, batch, progress)  # pyright: ignore[reportArgumentType]  # it has a __call__
         return metrics.loss, metrics
 
-    (loss, metrics), gradients = nnx.value_and_grad(objective, has_aux=True)(model)
+    trained = nnx.DiffState(0, optimizer.wrt)
+    (loss, metrics), gradients = nnx.value_and_grad(objective, argnums=trained, has_aux=True)(model)
     report = StepReport(
         loss=loss,
         metric=metrics.metric,
@@ -145,7 +167,14 @@ def compile_train_step(
 
     def step(variables: Variables, batch: Batch) -> tuple[Variables, StepReport]:
         state = TrainState(abstract.structure, variables)
-        return train_step(state, batch, task=recipe.task, learning_rate=learning_rate, total_steps=plan.total_steps)
+        return train_step(
+            state,
+            batch,
+            task=recipe.task,
+            learning_rate=learning_rate,
+            total_steps=plan.total_steps,
+            freeze=recipe.freeze,
+        )
 
     program = jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
     batch = _abstract_batch(recipe.task, info, mesh, recipe.batch_size, training=True)
@@ -176,9 +205,15 @@ def jit_predict(task: Task, mesh: Mesh, abstract: ModelState) -> Callable[[Varia
 
 
 def parameter_sizes(state: TrainState) -> dict[str, int]:
-    """Elements of each parameter by name (`layer1.0.conv1.kernel`), in the order of the leaves of a gradient."""
+    """Elements of each parameter by name (`stages.0.0.conv1.kernel`), in the order of the leaves."""
     parameters = nnx.to_pure_dict(nnx.state(nnx.merge(*state)["model"], nnx.Param))
     return {name: leaf.size for name, leaf in zip(leaf_names(parameters), jax.tree.leaves(parameters), strict=True)}
+
+
+def trained_parameters(state: TrainState) -> list[str]:
+    """Names of the parameters that are not frozen, in the order of the leaves of a gradient."""
+    nodes = nnx.merge(*state)
+    return leaf_names(nnx.to_pure_dict(nnx.state(nodes["model"], nodes["optimizer"].wrt)))
 
 
 def leaf_names(tree: Any) -> list[str]:
@@ -200,7 +235,43 @@ def _wrong_options(recipe: Recipe) -> Iterator[None]:
 
 def _build(recipe: Recipe, info: DataInfo, tx: optax.GradientTransformation) -> dict[str, Any]:
     model = create_model(recipe, info)
-    return {"model": model, "optimizer": nnx.Optimizer(model, tx, wrt=nnx.Param)}
+    _check_trained(recipe, model)
+    trained = nnx.All(nnx.Param, Unfrozen(recipe.freeze)) if recipe.freeze else nnx.Param
+    return {"model": model, "optimizer": nnx.Optimizer(model, tx, wrt=trained)}
+
+
+def _check_trained(recipe: Recipe, model: nnx.Module) -> None:
+    """Raises `RunError` where `freeze` or `backbone_factor` has no effect, or nothing is left to train."""
+    parameters, statistics = (
+        leaf_names(nnx.to_pure_dict(nnx.state(model, kind))) for kind in (nnx.Param, nnx.BatchStat)
+    )
+    for pattern in recipe.freeze:
+        if not any(_matches_any(name, (pattern,)) for name in parameters + statistics):
+            first = ", ".join(sorted({name.partition(".")[0] for name in parameters}))
+            raise RunError(
+                f"`freeze` must match parameters or statistics of {recipe.model.name}, got {pattern!r}, which matches "
+                f"none. Their names begin with {first}."
+            )
+    trained = [name for name in parameters if not _matches_any(name, recipe.freeze)]
+    if not trained:
+        raise RunError(f"`freeze` must leave a parameter to train, got {recipe.freeze}, which match all.")
+    if recipe.optimizer.backbone_factor != 1.0:
+        if not any(name.startswith(HEAD) for name in parameters):
+            raise RunError(f"`optimizer.backbone_factor` needs a model with a `{HEAD}`, got {recipe.model.name}.")
+        if all(name.startswith(HEAD) for name in trained):
+            raise RunError("`optimizer.backbone_factor` needs a parameter outside the head, but `freeze` matches all.")
+
+
+def _stop_statistics(model: nnx.Module, freeze: tuple[str, ...]) -> None:
+    """Makes modules with a frozen statistic use what they have and leave it as it is."""
+    for path, module in nnx.iter_modules(model) if freeze else ():
+        names = [name for name, value in vars(module).items() if isinstance(value, nnx.BatchStat)]
+        if any(_matches_any(".".join(map(str, (*path, name))), freeze) for name in names):
+            module.eval()
+
+
+def _matches_any(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _abstract(build: Callable[[], Any], sharding: Sharding) -> tuple[nnx.GraphDef[Any], Variables]:

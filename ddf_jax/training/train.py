@@ -24,10 +24,11 @@ from ddf_jax.training.devices import (
 from ddf_jax.training.evaluate import evaluate_batches
 from ddf_jax.training.metrics import draw_curves, ornament, read_metrics
 from ddf_jax.training.processes import StopRequest, check_same_in_all_processes, ending_together, wait_for_blame
-from ddf_jax.training.recipe import Recipe, check_fields, recipe_key
+from ddf_jax.training.recipe import Recipe, check_fields, recipe_file_record, recipe_key
 from ddf_jax.training.reporting import Reporter, RunTimer, check_variables, log_info, rescue
 from ddf_jax.training.resume import RunFacts, RunState, Saver, Start, find_start, restore_run
 from ddf_jax.training.retention import Retention, Score
+from ddf_jax.training.run import initialize_from
 from ddf_jax.training.schedules import learning_rate_schedule, make_optimizer, make_step_plan
 from ddf_jax.training.step import (
     StepReport,
@@ -37,6 +38,7 @@ from ddf_jax.training.step import (
     initial_variables,
     jit_predict,
     parameter_sizes,
+    trained_parameters,
 )
 from ddf_jax.training.tasks import DrawsPicture
 from ddf_jax.training.workdir import RunFolder, RunLock, environment, versions
@@ -50,6 +52,7 @@ def train(
     devices: Devices | None = None,
     resume_from_step: int | None = None,
     allow_change: Collection[str] = (),
+    recipe_file: Path | str | None = None,
 ) -> dict[str, Any]:
     """Trains and evaluates a recipe in the folder `workdir`, and returns what it writes to `summary.json` there.
 
@@ -65,6 +68,8 @@ def train(
         resume_from_step: the checkpoint to go back to. What came after it stays in the folder, under other names.
         allow_change: fields in which the recipe may differ from the run's so far, such as `optimizer.learning_rate`;
             with `epochs` a finished run is trained on. The run's history records them.
+        recipe_file: the Python file that defines the recipe and registers its model, where it does: `load_run` executes
+            it again.
 
     Raises:
         RunError: the run cannot start or be resumed, or another launch trains in this folder; its subclasses are
@@ -103,7 +108,8 @@ def train(
                     f"choose another --workdir."
                 )
                 return summary
-        return _train(recipe, folder, checkpoints, start, lock, devices)
+        file = None if recipe_file is None else recipe_file_record(recipe_file)
+        return _train(recipe, folder, checkpoints, start, lock, devices, file)
 
 
 def _train(
@@ -113,6 +119,7 @@ def _train(
     start: Callable[[], Start | None],
     lock: RunLock,
     devices: Devices | None,
+    recipe_file: dict[str, str] | None,
 ) -> dict[str, Any]:
     task, is_main = recipe.task, jax.process_index() == 0
 
@@ -140,11 +147,14 @@ def _train(
         parameters = parameter_sizes(abstract)
 
         # The state: of the newest checkpoint, or initial. A recipe that cannot run leaves no folder behind.
+        initial = None
+        if recipe.init_from is not None and checkpoints.newest() is None:
+            initial, _ = initialize_from(recipe, initial_variables(recipe, info, tx, replicated(mesh)))
         if is_main:
             folder.create()
         lock.acquire()
         check_same_in_all_processes({"data": str(info)})
-        facts, found = RunFacts(recipe, info), start()
+        facts, found = RunFacts(recipe, info, recipe_file), start()
         if found is not None:
             if found.step > plan.total_steps:
                 raise RunError(
@@ -157,7 +167,7 @@ def _train(
             under = f", with {'; '.join(found.changes)}" if found.changes else ""
             log_info(f"Resuming {folder.path} from step {state.step} of {plan.total_steps}{under}.")
         else:
-            state = RunState(0, initial_variables(recipe, info, tx, replicated(mesh)), data.get_state())
+            state = RunState(0, initial or initial_variables(recipe, info, tx, replicated(mesh)), data.get_state())
         batches = device_batches(data, mesh)
 
         # Programs, compiled before the first step so that their shapes and memory are known to fit.
@@ -175,7 +185,7 @@ def _train(
             state.step,
             epoch_steps=plan.epoch_steps,
             total_steps=plan.total_steps,
-            parameter_names=list(parameters),
+            parameter_names=trained_parameters(abstract),
         )
         stack.enter_context(contextlib.closing(reporter))
         draw = task.draw if isinstance(task, DrawsPicture) else None

@@ -30,6 +30,10 @@ RECIPE = Recipe(
     task=Classification(label_smoothing=0.25),
     epochs=3,
     dtype="bfloat16",
+    init_from=Path("runs/birds"),
+    init_step=7,
+    init_in_channels="average",
+    freeze=("stem.*", "*norm*"),
 )
 DEPTH = Recipe("depth", task=DepthUpsampling(scale=8, loss="charbonnier"))
 
@@ -85,11 +89,25 @@ def test_a_field_that_the_file_lacks_has_its_default():
         ({"keep_checkpoints": 0}, r"`keep_checkpoints` must be at least 1, got 0"),
         ({"data": {"image_size": 0}}, r"in `data`, `image_size` must be at least 1 pixel, got 0"),
         ({"name": None}, r"field `name` must be str, got None"),
+        ({"freeze": "stem.*"}, r"field `freeze` must be tuple\[str, ...\], got 'stem.\*'"),
+        ({"init_from": "runs/x", "init_head": "new"}, r"field `init_head` must be .*fresh.*, got 'new'"),
+        ({"init_head": "fresh"}, r"`init_head` needs `init_from`, the run or the file that it applies to"),
+        ({"init_step": 0}, r"`init_step` needs `init_from`"),
+        (
+            {"optimizer": {"backbone_factor": 0.0}},
+            r"`backbone_factor` must be a positive number, got 0.0; `freeze`",
+        ),
     ],
 )
 def test_a_wrong_field_is_named(change: dict[str, object], message: str):
     with pytest.raises(RunError, match=message):
         recipe_from_json(json.dumps({"name": "x"} | change))
+
+
+def test_patterns_are_a_tuple_and_paths_may_be_strings():
+    with pytest.raises(UserError, match=r"`freeze` must be a tuple of patterns, got the string 'stem\.\*'"):
+        Recipe("x", freeze="stem.*")  # pyright: ignore[reportArgumentType]
+    assert Recipe("x", init_from="runs/x") == Recipe("x", init_from=Path("runs/x"))  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../../x", "a/b", "/x", "a\\b"])

@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddf_jax.checkpoints import save_checkpoint
 from ddf_jax.data.config import DataConfig
 from ddf_jax.data.info import DataInfo
-from ddf_jax.errors import UserError
+from ddf_jax.errors import RunError, UserError
+from ddf_jax.files import write_checksums
+from ddf_jax.models import registry
 from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.devices import data_mesh
 from ddf_jax.training.evaluate import evaluate
-from ddf_jax.training.recipe import ModelConfig, Recipe
-from ddf_jax.training.run import Run, load_run, predict, upsample
-from ddf_jax.training.step import ModelState
+from ddf_jax.training.recipe import ModelConfig, Recipe, recipe_file_record
+from ddf_jax.training.run import Run, initialize_from, load_run, predict, upsample
+from ddf_jax.training.step import ModelState, leaf_names
 from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling
 
 
@@ -102,3 +105,143 @@ def test_a_run_is_used_for_its_own_task(run: Run):
         upsample(run, np.zeros((8, 8, 3), np.float32), np.zeros((2, 2), np.float32))
     with pytest.raises(UserError, match="for an image of 8×9 the depth must be 2×3, got 2×2"):
         upsample(depth, np.zeros((8, 9, 3), np.float32), np.zeros((2, 2), np.float32))
+
+
+def initial(run: Run) -> dict[str, Any]:
+    """A state of the run's structure with zeros, before the first step of another."""
+    zeros = jax.tree.map(lambda leaf: leaf if leaf.dtype != np.float32 else leaf * 0, run.state.variables)
+    return {"model": zeros, "optimizer": {"step": np.uint32(0)}}
+
+
+def bits(variables: dict[str, Any]) -> dict[str, bytes]:
+    named = zip(leaf_names(variables), jax.tree.leaves(variables), strict=True)
+    return {name: np.asarray(leaf).tobytes() for name, leaf in named if leaf.dtype == np.float32}
+
+
+def test_a_run_starts_from_another_runs_checkpoint_or_from_a_file(
+    run: Run, unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    start = Recipe("new", init_from=unbroken)
+    variables, record = initialize_from(start, initial(run))
+    assert bits(variables["model"]) == bits(run.state.variables)
+    assert variables["optimizer"] == initial(run)["optimizer"]
+    assert [leaf.sharding for leaf in jax.tree.leaves(variables["model"])] == [
+        leaf.sharding for leaf in jax.tree.leaves(run.state.variables)
+    ]
+    count = len(bits(run.state.variables))
+    assert record == {
+        "from": str(unbroken),
+        "step": 20,
+        "sha256": record["sha256"],
+        "loaded": count,
+        "initialised": [],
+    }
+    assert f"Starting from {unbroken}, step 20: {count} tensors loaded.\n" in capsys.readouterr().out
+
+    _, older = initialize_from(dataclasses.replace(start, init_step=12), initial(run))
+    assert (older["step"], older["sha256"] == record["sha256"]) == (12, False)
+
+    file = tmp_path / "official.safetensors"
+    save_checkpoint(run.model(), file, naming="official")
+    fresh = dataclasses.replace(start, init_from=file, init_head="fresh")
+    variables, record = initialize_from(fresh, initial(run))
+    assert (record["step"], record["initialised"]) == (None, ["head.bias", "head.kernel"])
+    expected = bits(run.state.variables)
+    assert {name for name, found in bits(variables["model"]).items() if found != expected[name]} == {
+        "head.bias",
+        "head.kernel",
+    }
+
+
+def test_a_start_that_cannot_be_is_refused(run: Run, unbroken: Path, tmp_path: Path):
+    file, empty = tmp_path / "a.safetensors", shutil.copytree(unbroken, tmp_path / "run")
+    save_checkpoint(run.model(), file)
+    damaged = tmp_path / "b.safetensors"
+    damaged.write_bytes(file.read_bytes()[:-9])
+    shutil.rmtree(empty / "checkpoints")
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"init_from": tmp_path / "no"}, r"`init_from` must be the folder of a run or a file .*/no, which is neither"),
+        ({"init_from": file, "init_step": 3}, r"`init_step` is the checkpoint of a run, but `init_from` is the file"),
+        ({"init_from": damaged}, r"b.safetensors is not a whole safetensors file"),
+        ({"init_from": empty}, r"run has no checkpoint yet"),
+        ({"init_from": tmp_path}, r"There is no run in"),
+        ({"init_from": unbroken, "init_step": 13}, r"There is no checkpoint 13"),
+        ({"init_from": unbroken, "init_allow_missing": ("a.*",)}, r"'a.\*' matches nothing that is missing"),
+    ]
+    for options, message in cases:
+        with pytest.raises(UserError, match=message):
+            initialize_from(Recipe("new", **options), initial(run))
+
+
+MINE = """
+import dataclasses
+from ddf_jax.models import get_config, register
+from ddf_jax.training.recipe import ModelConfig, Recipe
+
+@register
+def mine():
+    return dataclasses.replace(get_config("resnet18"))
+
+recipe = Recipe("mine", ModelConfig("mine"))
+"""
+
+
+@pytest.fixture
+def mine(unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of a model that a recipe file registers, in a process that has not executed it."""
+    monkeypatch.setattr(registry, "_FACTORIES", dict(registry._FACTORIES))
+    file, workdir = tmp_path / "mine.py", shutil.copytree(unbroken, tmp_path / "run")
+    file.write_text(MINE)
+    change_record(workdir, recipe_file_record(file))
+    return workdir
+
+
+def change_record(workdir: Path, recipe_file: dict[str, str] | None) -> None:
+    folder = workdir / "checkpoints" / "20"
+    record = json.loads((folder / "record.json").read_text())
+    record["recipe"]["model"]["name"] = "mine"
+    (folder / "record.json").write_text(json.dumps(record | {"recipe_file": recipe_file}))
+    write_checksums(folder)
+
+
+def test_the_recipe_file_of_a_run_registers_its_model_again(mine: Path, run: Run):
+    again = load_run(mine)
+    assert again.recipe.model.name == "mine"
+    assert bits(again.state.variables) == bits(run.state.variables)
+    assert load_run(mine).step == 20  # registered now: nothing is executed twice
+
+
+def test_a_recipe_file_is_executed_only_if_it_is_what_the_run_recorded_or_as_asked(
+    mine: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    file, inside = tmp_path / "mine.py", mine / "mine.py"
+    trap = "raise SystemExit('executed')\n"
+
+    def refusal() -> str:
+        with pytest.raises(RunError) as refused:
+            load_run(mine)
+        message = str(refused.value)
+        assert message.startswith(f"The model 'mine' of the run in {mine} is not registered, and ")
+        assert "--recipe FILE" in message
+        return message
+
+    file.write_text(trap)
+    assert f"{file} has changed since" in refusal()
+    file.unlink()
+    assert f"{file} is no longer there" in refusal()
+    inside.write_text(trap)
+    file.symlink_to(inside)
+    for path in (inside, file):
+        change_record(mine, recipe_file_record(path))
+        assert "lies in the run's folder, in which nothing is executed" in refusal()
+    change_record(mine, None)
+    assert "the run has no recipe file of its own" in refusal()
+
+    other = tmp_path / "other.py"
+    other.write_text("from ddf_jax.training.recipe import Recipe\nrecipe = Recipe('other')\n")
+    with pytest.raises(RunError, match=r"other.py must register the model 'mine' of the run in .*, but does not"):
+        load_run(mine, recipe_file=other)
+    other.write_text(MINE)
+    change_record(mine, recipe_file_record(inside))
+    assert load_run(mine, recipe_file=other).step == 20
+    assert f"{other} differs from {inside} as it was when the run was trained." in caplog.messages

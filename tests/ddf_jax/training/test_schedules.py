@@ -11,7 +11,7 @@ import pytest
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError
 from ddf_jax.training.recipe import OptimizerConfig, Recipe
-from ddf_jax.training.schedules import StepPlan, learning_rate_schedule, make_step_plan, sgd
+from ddf_jax.training.schedules import StepPlan, learning_rate_schedule, make_optimizer, make_step_plan, sgd
 
 INFO = DataInfo(10, tuple("0123456789"), channels=1, train_size=1437, eval_size=360, image_size=8)
 RECIPE = Recipe("r", epochs=3.0, batch_size=64, optimizer=OptimizerConfig(warmup_epochs=0.5))
@@ -84,6 +84,28 @@ def test_sgd_steps_as_torch_does(nesterov: bool, expected: list[float]):
     path = run_sgd(config, {"w": jnp.ones((2, 3))}, [0.5, -0.2])
     for parameters, value in zip(path, expected, strict=True):
         np.testing.assert_allclose(parameters["w"], np.full((2, 3), value), rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["sgd", "adam"])
+def test_the_backbone_takes_the_steps_of_another_learning_rate(method: Any):
+    """As a parameter group of torch with `lr · factor` does, momentum and decay included."""
+    rng = np.random.default_rng(0)
+    start = {"head": {"kernel": jnp.ones((2, 3))}, "stages": {0: {"kernel": jnp.ones((2, 3))}}}
+    gradients = [jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), start) for _ in "123"]
+
+    def run(factor: float, rate: float) -> Any:
+        config = OptimizerConfig(method, nesterov=True, weight_decay=0.1, backbone_factor=factor)
+        tx, parameters = make_optimizer(config, optax.constant_schedule(rate)), start
+        state: Any = tx.init(parameters)  # pyright: ignore[reportArgumentType]
+        for gradient in gradients:
+            updates, state = tx.update(gradient, state, parameters)  # pyright: ignore[reportArgumentType]
+            parameters = optax.apply_updates(parameters, updates)  # pyright: ignore[reportArgumentType]
+        return parameters
+
+    both, head, backbone = run(0.1, 0.05), run(1.0, 0.05), run(1.0, 0.005)
+    np.testing.assert_array_equal(both["head"]["kernel"], head["head"]["kernel"])
+    # Its gradients and decay follow its own path.
+    np.testing.assert_allclose(both["stages"][0]["kernel"], backbone["stages"][0]["kernel"], rtol=1e-6)
 
 
 def test_the_decay_spares_norm_and_bias_only_when_asked():

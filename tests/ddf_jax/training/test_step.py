@@ -9,11 +9,25 @@ import optax
 import pytest
 from flax import nnx
 
-from ddf_jax.errors import NonFiniteError
+from ddf_jax.data.config import DataConfig
+from ddf_jax.data.info import DataInfo
+from ddf_jax.errors import NonFiniteError, RunError
 from ddf_jax.layers import BatchNorm
 from ddf_jax.training.devices import data_mesh, global_batch, replicated
+from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
 from ddf_jax.training.reporting import check_report, check_variables
-from ddf_jax.training.step import ModelState, TrainState, eval_step, parameter_sizes, train_step
+from ddf_jax.training.schedules import make_optimizer
+from ddf_jax.training.step import (
+    ModelState,
+    TrainState,
+    Unfrozen,
+    abstract_state,
+    eval_step,
+    leaf_names,
+    parameter_sizes,
+    train_step,
+    trained_parameters,
+)
 from ddf_jax.training.tasks.classification import Classification, ClassificationSums
 
 TASK = Classification(label_smoothing=0.1)
@@ -163,6 +177,60 @@ def test_reported_gradients_are_in_the_order_of_the_names():
             key = int(part) if part.isdigit() else part
             old, new = old[key], new[key]
         np.testing.assert_allclose(report.gradient_squares[names.index(name)], np.square(new - old).sum(), rtol=1e-3)
+
+
+def arrays(variables: dict[str, Any]) -> dict[str, np.ndarray]:
+    """By name, without random keys."""
+    named = zip(leaf_names(variables), jax.tree.leaves(variables), strict=True)
+    return {name: np.asarray(leaf) for name, leaf in named if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)}
+
+
+def test_what_is_frozen_keeps_its_bits_and_the_rest_takes_steps_of_sgd():
+    """Without gradient, weight decay, momentum and new statistics; the backbone at half the learning rate."""
+    freeze, rate, decay, factor = ("conv.*", "norms.0.*", "*.bias"), 0.1, 0.3, 0.5
+    tx = make_optimizer(OptimizerConfig(weight_decay=decay, backbone_factor=factor), optax.constant_schedule(rate))
+    model = nnx.merge(*make_state())["model"]
+    trained = nnx.All(nnx.Param, Unfrozen(freeze))
+    state = TrainState(*nnx.split({"model": model, "optimizer": nnx.Optimizer(model, tx, wrt=trained)}))
+    state = TrainState(state.structure, nnx.to_pure_dict(state.variables))
+    assert trained_parameters(state) == ["head.kernel", "norms.1.scale"]
+    momenta = [name for name in leaf_names(state.variables["optimizer"]) if "trace" in name]
+    assert [name.partition("trace.")[2] for name in momenta] == ["head.kernel", "norms.1.scale"]
+
+    after, report = jax.jit(
+        lambda variables, batch: train_step(
+            TrainState(state.structure, variables), batch, task=TASK, learning_rate=RATE, total_steps=20, freeze=freeze
+        )
+    )(state.variables, make_batch(0))
+    before, after = arrays(state.variables["model"]), arrays(after["model"])
+    changed = {name for name in before if before[name].tobytes() != after[name].tobytes()}
+    assert changed == {"head.kernel", "norms.1.scale", "norms.1.mean", "norms.1.var", "dropout.rngs.count"}
+    for name, square in zip(trained_parameters(state), report.gradient_squares, strict=True):
+        old, new = np.float64(before[name]), np.float64(after[name])
+        gradient = (old - new) / (rate * (1 if name.startswith("head.") else factor)) - decay * old
+        np.testing.assert_allclose(np.square(gradient).sum(), square, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"freeze": ("stem.*", "stage.*")},
+            r"got 'stage\.\*', which matches none. Their names begin with head, stages, s",
+        ),
+        ({"freeze": ("*.mean", "*")}, r"`freeze` must leave a parameter to train"),
+        (
+            {"freeze": ("st*",), "optimizer": OptimizerConfig(backbone_factor=0.1)},
+            r"`optimizer.backbone_factor` needs a parameter outside the head",
+        ),
+    ],
+)
+def test_freezing_without_effect_or_without_rest_is_refused(change: dict[str, Any], message: str):
+    options = {"stem": "small", "width": 4, "blocks": (1,)}
+    recipe = Recipe("r", ModelConfig("resnet18", options), DataConfig(image_size=8), **change)
+    info = DataInfo(10, tuple("0123456789"), channels=1, train_size=100, eval_size=10, image_size=8)
+    with pytest.raises(RunError, match=message):
+        abstract_state(recipe, info, TX, replicated(data_mesh(jax.devices()[:1])))
 
 
 def test_a_state_that_is_not_finite_is_named():

@@ -128,6 +128,39 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkp
     assert all(math.isfinite(loss) for loss in losses(tmp_path / "run"))
 
 
+@pytest.mark.slow
+def test_a_run_starts_from_another_with_frozen_parameters_and_is_resumed_without_it(
+    unbroken: Path, tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
+):
+    source, workdir, device = shutil.copytree(unbroken, tmp_path / "source"), tmp_path / "run", jax.devices()[:1]
+    options = {"checkpoint_every": 0.135, "epochs": 0.27, "init_from": source, "freeze": ("stem.*", "stages.0.*")}
+    optimizer = OptimizerConfig(learning_rate=0.05, warmup_epochs=0, backbone_factor=0.5)
+    recipe = tiny_recipe(data_dir, optimizer=optimizer, **options)
+    for change, message in (
+        ({"init_from": tmp_path / "no"}, "`init_from` must be the folder of a run or a file"),
+        ({"model": ModelConfig("resnet18", {"stem": "small", "width": 4})}, "does not fit the model"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train(dataclasses.replace(recipe, **change), workdir, devices=device)
+        assert not workdir.exists()
+
+    train(recipe, workdir, devices=device)
+    assert f"Starting from {source}, step 20: " in capsys.readouterr().out
+    before, middle, after = saved_bits(unbroken, 20), saved_bits(workdir, 3), saved_bits(workdir, 6)
+    model = {name for name in after if name.startswith("model.") and not name.endswith(".count")}
+    frozen = {name for name in model if name.startswith(("model.stem.", "model.stages.0."))}
+    assert {name for name in model if before[name] == after[name]} == frozen | {n for n in model if n.endswith(".key")}
+    assert not [name for name in after if name.startswith("optimizer.") and ".stem." in name]
+    assert middle.keys() == after.keys()
+
+    shutil.rmtree(source)
+    shutil.rmtree(workdir / "checkpoints" / "6")
+    (workdir / "summary.json").unlink()
+    train(recipe, workdir, devices=device)
+    assert f"Resuming {workdir} from step 3 of 6." in capsys.readouterr().out
+    assert saved_bits(workdir, 6) == after
+
+
 @pytest.fixture
 def unfinished(unbroken: Path, tmp_path: Path) -> Path:
     """The unbroken run as a kill before its summary would have left it."""
