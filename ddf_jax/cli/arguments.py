@@ -176,13 +176,14 @@ def _unknown(name: str, command: Command, words: Sequence[str]) -> str:
 def _fields(value: Any, prefix: str = "") -> Iterator[str]:
     """The options of a command: `workdir`, `optimizer.learning_rate`, …; a recipe's fields have no prefix."""
     for field in dataclasses.fields(value):
-        item = getattr(value, field.name)
-        if tyro.conf.Positional in getattr(field.type, "__metadata__", ()):
+        item, marks = getattr(value, field.name), getattr(field.type, "__metadata__", ())
+        if tyro.conf.Positional in marks:
             continue
         if dataclasses.is_dataclass(item):
             yield from _fields(item, "" if field.name == "recipe" else f"{prefix}{field.name}.")
         else:
-            yield prefix + field.name
+            renamed = [mark.name for mark in marks if getattr(mark, "name", None)]
+            yield prefix + (renamed[0] if renamed else field.name)
 
 
 def _unboxed(message: str) -> str:

@@ -2,9 +2,23 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, Protocol
+
+import tyro
 
 from ddf_jax.errors import UserError
+
+RecipeFile = Annotated[
+    Path | None,
+    tyro.conf.arg(
+        name="recipe",
+        metavar="FILE",
+        help="The Python file to execute where a recipe file that has moved or changed registers the run's model; "
+        "default: the file that the run was trained with.",
+    ),
+]
+"""The `--recipe` of a command that reads a run."""
 
 
 class CommandResult(NamedTuple):

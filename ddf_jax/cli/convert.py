@@ -7,37 +7,61 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ddf_jax.cli.command import CommandResult
+from ddf_jax.cli.command import CommandResult, RecipeFile
+from ddf_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class ConvertCommand:
-    """Rewrite a checkpoint file in the other naming, the official (PyTorch) one or our own, or in another format.
+    """Rewrite a file of weights in the other naming or another format, or write those of a run into a file.
 
-    The suffixes state the formats: .safetensors, or .pth for PyTorch's own.
+    The namings are the official (PyTorch) one and our own. The suffixes state the formats: .safetensors, or .pth for
+    PyTorch's own.
 
     Examples:
       ddf convert ddf_mul_resnet50.pth ddf_resnet50.safetensors --model ddf_resnet50
       ddf convert ours.safetensors official.pth
+      ddf convert runs/digits digits.safetensors --checkpoint 1000
     """
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """The file to read."""
+    """The file to read, or the folder of a run."""
     target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
     """The file to write."""
     model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """A model that the tensors must fit."""
+    """A model that the tensors of a file must fit."""
     naming: Literal["official", "own"] | None = None
-    """Naming of the target; default: official if the source has our own names, and the reverse."""
+    """Naming of the target; default: the one that a file does not have, and own for a run."""
     ema: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Take the averaged weights of a training script's checkpoint."""
+    checkpoint: int | Literal["newest", "best"] | None = None
+    """Which checkpoint of a run, by its step; default: the newest readable one."""
+    recipe_file: RecipeFile = None
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print `{target, tensors}`."""
 
     def run(self) -> CommandResult:
+        count = self._write_run() if self.source.is_dir() else self._convert_file()
+        return CommandResult({"target": str(self.target), "tensors": count}, f"{self.target}: {count} tensors.")
+
+    def _write_run(self) -> int:
+        if self.ema:
+            raise UserError(f"`--ema` is for files: a run such as {self.source} keeps no averaged weights.")
+        if self.model is not None:
+            raise UserError(f"`--model` is for files: the run {self.source} has its own.")
+        from ddf_jax.checkpoints import save_checkpoint
+        from ddf_jax.training.run import load_run
+
+        checkpoint = "newest" if self.checkpoint is None else self.checkpoint
+        run = load_run(self.source, checkpoint, recipe_file=self.recipe_file)
+        return save_checkpoint(run.model(), self.target, naming=self.naming or "own")
+
+    def _convert_file(self) -> int:
+        for option, value in (("--checkpoint", self.checkpoint), ("--recipe", self.recipe_file)):
+            if value is not None:
+                raise UserError(f"`{option}` needs the folder of a run as SOURCE, got {self.source}.")
         from ddf_jax.checkpoints import convert
         from ddf_jax.models import abstract
 
         model = None if self.model is None else functools.partial(abstract, self.model)
-        count = convert(self.source, self.target, model=model, naming=self.naming, ema=self.ema)
-        return CommandResult({"target": str(self.target), "tensors": count}, f"{self.target}: {count} tensors.")
+        return convert(self.source, self.target, model=model, naming=self.naming, ema=self.ema)

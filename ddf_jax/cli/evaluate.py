@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from ddf_jax.cli.command import CommandResult
+from ddf_jax.cli.command import CommandResult, RecipeFile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +19,7 @@ class EvaluateCommand:
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run's folder."""
+    recipe_file: RecipeFile = None
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the scores as JSON."""
 
@@ -28,7 +29,7 @@ class EvaluateCommand:
         from ddf_jax.training.run import load_run
 
         initialize_processes()
-        run = load_run(self.folder)
+        run = load_run(self.folder, recipe_file=self.recipe_file)
         scores = evaluate(run)
         line = run.recipe.task.summary_line(scores)
         return CommandResult(scores, f"{scores['name']}, step {scores['step']}: {line}.")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from ddf_jax.cli.command import CommandResult
+from ddf_jax.cli.command import CommandResult, RecipeFile
 from ddf_jax.errors import UserError
 
 
@@ -22,6 +22,7 @@ class PredictCommand:
     """The run's folder."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE [IMAGE ...]")]
     """Image files, prepared as the run's own test images are."""
+    recipe_file: RecipeFile = None
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print `[{image, predictions: [{class, probability}]}]`."""
 
@@ -32,7 +33,7 @@ class PredictCommand:
 
         from ddf_jax.training.run import load_run, predict
 
-        run = load_run(self.folder)
+        run = load_run(self.folder, recipe_file=self.recipe_file)
         probabilities = predict(run, self.images)
         names = run.info.class_names
         if not names:

@@ -13,14 +13,15 @@ from ddf_jax.cli.command import CommandResult
 class TrainCommand:
     """Train a recipe, or resume a run of it that was stopped.
 
-    RECIPE comes first: the name of a shipped recipe, or the path of a Python file that defines `recipe`. The other
-    options replace fields of it; `ddf train RECIPE --help` shows what it sets.
+    RECIPE comes first: the name of a shipped recipe, or the path of a Python file that defines `recipe`, a program that
+    is executed. The other options replace fields of the recipe; `ddf train RECIPE --help` shows what it sets.
 
     Examples:
       ddf train digits
       ddf train digits --optimizer.learning-rate 0.1 --model.options width=64 --workdir runs/wide
       ddf train my_recipe.py --data.folder ~/photos --json
       ddf train digits --epochs 80 --allow-change epochs
+      ddf train my_recipe.py --init-from runs/digits --init-head fresh --freeze 'stem.*'
     """
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
@@ -41,7 +42,13 @@ class TrainCommand:
 
         initialize_processes()
         folder = self.workdir or Path("runs", self.recipe.name)
-        summary = train(self.recipe, folder, resume_from_step=self.resume_from_step, allow_change=self.allow_change)
+        summary = train(
+            self.recipe,
+            folder,
+            resume_from_step=self.resume_from_step,
+            allow_change=self.allow_change,
+            recipe_file=self.source if self.source.endswith(".py") else None,
+        )
         text = (
             f"{summary['name']}: {self.recipe.task.summary_line(summary)} after {summary['steps']} steps in "
             f"{summary['seconds']:.0f} s, {summary['images_per_second']:.0f} images/s while training. "

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from ddf_jax.cli.command import CommandResult
+from ddf_jax.cli.command import CommandResult, RecipeFile
 from ddf_jax.errors import UserError
 
 _LARGEST = 65.534  # metres: whole millimetres in 16 bits, without 65535
@@ -36,6 +36,7 @@ class UpsampleCommand:
     depth_scale: float | None = None
     """Units of DEPTH per metre: 1000 (default for integers), 1 (default for floats), 5000 for TUM RGB-D, 256 for
     KITTI."""
+    recipe_file: RecipeFile = None
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print `{out, height, width, scale}`."""
 
@@ -51,7 +52,7 @@ class UpsampleCommand:
         from ddf_jax.files import write_atomically
         from ddf_jax.training.run import load_run, upsample
 
-        run = load_run(self.folder)
+        run = load_run(self.folder, recipe_file=self.recipe_file)
         image, low = read_rgb(self.rgb, run.recipe.data.decoding), read_depth(self.depth, self.depth_scale)
         if low.max() > _LARGEST:
             raise UserError(

@@ -107,8 +107,11 @@ def test_options_override_every_kind_of_field():
         *("--name", "other", "--epochs", "2", "--batch-size", "8", "--dtype", "bfloat16"),
         *("--optimizer.learning-rate", "0.25", "--optimizer.nesterov", "False", "--optimizer.warmup_epochs=1.5"),
         *("--data.folder", "photos", "--data.image-size", "32", "--model.name", "resnet50"),
-        *("--task.label-smoothing", "0.2"),
+        *("--task.label-smoothing", "0.2", "--init-from", "runs/digits", "--init-head", "fresh"),
+        *("--freeze", "stem.*", "*norm*", "--optimizer.backbone-factor", "0.1"),
     ).recipe
+    assert (recipe.init_from, recipe.init_head, recipe.freeze) == (Path("runs/digits"), "fresh", ("stem.*", "*norm*"))
+    assert recipe.optimizer.backbone_factor == 0.1
     assert (recipe.name, recipe.epochs, recipe.batch_size, recipe.dtype) == ("other", 2.0, 8, "bfloat16")
     assert recipe.optimizer.learning_rate == 0.25
     assert recipe.optimizer.nesterov is False
@@ -191,6 +194,7 @@ def test_workdir_and_json_are_of_the_command_not_of_the_recipe():
         ("evaluate", "Missing from ddf evaluate: RUN"),
         ("evaluate runs/a runs/b", "takes no argument 'runs/b'"),
         ("predict", "Missing from ddf predict: RUN"),
+        ("evaluate runs/a --recip x.py", "no option --recip. The nearest is --recipe;"),
         ("predict runs/a", "needs the path of an IMAGE"),
         ("models --jsn", "The nearest is --json"),
         ("models --pattern resnet50", "no option --pattern. The nearest is --published"),

@@ -10,7 +10,7 @@ from flax import nnx
 from PIL import Image
 
 from ddf_jax.checkpoints import read_tensors, save_checkpoint
-from ddf_jax.models import list_models
+from ddf_jax.models import list_models, registry
 from ddf_jax.training.run import load_run
 from ddf_jax.verify.report import Report
 
@@ -165,6 +165,59 @@ def test_convert_rewrites_names(ddf, refused, tiny_run, tmp_path):
     assert "conv1.weight" in read_tensors(official)
     assert "conv1.weight" not in read_tensors(ours)
     assert "no checkpoint file" in refused("convert", tmp_path / "no.safetensors", official)
+    for words, message in [
+        ([ours, official, "--checkpoint", "2"], "`--checkpoint` needs the folder of a run as SOURCE"),
+        ([ours, official, "--recipe", "x.py"], "`--recipe` needs the folder of a run as SOURCE"),
+        ([tiny_run, official, "--ema"], "keeps no averaged weights"),
+        ([tiny_run, official, "--model", "resnet18"], "has its own"),
+        ([tiny_run, official, "--checkpoint", "0"], "There is no checkpoint 0 in"),
+        ([tmp_path, official], "There is no run in"),
+    ]:
+        assert message in refused("convert", *words)
+    target = tmp_path / "run.safetensors"
+    assert ddf("convert", tiny_run, target, "--checkpoint", "2").status == 0
+    assert target.read_bytes() == ours.read_bytes()
+
+
+MINE = """
+import dataclasses
+import runpy
+from ddf_jax.models import get_config, register
+from ddf_jax.training.recipe import ModelConfig
+
+@register
+def mine():
+    return dataclasses.replace(get_config("ddf_resnet18"), stem="small", width=8, blocks=(1,))
+
+recipe = dataclasses.replace(runpy.run_path({tiny!r})["recipe"], name="mine", model=ModelConfig("mine"))
+"""
+
+
+@pytest.mark.slow
+def test_commands_read_a_run_whose_recipe_file_registers_its_model(ddf, refused, tiny, tmp_path, monkeypatch):
+    """Each as in a process of its own, which has not executed the file."""
+    known, file, run, image = dict(registry._FACTORIES), tmp_path / "mine.py", tmp_path / "run", tmp_path / "a.png"
+    file.write_text(MINE.format(tiny=str(tiny)))
+    Image.new("L", (8, 8)).save(image)
+
+    def alone(command, *words):
+        monkeypatch.setattr(registry, "_FACTORIES", dict(known))
+        return command(*words)
+
+    assert alone(ddf, "train", file, "--workdir", run).status == 0
+    commands = [
+        ("evaluate", run),
+        ("predict", run, image),
+        ("inspect", run, image),
+        ("convert", run, tmp_path / "mine.safetensors"),
+    ]
+    for words in commands:
+        result = alone(ddf, *words)
+        assert result.status == 0, result.err
+    moved = file.rename(tmp_path / "moved.py")
+    for words in (commands[0], commands[-1]):
+        assert "mine.py is no longer there. Name the Python file" in alone(refused, *words)
+        assert alone(ddf, *words, "--recipe", moved).status == 0
 
 
 @pytest.mark.parametrize(("error", "status"), [(1e-12, 0), (1e-3, 1)])
