@@ -13,6 +13,12 @@ class RunError(UserError):
     """A run that cannot start, resume or be read."""
 
 
+class DataError(UserError):
+    """An example, a file of data or what reads it failed: mend the data, and the same command goes on."""
+
+    exit_status = 1
+
+
 class NonFiniteError(RunError):
     """Training met a loss, gradient or parameter that is infinite or not a number."""
 

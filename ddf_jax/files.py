@@ -1,9 +1,10 @@
-"""Atomic, durable writing of files and folders, checksums of a folder, and folders that can be written.
+"""Atomic, durable writing of files and folders, checksums of a folder, locks, and folders that can be written.
 
 A file's content survives a power cut when the file is synced, its name when the folder is. Both are done before
 anything relies on them.
 """
 
+import contextlib
 import errno
 import hashlib
 import itertools
@@ -11,6 +12,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,25 @@ def _checksums(folder: Path) -> dict[str, str]:
         with path.open("rb") as file:
             sums[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
     return sums
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Waits for the lock of a file, which one process has at a time; the operating system frees it with the process.
+
+    Yields whether there is one: some file systems have no locks.
+    """
+    make_folder(path.parent)
+    with path.open("a") as file:
+        try:
+            import fcntl  # not on Windows
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except (ImportError, OSError) as error:
+            _log.warning("%s cannot be locked (%s).", path, error)
+            yield False
+        else:
+            yield True
 
 
 def make_writable(directory: Path) -> None:

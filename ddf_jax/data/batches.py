@@ -11,7 +11,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from ddf_jax.errors import UserError
+from ddf_jax.errors import DataError, UserError, one_line
 
 HostBatch = dict[str, np.ndarray]
 
@@ -44,7 +44,13 @@ class BatchIterator(grain.DatasetIterator[HostBatch]):
             raise StopIteration
         if not self._running:
             self._running.append(self._start())
-        batch = next(self._running[0])
+        try:
+            batch = next(self._running[0])
+        except (StopIteration, UserError):
+            raise
+        except Exception as error:  # of Grain, as where a worker was killed
+            advice = " `--data.workers 0` prepares them in the main process." if self._workers else ""
+            raise DataError(f"Cannot prepare batch {self._step}: {one_line(error)}{advice}") from error
         self._step += 1
         return batch
 

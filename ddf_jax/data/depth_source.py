@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from ddf_jax.data.config import DEFAULT_DECODING, Decoding
 from ddf_jax.data.datasets.prepared import open_split, prepared_builder
 from ddf_jax.data.decode import CorruptImageError, decode_depth, decode_image
-from ddf_jax.errors import UserError
+from ddf_jax.errors import DataError, UserError
 
 _FEATURES = ("image", "depth")
 
@@ -57,6 +57,6 @@ class DepthSource:
             image = decode_image(record["image"], self.channels, self._decoding, upright=False)  # as the depth is
             return {"image": image, "depth": decode_depth(record["depth"])}
         except CorruptImageError as error:
-            raise UserError(
+            raise DataError(
                 f"Every image must be readable, got {self.describe(index)}: {error}. Prepare the dataset again."
             ) from error

@@ -21,7 +21,7 @@ from ddf_jax.data.config import DEFAULT_DECODING, Decoding
 from ddf_jax.data.decode import CorruptImageError, decode
 from ddf_jax.data.folder_files import EXTENSIONS, list_classes
 from ddf_jax.data.folder_layout import Layout, describe_folder, find_layout, sub_folders
-from ddf_jax.errors import UserError
+from ddf_jax.errors import DataError, UserError
 
 _CHECKED_FILES = 1000  # decoded before the first batch: a small folder is known exactly, a large one costs seconds
 _CHECKING_THREADS = 8  # pillow decodes without holding Python's lock
@@ -116,7 +116,7 @@ class ImageFolder:
         if len(self.corrupt) <= self.max_corrupt_share * len(self):
             return
         examples = ", ".join(sorted(self.corrupt)[:5])
-        raise UserError(
+        raise DataError(
             f"At most {self.max_corrupt_share:.2%} of the {len(self)} image files in {self.folder} may be unreadable, "
             f"got {len(self.corrupt)} so far, such as {examples}. Replace or delete them, or raise "
             "`data.max_corrupt_share`."

@@ -13,7 +13,7 @@ import numpy as np
 from ddf_jax.data.batches import BatchIterator
 from ddf_jax.data.config import DataConfig
 from ddf_jax.data.sources import Examples, Source, open_source
-from ddf_jax.errors import UserError
+from ddf_jax.errors import DataError, UserError, one_line
 
 # From this side on, threads pay: pillow decodes and resizes without holding Python's lock. Smaller images are mostly
 # Python, and more than one thread made 64 images of 8 x 8 pixels take 33 ms instead of 17.
@@ -109,8 +109,10 @@ class _ProcessRows:
         except UserError:
             raise
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise RuntimeError(f"Preparing {_EXAMPLE.get('no example')} failed with {reason}") from error
+            raise DataError(
+                f"Cannot prepare {_EXAMPLE.get('an example')}: {type(error).__name__}: {one_line(error)}. Mend it or "
+                "remove it."
+            ) from error
 
 
 class _Readable:

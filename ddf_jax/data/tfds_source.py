@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from ddf_jax.data.config import DEFAULT_DECODING, Decoding
 from ddf_jax.data.datasets.prepared import open_split, prepared_builder
 from ddf_jax.data.decode import CorruptImageError, decode_image
-from ddf_jax.errors import UserError
+from ddf_jax.errors import DataError, UserError
 
 
 class TfdsSource:
@@ -47,7 +47,7 @@ class TfdsSource:
             image = decode_image(record[self._image_key], self.channels, self._decoding)
             return {"image": image, "label": np.int32(label)}
         except CorruptImageError as error:
-            raise UserError(
+            raise DataError(
                 f"Every image must be readable, got {self.describe(index)}: {error}. Prepare the dataset again."
             ) from error
 
@@ -61,6 +61,8 @@ def _classification(info: tfds.core.DatasetInfo) -> tuple[str, str, int, tuple[s
             if isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel):
                 shape: Any = image.shape
                 channels = shape[-1] or 3
+                if label.num_classes == 1:
+                    raise UserError(f"There must be at least two classes in {info.full_name}, got {label.names[0]}.")
                 if channels in (1, 3) and image.np_dtype == "uint8" and label.num_classes:
                     return image_key, label_key, channels, tuple(label.names)
     raise UserError(

@@ -10,7 +10,7 @@ import numpy as np
 
 from ddf_jax.data.pipeline import eval_batches, train_iterator
 from ddf_jax.data.sources import describe
-from ddf_jax.errors import NonFiniteError, RunError, StoppedError, one_line
+from ddf_jax.errors import DataError, NonFiniteError, RunError, StoppedError, one_line
 from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.devices import (
     Devices,
@@ -272,6 +272,8 @@ def _train(
                 kept = f"Step {state.step} is saved; the same command goes on from there."
             else:
                 kept = f"The same command goes on from step {saver.saved_step or 0}."
+            if isinstance(error, DataError):
+                raise DataError(f"Stopped at step {state.step}: {error} {kept}") from error
             if isinstance(error, OSError):
                 raise RunError(f"Stopped at step {state.step}: {one_line(error)}. {kept}") from error
             log_info(kept)

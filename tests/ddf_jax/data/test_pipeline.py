@@ -19,7 +19,7 @@ from ddf_jax.data.examples import LabelledImages
 from ddf_jax.data.pipeline import eval_batches, train_iterator
 from ddf_jax.data.reading import read_image
 from ddf_jax.data.sources import describe, open_source
-from ddf_jax.errors import UserError
+from ddf_jax.errors import DataError, UserError
 
 WriteImages = Callable[..., list[Path]]
 
@@ -197,7 +197,7 @@ def test_an_error_while_an_image_is_prepared_names_its_file(
     config = DataConfig(folder=tmp_path, image_size=8, augment="none")
     monkeypatch.setattr(transforms.Normalize, "map", lambda *_: {}["a defect"])
     with (
-        pytest.raises(RuntimeError, match=rf"Preparing {tmp_path}/[ab]/00\d.png failed with KeyError: 'a defect'"),
+        pytest.raises(DataError, match=rf"Cannot prepare {tmp_path}/[ab]/00\d.png: KeyError: 'a defect'. Mend it or"),
         contextlib.closing(train_iterator(config, LabelledImages(), batch_size=2, seed=0)) as batches,
     ):
         next(batches)

@@ -1,8 +1,10 @@
 import dataclasses
 import io
 import json
+import pickle
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,15 @@ from ddf_jax.data.config import DataConfig
 from ddf_jax.data.examples import LabelledImages
 from ddf_jax.data.sources import describe, open_source
 from ddf_jax.data.tfds_source import TfdsSource
-from ddf_jax.errors import UserError
+from ddf_jax.errors import DataError, UserError
 
+COLOURS = ("red", "green", "blue")
 SUPERVISED = ("image", "label")
 
 
-def prepare(data_dir: Path, *, keys=SUPERVISED, shape=(None, None, 3), labels=(2, 0, 1)) -> None:
+def prepare(
+    data_dir: Path, *, keys=SUPERVISED, shape=(None, None, 3), labels=(2, 0, 1), names=("red", "green", "blue")
+) -> None:
     """Prepares a dataset `colours` of three JPEG images."""
 
     class Colours(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -27,7 +32,7 @@ def prepare(data_dir: Path, *, keys=SUPERVISED, shape=(None, None, 3), labels=(2
 
         def _info(self):
             image = tfds.features.Image(shape=shape, encoding_format="jpeg")
-            label = tfds.features.ClassLabel(names=["red", "green", "blue"])
+            label = tfds.features.ClassLabel(names=list(names))
             features = tfds.features.FeaturesDict({"image": image, "label": label})
             return tfds.core.DatasetInfo(builder=self, features=features, supervised_keys=keys, disable_shuffling=True)
 
@@ -44,6 +49,13 @@ def prepare(data_dir: Path, *, keys=SUPERVISED, shape=(None, None, 3), labels=(2
                 yield key, {"image": file, "label": label}
 
     Colours(data_dir=data_dir, file_format="array_record").download_and_prepare()
+
+
+def damage_file(file: Path, damage: Callable[[bytes], bytes] | None) -> None:
+    if damage is None:
+        file.unlink()
+    else:
+        file.write_bytes(damage(file.read_bytes()))
 
 
 @pytest.fixture(autouse=True)
@@ -144,3 +156,63 @@ def test_a_feature_class_outside_tfds_is_refused_before_its_module_is_imported(
     ) as caught:
         TfdsSource("colours", "train", tmp_path)
     assert "\n" not in str(caught.value)
+
+
+SHARD = "digits-train.array_record-00000-of-00001"
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "reason"),
+    [
+        (SHARD, lambda data: data[: len(data) // 2], "Invalid Riegeli/records file"),
+        (SHARD, None, "No such file"),
+        ("dataset_info.json", lambda data: data.replace(b"1437", b"1436"), "has 1437 records instead of 1436"),
+        ("features.json", lambda data: data[:50], "Expecting"),
+    ],
+)
+def test_a_damaged_dataset_of_this_package_is_prepared_again(
+    digits: DataConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, damage, reason: str
+):
+    assert digits.data_dir is not None
+    shutil.copytree(digits.data_dir / "digits", tmp_path / "digits")
+    damage_file(tmp_path / "digits" / "1.0.0" / name, damage)
+    assert len(TfdsSource("digits", "train", tmp_path)) == 1437
+    (line,) = caplog.messages
+    assert reason in line
+    assert line.endswith("and is prepared again")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "reason"),
+    [
+        ("colours-train.array_record-00000-of-00001", lambda data: data[:-100], "must have a multiple of 65536 bytes"),
+        ("colours-train.array_record-00000-of-00001", lambda _: b"", "got 0 bytes"),
+        ("colours-train.array_record-00000-of-00001", None, "got no such file"),
+        ("dataset_info.json", lambda data: data[:50], "must be the JSON that TFDS wrote"),
+        ("dataset_info.json", None, "must be the JSON that TFDS wrote, got No such file"),
+    ],
+)
+def test_a_damaged_dataset_of_tfds_is_one_line_that_names_the_file(tmp_path: Path, name: str, damage, reason: str):
+    prepare(tmp_path)
+    file = tmp_path / "colours" / "2.1.0" / name
+    damage_file(file, damage)
+    with pytest.raises(DataError, match=rf"{file} .*{reason}.*\. Delete that folder and prepare the dataset again"):
+        TfdsSource("colours", "train", tmp_path)
+
+
+def test_a_record_that_cannot_be_read_is_one_line(digits: DataConfig, tmp_path: Path):
+    assert digits.data_dir is not None
+    shutil.copytree(digits.data_dir / "digits", tmp_path / "digits")
+    file = tmp_path / "digits" / "1.0.0" / SHARD
+    damage_file(file, lambda data: data[:196632] + bytes(200) + data[196832:])
+    source = TfdsSource("digits", "train", tmp_path)
+    assert source[877]["label"].shape == ()
+    with pytest.raises(DataError, match=rf"got record 878 of train in {file.parent}: .* Delete that folder") as caught:
+        source[878]
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # as from a worker
+
+
+def test_a_dataset_of_one_class_is_refused(tmp_path: Path):
+    prepare(tmp_path, labels=(0, 0), names=("red",))
+    with pytest.raises(UserError, match=r"at least two classes in colours/2.1.0, got red"):
+        TfdsSource("colours", "train", tmp_path)
