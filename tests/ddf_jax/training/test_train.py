@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ddf_jax.errors import NonFiniteError, RunError, UserError
+from ddf_jax.data import transforms
+from ddf_jax.errors import DataError, NonFiniteError, RunError, UserError
 from ddf_jax.training import train as loop
 from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.evaluate import evaluate
@@ -261,3 +263,22 @@ def test_a_second_launch_ends_at_once_and_changes_nothing(unbroken: Path, data_d
 def test_a_batch_that_devices_cannot_share_is_refused(tmp_path: Path, data_dir: Path):
     with pytest.raises(RunError, match=r"`batch_size` must be a multiple of the number of devices, 8, .* got 60"):
         train(tiny_recipe(data_dir, batch_size=60), tmp_path / "run")
+
+
+def test_an_example_that_cannot_be_prepared_ends_the_run_with_its_state_saved(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    prepare, calls = transforms.Normalize.map, itertools.count()
+
+    def fail_late(self: transforms.Normalize, element: Any) -> Any:
+        if next(calls) == 64 * 8:
+            raise KeyError("torn")
+        return prepare(self, element)
+
+    monkeypatch.setattr(transforms.Normalize, "map", fail_late)
+    message = (
+        r"Stopped at step [67]: Cannot prepare image \d+ of digits/1.0.0: KeyError: 'torn'\. .* Step [67] is saved"
+    )
+    with pytest.raises(DataError, match=message) as caught:
+        train(tiny_recipe(data_dir), tmp_path / "run", devices=jax.devices()[:1])
+    assert caught.value.exit_status == 1
