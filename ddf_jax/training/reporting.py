@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ import numpy as np
 from ddf_jax.errors import NonFiniteError
 from ddf_jax.training.metrics import MetricsLog
 from ddf_jax.training.recipe import Recipe
+from ddf_jax.training.resume import RunState
 from ddf_jax.training.step import StepReport, Variables, leaf_names
 from ddf_jax.training.tasks import Scores
 
@@ -151,6 +153,27 @@ class Reporter:
         """Since the last call."""
         (step, seconds), self._rate_from = self._rate_from, (self._step, self._timer.training_seconds)
         return (self._step - step) * self._recipe.batch_size / (self._rate_from[1] - seconds)
+
+
+def summarize(recipe: Recipe, state: RunState, timer: RunTimer, parameters: int) -> dict[str, Any]:
+    """The results of a finished run.
+
+    `seconds` is all wall-clock time over all launches, without what a kill undid, `images_per_second` that of training
+    steps alone.
+    """
+    return {
+        "name": recipe.name,
+        "model": recipe.model.name,
+        "dataset": str(recipe.data.folder or recipe.data.dataset),
+        "parameters": parameters,
+        **(state.evaluation or {}),
+        "steps": state.step,
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "dtype": recipe.dtype,
+        "seconds": round(timer.seconds, 3),
+        "images_per_second": round(state.step * recipe.batch_size / timer.training_seconds, 1),
+    }
 
 
 def log_info(line: str) -> None:

@@ -219,9 +219,13 @@ def restore_run(
         history=record.get("history", []),
     )
     if start.by_request or start.changes:
-        now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-        state.history.append({"time": now, "step": step, "by_request": start.by_request, "changes": start.changes})
+        state.history.append(event(step, by_request=start.by_request, changes=start.changes))
     return state, {name: record[name] for name in ("seconds", "training_seconds")}
+
+
+def event(step: int, **facts: Any) -> dict[str, Any]:
+    """An entry of a run's history."""
+    return {"time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"), "step": step, **facts}
 
 
 def _copy_to_host(leaf: jax.Array) -> Any:

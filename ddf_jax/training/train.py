@@ -25,8 +25,8 @@ from ddf_jax.training.evaluate import evaluate_batches
 from ddf_jax.training.metrics import draw_curves, ornament, read_metrics
 from ddf_jax.training.processes import StopRequest, check_same_in_all_processes, ending_together, wait_for_blame
 from ddf_jax.training.recipe import Recipe, check_fields, recipe_file_record, recipe_key
-from ddf_jax.training.reporting import Reporter, RunTimer, check_variables, log_info, rescue
-from ddf_jax.training.resume import RunFacts, RunState, Saver, Start, find_start, restore_run
+from ddf_jax.training.reporting import Reporter, RunTimer, check_variables, log_info, rescue, summarize
+from ddf_jax.training.resume import RunFacts, RunState, Saver, Start, event, find_start, restore_run
 from ddf_jax.training.retention import Retention, Score
 from ddf_jax.training.run import initialize_from
 from ddf_jax.training.schedules import learning_rate_schedule, make_optimizer, make_step_plan
@@ -147,9 +147,10 @@ def _train(
         parameters = parameter_sizes(abstract)
 
         # The state: of the newest checkpoint, or initial. A recipe that cannot run leaves no folder behind.
-        initial = None
+        initial, history = None, []
         if recipe.init_from is not None and checkpoints.newest() is None:
-            initial, _ = initialize_from(recipe, initial_variables(recipe, info, tx, replicated(mesh)))
+            initial, source = initialize_from(recipe, initial_variables(recipe, info, tx, replicated(mesh)))
+            history = [event(0, initialized=source)]
         if is_main:
             folder.create()
         lock.acquire()
@@ -167,7 +168,8 @@ def _train(
             under = f", with {'; '.join(found.changes)}" if found.changes else ""
             log_info(f"Resuming {folder.path} from step {state.step} of {plan.total_steps}{under}.")
         else:
-            state = RunState(0, initial or initial_variables(recipe, info, tx, replicated(mesh)), data.get_state())
+            initial = initial or initial_variables(recipe, info, tx, replicated(mesh))
+            state = RunState(0, initial, data.get_state(), history=history)
         batches = device_batches(data, mesh)
 
         # Programs, compiled before the first step so that their shapes and memory are known to fit.
@@ -279,22 +281,7 @@ def _train(
             log_info(kept)
             raise
 
-    # Summary: `seconds` is all wall-clock time over all launches, without what a kill undid, `images_per_second` that
-    # of training steps alone.
-    summary = {
-        "name": recipe.name,
-        "model": recipe.model.name,
-        "dataset": str(recipe.data.folder or recipe.data.dataset),
-        "parameters": sum(parameters.values()),
-        **(state.evaluation or {}),
-        "steps": state.step,
-        "epochs": recipe.epochs,
-        "batch_size": recipe.batch_size,
-        "dtype": recipe.dtype,
-        "seconds": round(timer.seconds, 3),
-        "images_per_second": round(state.step * recipe.batch_size / timer.training_seconds, 1),
-        **environment(mesh),
-    }
+    summary = summarize(recipe, state, timer, sum(parameters.values())) | environment(mesh)
     if is_main:
         with ornament("Cannot draw the curves"):
             draw_curves(read_metrics(folder.path), folder.curves, title=recipe.name, metric=task.metric)
