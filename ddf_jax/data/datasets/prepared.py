@@ -172,15 +172,18 @@ def _prepare(make_builder: Any, root: Path) -> None:
                 return
             for begun in folder.parent.glob(f"incomplete.*_{folder.name}") if alone else ():
                 shutil.rmtree(begun)
+            aside = folder.with_name(f"damaged.{folder.name}")
             if folder.exists():
                 _log.warning("%s is damaged (%s) and is prepared again", folder, damage)
-                shutil.rmtree(folder)
+                shutil.rmtree(aside, ignore_errors=True)
+                folder.rename(aside)  # it may have to come from a file that is no longer there
             # TFDS reports its progress on both streams, but standard output may have to be JSON.
             progress = io.StringIO()
             with contextlib.redirect_stdout(progress), contextlib.redirect_stderr(progress):
                 make_builder(data_dir=root).download_and_prepare(
                     download_config=tfds.download.DownloadConfig(try_download_gcs=False), file_format="array_record"
                 )
+            shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         if _damage(folder) is not None:
             raise UserError(f"`data_dir` must be a writable folder, got {root}: {error}.") from error
