@@ -4,7 +4,6 @@ Every name here is imported when it is first used, so that `import ddf_jax` cost
 """
 
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from ddf_jax.errors import how_to_install
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
     from ddf_jax.training.run import load_run, predict
     from ddf_jax.training.train import train
     from pallas_kernels import dynamic_filter, dynamic_upsample
+
+    __version__: str
 
 __all__ = [
     "Recipe",
@@ -42,13 +43,10 @@ _MODULES = {
     "train": "ddf_jax.training.train",
 }
 
-try:
-    __version__ = importlib.metadata.version("ddf-jax")
-except importlib.metadata.PackageNotFoundError:
-    __version__ = "0+checkout"  # a checkout that is not installed
-
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
@@ -63,3 +61,12 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    import importlib.metadata  # slow to import
+
+    try:
+        return importlib.metadata.version("ddf-jax")
+    except importlib.metadata.PackageNotFoundError:
+        return "0+checkout"  # a checkout that is not installed

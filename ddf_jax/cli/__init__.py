@@ -18,6 +18,26 @@ INTERRUPTED = 130  # what shells give a program that Ctrl-C ended
 UNREAD = 141  # and one that wrote on after its reader had gone, as in `ddf models | head -1`
 
 
+@contextlib.contextmanager
+def _dropping_no_interrupt() -> Iterator[None]:
+    """Ends the process where Python drops the exception of Ctrl-C, as in a callback of the garbage collector."""
+    previous = sys.unraisablehook
+
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
+        if unraisable.exc_type is KeyboardInterrupt:
+            os.write(2, b"ddf: interrupted\n")
+            os._exit(INTERRUPTED)
+        else:
+            previous(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = previous
+
+
+@_dropping_no_interrupt()
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the process's exit status.
 

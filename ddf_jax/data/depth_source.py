@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from ddf_jax.data.config import DEFAULT_DECODING, Decoding
 from ddf_jax.data.datasets.prepared import open_split, prepared_builder
 from ddf_jax.data.decode import CorruptImageError, decode_depth, decode_image
+from ddf_jax.data.fingerprint import WHOLE, describe_split
 from ddf_jax.errors import DataError, UserError
 
 _FEATURES = ("image", "depth")
@@ -41,12 +42,16 @@ class DepthSource:
                 f"{' '.join(repr(features).split())}. Choose a dataset with depth, such as rooms."
             )
         self._records = open_split(builder, split, _FEATURES)
+        self._identity = describe_split(builder.info, split)
         if not len(self):
             raise UserError(f"The split of {self.name} must hold an example, got none in {split!r}.")
         self.shape: tuple[int, int] = self[0]["depth"].shape
 
     def describe(self, index: int) -> str:
         return f"image {index} of {self.name}"
+
+    def fingerprint(self) -> dict[str, str]:
+        return {WHOLE: self._identity}
 
     def __len__(self) -> int:
         return len(self._records)

@@ -19,6 +19,7 @@ import numpy as np
 
 from ddf_jax.data.config import DEFAULT_DECODING, Decoding
 from ddf_jax.data.decode import CorruptImageError, decode
+from ddf_jax.data.fingerprint import digest_classes
 from ddf_jax.data.folder_files import EXTENSIONS, list_classes
 from ddf_jax.data.folder_layout import Layout, describe_folder, find_layout, sub_folders
 from ddf_jax.errors import DataError, UserError
@@ -68,6 +69,9 @@ class ImageFolder:
 
     def describe(self, index: int) -> str:
         return str(self.folder / self.files[index])
+
+    def fingerprint(self) -> dict[str, str]:
+        return digest_classes(self.folder, self.files, self.labels.tolist(), self.class_names)
 
     def __len__(self) -> int:
         return len(self.files)

@@ -29,6 +29,10 @@ class Source(Protocol):
         """An example's file, or its number and set, for errors."""
         ...
 
+    def fingerprint(self) -> dict[str, str]:
+        """The parts of the data by name, such as classes, and for each a text that other data do not share."""
+        ...
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> dict[str, Any] | None:

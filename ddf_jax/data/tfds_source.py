@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from ddf_jax.data.config import DEFAULT_DECODING, Decoding
 from ddf_jax.data.datasets.prepared import open_split, prepared_builder
 from ddf_jax.data.decode import CorruptImageError, decode_image
+from ddf_jax.data.fingerprint import WHOLE, describe_split
 from ddf_jax.errors import DataError, UserError
 
 
@@ -31,9 +32,13 @@ class TfdsSource:
         self._decoding = decoding
         self._image_key, self._label_key, self.channels, self.class_names = _classification(info)
         self._records = open_split(builder, split, (self._image_key,), (self._label_key,))
+        self._identity = describe_split(info, split)
 
     def describe(self, index: int) -> str:
         return f"image {index} of {self.name}"
+
+    def fingerprint(self) -> dict[str, str]:
+        return {WHOLE: self._identity}
 
     def __len__(self) -> int:
         return len(self._records)

@@ -148,6 +148,7 @@ FREE_FIELDS = frozenset(
     {
         "checkpoint_every",
         "checkpoint_minutes",
+        "data.allow_changed",
         "data.data_dir",
         "data.workers",
         "evaluate_every",

@@ -150,6 +150,21 @@ def test_control_c_is_no_traceback(do):
     assert do(raising(KeyboardInterrupt())) == (130, "", "ddf: interrupted\n")
 
 
+def test_control_c_is_not_lost_where_python_drops_its_exception(do, monkeypatch: pytest.MonkeyPatch):
+    class Interrupted:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    def action():
+        Interrupted()
+        return CommandResult([], "")
+
+    ends: list[int] = []
+    monkeypatch.setattr(os, "_exit", ends.append)
+    do(action)
+    assert ends == [130]
+
+
 @pytest.mark.parametrize("words", [["models", "resnet18"], ["--help"]])
 def test_a_reader_that_has_gone_is_no_traceback(words):
     reader, writer = os.pipe()

@@ -34,6 +34,9 @@ class Sums:
     def describe(self, index: int) -> str:
         return f"example {index}"
 
+    def fingerprint(self) -> dict[str, str]:
+        return {"sums": str(self.images.sum())}
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"image": self.images[index], "total": self.images[index].sum()}
 

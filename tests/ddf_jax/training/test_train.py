@@ -276,9 +276,7 @@ def test_an_example_that_cannot_be_prepared_ends_the_run_with_its_state_saved(
         return prepare(self, element)
 
     monkeypatch.setattr(transforms.Normalize, "map", fail_late)
-    message = (
-        r"Stopped at step [67]: Cannot prepare image \d+ of digits/1.0.0: KeyError: 'torn'\. .* Step [67] is saved"
-    )
+    message = r"Stopped at step \d: Cannot prepare image \d+ of digits/1.0.0: KeyError: 'torn'\. .* Step \d is saved"
     with pytest.raises(DataError, match=message) as caught:
         train(tiny_recipe(data_dir), tmp_path / "run", devices=jax.devices()[:1])
     assert caught.value.exit_status == 1
