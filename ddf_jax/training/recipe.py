@@ -150,6 +150,7 @@ FREE_FIELDS = frozenset(
         "checkpoint_minutes",
         "data.allow_changed",
         "data.data_dir",
+        "data.folder",
         "data.workers",
         "evaluate_every",
         "keep_best",
@@ -159,7 +160,8 @@ FREE_FIELDS = frozenset(
         "name",
     }
 )
-"""Fields that do not change what a run computes, and so may change between two launches of it."""
+"""Fields that do not change what a run computes, and so may change between two launches of it. Data may be moved: their
+fingerprint is compared."""
 
 MOVED_FIELDS = {
     "label_smoothing": "task.label_smoothing",

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from ddf_jax.data.fingerprint import Fingerprint, difference
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError, one_line
 from ddf_jax.training.checkpoint import Checkpoints
@@ -23,6 +24,13 @@ from ddf_jax.training.step import Variables
 from ddf_jax.training.tasks import Scores
 
 _STEP_UNITS = ("batch_size",)  # fields that no run can change on the way: its steps and its data are counted in batches
+
+_OF_THE_MODEL = (
+    "num_classes",
+    "channels",
+    "image_size",
+    "eval_shape",
+)  # facts about the data that its arrays depend on
 
 
 @dataclasses.dataclass
@@ -42,6 +50,7 @@ class RunFacts(NamedTuple):
 
     recipe: Recipe
     info: DataInfo
+    fingerprint: Fingerprint  # of the data
     recipe_file: dict[str, str] | None = None  # `recipe_file_record` of the file that defines the recipe
 
 
@@ -84,6 +93,7 @@ class Saver:
             "recipe": json.loads(recipe_to_json(self._facts.recipe)),
             "recipe_file": self._facts.recipe_file,
             "data_info": dataclasses.asdict(self._facts.info),
+            "fingerprint": self._facts.fingerprint,
         }
         progress = {
             "data": state.data,
@@ -199,11 +209,7 @@ def restore_run(
         RunError: the checkpoint is of other data or of another model.
     """
     step, record = start.step, checkpoints.record(start.step)
-    if (saved := checkpoints.data_info(step)) != facts.info:
-        raise RunError(
-            f"{workdir} was trained on {saved}, but the data now are {facts.info}. "
-            f"Put the data back, or choose another --workdir."
-        )
+    changed_data = _check_data(workdir, checkpoints.data_info(step), record.get("fingerprint"), facts)
     variables = checkpoints.load(step, abstract)
     multihost_utils.sync_global_devices("restored")  # nobody reads a newer one any more
     if jax.process_index() == 0:
@@ -218,9 +224,30 @@ def restore_run(
         evaluated_step=record["evaluated_step"],
         history=record.get("history", []),
     )
-    if start.by_request or start.changes:
-        state.history.append(event(step, by_request=start.by_request, changes=start.changes))
+    if start.by_request or start.changes or changed_data:
+        state.history.append(event(step, by_request=start.by_request, changes=start.changes, data=changed_data))
     return state, {name: record[name] for name in ("seconds", "training_seconds")}
+
+
+def _check_data(workdir: Path, saved: DataInfo, fingerprint: Fingerprint | None, facts: RunFacts) -> str | None:
+    """How the data differ from those of a checkpoint, where that is allowed; a run of an earlier version has no
+    fingerprint of them."""
+    now = facts.info
+    sizes = f"they were {saved} and are {now}" if saved != now else None
+    problem = (fingerprint and difference(fingerprint, facts.fingerprint)) or sizes
+    if problem is None:
+        return None
+    if any(getattr(saved, field) != getattr(now, field) for field in _OF_THE_MODEL):
+        raise RunError(
+            f"{workdir} was trained on other data: {sizes}. Its model cannot take these: put the data back, or start "
+            f"another run from its weights: --init-from {workdir} --init-head fresh --workdir DIR"
+        )
+    if not facts.recipe.data.allow_changed:
+        raise RunError(
+            f"{workdir} was trained on other data: {problem}. Put the data back, choose another --workdir, or go on "
+            f"with these: --data.allow-changed"
+        )
+    return problem
 
 
 def event(step: int, **facts: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ddf_jax.data.fingerprint import fingerprint
 from ddf_jax.data.pipeline import eval_batches, train_iterator
 from ddf_jax.data.sources import describe
 from ddf_jax.errors import DataError, NonFiniteError, RunError, StoppedError, one_line
@@ -154,8 +155,8 @@ def _train(
         if is_main:
             folder.create()
         lock.acquire()
-        check_same_in_all_processes({"data": str(info)})
-        facts, found = RunFacts(recipe, info, recipe_file), start()
+        facts, found = RunFacts(recipe, info, fingerprint(recipe.data, examples), recipe_file), start()
+        check_same_in_all_processes({"data": f"{info} {facts.fingerprint}"})
         if found is not None:
             if found.step > plan.total_steps:
                 raise RunError(

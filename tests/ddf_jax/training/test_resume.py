@@ -17,12 +17,13 @@ import pytest
 import tensorboardX
 from tqdm import tqdm
 
+from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError, StoppedError
 from ddf_jax.training import checkpoint
 from ddf_jax.training import train as loop
 from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.recipe import Recipe, recipe_to_json
-from ddf_jax.training.resume import Start, find_start
+from ddf_jax.training.resume import RunFacts, Start, find_start, restore_run
 from ddf_jax.training.retention import Retention
 from ddf_jax.training.run import load_run
 from ddf_jax.training.train import train
@@ -166,6 +167,29 @@ def test_a_launch_goes_on_from_the_step_it_asks_for_once(tmp_path: Path):
     assert start(slower, 6, "optimizer.learning_rate") == (18, 18, False, [])  # the same command goes on
     assert start(slower, 12, "optimizer.learning_rate") == (12, 18, True, change)
     assert start(tiny, 6) == (6, 18, True, [])
+
+
+def test_other_data_are_named_and_may_be_allowed(tmp_path: Path):
+    recipe, info = tiny_recipe(tmp_path), DataInfo(2, ("cat", "dog"), 3, train_size=8, eval_size=4, image_size=8)
+    allowing = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, allow_changed=True))
+    was, now = {"train": {"cat": "1", "dog": "2"}}, {"train": {"cat": "1", "dog": "3"}}
+    checkpoints, arrays = Checkpoints(tmp_path / "checkpoints"), {"model": {"kernel": jnp.zeros(1)}}
+    record = {"data": {}, "evaluation": None, "evaluated_step": None, "seconds": 1, "training_seconds": 1}
+    record |= {"recipe": json.loads(recipe_to_json(recipe)), "data_info": dataclasses.asdict(info), "fingerprint": was}
+    checkpoints.save(6, arrays, record)
+
+    def restore(recipe: Recipe, info: DataInfo, fingerprint: Any) -> list[dict[str, Any]]:
+        start = find_start(checkpoints, tmp_path, recipe, from_step=None, allow_change=())
+        assert start is not None
+        facts = RunFacts(recipe, info, fingerprint)
+        return restore_run(checkpoints, tmp_path, start, facts, jax.eval_shape(lambda: arrays))[0].history
+
+    assert restore(recipe, info, was) == []
+    with pytest.raises(RunError, match=r"on other data: the train split differs in dog\..* --data.allow-changed$"):
+        restore(recipe, info, now)
+    assert [event["data"] for event in restore(allowing, info, now)] == ["the train split differs in dog"]
+    with pytest.raises(RunError, match=r"Its model cannot take these: put .*--init-from .* --init-head fresh"):
+        restore(allowing, dataclasses.replace(info, num_classes=3), now)
 
 
 @pytest.mark.slow

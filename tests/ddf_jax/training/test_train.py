@@ -184,7 +184,7 @@ def test_a_run_is_resumed_only_with_its_own_recipe_and_data(
         train(faster, unfinished)
     describe = loop.describe
     monkeypatch.setattr(loop, "describe", lambda *data: dataclasses.replace(describe(*data), train_size=1436))
-    with pytest.raises(RunError, match=r"was trained on DataInfo.*1437.*, but the data now are DataInfo.*1436"):
+    with pytest.raises(RunError, match=r"other data: they were DataInfo.*1437.* and are DataInfo.*1436"):
         train(recipe, unfinished)
     assert snapshot(unfinished) == before
 
