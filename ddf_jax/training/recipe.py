@@ -194,8 +194,8 @@ def read_recipe(file: Path) -> Recipe:
 
 
 def recipe_file_record(file: Path | str) -> dict[str, str]:
-    """The absolute path of a recipe's file and the SHA-256 of its content."""
-    path = Path(file).absolute()
+    """The absolute path of a recipe's file, without links, and the SHA-256 of its content."""
+    path = Path(file).resolve()
     return {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 

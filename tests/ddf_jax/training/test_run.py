@@ -119,8 +119,10 @@ def bits(variables: dict[str, Any]) -> dict[str, bytes]:
 
 
 def test_a_run_starts_from_another_runs_checkpoint_or_from_a_file(
-    run: Run, unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
+    compared: list[dict[str, str]] = []
+    monkeypatch.setattr("ddf_jax.training.run.check_same_in_all_processes", compared.append)
     start = Recipe("new", init_from=unbroken)
     variables, record = initialize_from(start, initial(run))
     assert bits(variables["model"]) == bits(run.state.variables)
@@ -136,6 +138,7 @@ def test_a_run_starts_from_another_runs_checkpoint_or_from_a_file(
         "loaded": count,
         "initialised": [],
     }
+    assert compared == [{"initial weights": record["sha256"]}]
     assert f"Starting from {unbroken}, step 20: {count} tensors loaded.\n" in capsys.readouterr().out
 
     _, older = initialize_from(dataclasses.replace(start, init_step=12), initial(run))
@@ -212,7 +215,7 @@ def test_the_recipe_file_of_a_run_registers_its_model_again(mine: Path, run: Run
 
 
 def test_a_recipe_file_is_executed_only_if_it_is_what_the_run_recorded_or_as_asked(
-    mine: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    mine: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     file, inside = tmp_path / "mine.py", mine / "mine.py"
     trap = "raise SystemExit('executed')\n"
@@ -231,9 +234,18 @@ def test_a_recipe_file_is_executed_only_if_it_is_what_the_run_recorded_or_as_ask
     assert f"{file} is no longer there" in refusal()
     inside.write_text(trap)
     file.symlink_to(inside)
-    for path in (inside, file):
-        change_record(mine, recipe_file_record(path))
-        assert "lies in the run's folder, in which nothing is executed" in refusal()
+    beside, link = tmp_path / "beside.py", tmp_path / "link.py"
+    beside.write_text(trap)
+    link.symlink_to(beside)
+    monkeypatch.chdir(tmp_path)
+    for path, reason in (
+        (inside, "lies in the run's folder, in which nothing is executed"),
+        (file, "lies in the run's folder, in which nothing is executed"),
+        (link, "is a link or relative"),
+        (Path(beside.name), "is a link or relative"),
+    ):
+        change_record(mine, recipe_file_record(path) | {"path": str(path)})
+        assert reason in refusal()
     change_record(mine, None)
     assert "the run has no recipe file of its own" in refusal()
 
