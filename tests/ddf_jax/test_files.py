@@ -1,4 +1,5 @@
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,19 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path):
         files.make_writable(tmp_path / "file" / "run")
     files.make_writable(tmp_path / "new" / "run")
     assert list((tmp_path / "new" / "run").iterdir()) == []
+
+
+def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path):
+    order: list[str] = []
+
+    def second() -> None:
+        with files.locked(tmp_path / "new" / ".lock") as held:
+            order.append(f"second {held}")
+
+    with files.locked(tmp_path / "new" / ".lock") as held:
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.1)
+        order.append(f"first {held}")
+    thread.join()
+    assert order == ["first True", "second True"]

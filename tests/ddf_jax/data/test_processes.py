@@ -1,5 +1,9 @@
 """What only whole processes can show: no TensorFlow, preparing in spite of races and kills, workers that follow."""
 
+import contextlib
+import dataclasses
+import itertools
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -9,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from ddf_jax.data.config import DataConfig
+from ddf_jax.data.examples import LabelledImages
+from ddf_jax.data.pipeline import train_iterator
 from ddf_jax.data.tfds_source import TfdsSource
+from ddf_jax.errors import DataError
 
 ROOT = Path(__file__).parents[3]
 
@@ -104,3 +111,14 @@ def test_workers_do_not_outlive_a_killed_parent(digits: DataConfig):
         os.kill(worker, signal.SIGKILL)
         process.communicate()
         pytest.fail(f"worker {worker} still runs 30 s after its parent was killed")
+
+
+@pytest.mark.slow
+def test_a_worker_that_was_killed_is_one_line(digits: DataConfig):
+    config = dataclasses.replace(digits, workers=1)
+    with contextlib.closing(train_iterator(config, LabelledImages(), batch_size=4, seed=0)) as batches:
+        next(batches)
+        (worker,) = multiprocessing.active_children()
+        worker.kill()
+        with pytest.raises(DataError, match=r"Cannot prepare batch \d+: .*`--data.workers 0` prepares them"):
+            list(itertools.islice(batches, 100))

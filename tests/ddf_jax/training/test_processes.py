@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 
-from ddf_jax.errors import RunError
+from ddf_jax.errors import RunError, StoppedError
 from ddf_jax.training import processes
 from ddf_jax.training.devices import data_mesh
-from ddf_jax.training.processes import StopRequest, check_same_in_all_processes, digests, initialize_processes
+from ddf_jax.training.processes import (
+    StopRequest,
+    check_same_in_all_processes,
+    digests,
+    ending_together,
+    initialize_processes,
+)
 
 ADDRESS = {"JAX_COORDINATOR_ADDRESS": "host:1234", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}
 SLURM = {
@@ -140,3 +146,43 @@ def test_time_makes_a_checkpoint_due_too(monkeypatch: pytest.MonkeyPatch):
         stop.saved()
         assert not stop.poll()
         assert not stop.save_due
+
+
+class Left:
+    """A watch that notes whether its process has left the others."""
+
+    def __init__(self) -> None:
+        self.lost, self.left = threading.Event(), False
+
+    def leave(self) -> None:
+        self.left = True
+
+
+@pytest.mark.parametrize(
+    ("error", "leaves"), [(StoppedError("all stop"), False), (RunError("mine"), True), (ZeroDivisionError(), True)]
+)
+def test_a_process_that_fails_leaves_the_others_and_one_that_stops_with_them_does_not(
+    error: Exception, leaves: bool, monkeypatch: pytest.MonkeyPatch
+):
+    watch = Left()
+    monkeypatch.setattr(processes, "_watch", watch)
+    monkeypatch.setattr(processes, "_BLAME_SECONDS", 0.01)
+    monkeypatch.setattr(processes, "_keep_from_waiting", lambda: None)
+    with pytest.raises(type(error)), ending_together():
+        raise error
+    assert watch.left == leaves
+
+
+def test_an_error_that_another_process_caused_is_not_shown(monkeypatch: pytest.MonkeyPatch):
+    watch = Left()
+    monkeypatch.setattr(processes, "_watch", watch)
+    shown = threading.Event()
+
+    def fail() -> None:
+        with contextlib.suppress(ConnectionError), ending_together():
+            raise ConnectionError("closed by peer")
+        shown.set()
+
+    threading.Thread(target=fail, daemon=True).start()
+    watch.lost.set()
+    assert not shown.wait(0.1)  # the watch ends the process meanwhile
