@@ -1,5 +1,8 @@
 """Errors that a user can mend, in contrast to defects, and what a missing package belongs to."""
 
+import os
+import re
+
 
 class UserError(ValueError):
     """A call, a file or a setting that cannot be used. The message states the rule, what was expected and what was
@@ -38,10 +41,14 @@ def one_line(error: BaseException) -> str:
     'No space left on device (metrics.jsonl)'
     >>> one_line(ValueError("Error writing file.\\n\\nIn addition: …"))
     'Error writing file.'
+    >>> one_line(ValueError("ABORTED: Failed to open: file [os_error_code='28'] [tensorstore_spec='…']"))
+    "No space left on device (ABORTED: Failed to open: file [os_error_code='28'] [tensorstore_spec='…'])"
     """
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror} ({error.filename})" if error.filename else error.strerror
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines and (code := re.search(r"\[os_error_code='(\d+)'\]", str(error))):  # of TensorStore, behind long names
+        return f"{os.strerror(int(code[1]))} ({lines[0][:250]})"
     return lines[0][:300] if lines else type(error).__name__
 
 
