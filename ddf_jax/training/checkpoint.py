@@ -153,7 +153,7 @@ class Checkpoints:
                 f"and {expected.get(name, 'absent')} here ({len(differing)} arrays differ)."
             )
         try:
-            with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            with _errors_raised_only(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
                 return {
                     name: checkpointer.restore(self._path(step) / name, args=ocp.args.StandardRestore(tree))
                     for name, tree in abstract.items()
