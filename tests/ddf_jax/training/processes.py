@@ -61,8 +61,16 @@ def saved_bits(workdir: Path, step: int) -> dict[str, bytes]:
     """Every array of a checkpoint by name: parameters, statistics, momenta and random counters."""
     folder = workdir.absolute() / "checkpoints" / str(step)
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-        trees = {part: checkpointer.restore(folder / part) for part in ("model", "optimizer")}
+        trees = {part: _restore(checkpointer, folder / part) for part in ("model", "optimizer")}
     return {name: _bits(leaf) for name, leaf in zip(leaf_names(trees), jax.tree.leaves(trees), strict=True)}
+
+
+def _restore(checkpointer: ocp.Checkpointer, folder: Path) -> Any:
+    """The tree on one device, whatever processes and devices wrote it."""
+    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    saved: Any = checkpointer.metadata(folder).item_metadata
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one), saved.tree)
+    return checkpointer.restore(folder, args=ocp.args.StandardRestore(abstract))
 
 
 def _bits(leaf: jax.Array) -> bytes:
