@@ -5,7 +5,9 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ _log = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
 
+_FLUSH_SECONDS = 10
+_EVENTS_FAILED = "Cannot write TensorBoard's events"
+
 
 class MetricsLog:
     """Appends rows to `metrics.jsonl` and TensorBoard's events in a run's folder.
@@ -24,35 +29,91 @@ class MetricsLog:
     """
 
     def __init__(self, workdir: Path, step: int) -> None:
-        from tensorboardX import SummaryWriter
-
         path = workdir / METRICS_FILE
         kept = [row for row in read_metrics(workdir) if row["step"] <= step]
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a", buffering=1)
-        self._board: Any = SummaryWriter(str(workdir), purge_step=step + 1, flush_secs=10)
+        self._events: EventFile | None = None
+        with ornament(_EVENTS_FAILED):
+            self._events = EventFile(workdir, step)
 
     def write(self, step: int, epoch: float, **values: float | None) -> None:
         """Adds one row. None is a number that is not finite."""
         self._file.write(json.dumps({"step": step, "epoch": epoch, **values}, allow_nan=False) + "\n")
-        board, self._board = self._board, None  # which stays so where it fails
-        with ornament("Cannot write TensorBoard's events"):
-            for name, value in values.items() if board else ():
-                if value is not None:
-                    board.add_scalar(name, value, step)
-            self._board = board
+        self._with_events(lambda events: events.write(step, values))
 
     def sync(self) -> None:
         """Makes the rows so far durable."""
         self._file.flush()
         os.fsync(self._file.fileno())
+        self._with_events(EventFile.flush)
 
     def close(self) -> None:
         """Writes out what is still in memory."""
+        self._with_events(EventFile.close)
         self._file.close()
-        if self._board:
-            with ornament("Cannot write TensorBoard's events"):
-                self._board.close()
+
+    def _with_events(self, act: Callable[["EventFile"], None]) -> None:
+        events, self._events = self._events, None  # which stays so where it fails
+        with ornament(_EVENTS_FAILED):
+            if events:
+                act(events)
+            self._events = events
+
+
+class EventFile:
+    """TensorBoard's events of one launch.
+
+    Not by tensorboardX's `SummaryWriter`: an error ends its thread, its queue fills, and training waits for ever.
+
+    Args:
+        folder: the run's.
+        step: where the launch resumes. What earlier launches wrote of later steps is void.
+
+    Raises:
+        OSError: the file cannot be written, by any method; it is closed then.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from tensorboardX.record_writer import RecordWriter
+
+        self._writer = RecordWriter(str(folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"))
+        self._flush_after = time.monotonic()
+        self._add(file_version="brain.Event:2")
+        self._add(step=step + 1, session_log={"status": "START"})
+
+    def write(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Adds numbers, in the file after at most 10 seconds and a call. None is left out."""
+        scalars = [{"tag": name, "simple_value": value} for name, value in values.items() if value is not None]
+        self._add(step=step, summary={"value": scalars})
+        if time.monotonic() > self._flush_after:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes out what is in memory."""
+        self._flush_after = time.monotonic() + _FLUSH_SECONDS
+        with self._closed_on_error():
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Writes out what is in memory, and closes the file."""
+        self._writer.close()
+
+    def _add(self, **fields: Any) -> None:
+        from tensorboardX.proto import event_pb2
+
+        messages: Any = event_pb2  # whose attributes are made when it is imported
+        with self._closed_on_error():
+            self._writer.write(messages.Event(wall_time=time.time(), **fields).SerializeToString())
+
+    @contextlib.contextmanager
+    def _closed_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._writer.close()
+            raise
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

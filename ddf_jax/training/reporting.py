@@ -208,7 +208,8 @@ def check_report(step: int, report: StepReport, parameter_names: Sequence[str], 
 def check_variables(step: int, variables: Variables) -> None:
     """Raises `NonFiniteError` naming what in the state after `step` is not finite. Waits for the devices."""
     names, leaves = leaf_names(variables), jax.tree.leaves(variables)
-    bad = [name for name, leaf in zip(names, leaves, strict=True) if not _is_finite(leaf)]
+    floats = [pair for pair in zip(names, leaves, strict=True) if jnp.issubdtype(pair[1].dtype, jnp.floating)]
+    bad = [name for name, leaf in floats if not np.isfinite(np.asarray(leaf)).all()]
     if bad:
         raise NonFiniteError(f"Stopped at step {step}: after the update {_listed(bad)} is not finite; {_ADVICE}.")
 

@@ -95,7 +95,7 @@ def train(
 
     with RunLock(folder.path) as lock:
         lock.acquire()
-        if (summary := folder.summary()) is not None:
+        if (summary := folder.summary(recipe.task)) is not None:
             found = start()
             if found is None:
                 raise RunError(

@@ -21,6 +21,7 @@ from ddf_jax.errors import RunError
 from ddf_jax.files import make_writable, sync_folder, write_atomically, write_json
 from ddf_jax.training.processes import check_same_in_all_processes
 from ddf_jax.training.recipe import Recipe, recipe_from_json, recipe_to_json
+from ddf_jax.training.tasks import Task
 
 _log = logging.getLogger(__name__)
 
@@ -41,13 +42,15 @@ class RunFolder:
         self._recipe = path / "recipe.json"
         self._summary = path / "summary.json"
 
-    def summary(self) -> dict[str, Any] | None:
-        """The summary of a run that has ended, or None; an unreadable one is written again from the last checkpoint."""
+    def summary(self, task: Task) -> dict[str, Any] | None:
+        """The summary of a run of a task that has ended, or None; an unreadable one is written again."""
         if not self._summary.exists():
             return None
         try:
-            return dict(json.loads(self._summary.read_bytes()))
-        except (ValueError, TypeError) as error:
+            summary = dict(json.loads(self._summary.read_bytes()))
+            _ = summary["steps"], task.summary_line(summary)  # what is reported of it
+            return summary
+        except (ValueError, TypeError, KeyError) as error:
             _log.warning("%s cannot be read (%s) and is written again.", self._summary, error)
             return None
 
@@ -119,8 +122,8 @@ class RunLock(contextlib.AbstractContextManager["RunLock"]):
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            self._path.unlink(missing_ok=True)
-            self._file.close()
+            with self._file, contextlib.suppress(OSError):  # one that stays locks nothing
+                self._path.unlink(missing_ok=True)
 
     def _read(self) -> str:
         """Who has the lock, as this process reads it in the folder; empty where it sees no such file."""

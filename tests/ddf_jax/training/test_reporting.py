@@ -1,11 +1,14 @@
 import errno
 import json
 import time
+import typing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tensorboardX.proto import event_pb2
+from tensorboardX.record_writer import RecordWriter
 
 from ddf_jax.training.metrics import MetricsLog, draw_curves, read_metrics
 from ddf_jax.training.reporting import Reporter, RunTimer
@@ -50,6 +53,39 @@ def test_a_row_that_cannot_be_written_costs_none_behind_it(tmp_path: Path, monke
         reporter.steps([report])
     reporter.close()
     assert [row["step"] for row in read_metrics(tmp_path)] == [17, 18, 19]
+
+
+def read_events(file: Path) -> list[Any]:
+    """The events of a TFRecord file: length, its checksum, the event, its checksum."""
+    data, events, messages = file.read_bytes(), [], typing.cast(Any, event_pb2)
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        events.append(messages.Event.FromString(data[12 : 12 + length]))
+        data = data[16 + length :]
+    return events
+
+
+def test_events_that_cannot_be_written_neither_stop_nor_delay_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    log = MetricsLog(tmp_path, 0)
+    log.write(1, 0.1, train_loss=1.0, test_loss=None)
+    log.sync()
+    [events] = tmp_path.glob("events.out.tfevents.*")
+    _, start, row = read_events(events)
+    assert (start.step, start.session_log.status) == (1, 1)
+    assert (row.step, [(value.tag, value.simple_value) for value in row.summary.value]) == (1, [("train_loss", 1.0)])
+
+    def full(self: RecordWriter) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RecordWriter, "flush", full)
+    for step in range(2, 30):  # more than the queue of a `SummaryWriter` holds
+        log.write(step, step / 10, train_loss=1.0)
+        log.sync()
+    log.close()
+    assert caplog.messages == ["Cannot write TensorBoard's events: No space left on device."]
+    assert len(read_metrics(tmp_path)) == 29
 
 
 def test_lines_that_are_no_rows_are_named_and_cost_no_other_row(tmp_path: Path, caplog: pytest.LogCaptureFixture):

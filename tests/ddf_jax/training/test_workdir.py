@@ -1,5 +1,6 @@
-"""The lock of a run's folder."""
+"""The small files and the lock of a run's folder."""
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ddf_jax.errors import RunError
-from ddf_jax.training.workdir import RunLock
+from ddf_jax.training.workdir import RunFolder, RunLock
+from tests.ddf_jax.training.launch import TINY
 
 
 def test_one_launch_at_a_time_may_write_in_a_folder(tmp_path: Path):
@@ -28,8 +30,16 @@ def test_one_launch_at_a_time_may_write_in_a_folder(tmp_path: Path):
         third.acquire()
 
 
-def test_what_a_killed_launch_left_locks_nothing(tmp_path: Path):
-    (tmp_path / ".lock").write_text("process 1 on another since 2020")
+def test_a_lock_file_that_stays_locks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(self: Path, missing_ok: bool) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    other = RunLock(tmp_path)
+    other.acquire()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fail)
+        other.__exit__()
+    assert (tmp_path / ".lock").exists()
     with RunLock(tmp_path) as lock:
         lock.acquire()
         assert str(os.getpid()) in (tmp_path / ".lock").read_text()
@@ -42,3 +52,11 @@ def test_a_folder_that_is_not_there_is_neither_locked_nor_made(tmp_path: Path):
         (tmp_path / "run").mkdir()
         lock.acquire()
         assert (tmp_path / "run" / ".lock").exists()
+
+
+def test_a_summary_that_lost_a_name_to_a_flipped_bit_is_written_again(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    folder = RunFolder(tmp_path)
+    folder.write_recipe(TINY)
+    folder.write_summary({"stepr": 20})
+    assert folder.finished(TINY) is None
+    assert caplog.messages == [f"{tmp_path / 'summary.json'} cannot be read ('steps') and is written again."]
