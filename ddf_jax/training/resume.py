@@ -234,7 +234,7 @@ def _check_data(workdir: Path, saved: DataInfo, fingerprint: Fingerprint | None,
     fingerprint of them."""
     now = facts.info
     sizes = f"they were {saved} and are {now}" if saved != now else None
-    problem = (fingerprint and difference(fingerprint, facts.fingerprint)) or sizes
+    problem = (difference(fingerprint, facts.fingerprint) if fingerprint else None) or sizes
     if problem is None:
         return None
     if any(getattr(saved, field) != getattr(now, field) for field in _OF_THE_MODEL):

@@ -191,8 +191,8 @@ def test_what_is_frozen_keeps_its_bits_and_the_rest_takes_steps_of_sgd():
     tx = make_optimizer(OptimizerConfig(weight_decay=decay, backbone_factor=factor), optax.constant_schedule(rate))
     model = nnx.merge(*make_state())["model"]
     trained = nnx.All(nnx.Param, Unfrozen(freeze))
-    state = TrainState(*nnx.split({"model": model, "optimizer": nnx.Optimizer(model, tx, wrt=trained)}))
-    state = TrainState(state.structure, nnx.to_pure_dict(state.variables))
+    structure, variables = nnx.split({"model": model, "optimizer": nnx.Optimizer(model, tx, wrt=trained)})
+    state = TrainState(structure, nnx.to_pure_dict(variables))
     assert trained_parameters(state) == ["head.kernel", "norms.1.scale"]
     momenta = [name for name in leaf_names(state.variables["optimizer"]) if "trace" in name]
     assert [name.partition("trace.")[2] for name in momenta] == ["head.kernel", "norms.1.scale"]
