@@ -214,7 +214,7 @@ def _join(address: str, count: int, index: int, local_device_ids: Sequence[int] 
     )
     late.daemon = True
     late.start()
-    with contextlib.nullcontext(address) if index == 0 else relay(address) as reached:
+    with contextlib.nullcontext(address) if index == 0 else relay(address) as reached, _ended_by_control_c():
         jax.distributed.initialize(
             reached,
             count,
@@ -230,6 +230,20 @@ def _join(address: str, count: int, index: int, local_device_ids: Sequence[int] 
             index, count, host, _joined().client, lambda lost: _end(f"process {lost} of {count} has ended. {again}")
         )
         atexit.register(_watch.say_goodbye)
+
+
+@contextlib.contextmanager
+def _ended_by_control_c() -> Iterator[None]:
+    """Lets Ctrl-C end this process while it waits in C++, where Python would heed it minutes later."""
+    in_main = threading.current_thread() is threading.main_thread()  # elsewhere Python cannot change what a signal does
+    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _end(line: str) -> None:

@@ -81,6 +81,18 @@ def test_processes_that_cannot_be_joined_are_an_error(
     assert joined == []
 
 
+def test_control_c_ends_a_process_that_waits_for_others(monkeypatch: pytest.MonkeyPatch):
+    meanwhile: list[object] = []
+
+    def wait(*_: object, **__: object) -> None:
+        meanwhile.append(signal.getsignal(signal.SIGINT))
+
+    monkeypatch.setattr(jax.distributed, "initialize", wait)
+    processes._join("localhost:1234", 1, 0)
+    assert meanwhile == [signal.SIG_DFL]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 @pytest.mark.parametrize("seed", [1, 9])
 def test_a_process_that_was_started_otherwise_is_named_in_all(seed: int, monkeypatch: pytest.MonkeyPatch):
     third = digests([f"seed {seed}", "jax 1"])
