@@ -183,9 +183,12 @@ def wait_for_blame(error: BaseException) -> None:
         threading.Event().wait()  # the watch ends this process
 
 
-def _from_elsewhere(error: BaseException) -> bool:
-    """Whether another process may be the cause, as of an error of the network in a sum over all devices."""
-    return isinstance(error, Exception) and not isinstance(error, UserError)
+def _from_elsewhere(error: BaseException | None) -> bool:
+    """Whether another process may be the cause, as of an error of the network in a sum over all devices, or of a
+    checkpoint that cannot be saved because of one."""
+    if isinstance(error, UserError):
+        return _from_elsewhere(error.__cause__)
+    return isinstance(error, Exception)
 
 
 def _keep_from_waiting() -> None:

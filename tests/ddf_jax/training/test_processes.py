@@ -185,14 +185,18 @@ def test_a_process_that_fails_leaves_the_others_and_one_that_stops_with_them_doe
     assert watch.left == leaves
 
 
-def test_an_error_that_another_process_caused_is_not_shown(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("wraps", [False, True])
+def test_an_error_that_another_process_caused_is_not_shown(wraps: bool, monkeypatch: pytest.MonkeyPatch):
     watch = Left()
     monkeypatch.setattr(processes, "_watch", watch)
     shown = threading.Event()
 
     def fail() -> None:
-        with contextlib.suppress(ConnectionError), ending_together():
-            raise ConnectionError("closed by peer")
+        closed = ConnectionError("closed by peer")
+        with contextlib.suppress(ConnectionError, RunError), ending_together():
+            if wraps:
+                raise RunError("Cannot save the checkpoint of step 18.") from closed
+            raise closed
         shown.set()
 
     threading.Thread(target=fail, daemon=True).start()
