@@ -9,6 +9,7 @@ skipped. Reading one parses JSON and arrays; it never runs code.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import shutil
@@ -242,15 +243,26 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _errors_raised_only() -> Iterator[None]:
-    """Failures are raised; threads of Orbax also log them with a traceback, and TensorStore prints what follows."""
-    absl, level, hook = logging.getLogger("absl"), logging.getLogger("absl").level, sys.unraisablehook
+    """Failures are raised; threads of Orbax also log them with a traceback, and those of TensorStore print another."""
+    absl, level = logging.getLogger("absl"), logging.getLogger("absl").level
+    _ignore_closed_loops()
     absl.setLevel(logging.CRITICAL)
-    sys.unraisablehook = lambda _: None
     try:
         yield
     finally:
         absl.setLevel(level)
-        sys.unraisablehook = hook
+
+
+@functools.cache
+def _ignore_closed_loops() -> None:
+    """From now on nothing is printed where TensorStore, long after Orbax has given up, reports to its closed loop."""
+    print_others = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            print_others(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _one_copy(leaf: Any) -> Any:
