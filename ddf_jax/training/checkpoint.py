@@ -245,7 +245,7 @@ class Checkpoints:
 def _errors_raised_only() -> Iterator[None]:
     """Failures are raised; threads of Orbax also log them with a traceback, and those of TensorStore print another."""
     absl, level = logging.getLogger("absl"), logging.getLogger("absl").level
-    _ignore_closed_loops()
+    _ignore_late_reports()
     absl.setLevel(logging.CRITICAL)
     try:
         yield
@@ -254,8 +254,9 @@ def _errors_raised_only() -> Iterator[None]:
 
 
 @functools.cache
-def _ignore_closed_loops() -> None:
-    """From now on nothing is printed where TensorStore, long after Orbax has given up, reports to its closed loop."""
+def _ignore_late_reports() -> None:
+    """From now on nothing is printed of what TensorStore reports after Orbax has given up, to a loop that is closed or
+    to nobody."""
     print_others = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
@@ -263,6 +264,7 @@ def _ignore_closed_loops() -> None:
             print_others(unraisable)
 
     sys.unraisablehook = hook
+    logging.getLogger("asyncio").addFilter(lambda record: "tensorstore" not in record.getMessage())
 
 
 def _one_copy(leaf: Any) -> Any:

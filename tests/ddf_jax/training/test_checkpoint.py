@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import gc
 import json
+import logging
 import os
 import resource
 import shutil
@@ -219,6 +220,15 @@ def test_a_write_that_fails_in_a_thread_of_orbax_is_raised_and_not_printed(
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     gc.collect()
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_what_tensorstore_reports_to_nobody_is_not_printed_but_the_rest_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    Checkpoints(tmp_path).save(5, trees(), {})
+    for cause in ("NOT_FOUND [tensorstore_spec='…']", "mine"):
+        logging.getLogger("asyncio").error("Future exception was never retrieved: %s", cause)
+    assert caplog.messages == ["Future exception was never retrieved: mine"]
 
 
 def test_everything_is_synced_before_a_checkpoint_gets_its_name_and_that_before_the_older_one_goes(
