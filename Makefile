@@ -8,7 +8,7 @@ PARALLEL := --numprocesses=2 --dist=worksteal
 # What depends on the version of JAX.
 NEWEST := tests/pallas_kernels tests/ddf_jax/training tests/test_imports.py tests/test_packaging.py
 
-.PHONY: train zoo depth check test test-newest test-torch test-slow format clean
+.PHONY: train zoo depth check test test-newest test-torch test-slow faults format clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.installed
@@ -48,6 +48,10 @@ test-torch: $(VENV)/.installed-torch
 test-slow: $(VENV)/.installed-torch $(VENV)/.installed-aot
 	PYTHONPATH=$(abspath $(VENV)/aot) $(PYTEST) $(PARALLEL) --dist=load -m slow  # most of them lie in one file
 	$(PYTEST) -m slow tests/with_torch  # up to 11 GB in a process
+
+# SEED=7 repeats the faults of an earlier run.
+faults: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED))
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
