@@ -51,7 +51,8 @@ class MetricsLog:
     def close(self) -> None:
         """Writes out what is still in memory."""
         self._with_events(EventFile.close)
-        self._file.close()
+        with contextlib.suppress(OSError):  # rows behind the last `sync` are of steps that no checkpoint has
+            self._file.close()
 
     def _with_events(self, act: Callable[["EventFile"], None]) -> None:
         events, self._events = self._events, None  # which stays so where it fails

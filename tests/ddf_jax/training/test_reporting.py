@@ -1,5 +1,6 @@
 import errno
 import json
+import resource
 import time
 import typing
 from pathlib import Path
@@ -53,6 +54,19 @@ def test_a_row_that_cannot_be_written_costs_none_behind_it(tmp_path: Path, monke
         reporter.steps([report])
     reporter.close()
     assert [row["step"] for row in read_metrics(tmp_path)] == [17, 18, 19]
+
+
+def test_rows_that_cannot_be_written_are_an_error_once(tmp_path: Path):
+    log, limits = MetricsLog(tmp_path, 0), resource.getrlimit(resource.RLIMIT_FSIZE)
+    log.write(1, 0.1, train_loss=1.0)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            log.write(2, 0.2, **{f"loss{number}": 1.0 for number in range(20)})
+        log.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [row["step"] for row in read_metrics(tmp_path)] == [1]
 
 
 def read_events(file: Path) -> list[Any]:
