@@ -264,7 +264,7 @@ def _ignore_late_reports() -> None:
             print_others(unraisable)
 
     sys.unraisablehook = hook
-    logging.getLogger("asyncio").addFilter(lambda record: "tensorstore" not in record.getMessage())
+    logging.getLogger("asyncio").addFilter(lambda record: "tensorstore" not in record.getMessage().lower())
 
 
 def _one_copy(leaf: Any) -> Any:

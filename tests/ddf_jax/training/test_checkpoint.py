@@ -226,7 +226,7 @@ def test_what_tensorstore_reports_to_nobody_is_not_printed_but_the_rest_is(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     Checkpoints(tmp_path).save(5, trees(), {})
-    for cause in ("NOT_FOUND [tensorstore_spec='…']", "mine"):
+    for cause in ("NOT_FOUND [tensorstore_spec='…']", "See full TensorStore details", "mine"):
         logging.getLogger("asyncio").error("Future exception was never retrieved: %s", cause)
     assert caplog.messages == ["Future exception was never retrieved: mine"]
 
