@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import weakref
 from typing import Any
@@ -12,6 +13,10 @@ import numpy as np
 from absl import flags
 
 from ddf_jax.errors import DataError, UserError, one_line
+
+# Batches that Grain's workers had made ahead lie in shared memory at the end. Python's tracker, a process that is
+# started with these options, frees them and warns of it.
+_LEFT_BEHIND = "ignore:resource_tracker:UserWarning"
 
 HostBatch = dict[str, np.ndarray]
 
@@ -76,6 +81,8 @@ class BatchIterator(grain.DatasetIterator[HostBatch]):
             return iter(batches)
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain reads a flag of its own, which fails in a program without absl's main
+        if _LEFT_BEHIND not in sys.warnoptions:
+            sys.warnoptions.append(_LEFT_BEHIND)
         options = grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=2)
         return iter(batches.mp_prefetch(options, worker_init_fn=_stay_with_parent))
 
