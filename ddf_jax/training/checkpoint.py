@@ -259,12 +259,16 @@ def _ignore_late_reports() -> None:
     to nobody."""
     print_others = sys.unraisablehook
 
+    def is_late(text: str) -> bool:
+        return text == "Event loop is closed" or "tensorstore" in text.lower()
+
     def hook(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
+        if not is_late(str(unraisable.exc_value)):
             print_others(unraisable)
 
     sys.unraisablehook = hook
-    logging.getLogger("asyncio").addFilter(lambda record: "tensorstore" not in record.getMessage().lower())
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(lambda record: not is_late(record.getMessage()))
 
 
 def _one_copy(leaf: Any) -> Any:
