@@ -197,7 +197,8 @@ def _damage(folder: Path) -> str | None:
         for name, lengths in ((split["name"], split["shardLengths"]) for split in splits):
             for index, length in enumerate(lengths):
                 file = f"{folder.parent.name}-{name}.array_record-{index:05d}-of-{len(lengths):05d}"
-                count = len(grain.sources.ArrayRecordDataSource(str(folder / file)))
+                records: Any = grain.sources.ArrayRecordDataSource(str(folder / file))
+                count = len(records)
                 if count != int(length):
                     return f"{file} has {count} records instead of {length}"
     except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
