@@ -14,7 +14,6 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +152,9 @@ class Checkpoints:
                 f"The checkpoint {self._path(step)} is of another model: `{name}` is {saved.get(name, 'absent')} there "
                 f"and {expected.get(name, 'absent')} here ({len(differing)} arrays differ)."
             )
+        _print_no_followers()
         try:
-            with _errors_raised_only(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
                 return {
                     name: checkpointer.restore(self._path(step) / name, args=ocp.args.StandardRestore(tree))
                     for name, tree in abstract.items()
@@ -172,7 +172,8 @@ class Checkpoints:
             make_folder(self.directory)
             self._remove(*self._abandoned())
             partial.mkdir()
-        with _errors_raised_only(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        _print_no_followers()
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             for name, tree in jax.tree.map(_one_copy, trees).items():
                 checkpointer.save(partial / name, args=ocp.args.StandardSave(tree))
         if is_main:
@@ -241,34 +242,22 @@ class Checkpoints:
         return self.directory / f"{step}{suffix}"
 
 
-@contextlib.contextmanager
-def _errors_raised_only() -> Iterator[None]:
-    """Failures are raised; threads of Orbax also log them with a traceback, and those of TensorStore print another."""
-    absl, level = logging.getLogger("absl"), logging.getLogger("absl").level
-    _ignore_late_reports()
-    absl.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        absl.setLevel(level)
-
-
 @functools.cache
-def _ignore_late_reports() -> None:
-    """From now on nothing is printed of what TensorStore reports after Orbax has given up, to a loop that is closed or
-    to nobody."""
+def _print_no_followers() -> None:
+    """From now on nothing is printed of what follows an error of Orbax, which is raised, often later and in threads:
+    Orbax logs it with a traceback, and TensorStore reports it to a loop that is closed or to nobody."""
     print_others = sys.unraisablehook
 
-    def is_late(text: str) -> bool:
-        return text == "Event loop is closed" or "tensorstore" in text.lower()
+    def is_follower(text: str) -> bool:
+        return text == "Event loop is closed" or any(word in text for word in ("tensorstore", "TensorStore", "OCDBT"))
 
     def hook(unraisable: Any) -> None:
-        if not is_late(str(unraisable.exc_value)):
+        if not is_follower(str(unraisable.exc_value)):
             print_others(unraisable)
 
     sys.unraisablehook = hook
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).addFilter(lambda record: not is_late(record.getMessage()))
+    logging.getLogger("asyncio").addFilter(lambda record: not is_follower(record.getMessage()))
+    logging.getLogger("absl").addFilter(lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname)
 
 
 def _one_copy(leaf: Any) -> Any:

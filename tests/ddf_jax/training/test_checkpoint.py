@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from ddf_jax import files
@@ -222,13 +223,15 @@ def test_a_write_that_fails_in_a_thread_of_orbax_is_raised_and_not_printed(
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_what_tensorstore_reports_to_nobody_is_not_printed_but_the_rest_is(
+def test_what_follows_an_error_of_orbax_is_not_printed_but_the_rest_is(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     Checkpoints(tmp_path).save(5, trees(), {})
+    for path in (ocp.__file__, __file__):
+        logging.getLogger("absl").handle(logging.LogRecord("absl", logging.ERROR, path, 1, f"of {path}", None, None))
     for cause in ("NOT_FOUND [tensorstore_spec='…']", "See full TensorStore details", "mine"):
         logging.getLogger("asyncio").error("Future exception was never retrieved: %s", cause)
-    assert caplog.messages == ["Future exception was never retrieved: mine"]
+    assert caplog.messages == [f"of {__file__}", "Future exception was never retrieved: mine"]
 
 
 def test_everything_is_synced_before_a_checkpoint_gets_its_name_and_that_before_the_older_one_goes(
