@@ -14,6 +14,7 @@ import json
 import logging
 import shutil
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +246,8 @@ class Checkpoints:
 @functools.cache
 def _print_no_followers() -> None:
     """From now on nothing is printed of what follows an error of Orbax, which is raised, often later and in threads:
-    Orbax logs it with a traceback, and TensorStore reports it to a loop that is closed or to nobody."""
+    Orbax logs it with a traceback and leaves coroutines, TensorStore reports it to a loop that is closed or to nobody.
+    """
     print_others = sys.unraisablehook
 
     def is_follower(text: str) -> bool:
@@ -256,6 +258,7 @@ def _print_no_followers() -> None:
             print_others(unraisable)
 
     sys.unraisablehook = hook
+    warnings.filterwarnings("ignore", "coroutine '_read_array.* was never awaited", RuntimeWarning)
     logging.getLogger("asyncio").addFilter(lambda record: not is_follower(record.getMessage()))
     logging.getLogger("absl").addFilter(lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname)
 
