@@ -34,7 +34,8 @@ def _dropping_no_interrupt() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.unraisablehook = previous
+        if sys.unraisablehook is hook:  # and none of a library that the command has used, which knows what to drop
+            sys.unraisablehook = previous
 
 
 @_dropping_no_interrupt()

@@ -165,6 +165,18 @@ def test_control_c_is_not_lost_where_python_drops_its_exception(do, monkeypatch:
     assert ends == [130]
 
 
+def test_what_a_library_drops_stays_dropped_at_the_end(do, monkeypatch: pytest.MonkeyPatch):
+    def drop_all(unraisable: Any) -> None:
+        pass
+
+    before = sys.unraisablehook
+    do(lambda: CommandResult({}, ""))
+    assert sys.unraisablehook is before
+    monkeypatch.setattr(sys, "unraisablehook", before)  # put back at the end
+    do(lambda: setattr(sys, "unraisablehook", drop_all) or CommandResult({}, ""))
+    assert sys.unraisablehook is drop_all
+
+
 @pytest.mark.parametrize("words", [["models", "resnet18"], ["--help"]])
 def test_a_reader_that_has_gone_is_no_traceback(words):
     reader, writer = os.pipe()
