@@ -244,7 +244,7 @@ def check_fields(names: Collection[str]) -> None:
         if name not in known and name.partition(".")[0] not in ("task", "model"):
             [nearest] = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
             raise RunError(
-                f"No field of a recipe that could be allowed to change is `{name}`; the nearest is `{nearest}`."
+                f"A recipe has no field `{name}` that could be allowed to change. The nearest is `{nearest}`."
             )
 
 
