@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ddf_jax.data.sources import describe
 from ddf_jax.files import damage
+from tests.ddf_jax.training.launch import TINY
 from tests.ddf_jax.training.processes import metrics, saved_bits
 from tests.faults.launches import GRACE, Ended, Launch, in_child
-from tests.faults.points import POINTS, at, count_calls, log_saves
+from tests.faults.points import POINTS, PREPARING, at, count_calls, log_saves
 from tests.faults.shim import Shim
 
 RECIPE = Path(__file__).with_name("recipe.py")
@@ -70,9 +72,10 @@ def train_words(bench: Path, *words: str) -> list[str]:
 
 
 def prepare_bench(folder: Path, shim: Shim) -> Bench:
-    """Trains what the faults need; the first launch prepares the data."""
+    """Prepares the data, and trains what the faults need."""
     for name in ("finished", "every", "half"):
         (folder / name).mkdir()
+    images = in_child(_prepare_data, folder / "data")
     start = time.monotonic()
 
     def counting() -> None:
@@ -92,7 +95,7 @@ def prepare_bench(folder: Path, shim: Shim) -> Bench:
         folder,
         in_child(array_hashes, folder / "every" / "run", range(1, STEPS + 1)),
         metrics(folder / "finished" / "run"),
-        json.loads((folder / "calls.json").read_text()),
+        json.loads((folder / "calls.json").read_text()) | dict.fromkeys(PREPARING, images),
         shim,
         json.loads((folder / "operations.json").read_text()),
         seconds,
@@ -117,6 +120,12 @@ def completed_saves(folder: Path) -> list[int]:
     """The steps whose save completed in the launches in `folder`."""
     file = folder / "saves"
     return [int(line) for line in file.read_text().split()] if file.exists() else []
+
+
+def _prepare_data(folder: Path) -> int:
+    """The number of images. Their preparation would add to the calls of an unbroken run."""
+    info = describe(dataclasses.replace(TINY.data, data_dir=folder), TINY.task.examples())
+    return info.train_size + info.eval_size
 
 
 def _logging(folder: Path, prepare: Callable[[], None]) -> Callable[[], None]:

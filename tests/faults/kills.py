@@ -18,6 +18,7 @@ _KILLS = [
     *("summary.json written", "naming a file", "syncing a file"),
 ]
 _UNHANDLED = {"start-up", "opening the data", *PREPARING, *ENDING, *ANYWHERE}  # perhaps before training or after it
+_AT_THE_LAST_SAVE = {"save: removing an older one", "save: an older one half removed"}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
@@ -89,7 +90,7 @@ def _statuses(point: str, number: int, signals: list[signal.Signals], bench: Ben
     if point not in _UNHANDLED:
         statuses &= {130} if len(signals) == 2 else set()
     is_late = number > bench.calls[point] / 2 and point not in BEFORE_TRAINING
-    return statuses | {75} | ({0} if is_late or point in ANYWHERE else set())
+    return statuses | {75} | ({0} if is_late or point in _AT_THE_LAST_SAVE or point in ANYWHERE else set())
 
 
 def _words(point: str) -> tuple[str, ...]:
