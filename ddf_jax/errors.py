@@ -22,6 +22,12 @@ class DataError(UserError):
     exit_status = 1
 
 
+class DiskError(RunError):
+    """A file or a disk of the run failed: mend it, and the same command goes on."""
+
+    exit_status = 1
+
+
 class NonFiniteError(RunError):
     """Training met a loss, gradient or parameter that is infinite or not a number."""
 

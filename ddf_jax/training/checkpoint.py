@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from ddf_jax.data.info import DataInfo
-from ddf_jax.errors import RunError, one_line
+from ddf_jax.errors import DiskError, RunError, one_line
 from ddf_jax.files import damage, make_folder, sync_folder, sync_tree, unused, write_checksums, write_json
 from ddf_jax.training.recipe import Recipe, recipe_from_json
 from ddf_jax.training.retention import Retention, Score, from_best
@@ -65,7 +65,7 @@ class Checkpoints:
             found = _CANNOT_READ if failure else _ALL_DAMAGED if damaged else _NONE
         found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))  # processes must not disagree on the step
         if found == _CANNOT_READ:
-            raise RunError(
+            raise DiskError(
                 f"The checkpoints in {self.directory} cannot be read now ({failure or 'by the first process'}). "
                 f"None was changed: try again when the file system answers."
             )
@@ -88,7 +88,7 @@ class Checkpoints:
         try:
             problem = damage(self._path(step))
         except OSError as error:
-            raise RunError(f"The checkpoint {self._path(step)} cannot be read now ({error}). Try again.") from None
+            raise DiskError(f"The checkpoint {self._path(step)} cannot be read now ({error}). Try again.") from None
         if problem:
             raise RunError(f"The checkpoint {self._path(step)} is not readable: {problem}. Take another.")
         return step

@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 
 from ddf_jax.data.fingerprint import Fingerprint, difference
 from ddf_jax.data.info import DataInfo
-from ddf_jax.errors import RunError, one_line
+from ddf_jax.errors import DiskError, RunError, one_line
 from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.metrics import keep_metrics
 from ddf_jax.training.recipe import Recipe, changed_fields, recipe_to_json
@@ -82,7 +82,7 @@ class Saver:
             times: `seconds` and `training_seconds` so far.
 
         Raises:
-            RunError: this one or the one before cannot be written; older ones stay.
+            DiskError: this one or the one before cannot be written; older ones stay.
         """
         self.wait()
         if self.saved_step == state.step:
@@ -118,7 +118,7 @@ class Saver:
         """Waits until the last checkpoint is on the disk.
 
         Raises:
-            RunError: it cannot be written; older ones stay.
+            DiskError: it cannot be written; older ones stay.
         """
         if self._writing is None:
             return
@@ -127,7 +127,7 @@ class Saver:
             written.result()
         except Exception as error:  # Orbax and TensorStore have many
             kept = "There is none before it." if self.saved_step is None else f"That of step {self.saved_step} stays."
-            raise RunError(
+            raise DiskError(
                 f"Cannot save the checkpoint of step {step} in {self._checkpoints.directory}: {one_line(error)}. "
                 f"{kept} Make room or mend the file system; the same command resumes the run."
             ) from error

@@ -11,7 +11,7 @@ import numpy as np
 from ddf_jax.data.fingerprint import fingerprint
 from ddf_jax.data.pipeline import eval_batches, train_iterator
 from ddf_jax.data.sources import describe
-from ddf_jax.errors import DataError, NonFiniteError, RunError, StoppedError, one_line
+from ddf_jax.errors import DataError, DiskError, NonFiniteError, RunError, StoppedError, one_line
 from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.devices import (
     Devices,
@@ -278,7 +278,7 @@ def _train(
             if isinstance(error, DataError):
                 raise DataError(f"Stopped at step {state.step}: {error} {kept}") from error
             if isinstance(error, OSError):
-                raise RunError(f"Stopped at step {state.step}: {one_line(error)}. {kept}") from error
+                raise DiskError(f"Stopped at step {state.step}: {one_line(error)}. {kept}") from error
             log_info(kept)
             raise
 

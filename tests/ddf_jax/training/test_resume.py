@@ -58,6 +58,7 @@ def test_a_run_whose_disk_data_and_ornaments_fail_loses_nothing(
         ) as refused:
             train(recipe, workdir, devices=device)
         assert "\n" not in str(refused.value)
+        assert refused.value.exit_status == 1
         assert len(saved_steps(workdir)) == 2  # and the state in hand, a step or more later
     with monkeypatch.context() as patch:
         patch.setattr(loop, "device_batches", broken)
