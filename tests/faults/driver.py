@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import resource
+import signal
 import sys
 import time
 from pathlib import Path
@@ -31,6 +32,7 @@ class Drawn(NamedTuple):
 
 def main() -> int:
     """1 where a fault did more than it should, else 0."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell lets a program in the background ignore
     folder, options = Path(sys.argv[1]), parse(sys.argv[2:])
     library = os.environ.pop("LD_PRELOAD", None)
     shim = Shim(Path(library) if library else None)
