@@ -1,7 +1,11 @@
 """The only file that knows which JAX version renamed what."""
 
+from typing import Any
+
 import jax
 from jax import Array
+from jax.core import ShapedArray
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 
@@ -11,12 +15,23 @@ def varying_axes(*arrays: Array | None) -> frozenset[str]:
     return frozenset().union(*(manual.varying for manual in types))
 
 
-def kernel_output(shape: tuple[int, ...], dtype: DTypeLike, like: Array) -> jax.ShapeDtypeStruct:
-    """The `out_shape` of a `pl.pallas_call` whose output varies over the same axes of `jax.shard_map` as `like`.
+def array_type(shape: tuple[int, ...], dtype: DTypeLike, like: Any) -> Any:
+    """The type of an array on one device, which varies over the same axes of `jax.shard_map` as one of type `like`."""
+    sharding = NamedSharding(like.sharding.mesh, PartitionSpec(*(None,) * len(shape)))
+    return ShapedArray(shape, dtype, sharding=sharding, manual_axis_type=like.manual_axis_type)
+
+
+def plain_type(like: Any) -> Any:
+    """The type of shape and dtype alone."""
+    return ShapedArray(like.shape, like.dtype)
+
+
+def kernel_output(struct: jax.ShapeDtypeStruct, like: Array) -> jax.ShapeDtypeStruct:
+    """An `out_shape` of a `pl.pallas_call` that varies over the same axes of `jax.shard_map` as `like`.
 
     `pl.pallas_call` does not infer the varying axes from its kernel.
     """
-    return jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=jax.typeof(like).manual_axis_type)
+    return jax.ShapeDtypeStruct(struct.shape, struct.dtype, manual_axis_type=jax.typeof(like).manual_axis_type)
 
 
 def varying_like(value: Array, *others: Array | None) -> Array:

@@ -12,9 +12,9 @@ import numpy as np
 from experiments.benchmarks.rows import Row
 from pallas_kernels.ops import reference
 from pallas_kernels.ops.arg_specs import ArgSpec
+from pallas_kernels.ops.implementation import Operands, cotangents_of
 from pallas_kernels.ops.spec import FilterSpec
 from pallas_kernels.ops.triton import bwd, fwd
-from pallas_kernels.ops.vjp import Residuals
 
 CHECKED = (
     ArgSpec("odd", (3, 33, 31, 72)),
@@ -65,8 +65,9 @@ def float64_reference(arg: ArgSpec, inputs: tuple[Any, ...], dy: np.ndarray) -> 
         x, spatial, channel = (None if array is None else jnp.asarray(array.astype(np.float64)) for array in inputs)
         assert x is not None
         y = reference.forward(x, spatial, channel, arg.spec)
-        cotangents = reference.backward(Residuals(x, spatial, channel), jnp.asarray(dy.astype(np.float64)), arg.spec)
-        return jax.device_get((y, *cotangents))
+        operands = Operands(x, jnp.asarray(dy.astype(np.float64)), spatial, channel)
+        cotangents = reference.backward(operands, cotangents_of(operands), arg.spec)
+        return jax.device_get((y, *(cotangents.get(name) for name in ("x", "spatial", "channel"))))
 
 
 @contextlib.contextmanager

@@ -19,9 +19,9 @@ from experiments.benchmarks.timing import PASSES, ROUNDS, Pass, compiled_program
 from experiments.benchmarks.training_step import TrainingStep
 from experiments.benchmarks.tune import measure_of
 from pallas_kernels.aot.table import ROW_KERNELS
-from pallas_kernels.ops.api import GPU_KERNELS
 from pallas_kernels.ops.arg_specs import FPN_LEVELS, POSTER, RESNET50, ArgSpec
 from pallas_kernels.ops.autotune import autotune
+from pallas_kernels.ops.choice import GPU_KERNELS
 from pallas_kernels.ops.config import ArgShape, BlockConfig, KernelName
 from pallas_kernels.ops.heuristics import backward_kernels
 from pallas_kernels.ops.spec import FilterSpec
@@ -30,7 +30,7 @@ INTERPRETED = "triton_interpreted"
 # Of a dry run: with more taps the interpreted kernels take long to compile.
 TINY = ArgSpec("tiny", (1, 3, 4, 4), FilterSpec(1))
 # The stages of ResNet-50, the first block of one of them, and Table 2 of the DDF paper.
-STAGES = tuple(arg for arg in RESNET50 if arg.spec.stride == 1) + RESNET50[1:2]
+STAGES = tuple(arg for arg in RESNET50 if arg.spec.stride == (1, 1)) + RESNET50[1:2]
 QUICK = (STAGES[0], FPN_LEVELS[0], *STAGES[1:])
 TIMED = {arg.name: arg for arg in (*QUICK, *POSTER, *RESNET50)}
 STEPS = ("ddf_resnet50", "resnet50")

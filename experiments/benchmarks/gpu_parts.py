@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from experiments.benchmarks import gpu_cases
 from experiments.benchmarks.gpu_cases import Case, Options
 from experiments.benchmarks.rows import Row, read_rows, row_environment, row_error
-from pallas_kernels.ops.api import IMPLEMENTATIONS
+from pallas_kernels.ops.choice import IMPLEMENTATIONS
 
 OUT_OF_TIME = 3  # exit status of a part that has cases left
 COMPILED_TOGETHER = 16

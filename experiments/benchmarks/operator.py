@@ -30,8 +30,8 @@ from experiments.benchmarks.peers import Function, with_cotangents
 from experiments.benchmarks.rows import Row, row_environment, row_key, row_time
 from experiments.benchmarks.timing import PASSES, Pass, Program, jax_program, time_programs
 from pallas_kernels.ops import xla
-from pallas_kernels.ops.api import IMPLEMENTATIONS
 from pallas_kernels.ops.arg_specs import BENCHMARK, ArgSpec
+from pallas_kernels.ops.choice import IMPLEMENTATIONS
 
 MakeProgram = Callable[[ArgSpec, Pass], Program]
 
@@ -92,7 +92,7 @@ def _implementations() -> dict[str, MakeProgram]:
     found: dict[str, MakeProgram] = {}
     for implementation in IMPLEMENTATIONS:
         try:
-            jax.eval_shape(functools.partial(BENCHMARK[0].call, implementation=implementation), *BENCHMARK[0].structs())
+            jax.jit(functools.partial(BENCHMARK[0].call, implementation=implementation)).lower(*BENCHMARK[0].structs())
         except NotImplementedError as error:
             _log(f"without {implementation}: {error}")
         else:

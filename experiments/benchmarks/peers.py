@@ -22,14 +22,14 @@ def unfold(spec: FilterSpec, x: jax.Array, spatial: jax.Array, channel: jax.Arra
 
 def depthwise(spec: FilterSpec, x: jax.Array) -> jax.Array:
     """A depthwise convolution of the same size: another result, but the static layer that a network would use."""
-    kernel_size, channels = spec.kernel_size, x.shape[-1]
-    kernel = jnp.full((kernel_size, kernel_size, 1, channels), 1 / spec.taps, x.dtype)
+    channels = x.shape[-1]
+    kernel = jnp.full((*spec.kernel_size, 1, channels), 1 / spec.taps, x.dtype)
     return jax.lax.conv_general_dilated(
         x,
         kernel,
-        (spec.stride, spec.stride),
-        [(spec.halo, spec.halo)] * 2,
-        rhs_dilation=(spec.dilation,) * 2,
+        spec.stride,
+        spec.padding,
+        rhs_dilation=spec.dilation,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=channels,
     )

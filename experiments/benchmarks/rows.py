@@ -27,7 +27,7 @@ def row_key(implementation: str, arg: ArgSpec, dtype: str, which: Pass) -> Row:
         "implementation": implementation,
         "shape": arg.name,
         "dtype": dtype,
-        "kernel_size": arg.spec.kernel_size,
+        "kernel_size": arg.spec.kernel_size[0],
         "pass": which,
     }
 

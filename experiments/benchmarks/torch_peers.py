@@ -43,7 +43,7 @@ def peer(name: str, arg: ArgSpec, like: Tensor) -> TorchFunction:
     spec, channels = arg.spec, arg.x[3]
 
     def as_unfold(x: Tensor, spatial: Tensor, channel: Tensor) -> Tensor:
-        return unfold(x, spatial, channel, stride=spec.stride, dilation=spec.dilation)
+        return unfold(x, spatial, channel, stride=spec.stride[0], dilation=spec.dilation[0])
 
     if name == "torch_unfold":
         return as_unfold
@@ -54,8 +54,8 @@ def peer(name: str, arg: ArgSpec, like: Tensor) -> TorchFunction:
         return compiled
     if name != "torch_depthwise":
         raise ValueError(f"`name` must be torch_unfold, torch_compiled_unfold or torch_depthwise, got {name!r}.")
-    kernel = like.new_full((channels, 1, spec.kernel_size, spec.kernel_size), 1 / spec.taps)
-    padding = spec.dilation * (spec.kernel_size // 2)
+    kernel = like.new_full((channels, 1, *spec.kernel_size), 1 / spec.taps)
+    padding = spec.origin
     return lambda x, spatial, channel: functional.conv2d(x, kernel, None, spec.stride, padding, spec.dilation, channels)
 
 

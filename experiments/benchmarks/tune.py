@@ -27,9 +27,10 @@ from pallas_kernels.ops.arg_specs import ARG_SPECS, RESNET50, ArgSpec
 from pallas_kernels.ops.autotune import Measure
 from pallas_kernels.ops.config import ArgShape, BlockConfig, KernelName
 from pallas_kernels.ops.device import current_device
+from pallas_kernels.ops.form import Name
 from pallas_kernels.ops.heuristics import backward_kernels
+from pallas_kernels.ops.implementation import Operands, cotangents_of
 from pallas_kernels.ops.triton import bwd, fwd
-from pallas_kernels.ops.vjp import Cotangents, Residuals
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,36 +97,43 @@ def measure_of(
         ArithmeticError: in the measure, where a config's values are not those of the portable implementation.
     """
     x, spatial, channel = jax.device_put(arg.arrays(dtype=dtype))
-    inputs, dy = Residuals(x, spatial, channel), jax.device_put(arg.cotangent(dtype=dtype))
+    operands = Operands(x, jax.device_put(arg.cotangent(dtype=dtype)), spatial, channel)
+    names: dict[KernelName, tuple[Name, ...]] = {
+        "dx": ("x",),
+        "dspatial": ("spatial",),
+        "dchannel": ("channel",),
+        "dfilters": ("spatial", "channel"),
+    }
+    results = {name: struct for name, struct in cotangents_of(operands).items() if name in names.get(kernel, ())}
 
-    def of_kernel(found: Cotangents) -> Any:
-        """Its own cotangents: XLA removes the kernels of the others."""
-        filters = {"dspatial": found.spatial, "dchannel": found.channel}
-        return {"dx": found.x, **filters, "dfilters": filters}[kernel]
+    def with_config(config: BlockConfig) -> Callable[[Operands], Any]:
+        def forward(operands: Operands) -> jax.Array:
+            x, _, spatial, channel = operands
+            assert x is not None
+            return fwd.forward(x, spatial, channel, arg.spec, config=config, interpret=interpret)
 
-    def with_config(config: BlockConfig) -> Callable[..., Any]:
-        def forward(inputs: Residuals, dy: jax.Array) -> jax.Array:
-            return fwd.forward(*inputs, arg.spec, config=config, interpret=interpret)
+        def backward(operands: Operands) -> Any:
+            return bwd.backward(operands, results, arg.spec, configs={kernel: config}, interpret=interpret)
 
-        def cotangent(inputs: Residuals, dy: jax.Array) -> Any:
-            return of_kernel(bwd.backward(inputs, dy, arg.spec, configs={kernel: config}, interpret=interpret))
+        return forward if kernel == "fwd" else backward
 
-        return forward if kernel == "fwd" else cotangent
+    def portable(operands: Operands) -> Any:
+        if kernel == "fwd":
+            x, _, spatial, channel = operands
+            assert x is not None
+            return xla.forward(x, spatial, channel, arg.spec)
+        return xla.backward(operands, results, arg.spec)
 
-    def portable(inputs: Residuals, dy: jax.Array) -> Any:
-        y = xla.forward(*inputs, arg.spec)
-        return y if kernel == "fwd" else of_kernel(xla.backward(inputs, dy, arg.spec))
-
-    expected = [np.asarray(leaf) for leaf in jax.tree.leaves(jax.jit(portable)(inputs, dy))]
+    expected = [np.asarray(leaf) for leaf in jax.tree.leaves(jax.jit(portable)(operands))]
 
     def measure(config: BlockConfig) -> float:
-        compiled = jax.jit(with_config(config)).lower(inputs, dy).compile()
-        for found, wanted in zip(jax.tree.leaves(compiled(inputs, dy)), expected, strict=True):
+        compiled = jax.jit(with_config(config)).lower(operands).compile()
+        for found, wanted in zip(jax.tree.leaves(compiled(operands)), expected, strict=True):
             share = share_of_tolerance(np.asarray(found), wanted, dtype, roundings=2)
             if not share <= 1:
                 raise ArithmeticError(
                     f"expected the portable implementation's values, got an error of {share:.3g} times the allowed one"
                 )
-        return statistics.median(time_programs({"": compiled_program(compiled, (inputs, dy))}, rounds)[""])
+        return statistics.median(time_programs({"": compiled_program(compiled, (operands,))}, rounds)[""])
 
     return measure

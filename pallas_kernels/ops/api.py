@@ -1,31 +1,17 @@
-"""The public operators: documentation, checks of arguments, and the choice of an implementation."""
+"""The public operators: their documentation and what they make of their arguments."""
 
-import functools
-import importlib
-import logging
-import math
-import operator
 from collections.abc import Sequence
-from typing import Any, SupportsIndex
+from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 
-from pallas_kernels.ops.device import current_device
-from pallas_kernels.ops.spec import Combine, FilterSpec
-from pallas_kernels.ops.vjp import Implementation, apply
-
-# Name to module, imported on first use. A new implementation is a module and a line here.
-IMPLEMENTATIONS = {
-    "triton": "pallas_kernels.ops.triton",
-    "xla": "pallas_kernels.ops.xla",
-    "reference": "pallas_kernels.ops.reference",
-}
-
-GPU_KERNELS = ("triton",)  # implementations for NVIDIA GPUs, best first
-FLOATS = ("float32", "bfloat16", "float16", "float64")
+from pallas_kernels.ops import checks
+from pallas_kernels.ops.checks import PaddingMode
+from pallas_kernels.ops.choice import Preference, preference
+from pallas_kernels.ops.padding import pad_image
+from pallas_kernels.ops.primitive import apply
+from pallas_kernels.ops.spec import Combine, FilterSpec, Normalize, Padding, Pair
 
 
 def dynamic_filter(
@@ -33,10 +19,15 @@ def dynamic_filter(
     spatial: Array | None,
     channel: Array | None,
     *,
-    stride: int = 1,
-    dilation: int = 1,
+    kernel_size: int | Pair | None = None,
+    stride: int | Pair = 1,
+    dilation: int | Pair = 1,
     combine: Combine = "mul",
-    implementation: str | None = None,
+    padding: str | Padding = "SAME",
+    padding_mode: PaddingMode = "zeros",
+    normalize: Normalize | None = None,
+    gain: float = 1.0,
+    implementation: str | Sequence[str] | None = None,
 ) -> Array:
     r"""Filters each pixel and channel with its own filter, combined from a spatial and a channel filter.
 
@@ -49,29 +40,41 @@ def dynamic_filter(
     ``spatial=None`` a depthwise convolution with one filter per sample.
 
     Args:
-      x: [B, H, W, C], any H, W and C.
-      spatial: [B, Ho, Wo, G, T] with Ho = ceil(H / stride), Wo = ceil(W / stride), T = K·K taps row-major, K odd: one
-        filter per output pixel, shared by the C/G channels of a group; or None.
+      x: [B, H, W, C], any H, W and C; B may be 0. Further leading axes are a loop, for all arrays.
+      spatial: [B, Ho, Wo, G, T], T = Kh·Kw taps row-major: one filter per output pixel, shared by the C/G channels of a
+        group; or None. With the padding "SAME", Ho = ceil(H / stride) and Wo = ceil(W / stride).
       channel: [B, T, C]: one filter per sample and channel; or None. Not both may be None.
-      stride: pixels of x between neighbouring outputs.
+      kernel_size: K or (Kh, Kw); by default K = √T, which must be odd.
+      stride: pixels of x between neighbouring outputs. Here and below, an int or a pair (height, width).
       dilation: pixels of x between neighbouring taps.
       combine: how the two filters make one, "mul" or "add".
-      implementation: a name from `IMPLEMENTATIONS`, which runs or raises; None for the best that runs here.
+      padding: "SAME": dilation·(K - 1) pixels along each axis, half of them on each side (of an odd number the smaller
+        half at the top and left), so that an odd kernel is centred; "VALID": none; or ((top, bottom), (left, right)).
+      padding_mode: what the padding is: "zeros", "reflect" (the mirror image, without the outermost pixel) or
+        "replicate" (the outermost pixel). The last two make a padded copy of x.
+      normalize: the spatial filter is the "softmax" of the given one over its taps, or its "filter_norm", which has
+        mean 0 and deviation gain/√T: gain/√T · (s - μ)/(δ + 10⁻¹⁰), with the unbiased deviation δ. The normalised
+        filter is made in registers.
+      gain: of "filter_norm".
+      implementation: a name from `IMPLEMENTATIONS`, or several, best first: the first that can run where the program is
+        lowered. None for the best.
 
     Returns:
       y [B, Ho, Wo, C] in the dtype of x.
 
     Precision: inputs are float32, bfloat16, float16 or float64 and may differ. Filters are combined and sums kept in
-    float32 (in float64 where an input is), and each cotangent has the dtype of its input. Reverse-mode differentiable,
-    once; forward mode is not supported. No atomics: the same inputs give the same bits. An infinity or NaN may also
-    reach cotangents of taps and groups that do not read it.
+    float32 (in float64 where an input is), and each cotangent has the dtype of its input. No atomics: the same inputs
+    give the same bits. An infinity or NaN may also reach cotangents of taps and groups that do not read it.
+
+    Derivatives: of any order, in reverse and forward mode, on the same kernels.
 
     Sharding: arrays split over B, over C, or over both give an output split alike, without a collective. The backward
     pass sums the cotangent of `spatial` over the devices that share its channels.
 
     Raises:
       ValueError: the call is wrong; the message states the rule, the expected and the given value.
-      NotImplementedError: the named implementation cannot run this call here; the message states the reason.
+      NotImplementedError: none of the named implementations can run where the program is lowered; the message states
+        the reasons.
 
     Reference: Zhou et al., "Decoupled Dynamic Filter Networks", CVPR 2021, Eq. 2.
 
@@ -83,20 +86,27 @@ def dynamic_filter(
     ((1, 4, 4, 2), 1.0, 0.4444)
     """
     x, spatial, channel = _as_arrays(x, spatial, channel)
-    stride, dilation = _positive("stride", stride), _positive("dilation", dilation)
-    taps = _check_common(x, spatial, channel, combine)
-    batch, height, width, channels = x.shape
-    spec = FilterSpec(math.isqrt(taps), stride=stride, dilation=dilation, combine=combine)
-    rows, columns = spec.grid_size(height), spec.grid_size(width)
+    stride, dilation = checks.positive_pair("stride", stride), checks.positive_pair("dilation", dilation)
+    checks.check_combine(combine)
+    size = checks.kernel_size_of(kernel_size, spatial, channel)
+    checks.check_normalize(normalize, spatial, size[0] * size[1])
+    border = checks.as_padding(padding, size, dilation)
+    given, (x, border) = x, _padded(x, border, padding_mode)
+    spec = FilterSpec(size, stride, 1, dilation, combine, border, normalize=normalize, gain=gain if normalize else 1.0)
+    *leading, height, width, channels = x.shape
+    grid = spec.grid((height, width))
+    checks.check_fits(given.shape[-3:-1], grid, size, dilation)
     if spatial is not None:
-        expected = (batch, rows, columns, "G", taps)
-        _check_shape("spatial", "[B, ceil(H/stride), ceil(W/stride), G, T]", expected, spatial, x, f"{stride=}")
-        _check_groups(spatial, channels)
-        spatial = jnp.expand_dims(spatial, 3)
+        rule = "[B, ceil(H/stride), ceil(W/stride), G, T]" if padding == "SAME" else "[B, Ho, Wo, G, T]"
+        checks.check_shape(
+            "spatial", rule, (*leading, *grid, "G", spec.taps), spatial, given, f"stride={_short(stride)}"
+        )
+        checks.check_groups(spatial, channels)
+        spatial = jnp.expand_dims(spatial, -3)
     if channel is not None:
-        _check_shape("channel", "[B, T, C]", (batch, taps, channels), channel, x)
-        channel = jnp.expand_dims(channel, 1)
-    return apply(x, spatial, channel, implementation=_choose(implementation, x, spatial, channel), spec=spec)
+        checks.check_shape("channel", "[B, T, C]", (*leading, spec.taps, channels), channel, given)
+        channel = jnp.expand_dims(channel, -3)
+    return run(x, spatial, channel, spec=spec, implementation=preference(implementation))
 
 
 def dynamic_upsample(
@@ -105,9 +115,13 @@ def dynamic_upsample(
     channel: Array | None,
     *,
     scale: int,
-    dilation: int = 1,
+    kernel_size: int | Pair | None = None,
+    dilation: int | Pair = 1,
     combine: Combine = "mul",
-    implementation: str | None = None,
+    padding_mode: PaddingMode = "zeros",
+    normalize: Normalize | None = None,
+    gain: float = 1.0,
+    implementation: str | Sequence[str] | None = None,
 ) -> Array:
     r"""Upsamples by an integer factor, with one dynamic filter for each of the S² sub-pixels of a pixel.
 
@@ -119,10 +133,11 @@ def dynamic_upsample(
 
     Args:
       x: [B, H, W, C].
-      spatial: [B, H, W, S², G, T], T = K·K taps row-major, K odd; or None.
+      spatial: [B, H, W, S², G, T], T = Kh·Kw taps row-major; or None.
       channel: [B, S², T, C]; or None. Not both may be None.
       scale: S ≥ 1.
-      dilation, combine, implementation: as for `dynamic_filter`, and so are precision, sharding and errors.
+      kernel_size, dilation, combine, padding_mode, normalize, gain, implementation: as for `dynamic_filter`, and so are
+        leading axes, precision, derivatives, sharding and errors. The padding is "SAME".
 
     Returns:
       y [B, S·H, S·W, C] in the dtype of x.
@@ -137,110 +152,130 @@ def dynamic_upsample(
     [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0], [2.0, 2.0, 3.0, 3.0], [2.0, 2.0, 3.0, 3.0]]
     """
     x, spatial, channel = _as_arrays(x, spatial, channel)
-    scale, dilation = _positive("scale", scale), _positive("dilation", dilation)
-    taps = _check_common(x, spatial, channel, combine)
-    batch, height, width, channels = x.shape
+    scale, dilation = checks.positive("scale", scale), checks.positive_pair("dilation", dilation)
+    checks.check_combine(combine)
+    size = checks.kernel_size_of(kernel_size, spatial, channel)
+    taps = size[0] * size[1]
+    checks.check_normalize(normalize, spatial, taps)
+    *leading, height, width, channels = x.shape
     if spatial is not None:
-        expected = (batch, height, width, scale**2, "G", taps)
-        _check_shape("spatial", "[B, H, W, S², G, T]", expected, spatial, x, f"{scale=}")
-        _check_groups(spatial, channels)
+        expected = (*leading, height, width, scale**2, "G", taps)
+        checks.check_shape("spatial", "[B, H, W, S², G, T]", expected, spatial, x, f"{scale=}")
+        checks.check_groups(spatial, channels)
     if channel is not None:
-        _check_shape("channel", "[B, S², T, C]", (batch, scale**2, taps, channels), channel, x, f"{scale=}")
-    spec = FilterSpec(math.isqrt(taps), scale=scale, dilation=dilation, combine=combine)
-    return apply(x, spatial, channel, implementation=_choose(implementation, x, spatial, channel), spec=spec)
+        expected = (*leading, scale**2, taps, channels)
+        checks.check_shape("channel", "[B, S², T, C]", expected, channel, x, f"{scale=}")
+    x, border = _padded(x, checks.as_padding("SAME", size, dilation), padding_mode)
+    spec = FilterSpec(size, 1, scale, dilation, combine, border, normalize=normalize, gain=gain if normalize else 1.0)
+    return run(x, spatial, channel, spec=spec, implementation=preference(implementation))
 
 
-def _choose(name: str | None, *inputs: Array | None) -> Implementation:
-    if name is None:
-        reasons = {kernels: _why_not(kernels, inputs) for kernels in GPU_KERNELS}
-        name = next((kernels for kernels, reason in reasons.items() if reason is None), "xla")
-        if name == "xla" and current_device(*inputs).platform == "gpu":
-            _log_once(f"dynamic_filter runs as XLA on this GPU: {' '.join(filter(None, reasons.values()))}")
-    if name not in IMPLEMENTATIONS:
-        raise ValueError(f"`implementation` must be None or one of {sorted(IMPLEMENTATIONS)}, got {name!r}.")
-    if reason := _why_not(name, inputs):
-        raise NotImplementedError(f"{reason} Use None.")
-    module: Any = importlib.import_module(IMPLEMENTATIONS[name])  # it follows the protocol
-    return module
+def local_correlation(
+    query: Array,
+    key: Array,
+    *,
+    kernel_size: int | Pair,
+    stride: int | Pair = 1,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    padding: str | Padding = "SAME",
+    padding_mode: PaddingMode = "zeros",
+    scale: float = 1.0,
+    implementation: str | Sequence[str] | None = None,
+) -> Array:
+    r"""Scalar products of each query with the keys around it, group by group of the channels.
+
+    .. math::
+        \mathrm{out}_{b,p,g,t} = \mathrm{scale} \sum_{c \in g} \mathrm{query}_{b,p,c}\;
+                                 \mathrm{key}_{b,\;\mathrm{stride}\,p + \mathrm{dilation}\,(t - \mathrm{centre}),\;c}
+
+    Alone it is the cost volume of optical flow (scale = 1/C); with a softmax over the taps and `dynamic_filter` it is
+    attention in a neighbourhood, see `neighborhood_attention`.
+
+    Args:
+      query: [B, Ho, Wo, C].
+      key: [B, H, W, C], where "SAME" padding makes Ho = ceil(H / stride) and Wo = ceil(W / stride).
+      kernel_size: K or (Kh, Kw); even sizes are allowed.
+      groups: G, which divides C; the heads of attention.
+      scale: multiplies the sums.
+      stride, dilation, padding, padding_mode, implementation: as for `dynamic_filter`, and so are leading axes,
+        precision, derivatives and errors. Outside the image the key is zero.
+
+    Returns:
+      [B, Ho, Wo, G, T] in the dtype of the query, T = Kh·Kw taps row-major: the shape of a spatial filter.
+
+    Sharding: as for `dynamic_filter`. Where several devices hold channels of one group, their sums are added.
+
+    References: Dosovitskiy et al., "FlowNet: Learning Optical Flow with Convolutional Networks", ICCV 2015;
+    Ramachandran et al., "Stand-Alone Self-Attention in Vision Models", NeurIPS 2019.
+
+    >>> import jax.numpy as jnp
+    >>> image = jnp.arange(3.0).reshape(1, 1, 3, 1)
+    >>> local_correlation(image, image, kernel_size=(1, 3))[0, 0, :, 0].tolist()
+    [[0.0, 0.0, 0.0], [0.0, 1.0, 2.0], [2.0, 4.0, 0.0]]
+    """
+    query, key = checks.as_image("query", query, "[B, Ho, Wo, C]"), checks.as_image("key", key)
+    size = checks.positive_pair("kernel_size", kernel_size)
+    stride, dilation = checks.positive_pair("stride", stride), checks.positive_pair("dilation", dilation)
+    groups = checks.positive("groups", groups)
+    given, (key, border) = key, _padded(key, checks.as_padding(padding, size, dilation), padding_mode)
+    spec = FilterSpec(size, stride, 1, dilation, padding=border, factor=float(scale))
+    *leading, height, width, channels = key.shape
+    grid = spec.grid((height, width))
+    checks.check_fits(given.shape[-3:-1], grid, size, dilation, "key")
+    expected = (*leading, *grid, channels)
+    checks.check_shape("query", "[B, Ho, Wo, C]", expected, query, given, f"stride={_short(stride)}", of="key")
+    if channels % groups:
+        raise ValueError(f"`groups` must divide the channels of `key`: C={channels}, got {groups}.")
+    if 0 in leading:
+        return jnp.zeros((*leading, *grid, groups, spec.taps), query.dtype)
+    operands: dict[Any, Array] = {"x": key, "y": query}
+    [found] = apply(
+        {"spatial": query.dtype},
+        operands,
+        spec=spec,
+        size=(height, width),
+        groups=groups,
+        preference=preference(implementation),
+        mapped=key.ndim - 4,
+    ).values()
+    return jnp.squeeze(found, -3)
 
 
-def _why_not(name: str, inputs: Sequence[Array | None]) -> str | None:
-    """Why the implementation cannot run this call here, or None where it can."""
-    if name not in GPU_KERNELS:
-        return None
-    device = current_device(*inputs)
-    if not device.runs_triton:
-        capability = f" of compute capability {device.capability}" if device.capability else ""
-        return f"implementation={name!r} runs on NVIDIA GPUs from Ampere on, here is: {device.kind}{capability}."
-    if any(array is not None and array.dtype == jnp.float64 for array in inputs):
-        return f"implementation={name!r} has no float64."
-    return None
+def run(
+    x: Array, spatial: Array | None, channel: Array | None, *, spec: FilterSpec, implementation: Preference = None
+) -> Array:
+    """The operator on the shapes of `FilterSpec`, with any leading axes, without checks."""
+    *leading, height, width, channels = x.shape
+    if 0 in leading:
+        return jnp.zeros((*leading, *spec.output_size((height, width)), channels), x.dtype)
+    arrays = {"x": x, "spatial": spatial, "channel": channel}
+    operands: Any = {name: array for name, array in arrays.items() if array is not None}
+    [y] = apply(
+        {"y": x.dtype},
+        operands,
+        spec=spec,
+        size=(height, width),
+        groups=1 if spatial is None else spatial.shape[-2],
+        preference=implementation,
+        mapped=x.ndim - 4,
+    ).values()
+    return y
 
 
-@functools.cache
-def _log_once(message: str) -> None:
-    logging.getLogger(__name__).warning(message)
-
-
-def _as_arrays(
-    x: ArrayLike, spatial: ArrayLike | None, channel: ArrayLike | None
-) -> tuple[Array, Array | None, Array | None]:
-    def as_array(name: str, value: ArrayLike) -> Array:
-        array = jnp.asarray(value)
-        if array.dtype.name not in FLOATS:
-            raise ValueError(f"`{name}` must have a dtype of {', '.join(FLOATS)}, got {array.dtype}. Cast it first.")
-        return array
-
-    if x is None:
-        raise ValueError("`x` must be an array [B, H, W, C], got None.")
+def _as_arrays(x: Any, spatial: Any, channel: Any) -> tuple[Array, Array | None, Array | None]:
     return (
-        as_array("x", x),
-        None if spatial is None else as_array("spatial", spatial),
-        None if channel is None else as_array("channel", channel),
+        checks.as_image("x", x),
+        None if spatial is None else checks.as_array("spatial", spatial),
+        None if channel is None else checks.as_array("channel", channel),
     )
 
 
-def _positive(name: str, value: SupportsIndex) -> int:
-    """The value as Python's int: NumPy has integers of its own."""
-    try:
-        number = 0 if isinstance(value, bool | np.bool_) else operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise ValueError(f"`{name}` must be an int ≥ 1, got {value!r}.")
-    return number
+def _padded(x: Array, padding: Padding, mode: PaddingMode) -> tuple[Array, Padding]:
+    """x, with its padding where that is not zeros, and the zeros that remain around it."""
+    checks.check_padding_mode(mode, padding, x.shape[-3:-1])
+    return (x, padding) if mode == "zeros" else (pad_image(x, padding, mode), ((0, 0), (0, 0)))
 
 
-def _check_common(x: Array, spatial: Array | None, channel: Array | None, combine: str) -> int:
-    """Checks the arguments that both operators share, and returns T."""
-    if combine not in ("mul", "add"):
-        raise ValueError(f"`combine` must be 'mul' or 'add', got {combine!r}.")
-    if x.ndim != 4 or 0 in x.shape:
-        raise ValueError(f"`x` must be [B, H, W, C] with no empty axis, got {x.shape}.")
-    if spatial is not None and spatial.ndim >= 1:
-        taps, source = spatial.shape[-1], f"the last axis of spatial {spatial.shape}"
-    elif channel is not None and channel.ndim >= 2:
-        taps, source = channel.shape[-2], f"the last axis but one of channel {channel.shape}"
-    elif channel is None:
-        raise ValueError("`spatial` and `channel` must not both be None: there would be no filter.")
-    else:
-        raise ValueError(f"`channel` must end in [T, C], got {channel.shape}.")
-    kernel_size = math.isqrt(taps)
-    if kernel_size**2 != taps or kernel_size % 2 == 0:
-        raise ValueError(f"T must be the square of an odd kernel size (1, 9, 25, 49, …), got {taps} from {source}.")
-    return taps
-
-
-def _check_shape(name: str, rule: str, expected: tuple, array: Array, x: Array, *context: str) -> None:
-    fits = array.ndim == len(expected)
-    fits = fits and all(want in ("G", have) for want, have in zip(expected, array.shape, strict=True))
-    if not fits:
-        wanted = "(" + ", ".join(map(str, expected)) + ")"
-        seen = ", ".join([f"x.shape={x.shape}", *context])
-        raise ValueError(f"`{name}` must be {rule} = {wanted}, got {array.shape} for {seen}.")
-
-
-def _check_groups(spatial: Array, channels: int) -> None:
-    groups = spatial.shape[-2]
-    if groups == 0 or channels % groups:
-        raise ValueError(f"The groups of `spatial` must divide the channels of `x`: C={channels}, got G={groups}.")
+def _short(pair: Pair) -> Any:
+    return pair[0] if pair[0] == pair[1] else pair

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -49,7 +49,7 @@ class ArgSpec:
     def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...] | None, tuple[int, ...] | None]:
         """Shapes of x, the spatial and the channel filter."""
         batch, height, width, channels = self.x
-        grid = (batch, self.spec.grid_size(height), self.spec.grid_size(width))
+        grid = (batch, *self.spec.grid((height, width)))
         spatial = None if self.groups is None else (*grid, self.spec.scale**2, self.groups, self.spec.taps)
         channel = (batch, self.spec.scale**2, self.spec.taps, channels) if self.channel else None
         return self.x, spatial, channel
@@ -57,8 +57,7 @@ class ArgSpec:
     def output_shape(self) -> tuple[int, int, int, int]:
         """Shape of y."""
         batch, height, width, channels = self.x
-        scale = self.spec.scale
-        return batch, scale * self.spec.grid_size(height), scale * self.spec.grid_size(width), channels
+        return batch, *self.spec.output_size((height, width)), channels
 
     def output_struct(self, dtype: DTypes = jnp.float32) -> jax.ShapeDtypeStruct:
         """y and its cotangent, to trace and compile with."""
@@ -77,7 +76,12 @@ class ArgSpec:
         return _normal(np.random.default_rng(seed), self.output_shape(), _one_each(dtype)[0])
 
     def call(
-        self, x: Array, spatial: Array | None, channel: Array | None, *, implementation: str | None = None
+        self,
+        x: Array,
+        spatial: Array | None,
+        channel: Array | None,
+        *,
+        implementation: str | Sequence[str] | None = None,
     ) -> Array:
         """`dynamic_filter`, or `dynamic_upsample` where the scale is not 1, of these arrays."""
         spec = self.spec
@@ -87,17 +91,24 @@ class ArgSpec:
                 spatial,
                 channel,
                 scale=spec.scale,
+                kernel_size=spec.kernel_size,
                 dilation=spec.dilation,
                 combine=spec.combine,
+                normalize=spec.normalize,
+                gain=spec.gain,
                 implementation=implementation,
             )
         return dynamic_filter(
             x,
             None if spatial is None else jnp.squeeze(spatial, 3),
             None if channel is None else jnp.squeeze(channel, 1),
+            kernel_size=spec.kernel_size,
             stride=spec.stride,
             dilation=spec.dilation,
             combine=spec.combine,
+            padding=spec.padding,
+            normalize=spec.normalize,
+            gain=spec.gain,
             implementation=implementation,
         )
 

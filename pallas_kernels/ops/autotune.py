@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from pallas_kernels.ops import heuristics
 from pallas_kernels.ops.config import ArgShape, BlockConfig, KernelName, validate_config, validate_launch
-from pallas_kernels.ops.device import current_device
+from pallas_kernels.ops.device import device_of_platform
 from pallas_kernels.ops.spec import FilterSpec
 
 CACHE_VARIABLE = "DDF_JAX_CACHE"  # overrides the folder of the user's own configs
@@ -37,7 +37,9 @@ Measure = Callable[[BlockConfig], float]
 
 def choose_config(shape: ArgShape, kernel: KernelName) -> BlockConfig:
     """The fastest config measured on the device in use, or the heuristic's."""
-    return tuned_configs(current_device().kind).get((shape, kernel)) or heuristics.heuristic_config(shape, kernel)
+    return tuned_configs(device_of_platform("cuda").kind).get((shape, kernel)) or heuristics.heuristic_config(
+        shape, kernel
+    )
 
 
 class Tuning(NamedTuple):
@@ -87,7 +89,7 @@ def autotune(shape: ArgShape, kernel: KernelName, measure: Measure) -> Tuning:
 def candidates(shape: ArgShape, kernel: KernelName) -> Iterator[BlockConfig]:
     """The heuristic's config, then those with other patch sizes and numbers of warps."""
     first = heuristics.heuristic_config(shape, kernel)
-    step, (height, width) = shape.tile_step(kernel), shape.tiled_size(kernel)
+    (step_h, step_w), (height, width) = shape.tile_step(kernel), shape.tiled_size(kernel)
     heights = [1, 2, 4, 7, 8]
     if kernel == "dfilters":  # it streams down patches of any height
         heights = [math.ceil(height / parts) for parts in (1, 2, 3, 4, 8)]
@@ -98,8 +100,8 @@ def candidates(shape: ArgShape, kernel: KernelName) -> Iterator[BlockConfig]:
             continue
         config = dataclasses.replace(
             first,
-            tile_h=step * min(tile_h, height),
-            tile_w=step * min(tile_w, width),
+            tile_h=step_h * min(tile_h, height),
+            tile_w=step_w * min(tile_w, width),
             num_warps=num_warps,
             block_patches=max(1, first.block_patches * num_warps // first.num_warps),
         )

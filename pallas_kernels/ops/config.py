@@ -42,6 +42,10 @@ class BlockConfig:
     num_warps: int
     num_splits: int = 1
 
+    def loops_over_taps(self, spec: FilterSpec) -> bool:
+        """Whether the taps do not all fit one block."""
+        return (self.block_taps_h, self.block_taps_w) != spec.kernel_size
+
 
 @dataclasses.dataclass(frozen=True)
 class ArgShape:
@@ -71,7 +75,7 @@ class ArgShape:
 
     @classmethod
     def of(cls, x: Shaped, spatial: Shaped | None, channel: Shaped | None, spec: FilterSpec) -> "ArgShape":
-        """The sizes of a call with these arrays."""
+        """The sizes of a call with arrays of these shapes, given, wanted or both."""
         batch, height, width, channels = x.shape
         return cls(
             spec=spec,
@@ -98,15 +102,15 @@ class ArgShape:
     @property
     def positions(self) -> tuple[int, int]:
         """Ho, Wo."""
-        return self.spec.grid_size(self.height), self.spec.grid_size(self.width)
+        return self.spec.grid((self.height, self.width))
 
     def tiled_size(self, kernel: KernelName) -> tuple[int, int]:
         """The size that a kernel's patches tile: H, W for dx, otherwise Ho, Wo."""
         return (self.height, self.width) if kernel == "dx" else self.positions
 
-    def tile_step(self, kernel: KernelName) -> int:
-        """`tile_h` and `tile_w` must be multiples of this: a patch of dx starts at a multiple of the stride."""
-        return self.spec.stride if kernel == "dx" else 1
+    def tile_step(self, kernel: KernelName) -> tuple[int, int]:
+        """`tile_h` and `tile_w` must be multiples of these: a patch of dx starts at a multiple of the stride."""
+        return self.spec.stride if kernel == "dx" else (1, 1)
 
 
 def validate_config(shape: ArgShape, config: BlockConfig, kernel: KernelName) -> None:
@@ -116,10 +120,8 @@ def validate_config(shape: ArgShape, config: BlockConfig, kernel: KernelName) ->
       ValueError: it would compute wrong values, or not run.
     """
     kernel_size, step = shape.spec.kernel_size, shape.tile_step(kernel)
-    if kernel == "dfilters" or step > 1:
-        tap_sizes = [kernel_size]
-    else:
-        tap_sizes = [n for n in range(1, kernel_size + 1) if kernel_size % n == 0]
+    whole = kernel == "dfilters" or step != (1, 1)
+    tap_sizes = [[n for n in range(size if whole else 1, size + 1) if size % n == 0] for size in kernel_size]
     powers = (config.block_patches, config.block_channels, config.num_warps)
     rules = {
         f"`kernel` must be one of {get_args(KernelName)}": kernel in get_args(KernelName),
@@ -127,10 +129,10 @@ def validate_config(shape: ArgShape, config: BlockConfig, kernel: KernelName) ->
             n > 0 and n & (n - 1) == 0 for n in powers
         ),
         f"`tile_h` and `tile_w` must be multiples of {step}, and not 0": all(
-            n > 0 and n % step == 0 for n in (config.tile_h, config.tile_w)
+            n > 0 and n % multiple == 0 for n, multiple in zip((config.tile_h, config.tile_w), step, strict=True)
         ),
         f"`block_taps_h` and `block_taps_w` must be among {tap_sizes}": all(
-            n in tap_sizes for n in (config.block_taps_h, config.block_taps_w)
+            n in sizes for n, sizes in zip((config.block_taps_h, config.block_taps_w), tap_sizes, strict=True)
         ),
         f"`num_warps` must be at most {MAX_WARPS}": config.num_warps <= MAX_WARPS,
         "`num_splits` must be at least 1": config.num_splits >= 1,
@@ -156,7 +158,7 @@ def validate_launch(shape: ArgShape, config: BlockConfig, kernel: KernelName) ->
         "pixels": shape.batch * max(shape.height * shape.width, spec.scale**2 * rows * columns),
         "rows of channel filters": shape.batch * parts * spec.scale**2 * spec.taps if shape.has_channel else 0,
         "programs": num_programs(shape, config, kernel),
-        "pixels that a filter spans": 2 * spec.halo * (spec.scale * shape.width + 1),
+        "pixels that a filter spans": spec.span[0] * spec.scale * shape.width + spec.span[1],
     }
     for what, count in counts.items():
         if count > COUNT_LIMIT:
@@ -201,16 +203,16 @@ def steps_per_split(shape: ArgShape, config: BlockConfig) -> int:
 
 def rows_in_flight(spec: FilterSpec) -> int:
     """Rows of positions below a position that read a row of x which that position reads too."""
-    return 2 * spec.halo // spec.stride
+    return spec.span[0] // spec.stride[0]
 
 
 def loop_trips(shape: ArgShape, config: BlockConfig, kernel: KernelName) -> tuple[int, ...]:
     """Iterations of a kernel's nested loops, outermost first, without those that run once."""
-    kernel_size = shape.spec.kernel_size
+    rows, columns = shape.spec.kernel_size
     if kernel == "dfilters":
         steps = config.tile_h - rows_in_flight(shape.spec)
         return (steps,) if steps > 1 else ()
-    taps = (kernel_size // config.block_taps_h) * (kernel_size // config.block_taps_w)
+    taps = (rows // config.block_taps_h) * (columns // config.block_taps_w)
     inner = 1
     if kernel == "dspatial":
         inner = num_channel_blocks(shape, config)

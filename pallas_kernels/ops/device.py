@@ -1,10 +1,10 @@
-"""The device that a call will run on."""
+"""The device that a program is lowered for."""
 
 from typing import Any, NamedTuple
 
 import jax
-from jax import Array
-from jax.core import Tracer
+
+GPU_PLATFORMS = ("cuda", "rocm", "gpu")
 
 
 class DeviceInfo(NamedTuple):
@@ -31,19 +31,31 @@ class DeviceInfo(NamedTuple):
         return major.isdecimal() and int(major) >= 8  # AMD's are "gfx942"
 
 
-def current_device(*arrays: Array | None) -> DeviceInfo:
-    """The device of the first committed array, or of the mesh in use (compile-only or real), or the default device.
+def device_of_platform(platform: str) -> DeviceInfo:
+    """The device of the mesh in use (compile-only or real), or else the first of this machine, if it has one.
 
-    Under `jax.jit` and `jax.grad` arrays are not committed yet: there `jax.default_device` decides.
+    For a GPU that this machine lacks it is an NVIDIA GPU of any model, Ampere or newer.
+
+    Args:
+      platform: a name of `jax.export`'s platforms, such as "cpu", "cuda" or "rocm".
     """
+    platform_name = "gpu" if platform in GPU_PLATFORMS else platform
+    meshed: Any = jax.sharding.get_abstract_mesh().abstract_device
+    if meshed is not None and meshed.platform == platform_name:
+        return _info(meshed)
+    if jax.default_backend() == platform_name:
+        return _info(jax.local_devices()[0])
+    return DeviceInfo(platform_name, "NVIDIA GPU" if platform != "rocm" and platform_name == "gpu" else platform)
+
+
+def current_device() -> DeviceInfo:
+    """The device of the mesh in use, or the default device."""
     config: Any = jax.config
-    committed = [next(iter(array.devices())) for array in arrays if array is not None and _is_committed(array)]
-    mesh = jax.sharding.get_abstract_mesh()
-    device: Any = committed[0] if committed else mesh.abstract_device or config.jax_default_device
+    device: Any = jax.sharding.get_abstract_mesh().abstract_device or config.jax_default_device
     if device is None or isinstance(device, str):
         device = jax.devices(device)[0]
+    return _info(device)
+
+
+def _info(device: Any) -> DeviceInfo:
     return DeviceInfo(device.platform, device.device_kind, getattr(device, "compute_capability", None))
-
-
-def _is_committed(array: Any) -> bool:
-    return isinstance(array, jax.Array) and not isinstance(array, Tracer) and array.committed

@@ -122,9 +122,9 @@ def _block_taps(shape: ArgShape, kernel: KernelName) -> tuple[int, int]:
     Per tap a thread keeps the filter of its channels, or its sums in dchannel; in dspatial also a sum per position.
     """
     spec = shape.spec
-    if kernel == "dx" and spec.stride > 1:
-        return spec.kernel_size, spec.kernel_size  # the taps that read a pixel depend on the pixel: unrolled
-    for taps_h, taps_w in ((spec.kernel_size, spec.kernel_size), (1, spec.kernel_size)):
+    if kernel == "dx" and spec.stride != (1, 1):
+        return spec.kernel_size  # the taps that read a pixel depend on the pixel: unrolled
+    for taps_h, taps_w in (spec.kernel_size, (1, spec.kernel_size[1])):
         taps = taps_h * taps_w * spec.scale**2
         kept = 0
         if shape.has_channel:
@@ -138,14 +138,14 @@ def _block_taps(shape: ArgShape, kernel: KernelName) -> tuple[int, int]:
 
 def _keeps_channel_filter(shape: ArgShape, kernel: KernelName, taps_h: int) -> bool:
     """Whether it is fwd or dx with the whole channel filter in registers."""
-    unrolled = taps_h == shape.spec.kernel_size and shape.has_channel and shape.spec.scale == 1
+    unrolled = taps_h == shape.spec.kernel_size[0] and shape.has_channel and shape.spec.scale == 1
     return unrolled and kernel in ("fwd", "dx")
 
 
 def _tile(shape: ArgShape, kernel: KernelName, taps_h: int, taps_w: int) -> tuple[int, int]:
     """`tile_h` and `tile_w`: as large as registers and code size allow, for fewer halos and reads of the filters."""
-    step, (height, width) = shape.tile_step(kernel), shape.tiled_size(kernel)
-    tile_w = step * math.ceil(_tile_w(shape, kernel, width, taps_h, taps_w) / step)
+    (step_h, step_w), (height, width) = shape.tile_step(kernel), shape.tiled_size(kernel)
+    tile_w = step_w * math.ceil(_tile_w(shape, kernel, width, taps_h, taps_w) / step_w)
     terms = taps_h * taps_w * shape.spec.scale**2
     if (kernel == "dspatial" and terms > SUMS_PER_POSITION) or (kernel == "dchannel" and shape.spec.scale > 1):
         tile_w = 1
@@ -153,13 +153,13 @@ def _tile(shape: ArgShape, kernel: KernelName, taps_h: int, taps_w: int) -> tupl
     shortest = 1
     if _keeps_channel_filter(shape, kernel, taps_h):
         shortest, tallest = UNROLLED_TILE_H
-        if shape.spec.stride == 1 and height > tile_h:
+        if shape.spec.stride[0] == 1 and height > tile_h:
             tile_h = min(tile_h, tallest)
     # Shorter patches where there are too few to fill a device.
     columns = shape.batch * math.ceil(width / tile_w) * shape.channels / (THREADS * shape.vector_size)
     tile_h = max(1, min(tile_h, height, max(shortest, round(columns * height / PROGRAMS_PER_DEVICE))))
     tile_h = math.ceil(height / math.ceil(height / tile_h))  # even heights: no short patch at the end
-    return step * math.ceil(tile_h / step), tile_w
+    return step_h * math.ceil(tile_h / step_h), tile_w
 
 
 def _largest_tile_h(shape: ArgShape, kernel: KernelName, tile_w: int, taps_h: int, terms: int) -> int:
@@ -195,7 +195,7 @@ def _tile_w(shape: ArgShape, kernel: KernelName, width: int, taps_h: int, taps_w
         return min(3 if kernel == "dx" and looped and taps_w > 1 else 2, width)
     if looped and width <= 7:
         return width
-    if looped and kernel == "fwd" and shape.spec.stride == 1 and width % 7 == 0:
+    if looped and kernel == "fwd" and shape.spec.stride[1] == 1 and width % 7 == 0:
         return 7
     if looped and kernel == "dx" and width >= 56:
         return min(5, width)  # with four, float16 spilled
@@ -204,15 +204,15 @@ def _tile_w(shape: ArgShape, kernel: KernelName, width: int, taps_h: int, taps_w
 
 def _streaming_config(shape: ArgShape, block_channels: int) -> BlockConfig:
     """dfilters: patches one position wide, as tall as leaves enough programs of one warp."""
-    height, _ = shape.positions
+    (height, _), (taps_h, taps_w) = shape.positions, shape.spec.kernel_size
     enough = 1.5 * RESIDENT_PROGRAMS[shape.itemsize] * NUM_SMS
     config = BlockConfig(
         block_patches=_block_patches(shape, block_channels, num_warps=1),
         block_channels=block_channels,
         tile_h=height,
         tile_w=1,
-        block_taps_h=shape.spec.kernel_size,
-        block_taps_w=shape.spec.kernel_size,
+        block_taps_h=taps_h,
+        block_taps_w=taps_w,
         num_warps=1,
     )
     # Divisors of the height: every position of a patch then exists, which saves the registers of a mask.

@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,63 +22,49 @@ from jax import Array
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from pallas_kernels.ops.form import Form, Name
 from pallas_kernels.ops.spec import accumulator_dtype
 
-# The name of an array gives its axes. y, dy and dx have those of x; a cotangent those of its input.
-Name = Literal["x", "spatial", "channel"]
-Names = tuple[Name, ...]
+_AXES_OF_X = ("batch", "height", "width", "channel")
 AXES: dict[Name, tuple[str, ...]] = {
-    "x": ("batch", "height", "width", "channel"),
+    "x": _AXES_OF_X,
+    "y": _AXES_OF_X,
     "spatial": ("batch", "height", "width", "sub_pixel", "group", "tap"),
     "channel": ("batch", "sub_pixel", "tap", "channel"),
 }
 GROUP_AXIS = AXES["spatial"].index("group")
 
+# (form on one device, *arrays) -> results
+OnDevice = Callable[..., Sequence[Array]]
 
-@functools.cache
-def split(
-    function: Callable[..., tuple[Array, ...]], statics: tuple, operands: Names, results: Names, mapped: int = 0
-) -> Callable:
-    """`function(*statics, *arrays) -> tuple of arrays`, partitioned over the mesh of the arrays.
+
+def split(on_device: OnDevice, form: Form, mapped: int = 0) -> Callable[..., tuple[Array, ...]]:
+    """The form as a function of its arrays, partitioned over their mesh.
 
     Args:
-      function: computes the operator or its cotangents on one device. It must be a module's function, because the cache
-        compares it by identity.
-      statics: its leading arguments, hashable.
-      operands: names of the arrays it takes; the first is "x".
-      results: names of the arrays it returns.
+      on_device: evaluates a form on one device.
+      form: of the whole arrays.
       mapped: number of axes of `jax.vmap`, with which all arrays begin.
     """
-    call = _Call(functools.partial(function, *statics), operands, results, mapped)
-    over_auto_axes = custom_partitioning(call.on_samples)
-    over_auto_axes.def_partition(call.partition, sharding_rule=_propagation_rule(operands, results, mapped))
+    call = _Call(on_device, form, mapped)
+    over_auto_axes = custom_partitioning(functools.partial(call.on_samples, form))
+    over_auto_axes.def_partition(call.partition, sharding_rule=_propagation_rule(form, mapped))
 
-    @jax.custom_batching.custom_vmap
     def over_mesh(*arrays: Array) -> tuple[Array, ...]:
         mesh = jax.typeof(arrays[0]).sharding.mesh
         if mesh.explicit_axes or (mesh.manual_axes and mesh.auto_axes):
             return call.over_explicit_axes(*arrays)
         return over_auto_axes(*arrays)
 
-    @over_mesh.def_vmap
-    def with_one_more(axis_size: int, batched: Sequence[bool], *arrays: Array):
-        arrays = tuple(
-            array if is_batched else jnp.broadcast_to(array, (axis_size, *array.shape))
-            for array, is_batched in zip(arrays, batched, strict=True)
-        )
-        outputs = split(function, statics, operands, results, mapped + 1)(*arrays)
-        return outputs, (True,) * len(outputs)
-
     return over_mesh
 
 
 @dataclasses.dataclass(frozen=True)
 class _Call:
-    """A function of arrays on one device, with the names of its operands and results and the number of mapped axes."""
+    """The arguments of `split`."""
 
-    function: Callable[..., tuple[Array, ...]]
-    operands: Names
-    results: Names
+    function: OnDevice
+    form: Form
     mapped: int
 
     def partition(self, mesh: Any, operand_shapes: Sequence[Any], result_shapes: Sequence[Any]):
@@ -88,10 +74,10 @@ class _Call:
             # `jax.jit` under `jax.set_mesh` with arguments on no mesh: JAX names no axes, and nothing is partitioned.
             mesh = Mesh(sorted(shardings[0].device_set, key=lambda device: device.id), ("devices",))
             shardings = [NamedSharding(mesh, PartitionSpec())] * len(shardings)
-        shapes = [operand.shape for operand in operand_shapes]
-        specs = self._specs(shapes, [sharding.spec for sharding in shardings], mesh.shape)
+        specs = self._specs([sharding.spec for sharding in shardings], mesh.shape)
         operands, results = (
-            tuple(NamedSharding(mesh, spec) for spec in specs.of(names)) for names in (self.operands, self.results)
+            tuple(NamedSharding(mesh, spec) for spec in specs.of(names))
+            for names in (self.form.arrays, self.form.results)
         )
         return mesh, functools.partial(self.on_device, specs), results, operands
 
@@ -99,8 +85,8 @@ class _Call:
         """`jax.shard_map` of the function, over the Explicit or the remaining Auto axes of the mesh."""
         shardings = [jax.typeof(array).sharding for array in arrays]
         mesh = shardings[0].mesh
-        specs = self._specs([array.shape for array in arrays], [sharding.spec for sharding in shardings], mesh.shape)
-        in_specs, out_specs = specs.of(self.operands), specs.of(self.results)
+        specs = self._specs([sharding.spec for sharding in shardings], mesh.shape)
+        in_specs, out_specs = specs.of(self.form.arrays), specs.of(self.form.results)
         if mesh.explicit_axes:
             arrays = tuple(jax.sharding.reshard(array, spec) for array, spec in zip(arrays, in_specs, strict=True))
         local = functools.partial(self.on_device, specs)
@@ -109,42 +95,45 @@ class _Call:
         return jax.shard_map(local, in_specs=in_specs, out_specs=out_specs, check_vma=check_vma)(*arrays)
 
     def on_device(self, specs: "OperandSpecs", *arrays: Array) -> tuple[Array, ...]:
-        """The function on the shards of one device; sums dspatial over the devices that share groups."""
-        if "spatial" not in self.operands or not specs.share_groups:
-            return self.on_samples(*arrays)
-        at, group_axis = self.operands.index("spatial"), self.mapped + GROUP_AXIS
-        spatial, has_cotangent = arrays[at], "spatial" in self.results
-        wide = accumulator_dtype(spatial)
-        group = specs.first_group(spatial.shape[group_axis])
-        own = jax.lax.dynamic_slice_in_dim(spatial, group, 1, group_axis)
-        if has_cotangent:
-            own = own.astype(wide)  # so that its cotangent is rounded once, after the sum
-        outputs = list(self.on_samples(*arrays[:at], own, *arrays[at + 1 :]))
-        if has_cotangent:
-            at = self.results.index("spatial")
-            mine = jax.lax.dynamic_update_slice_in_dim(jnp.zeros(spatial.shape, wide), outputs[at], group, group_axis)
-            outputs[at] = jax.lax.psum(mine, specs.channel).astype(spatial.dtype)
+        """The form on the shards of one device; sums dspatial over the devices that share groups."""
+        form, axis = self.form, self.mapped + GROUP_AXIS
+        if not specs.share_groups:
+            groups = form.groups // specs.group_devices
+            return self.on_samples(dataclasses.replace(form, groups=groups), *arrays)
+        group = specs.first_group(form.groups)
+        arrays = tuple(
+            jax.lax.dynamic_slice_in_dim(array, group, 1, axis) if name == "spatial" else array
+            for name, array in zip(form.arrays, arrays, strict=True)
+        )
+        # A result is rounded once, after the sum.
+        wide = accumulator_dtype(*arrays)
+        dtypes = tuple(
+            wide if name == "spatial" else dtype for name, dtype in zip(form.results, form.dtypes, strict=True)
+        )
+        outputs = list(self.on_samples(dataclasses.replace(form, groups=1, dtypes=dtypes), *arrays))
+        if "spatial" in form.results:
+            at = form.results.index("spatial")
+            mine = outputs[at]
+            shape = (*mine.shape[:axis], form.groups, *mine.shape[axis + 1 :])
+            every = jax.lax.dynamic_update_slice_in_dim(jnp.zeros(shape, wide), mine, group, axis)
+            outputs[at] = jax.lax.psum(every, specs.channel).astype(form.dtypes[at])
         return tuple(outputs)
 
-    def on_samples(self, *arrays: Array) -> tuple[Array, ...]:
-        """The function with the mapped axes folded into the samples: on one device, where no other holds any."""
+    def on_samples(self, form: Form, *arrays: Array) -> tuple[Array, ...]:
+        """A form with the mapped axes folded into the samples: on one device, where no other holds any."""
         if not self.mapped:
-            return self.function(*arrays)
+            return tuple(self.function(form, *arrays))
         sizes, end = arrays[0].shape[: self.mapped + 1], self.mapped + 1
-        outputs = self.function(*(array.reshape(math.prod(sizes), *array.shape[end:]) for array in arrays))
+        outputs = self.function(form, *(array.reshape(math.prod(sizes), *array.shape[end:]) for array in arrays))
         return tuple(output.reshape(*sizes, *output.shape[1:]) for output in outputs)
 
-    def _specs(
-        self, shapes: Sequence[tuple[int, ...]], specs: Sequence[Iterable[Any]], mesh_shape: Mapping[str, int]
-    ) -> "OperandSpecs":
-        at = self.operands.index("spatial") if "spatial" in self.operands else None
-        groups = 1 if at is None else shapes[at][self.mapped + GROUP_AXIS]
-        return OperandSpecs.choose(groups, specs, mesh_shape, self.mapped)
+    def _specs(self, specs: Sequence[Iterable[Any]], mesh_shape: Mapping[str, int]) -> "OperandSpecs":
+        return OperandSpecs.choose(self.form.groups, specs, mesh_shape, self.mapped)
 
 
-def reshard_like(cotangent: Array, value: Array) -> Array:
-    """The cotangent with the sharding of its value, which Explicit axes make part of its type."""
-    sharding = jax.typeof(value).sharding
+def reshard_like(cotangent: Array, aval: Any) -> Array:
+    """The cotangent with the sharding of its value's type, which Explicit axes make part of it."""
+    sharding = aval.sharding
     return jax.sharding.reshard(cotangent, sharding.spec) if sharding.mesh.explicit_axes else cotangent
 
 
@@ -169,14 +158,19 @@ class OperandSpecs:
     channel_devices: int
     share_groups: bool
 
+    @property
+    def group_devices(self) -> int:
+        """How many devices split the groups."""
+        return 1 if self.share_groups else self.channel_devices
+
     @classmethod
     def choose(
         cls, groups: int, specs: Sequence[Iterable[Any]], mesh_shape: Mapping[str, int], mapped: int
     ) -> "OperandSpecs":
-        """The specs for arrays sharded so, x first, on a mesh of this shape.
+        """The specs for arrays sharded so, x or y first, on a mesh of this shape.
 
         A mapped axis is split as in the first array that splits it: it may be an axis of one array alone. Samples and
-        channels are split as in x.
+        channels are split as in x (or y).
         """
         taken: list[str] = []
 
@@ -193,7 +187,7 @@ class OperandSpecs:
             channel, devices = (), 1
         return cls(split, batch, channel, devices, share_groups=groups % devices != 0)
 
-    def of(self, names: Names) -> tuple[PartitionSpec, ...]:
+    def of(self, names: Sequence[Name]) -> tuple[PartitionSpec, ...]:
         """One spec per array."""
         channel = self.channel or None
         mesh_axes = {
@@ -215,7 +209,7 @@ def _as_tuple(entry: Any) -> tuple[str, ...]:
     return entry if isinstance(entry, tuple) else (entry,)
 
 
-def _propagation_rule(operands: Names, results: Names, mapped: int) -> str:
+def _propagation_rule(form: Form, mapped: int) -> str:
     """Shardy's rule: mapped axes, samples, channels and groups correspond across arrays, no other axes do."""
     free = (f"free{n}" for n in range(100))
     leading = [f"mapped{n}" for n in range(mapped)]
@@ -224,4 +218,4 @@ def _propagation_rule(operands: Names, results: Names, mapped: int) -> str:
         own = (axis if axis in ("batch", "channel", "group") else next(free) for axis in AXES[name])
         return " ".join([*leading, *own])
 
-    return ", ".join(map(axes, operands)) + " -> " + ", ".join(map(axes, results))
+    return ", ".join(map(axes, form.arrays)) + " -> " + ", ".join(map(axes, form.results))

@@ -1,47 +1,61 @@
 """The reference: the formula as a sum over the taps, never optimised. Every other implementation must equal it.
 
-Its backward pass is the automatic derivative of this loop, which the hand-derived ones must equal.
+Its partial derivatives are automatic derivatives of this loop, which the hand-derived ones must equal.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from pallas_kernels.ops.implementation import Operands, Results
+from pallas_kernels.ops.normalization import normalized
 from pallas_kernels.ops.spec import FilterSpec, accumulator_dtype
-from pallas_kernels.ops.vjp import Cotangents, Residuals
 
 
-def forward(x: Array, spatial: Array | None, channel: Array | None, spec: FilterSpec) -> Array:
-    """y as a sum over the taps; shapes as in `vjp.Implementation`."""
+def forward(x: Array, spatial: Array | None, channel: Array | None, spec: FilterSpec, dtype: Any = None) -> Array:
+    """y as a sum over the taps; shapes as in `implementation.Implementation`."""
     neutral = 1 if spec.combine == "mul" else 0
-    dtype = accumulator_dtype(x, spatial, channel)
+    wide = accumulator_dtype(x, spatial, channel)
     batch, height, width, channels = x.shape
-    rows, columns = spec.grid_size(height), spec.grid_size(width)
-    y = jnp.zeros((batch, rows, columns, spec.scale**2, channels), dtype)
-    for tap, view in taps(x.astype(dtype), spec):
-        s = c = jnp.full((1, 1, 1, 1, 1), neutral, dtype)
+    rows, columns = spec.grid((height, width))
+    if spatial is not None:
+        spatial = normalized(spatial.astype(wide), spec)
+    y = jnp.zeros((batch, rows, columns, spec.scale**2, channels), wide)
+    for tap, view in taps(x.astype(wide), spec):
+        s = c = jnp.full((1, 1, 1, 1, 1), neutral, wide)
         if spatial is not None:
-            s = jnp.repeat(spatial[..., tap].astype(dtype), channels // spatial.shape[-2], axis=-1)
+            s = jnp.repeat(spatial[..., tap], channels // spatial.shape[-2], axis=-1)
         if channel is not None:
-            c = channel[:, None, None, :, tap].astype(dtype)
+            c = channel[:, None, None, :, tap].astype(wide)
         y += view[:, :, :, None] * (s * c if spec.combine == "mul" else s + c)
-    y = y.reshape(batch, rows, columns, spec.scale, spec.scale, channels).swapaxes(2, 3)
-    return y.reshape(batch, spec.scale * rows, spec.scale * columns, channels).astype(x.dtype)
+    y = (spec.factor * y).reshape(batch, rows, columns, spec.scale, spec.scale, channels).swapaxes(2, 3)
+    return y.reshape(batch, spec.scale * rows, spec.scale * columns, channels).astype(dtype or x.dtype)
 
 
-def backward(residuals: Residuals, dy: Array, spec: FilterSpec) -> Cotangents:
-    """Cotangents by automatic differentiation of `forward`."""
-    _, pull_back = jax.vjp(lambda r: forward(r.x, r.spatial, r.channel, spec), residuals)
-    return Cotangents(*pull_back(dy)[0])
+def backward(operands: Operands, results: Results, spec: FilterSpec) -> dict[str, Array]:
+    """The partial derivatives by automatic differentiation of `forward`."""
+    y = operands.y
+    assert y is not None
+    wide = accumulator_dtype(*operands)
+    inputs = {name: getattr(operands, name) for name in ("x", "spatial", "channel")}
+    # The form does not depend on the value of the operand that it is derived by, if it is linear in it.
+    inputs |= {name: jnp.ones(struct.shape, wide) for name, struct in results.items() if inputs[name] is None}
+
+    def of_results(values: dict[str, Array]) -> Array:
+        return forward(**{name: inputs[name] for name in inputs} | values, spec=spec, dtype=wide)
+
+    _, pull_back = jax.vjp(of_results, {name: inputs[name].astype(wide) for name in results})
+    [cotangents] = pull_back(y.astype(wide))
+    return {name: cotangents[name].astype(struct.dtype) for name, struct in results.items()}
 
 
 def taps(x: Array, spec: FilterSpec) -> Iterator[tuple[int, Array]]:
     """Yields the T shifted, zero-padded and strided views of x, row-major, each [B, Ho, Wo, C]."""
-    _, height, width, _ = x.shape
-    halo, stride = spec.halo, spec.stride
-    padded = jnp.pad(x, ((0, 0), (halo, halo), (halo, halo), (0, 0)))
+    padded = jnp.pad(x, ((0, 0), *spec.padding, (0, 0)))
+    (down, right), (rows, columns) = spec.stride, spec.view_size((x.shape[1], x.shape[2]))
     for tap in range(spec.taps):
         row, column = spec.tap_offset(tap)
-        yield tap, padded[:, row : row + height : stride, column : column + width : stride]
+        yield tap, padded[:, row : row + rows : down, column : column + columns : right]

@@ -15,122 +15,155 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from pallas_kernels import compat
+from pallas_kernels.ops.form import Name
+from pallas_kernels.ops.implementation import Operands, Results
+from pallas_kernels.ops.normalization import normalized, pull_back
 from pallas_kernels.ops.spec import FilterSpec, accumulator_dtype
-from pallas_kernels.ops.vjp import Cotangents, Residuals
 
 # A fused loop of more terms than this spills its operands: 15×15 runs three times faster in pieces.
 TERMS_PER_LOOP = 81
 
 
-@functools.partial(jax.jit, static_argnames="spec", inline=True)  # traced once for each shape, whatever calls it
-def forward(x: Array, spatial: Array | None, channel: Array | None, spec: FilterSpec) -> Array:
-    """y as a sum of shifted views; shapes as in `vjp.Implementation`."""
+@functools.partial(jax.jit, static_argnames=("spec", "dtype"), inline=True)  # traced once, whatever calls it
+def forward(x: Array, spatial: Array | None, channel: Array | None, spec: FilterSpec, dtype: Any = None) -> Array:
+    """y as a sum of shifted views; shapes as in `implementation.Implementation`."""
     batch, height, width, channels = x.shape
-    rows, columns, groups = spec.grid_size(height), spec.grid_size(width), _groups(spatial)
-    dtype = accumulator_dtype(x, spatial, channel)
-    padded, spatial, channel = _pad_halo(x, spec), _split_spatial(spatial, spec), _split_channel(channel, spec, groups)
-    y = jnp.zeros((), dtype)
+    (rows, columns), groups = spec.grid((height, width)), 1 if spatial is None else spatial.shape[-2]
+    (view_rows, view_columns), (down, right) = spec.view_size((height, width)), spec.stride
+    wide = accumulator_dtype(x, spatial, channel)
+    padded, channel = _pad(x, spec), _split_channel(channel, spec, groups)
+    spatial = _split_spatial(spatial if spatial is None else _normalized(spatial, wide, spec), spec)
+    y = jnp.zeros((), wide)
     for tap in range(spec.taps):
         row, column = spec.tap_offset(tap)
-        view = padded[:, row : row + height : spec.stride, column : column + width : spec.stride].astype(dtype)
+        view = padded[:, row : row + view_rows : down, column : column + view_columns : right].astype(wide)
         view = view.reshape(batch, rows, 1, columns, 1, groups, channels // groups)
-        s = None if spatial is None else spatial[..., tap, None].astype(dtype)
-        c = None if channel is None else channel[:, None, :, None, :, tap].astype(dtype)
+        s = None if spatial is None else spatial[..., tap, None].astype(wide)
+        c = None if channel is None else channel[:, None, :, None, :, tap].astype(wide)
         y = _in_pieces(y + view * _combine(s, c, spec), tap)
-    return y.astype(x.dtype).reshape(batch, spec.scale * rows, spec.scale * columns, channels)
+    y = _scaled(y, spec).astype(dtype or x.dtype)
+    return y.reshape(batch, spec.scale * rows, spec.scale * columns, channels)
 
 
-def backward(residuals: Residuals, dy: Array, spec: FilterSpec) -> Cotangents:
-    """Cotangents by hand-derived formulas; shapes as in `vjp.Implementation`."""
-    dspatial, dchannel = _filter_cotangents(residuals, dy, spec)
-    return Cotangents(_x_cotangent(residuals, dy, spec), dspatial, dchannel)
+def backward(operands: Operands, results: Results, spec: FilterSpec) -> dict[Name, Array]:
+    """Cotangents by hand-derived formulas; shapes as in `implementation.Implementation`."""
+    found: dict[Name, Array] = {}
+    if "x" in results:
+        found["x"] = _x_cotangent(operands, results["x"], spec)
+    if filters := {name: struct for name, struct in results.items() if name != "x"}:
+        found |= _filter_cotangents(operands, filters, spec)
+    return found
 
 
-def _x_cotangent(residuals: Residuals, dy: Array, spec: FilterSpec) -> Array:
+def _x_cotangent(operands: Operands, result: jax.ShapeDtypeStruct, spec: FilterSpec) -> Array:
     """dx[q] = Σ over taps and sub-pixels of filter[p] · dy[p], for the position p whose tap reads q, if any.
 
     With dy and the spatial filter spread out by the stride and padded with zeros this is a sum of shifted views again.
     """
-    x, spatial, channel = residuals
-    _, height, width, _ = x.shape
-    groups, dtype = _groups(spatial), accumulator_dtype(*residuals)
-    dy, channel = _split_output(dy, spec, groups), _split_channel(channel, spec, groups)
-    dy = _spread(dy, height, width, spec)
+    _, dy, spatial, channel = operands
+    assert dy is not None
+    _, height, width, _ = result.shape
+    groups, wide = 1 if spatial is None else spatial.shape[-2], accumulator_dtype(*operands)
+    if spatial is not None:
+        spatial = _normalized(spatial, wide, spec)
+    channel = _split_channel(channel, spec, groups)
+    dy = _spread(_split_output(dy, spec, groups), height, width, spec)
     spatial = _spread(_split_spatial(spatial, spec), height, width, spec)
-    dx = jnp.zeros((), dtype)
+    dx = jnp.zeros((), wide)
     for term in range(spec.scale**2 * spec.taps):
         sub_pixel, tap = divmod(term, spec.taps)
         i, j = divmod(sub_pixel, spec.scale)
-        row, column = (2 * spec.halo - offset for offset in spec.tap_offset(tap))
+        row, column = (span - offset for span, offset in zip(spec.span, spec.tap_offset(tap), strict=True))
         at = (slice(None), slice(row, row + height), i, slice(column, column + width), j)
-        s = None if spatial is None else spatial[at][..., tap, None].astype(dtype)
-        c = None if channel is None else channel[:, None, i, None, j, tap].astype(dtype)
-        dx = _in_pieces(dx + dy[at].astype(dtype) * _combine(s, c, spec), term)
-    return dx.reshape(x.shape).astype(x.dtype)
+        s = None if spatial is None else spatial[at][..., tap, None].astype(wide)
+        c = None if channel is None else channel[:, None, i, None, j, tap].astype(wide)
+        dx = _in_pieces(dx + dy[at].astype(wide) * _combine(s, c, spec), term)
+    return _scaled(dx, spec).reshape(result.shape).astype(result.dtype)
 
 
-def _filter_cotangents(residuals: Residuals, dy: Array, spec: FilterSpec) -> tuple[Array | None, Array | None]:
+def _filter_cotangents(operands: Operands, results: Results, spec: FilterSpec) -> dict[Name, Array]:
     """With P[p, t, c] = dy[p, c] · x[p + t, c], dspatial is the sum over a group's c of P · channel, and dchannel the
     sum over p of P · spatial (without that factor where the other filter is None or added). P is computed row by row.
     """
-    x, spatial, channel = residuals
+    x, dy, spatial, channel = operands
+    assert x is not None
+    assert dy is not None
     batch, height, width, channels = x.shape
-    rows, columns, groups = spec.grid_size(height), spec.grid_size(width), _groups(spatial)
-    dtype, kernel_size = accumulator_dtype(*residuals), spec.kernel_size
-    padded, dy = _pad_halo(x, spec), _split_output(dy, spec, groups)
+    (rows, columns), (_, view_columns) = spec.grid((height, width)), spec.view_size((height, width))
+    kernel_rows, kernel_columns = spec.kernel_size
+    (down, right), (row_step, column_step) = spec.stride, spec.dilation
+    grouped = results.get("spatial", spatial)
+    groups, wide = 1 if grouped is None else grouped.shape[-2], accumulator_dtype(*operands)
+    padded, dy = _pad(x, spec), _split_output(dy, spec, groups)
     multiplied = spec.combine == "mul"
-    spatial_factor = _split_spatial(spatial, spec) if multiplied else None
-    channel_factor = _split_channel(channel, spec, groups) if multiplied else None
-    members = jnp.repeat(jnp.eye(groups, dtype=dtype), channels // groups, axis=0)  # [C, G]
+    given = _split_spatial(spatial, spec)
+    spatial_factor = channel_factor = None
+    if multiplied and spatial is not None and "channel" in results:
+        spatial_factor = _split_spatial(_normalized(spatial, wide, spec), spec)
+    if multiplied and "spatial" in results:
+        channel_factor = _split_channel(channel, spec, groups)
+    members = jnp.repeat(jnp.eye(groups, dtype=wide), channels // groups, axis=0)  # [C, G]
     # Kernel rows in one product. Alone, each product stays in the cache; together they are fewer and compile sooner,
     # which is faster for large kernels, and for all without a channel filter.
-    together = 1 if kernel_size <= 3 and channel is not None else kernel_size
+    together = 1 if kernel_rows <= 3 and "channel" in results else kernel_rows
 
     def add_row(dchannel: Array | None, row: Array) -> tuple[Array | None, Array | None]:
-        x_rows = lax.dynamic_slice_in_dim(padded, row * spec.stride, 2 * spec.halo + 1, axis=1)[:, :: spec.dilation]
-        dy_row = lax.dynamic_index_in_dim(dy, row, axis=1).astype(dtype)
-        ones = jnp.ones((batch, spec.scale, columns, spec.scale, groups, spec.taps), dtype)
-        s_row = ones
+        x_rows = lax.dynamic_slice_in_dim(padded, row * down, spec.span[0] + 1, axis=1)[:, ::row_step]
+        dy_row = lax.dynamic_index_in_dim(dy, row, axis=1).astype(wide)
+        s_row = jnp.ones((batch, spec.scale, columns, spec.scale, groups, spec.taps), wide)
         if spatial_factor is not None:
-            s_row = lax.dynamic_index_in_dim(spatial_factor, row, axis=1, keepdims=False).astype(dtype)
+            s_row = lax.dynamic_index_in_dim(spatial_factor, row, axis=1, keepdims=False).astype(wide)
         dspatial_pieces, dchannel_pieces = [], []
-        for kernel_row in range(0, kernel_size, together):
-            for kernel_column in range(kernel_size):
-                start = kernel_column * spec.dilation
-                view = x_rows[:, kernel_row : kernel_row + together, start : start + width : spec.stride].astype(dtype)
+        for kernel_row in range(0, kernel_rows, together):
+            for kernel_column in range(kernel_columns):
+                start = kernel_column * column_step
+                view = x_rows[:, kernel_row : kernel_row + together, start : start + view_columns : right].astype(wide)
                 product = view.reshape(batch, together, 1, columns, 1, groups, channels // groups) * dy_row
-                first = kernel_row * kernel_size + kernel_column
-                taps = slice(first, first + together * kernel_size, kernel_size)
-                if spatial is not None:
+                first = kernel_row * kernel_columns + kernel_column
+                taps = slice(first, first + together * kernel_columns, kernel_columns)
+                if "spatial" in results:
                     weighted = product
                     if channel_factor is not None:
                         c = jnp.moveaxis(channel_factor[:, :, :, taps], 3, 1)  # [B, K', S, S, G, C/G]
-                        weighted = product * c[:, :, :, None].astype(dtype)
+                        weighted = product * c[:, :, :, None].astype(wide)
                     weighted = weighted.reshape(*product.shape[:-2], channels)
                     dspatial_pieces.append(jnp.matmul(weighted, members, precision="highest"))
-                if channel is not None:
+                if "channel" in results:
                     s = s_row[..., taps]
                     dchannel_pieces.append(jnp.einsum("bkiwjgc,biwjgk->bkijgc", product, s, precision="highest"))
         if dchannel is not None:
-            dchannel += _join_taps(dchannel_pieces, kernel_size)
-        return dchannel, _join_taps(dspatial_pieces, kernel_size) if spatial is not None else None
+            dchannel += _join_taps(dchannel_pieces, kernel_columns)
+        dspatial = None
+        if "spatial" in results:
+            dspatial = jnp.moveaxis(_join_taps(dspatial_pieces, kernel_columns), 1, -1)  # [B, S, Wo, S, G, T]
+            if spec.normalize:
+                given_row = lax.dynamic_index_in_dim(given, row, axis=1, keepdims=False)
+                dspatial = pull_back(given_row.astype(wide), _scaled(dspatial, spec), spec)
+        return dchannel, dspatial
 
     dchannel: Any = None
-    if channel is not None:
-        zeros = jnp.zeros((batch, spec.taps, spec.scale, spec.scale, groups, channels // groups), dtype)
-        dchannel = compat.varying_like(zeros, *residuals, dy)
+    if "channel" in results:
+        dchannel = jnp.zeros((batch, spec.taps, spec.scale, spec.scale, groups, channels // groups), wide)
     dspatial: Any
     dchannel, dspatial = lax.scan(add_row, dchannel, jnp.arange(rows))
-    if spatial is not None:  # [Ho, B, T, S, Wo, S, G] to [B, Ho, Wo, S, S, G, T]
-        dspatial = dspatial.transpose(1, 0, 4, 3, 5, 6, 2).reshape(spatial.shape).astype(spatial.dtype)
-    if channel is not None:  # [B, T, S, S, G, C/G] to [B, S, S, T, G, C/G]
-        dchannel = jnp.moveaxis(dchannel, 1, 3).reshape(channel.shape).astype(channel.dtype)
-    return dspatial, dchannel
+    found: dict[Name, Array] = {}
+    if "spatial" in results:  # [Ho, B, S, Wo, S, G, T] to [B, Ho, Wo, S, S, G, T]
+        struct = results["spatial"]
+        dspatial = dspatial if spec.normalize else _scaled(dspatial, spec)
+        found["spatial"] = dspatial.transpose(1, 0, 3, 2, 4, 5, 6).reshape(struct.shape).astype(struct.dtype)
+    if "channel" in results:  # [B, T, S, S, G, C/G] to [B, S, S, T, G, C/G]
+        struct = results["channel"]
+        found["channel"] = jnp.moveaxis(_scaled(dchannel, spec), 1, 3).reshape(struct.shape).astype(struct.dtype)
+    return found
 
 
-def _groups(spatial: Array | None) -> int:
-    return 1 if spatial is None else spatial.shape[-2]
+def _normalized(spatial: Array, wide: Any, spec: FilterSpec) -> Array:
+    """The filter that is used; its dtype is that of the given one where it is the given one."""
+    return normalized(spatial.astype(wide), spec) if spec.normalize else spatial
+
+
+def _scaled(total: Array, spec: FilterSpec) -> Array:
+    return total if spec.factor == 1 else spec.factor * total
 
 
 def _combine(s: Any, c: Any, spec: FilterSpec) -> Any:
@@ -143,19 +176,23 @@ def _in_pieces(total: Array, term: int) -> Array:
     return lax.optimization_barrier(total) if (term + 1) % TERMS_PER_LOOP == 0 else total
 
 
-def _pad_halo(x: Array, spec: FilterSpec) -> Array:
-    border = (spec.halo, spec.halo)
-    return jnp.pad(x, ((0, 0), border, border, (0, 0)))
+def _pad(x: Array, spec: FilterSpec) -> Array:
+    return jnp.pad(x, ((0, 0), *spec.padding, (0, 0)))
 
 
 def _spread(array: Array | None, height: int, width: int, spec: FilterSpec) -> Any:
-    """Zeros between the positions along Ho and Wo, so that they lie `stride` apart, and around them, for every tap."""
+    """Zeros between the positions along Ho and Wo, so that they lie `stride` apart, and around them, for every tap.
+
+    Then tap t reads pixel q from the position at q + span - dilation·t.
+    """
     if array is None:
         return None
     config = [(0, 0, 0)] * array.ndim
-    for axis, size in ((1, height), (3, width)):
-        last = spec.stride * (spec.grid_size(size) - 1)
-        config[axis] = (spec.halo, spec.halo + size - 1 - last, spec.stride - 1)
+    grid = spec.grid((height, width))
+    for axis, size, count, side in zip((1, 3), (height, width), grid, range(2), strict=True):
+        before = spec.span[side] - spec.origin[side]
+        last = spec.stride[side] * (count - 1)
+        config[axis] = (before, spec.origin[side] + size - 1 - last, spec.stride[side] - 1)
     return lax.pad(array, jnp.zeros((), array.dtype), config)
 
 
@@ -182,8 +219,8 @@ def _split_output(y: Array, spec: FilterSpec, groups: int) -> Array:
     return y.reshape(batch, rows // scale, scale, columns // scale, scale, groups, channels // groups)
 
 
-def _join_taps(pieces: list[Array], kernel_size: int) -> Array:
+def _join_taps(pieces: list[Array], columns: int) -> Array:
     """Pieces [B, K', …] in order of kernel rows, then columns, to [B, T, …]."""
-    blocks = [jnp.stack(pieces[i : i + kernel_size], axis=2) for i in range(0, len(pieces), kernel_size)]
+    blocks = [jnp.stack(pieces[i : i + columns], axis=2) for i in range(0, len(pieces), columns)]
     taps = jnp.concatenate(blocks, axis=1)
-    return taps.reshape(taps.shape[0], kernel_size**2, *taps.shape[3:])
+    return taps.reshape(taps.shape[0], taps.shape[1] * columns, *taps.shape[3:])

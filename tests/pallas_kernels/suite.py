@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from pallas_kernels.ops.api import run
 from pallas_kernels.ops.arg_specs import ArgSpec
+from pallas_kernels.ops.implementation import Implementation
 from pallas_kernels.ops.spec import FilterSpec
-from pallas_kernels.ops.vjp import Implementation, apply
 from tests.pallas_kernels import oracle
 
 DTypes = tuple[str, str, str]  # of x, of the spatial and of the channel filter
@@ -39,7 +40,7 @@ def by_name(implementation: str | None) -> Operator:
 
 
 def by_module(implementation: Implementation) -> Operator:
-    return lambda arg: functools.partial(apply, implementation=implementation, spec=arg.spec)
+    return lambda arg: functools.partial(run, implementation=(implementation,), spec=arg.spec)
 
 
 def check(

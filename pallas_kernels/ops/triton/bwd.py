@@ -7,14 +7,16 @@
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
 
-from pallas_kernels import compat
 from pallas_kernels.ops.autotune import choose_config
 from pallas_kernels.ops.config import (
     ArgShape,
@@ -24,14 +26,17 @@ from pallas_kernels.ops.config import (
     num_patches,
     steps_per_split,
 )
+from pallas_kernels.ops.form import Name
 from pallas_kernels.ops.heuristics import backward_kernels
+from pallas_kernels.ops.implementation import Operands, Results
+from pallas_kernels.ops.normalization import pull_back
 from pallas_kernels.ops.spec import FilterSpec
 from pallas_kernels.ops.triton.dfilters import filter_cotangents, sum_of_parts
+from pallas_kernels.ops.triton.filters import combine, filter_loads, scaled, statistics_of
 from pallas_kernels.ops.triton.fwd import (
-    combine,
-    filter_loads,
     for_taps,
     launch,
+    patch_readers,
     pixel_readers,
     pixel_rows,
     tile,
@@ -39,88 +44,118 @@ from pallas_kernels.ops.triton.fwd import (
 )
 from pallas_kernels.ops.triton.fwd import forward as forward
 from pallas_kernels.ops.triton.tiles import Channels, Memory, Patches, Taps
-from pallas_kernels.ops.vjp import Cotangents, Residuals
 
 
 def backward(
-    residuals: Residuals,
-    dy: Array,
+    operands: Operands,
+    results: Results,
     spec: FilterSpec,
     *,
-    configs: dict[KernelName, BlockConfig] | None = None,
+    configs: Mapping[KernelName, BlockConfig] | None = None,
     interpret: bool = False,
-) -> Cotangents:
-    """Cotangents by the kernels that `configs` names, or the heuristic; shapes as in `vjp.Implementation`."""
-    shape = ArgShape.of(*residuals, spec)
-    x, spatial, channel = pixel_rows(*residuals)
-    dy, _, _ = pixel_rows(dy, None, None)
+) -> dict[Name, Array]:
+    """Cotangents by the kernels that `configs` names, or the heuristic; as in `implementation.Implementation`."""
+    shape = shape_of(operands, results, spec)
+    x, spatial, channel = pixel_rows(operands.x, operands.spatial, operands.channel)
+    dy, _, _ = pixel_rows(operands.y, None, None)
+    configs = configs or {}
 
-    def run(body: Callable, kernel: KernelName, arrays, like: Array, width: int, dtype=None) -> Array:
-        config = (configs or {}).get(kernel) or choose_config(shape, kernel)
-        output = compat.kernel_output((like.size // width * config.num_splits, width), dtype or like.dtype, like)
-        return launch(body, arrays, output, kernel=kernel, shape=shape, config=config, interpret=interpret)
+    def run(body: Callable, kernel: KernelName, arrays: Callable, name: Name, width: int, dtype: Any = None) -> Array:
+        config = configs.get(kernel) or choose_config(shape, kernel)
+        rows = math.prod(results[name].shape) // width * config.num_splits
+        output = jax.ShapeDtypeStruct((rows, width), dtype or results[name].dtype)
+        return launch(body, arrays(config), output, kernel=kernel, shape=shape, config=config, interpret=interpret)
 
-    dx = run(_dx_kernel, "dx", (dy, spatial, channel), residuals.x, shape.channels)
-    dx = dx.reshape(residuals.x.shape)
+    def normalization(config: BlockConfig) -> Array | None:
+        return statistics_of(operands.spatial, config, spec)
+
+    found: dict[Name, Array] = {}
+    if "x" in results:
+        found["x"] = run(
+            _dx_kernel, "dx", lambda config: (dy, spatial, normalization(config), channel), "x", shape.channels
+        )
     # Under "add" the cotangent of one filter does not depend on the other.
-    factors = (spatial, channel) if spec.combine == "mul" else (None, None)
-    if "dfilters" in (configs or backward_kernels(shape)):
-        config = (configs or {}).get("dfilters") or choose_config(shape, "dfilters")
-        rows = (x, dy, *factors)
-        return Cotangents(dx, *filter_cotangents(residuals, rows, shape=shape, config=config, interpret=interpret))
-    dspatial = dchannel = None
-    if residuals.spatial is not None:
-        width = spec.scale**2 * shape.groups * spec.taps
-        dspatial = run(_dspatial_kernel, "dspatial", (x, dy, factors[1]), residuals.spatial, width)
-        dspatial = dspatial.reshape(residuals.spatial.shape)
-    if residuals.channel is not None:
-        arrays = (x, dy, factors[0])
-        partial = run(_dchannel_kernel, "dchannel", arrays, residuals.channel, shape.channels, jnp.float32)
-        dchannel = sum_of_parts(partial, residuals.channel)
-    return Cotangents(dx, dspatial, dchannel)
+    spatial, channel = (spatial, channel) if spec.combine == "mul" else (None, None)
+    # The normalisation is pulled back after the kernel.
+    wide = jnp.float32 if spec.normalize else None
+    if {"spatial", "channel"} <= set(results) and "dfilters" in (configs or backward_kernels(shape)):
+        config = configs.get("dfilters") or choose_config(shape, "dfilters")
+        arrays = (x, dy, spatial, channel)
+        found |= filter_cotangents(results, arrays, shape=shape, config=config, interpret=interpret, dtype=wide)
+    else:
+        if "spatial" in results:
+            width = spec.scale**2 * shape.groups * spec.taps
+            found["spatial"] = run(_dspatial_kernel, "dspatial", lambda _: (x, dy, channel), "spatial", width, wide)
+        if "channel" in results:
+            given = spatial
+
+            def of_dchannel(config: BlockConfig) -> tuple[Array | None, ...]:
+                return x, dy, given, None if given is None else normalization(config)
+
+            partial = run(_dchannel_kernel, "dchannel", of_dchannel, "channel", shape.channels, jnp.float32)
+            found["channel"] = sum_of_parts(partial, results["channel"])
+    found = {name: found[name].reshape(struct.shape) for name, struct in results.items()}
+    if spec.normalize and "spatial" in found:
+        assert operands.spatial is not None
+        cotangent = pull_back(operands.spatial.astype(jnp.float32), found["spatial"], spec)
+        found["spatial"] = cotangent.astype(results["spatial"].dtype)
+    return found
 
 
-def _dx_kernel(dy_ref, s_ref, c_ref, dx_ref, *, shape: ArgShape, config: BlockConfig, memory: Memory):
+def shape_of(operands: Operands, results: Results, spec: FilterSpec) -> ArgShape:
+    """The sizes of the arrays that are given or wanted."""
+    x, spatial, channel = (
+        results.get(name) if given is None else given
+        for name, given in (("x", operands.x), ("spatial", operands.spatial), ("channel", operands.channel))
+    )
+    assert x is not None
+    return ArgShape.of(x, spatial, channel, spec)
+
+
+def _dx_kernel(dy_ref, s_ref, n_ref, c_ref, dx_ref, *, shape: ArgShape, config: BlockConfig, memory: Memory):
     """dx[q] = Σ over taps and sub-pixels of filter[p] · dy[p], for the position p whose tap reads q, if any."""
     spec, scale, (height, width) = shape.spec, shape.spec.scale, shape.positions
     patches, channels = tile(shape, config, (shape.height, shape.width))
     # A patch of pixels starts at a multiple of the stride, so the positions that read it start at a whole number.
-    step = (config.tile_h // spec.stride, config.tile_w // spec.stride)
+    step = (config.tile_h // spec.stride[0], config.tile_w // spec.stride[1])
     x_image = patches.image((config.tile_h, config.tile_w), (shape.height, shape.width))
     s_image = patches.image(step, (height, width))
     dy_image = patches.image((scale * step[0], scale * step[1]), (scale * height, scale * width))
     row_targets, column_targets = (
-        _position_targets(pixels, taps, spec)
-        for pixels, taps in ((config.tile_h, config.block_taps_h), (config.tile_w, config.block_taps_w))
+        _position_targets(pixels, taps, spec, axis)
+        for axis, (pixels, taps) in enumerate(
+            ((config.tile_h, config.block_taps_h), (config.tile_w, config.block_taps_w))
+        )
     )
 
     def store(r: int, sums: dict) -> None:
         """One row of the patch; a pixel that no tap reads has no sum."""
         for q in range(config.tile_w):
             index, inside = x_image.at(r, q)
-            memory.store(dx_ref, (index, channels.numbers), sums.get((r, q), zeros(config)), inside, channels.live)
+            total = scaled(sums.get((r, q), zeros(config)), spec)
+            memory.store(dx_ref, (index, channels.numbers), total, inside, channels.live)
 
     def add_taps(taps: Taps, sums: dict) -> dict:
-        s, c = filter_loads(s_ref, c_ref, taps, shape=shape, patches=patches, channels=channels, memory=memory)
+        s, c = filter_loads(s_ref, n_ref, c_ref, taps, shape=shape, patches=patches, channels=channels, memory=memory)
         sums = dict(sums)
         for row, row_pairs in row_targets.items():
-            p_row = row - spec.dilation * taps.first_row
+            p_row = row - spec.dilation[0] * taps.first_row
             for column, column_pairs in column_targets.items():
-                p_column = column - spec.dilation * taps.first_column
+                p_column = column - spec.dilation[1] * taps.first_column
                 position, exists = s_image.at(p_row, p_column)
                 for sub, (i, j) in enumerate(itertools.product(range(scale), repeat=2)):
                     index, _ = dy_image.at(scale * p_row + i, scale * p_column + j)
                     dy = memory.load(dy_ref, (index, channels.numbers), exists, channels.live)
                     for (r, tap_row), (q, tap_column) in itertools.product(row_pairs, column_pairs):
                         tap = (sub, tap_row, tap_column)
-                        term = dy * combine(s(position, exists, *tap), c(*tap), spec)
+                        term = dy * combine(s((row, column), position, exists, *tap), c(*tap), spec)
                         sums[r, q] = sums[r, q] + term if (r, q) in sums else term
             for r in [] if looped else [r for r, last in last_write.items() if last == row]:
                 store(r, sums)  # early, as in the forward pass
         return sums
 
     last_write = {r: offset for offset, pairs in row_targets.items() for r, _ in pairs}
-    looped = (config.block_taps_h, config.block_taps_w) != (spec.kernel_size, spec.kernel_size)
+    looped = config.loops_over_taps(spec)
     pixels = itertools.product(range(config.tile_h), range(config.tile_w))
     sums = for_taps(spec, config, add_taps, dict.fromkeys(pixels, zeros(config)) if looped else {})
     for r in range(config.tile_h) if looped else set(range(config.tile_h)) - set(last_write):
@@ -145,7 +180,7 @@ def _dspatial_kernel(x_ref, dy_ref, c_ref, ds_ref, *, shape: ArgShape, config: B
     def store_taps(taps: Taps, carry: int) -> int:
         def add_block(block: Array | int, sums: dict) -> dict:
             channels = Channels.block(group * blocks + block, config.block_channels, shape.channels, shape.groups)
-            _, c = filter_loads(None, c_ref, taps, shape=shape, patches=patches, channels=channels, memory=memory)
+            _, c = filter_loads(None, None, c_ref, taps, shape=shape, patches=patches, channels=channels, memory=memory)
             products = _products(
                 x_ref, dy_ref, taps, shape=shape, config=config, patches=patches, channels=channels, memory=memory
             )
@@ -165,13 +200,14 @@ def _dspatial_kernel(x_ref, dy_ref, c_ref, ds_ref, *, shape: ArgShape, config: B
         for (r, q), sub, (i, j) in terms:
             index, inside = s_image.at(r, q)
             column = (sub * (shape.groups - 1) + group) * spec.taps + taps.unsigned_number(sub, i, j)
-            memory.store(ds_ref, (index, column), sums[(r, q), sub, (i, j)].sum(1, keepdims=True), inside)
+            total = scaled(sums[(r, q), sub, (i, j)].sum(1, keepdims=True), spec)
+            memory.store(ds_ref, (index, column), total, inside)
         return carry
 
     for_taps(spec, config, store_taps, 0)
 
 
-def _dchannel_kernel(x_ref, dy_ref, s_ref, dc_ref, *, shape: ArgShape, config: BlockConfig, memory: Memory):
+def _dchannel_kernel(x_ref, dy_ref, s_ref, n_ref, dc_ref, *, shape: ArgShape, config: BlockConfig, memory: Memory):
     """dc[t] = Σ over positions of dy[p] · x[p + t] · s[p, t], over the patches of one split of a sample."""
     spec = shape.spec
     blocks = shape.groups * num_channel_blocks(shape, config)
@@ -188,7 +224,9 @@ def _dchannel_kernel(x_ref, dy_ref, s_ref, dc_ref, *, shape: ArgShape, config: B
             first = (part % config.num_splits * steps + step) * config.block_patches
             within = first + lax.iota(jnp.uint32, config.block_patches)[:, None]
             patches = Patches.of_sample(part // config.num_splits, within, shape.batch, count)
-            s, _ = filter_loads(s_ref, None, taps, shape=shape, patches=patches, channels=channels, memory=memory)
+            s, _ = filter_loads(
+                s_ref, n_ref, None, taps, shape=shape, patches=patches, channels=channels, memory=memory
+            )
             s_image = patches.image((config.tile_h, config.tile_w), shape.positions)
             live = within < count[0] * count[1]
             products = _products(
@@ -204,7 +242,7 @@ def _dchannel_kernel(x_ref, dy_ref, s_ref, dc_ref, *, shape: ArgShape, config: B
             )
             sums = dict(sums)
             for x, dy, (position, sub, tap) in products:
-                factor = s(s_image.clamped(*position), None, sub, *tap)
+                factor = s(position, s_image.clamped(*position), None, sub, *tap)
                 sums[sub, tap] += x * (dy if factor is None else dy * factor)
             return sums
 
@@ -215,7 +253,7 @@ def _dchannel_kernel(x_ref, dy_ref, s_ref, dc_ref, *, shape: ArgShape, config: B
             sums = lax.fori_loop(0, steps, lambda step, sums: add_step(step.astype(jnp.uint32), sums), sums)
         for sub, tap in terms:
             row = part * (spec.scale**2 * spec.taps) + taps.unsigned_number(sub, *tap)
-            total = sums[sub, tap].sum(0, keepdims=True)
+            total = scaled(sums[sub, tap].sum(0, keepdims=True), spec)
             memory.store(dc_ref, (row[None, None], channels.numbers), total, channels.live)
         return carry
 
@@ -236,7 +274,7 @@ def _products(
 ) -> Iterator[tuple[Array, Array, tuple[tuple[int, int], int, tuple[int, int]]]]:
     """Yields x[p + t], dy[p] and ((row, column) of p in the patch, sub-pixel, (row, column) of t), each read once."""
     spec, scale, (height, width) = shape.spec, shape.spec.scale, shape.positions
-    x_step = (spec.stride * config.tile_h, spec.stride * config.tile_w)
+    x_step = (spec.stride[0] * config.tile_h, spec.stride[1] * config.tile_w)
     x_image = patches.image(x_step, (shape.height, shape.width))
     dy_image = patches.image((scale * config.tile_h, scale * config.tile_w), (scale * height, scale * width))
 
@@ -245,8 +283,7 @@ def _products(
         index, inside = dy_image.at(scale * r + sub // scale, scale * q + sub % scale)
         return memory.load(dy_ref, (index, channels.numbers), inside, channels.live, live)
 
-    row_readers = pixel_readers(config.tile_h, config.block_taps_h, spec.stride, spec.dilation)
-    column_readers = pixel_readers(config.tile_w, config.block_taps_w, spec.stride, spec.dilation)
+    row_readers, column_readers = patch_readers(config, spec)
     row_shift, column_shift = taps.offset
     for (row, row_pairs), (column, column_pairs) in itertools.product(row_readers.items(), column_readers.items()):
         index, inside = x_image.at(row + row_shift, column + column_shift)
@@ -255,11 +292,11 @@ def _products(
             yield x, dy(r, q, sub), ((r, q), sub, (i, j))
 
 
-def _position_targets(pixels: int, taps: int, spec: FilterSpec) -> dict[int, list[tuple[int, int]]]:
-    """The (pixel, tap) pairs of a patch that each position reads, by the position's offset."""
+def _position_targets(pixels: int, taps: int, spec: FilterSpec, axis: int) -> dict[int, list[tuple[int, int]]]:
+    """The (pixel, tap) pairs of a patch, along an axis, that each position reads, by the position's offset."""
     targets: dict[int, list[tuple[int, int]]] = {}
-    for offset, pairs in pixel_readers(pixels, taps, 1, -spec.dilation).items():
-        position, rest = divmod(offset + spec.halo, spec.stride)
+    for offset, pairs in pixel_readers(pixels, taps, 1, -spec.dilation[axis]).items():
+        position, rest = divmod(offset + spec.origin[axis], spec.stride[axis])
         if rest == 0:
             targets[position] = pairs
     return targets

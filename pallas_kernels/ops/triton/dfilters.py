@@ -7,12 +7,13 @@ once. It computes both even where one is unused. `heuristics.backward_kernels` d
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
 
-from pallas_kernels import compat
 from pallas_kernels.ops.config import (
     ArgShape,
     BlockConfig,
@@ -21,50 +22,50 @@ from pallas_kernels.ops.config import (
     programs_per_sample,
     rows_in_flight,
 )
-from pallas_kernels.ops.triton.fwd import filter_loads, launch, pixel_readers, zeros
+from pallas_kernels.ops.form import Name
+from pallas_kernels.ops.implementation import Results
+from pallas_kernels.ops.triton.filters import filter_loads, scaled
+from pallas_kernels.ops.triton.fwd import launch, pixel_readers, zeros
 from pallas_kernels.ops.triton.tiles import Channels, Image, Memory, Patches, Taps
-from pallas_kernels.ops.vjp import Residuals
 
 
 def filter_cotangents(
-    residuals: Residuals,
+    results: Results,
     arrays: Sequence[Array | None],
     *,
     shape: ArgShape,
     config: BlockConfig,
     interpret: bool,
-) -> tuple[Array, Array]:
+    dtype: Any = None,
+) -> dict[Name, Array]:
     """The cotangents of the spatial and the channel filter. Partial sums are added in order.
 
     Args:
-      residuals: with both filters.
+      results: both filters' cotangents.
       arrays: x, dy and both filters as `pixel_rows`; None for the filters under "add".
       shape: of the call.
       config: of dfilters.
       interpret: runs Pallas's interpreter.
+      dtype: of the cotangent of the spatial filter, by default that in `results`.
     """
-    spatial, channel = residuals.spatial, residuals.channel
-    assert spatial is not None
-    assert channel is not None
+    spatial, channel = results["spatial"], results["channel"]
+    dtype = dtype or spatial.dtype
     blocks, width = num_channel_blocks(shape, config), shape.groups * shape.spec.taps
-    pixels = spatial.size // width
+    pixels = math.prod(spatial.shape) // width
+    parts = shape.batch * programs_per_sample(shape, config)
     output = (
-        compat.kernel_output((pixels, blocks * width), jnp.float32 if blocks > 1 else spatial.dtype, spatial),
-        compat.kernel_output(
-            (channel.size // shape.channels * programs_per_sample(shape, config), shape.channels),
-            jnp.float32,
-            channel,
-        ),
+        jax.ShapeDtypeStruct((pixels, blocks * width), jnp.float32 if blocks > 1 else dtype),
+        jax.ShapeDtypeStruct((parts * shape.spec.taps, shape.channels), jnp.float32),
     )
     dspatial, partial = launch(
         _dfilters_kernel, arrays, output, kernel="dfilters", shape=shape, config=config, interpret=interpret
     )
     if blocks > 1:
-        dspatial = dspatial.reshape(pixels, blocks, width).sum(1).astype(spatial.dtype)
-    return dspatial.reshape(spatial.shape), sum_of_parts(partial, channel)
+        dspatial = dspatial.reshape(pixels, blocks, width).sum(1).astype(dtype)
+    return {"spatial": dspatial, "channel": sum_of_parts(partial, channel)}
 
 
-def sum_of_parts(partial: Array, channel: Array) -> Array:
+def sum_of_parts(partial: Array, channel: jax.ShapeDtypeStruct) -> Array:
     """The cotangent of the channel filter from its partial sums [B·parts·S²·T, C], added over the parts in float32."""
     return partial.reshape(channel.shape[0], -1, *channel.shape[1:]).sum(1).astype(channel.dtype)
 
@@ -87,22 +88,23 @@ def _dfilters_kernel(
     count = num_patches(config, (height, width))
     number = part % parts * config.block_patches + lax.iota(jnp.uint32, config.block_patches)[:, None]
     patches = Patches.of_sample(part // parts, number, shape.batch, count)
-    every_tap = list(itertools.product(range(spec.kernel_size), repeat=2))
-    taps = Taps(0, 0, spec.kernel_size, spec.kernel_size, spec)
-    s, c = filter_loads(s_ref, c_ref, taps, shape=shape, patches=patches, channels=channels, memory=memory)
+    (taps_h, taps_w), (down, right), (top, left) = spec.kernel_size, spec.stride, spec.origin
+    every_tap = list(itertools.product(range(taps_h), range(taps_w)))
+    taps = Taps(0, 0, taps_h, taps_w, spec)
+    s, c = filter_loads(s_ref, None, c_ref, taps, shape=shape, patches=patches, channels=channels, memory=memory)
     factors = {tap: c(0, *tap) for tap in every_tap}
     lanes = min(shape.vector_size, config.block_channels)
     thread = lax.broadcasted_iota(jnp.uint32, (config.block_patches, config.block_channels // lanes), 1)
     first_column = block % blocks * (shape.groups * spec.taps) + channels.group * spec.taps
 
     s_image = patches.image((config.tile_h, config.tile_w), (height, width))
-    x_step = (spec.stride * config.tile_h, spec.stride * config.tile_w)
+    x_step = (down * config.tile_h, right * config.tile_w)
     x_image = patches.image(x_step, (shape.height, shape.width))
     # The last rows of x that a position reads, and their readers: {row of x: [(rows further down, row of taps), …]}.
     in_flight = rows_in_flight(spec)
-    readers = pixel_readers(in_flight + 1, spec.kernel_size, spec.stride, spec.dilation)
-    x_rows = [row for row in range(2 * spec.halo - spec.stride + 1, 2 * spec.halo + 1) if row in readers]
-    column_readers = pixel_readers(config.tile_w, spec.kernel_size, spec.stride, spec.dilation)
+    readers = pixel_readers(in_flight + 1, taps_h, down, spec.dilation[0])
+    x_rows = [row for row in range(spec.span[0] - down + 1, spec.span[0] + 1) if row in readers]
+    column_readers = pixel_readers(config.tile_w, taps_w, right, spec.dilation[1])
 
     def visit(row: int, s_image: Image, x_image: Image, within: range, dys: dict, sums: dict) -> tuple[dict, dict]:
         """Multiplies the last rows of x that `row` reads with their readers at a distance in `within` below `row`."""
@@ -115,22 +117,22 @@ def _dfilters_kernel(
             pairs = [(p, i) for p, i in readers[x_row] if p in within]
             terms = {}
             for column, column_pairs in column_readers.items() if pairs else ():
-                index, inside = x_image.at(spec.stride * row + x_row - spec.halo, column - spec.halo)
+                index, inside = x_image.at(down * row + x_row - top, column - left)
                 x = memory.load(x_ref, (index, channels.numbers), inside, channels.live)
                 for (p, i), (q, j) in itertools.product(pairs, column_pairs):
                     product = x * dys[p, q]
                     terms[p, q, i, j] = product if factors[i, j] is None else product * factors[i, j]
-                    factor = s(s_image.clamped(row + p, q), None, 0, i, j)
+                    factor = s((row, p, q), s_image.clamped(row + p, q), None, 0, i, j)
                     product = product if factor is None else product * factor
                     sums[i, j] = sums[i, j] + product if (i, j) in sums else product
             for (p, i), q in itertools.product(pairs, range(config.tile_w)):
-                store_row(s_image.at(row + p, q), i, [terms[p, q, i, j] for j in range(spec.kernel_size)])
+                store_row(s_image.at(row + p, q), i, [terms[p, q, i, j] for j in range(taps_w)])
         return {(p - 1, q): dy for (p, q), dy in dys.items() if p > 0}, sums
 
     def store_row(pixel: tuple[Array, Array | None], i: int, terms: list[Array]) -> None:
         """A row of taps of a position. Every thread holds all sums over the threads; each writes a different one."""
         index, inside = pixel
-        for first in range(0, spec.kernel_size, thread.shape[1]):
+        for first in range(0, taps_w, thread.shape[1]):
             written = terms[first : first + thread.shape[1]]
             totals = [term.reshape(*thread.shape, lanes).sum(2).sum(1, keepdims=True) for term in written]
             value = jnp.broadcast_to(totals[0], thread.shape)
@@ -138,7 +140,7 @@ def _dfilters_kernel(
                 value = jnp.where(thread == j, total, value)
             column = first_column + taps.unsigned_number(0, i, first) + thread
             index = jnp.broadcast_to(index, thread.shape)
-            memory.store(ds_ref, (index, column), value, inside, thread < len(written))
+            memory.store(ds_ref, (index, column), scaled(value, spec), inside, thread < len(written))
 
     # Fewer positions read the first and the last rows of x.
     steps = max(0, config.tile_h - in_flight)
@@ -150,7 +152,7 @@ def _dfilters_kernel(
 
     def step(row: Array, state: tuple[dict, dict]) -> tuple[dict, dict]:
         row = row.astype(jnp.uint32)
-        images = s_image.moved(row, steps - 1), x_image.moved(spec.stride * row, spec.stride * (steps - 1))
+        images = s_image.moved(row, steps - 1), x_image.moved(down * row, down * (steps - 1))
         return visit(0, *images, range(in_flight + 1), *state)
 
     state = lax.fori_loop(0, steps, step, (dys, sums)) if steps else (dys, sums)
@@ -158,6 +160,6 @@ def _dfilters_kernel(
         state = visit(row, s_image, x_image, range(config.tile_h - row), *state)
     for tap, total in state[1].items():
         # Spare patches repeat the last one, and must not count twice here.
-        total = jnp.where(number < math.prod(count), total, 0.0).sum(0, keepdims=True)
+        total = scaled(jnp.where(number < math.prod(count), total, 0.0).sum(0, keepdims=True), spec)
         index = part * spec.taps + taps.unsigned_number(0, *tap)
         memory.store(dc_ref, (index[None, None], channels.numbers), total, channels.live)

@@ -9,9 +9,9 @@ one product of the filters and one multiply-add are the arithmetic itself; the p
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
@@ -29,9 +29,12 @@ from pallas_kernels.ops.config import (
     validate_launch,
 )
 from pallas_kernels.ops.spec import FilterSpec
-from pallas_kernels.ops.triton.tiles import Channels, Memory, Patches, Taps, shifted
+from pallas_kernels.ops.triton.filters import combine, filter_loads, scaled, statistics_of
+from pallas_kernels.ops.triton.tiles import Channels, Memory, Patches, Taps
 
 DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
+
+Readers = dict[int, list[tuple[int, int]]]
 
 
 def forward(
@@ -39,19 +42,21 @@ def forward(
     spatial: Array | None,
     channel: Array | None,
     spec: FilterSpec,
+    dtype: Any = None,
     *,
     config: BlockConfig | None = None,
     interpret: bool = False,
 ) -> Array:
-    """y by the forward kernel; shapes as in `vjp.Implementation`. `config` defaults to `choose_config`'s."""
+    """y by the forward kernel, as in `implementation.Implementation`. `config` defaults to `choose_config`'s."""
     shape = ArgShape.of(x, spatial, channel, spec)
     config = config or choose_config(shape, "fwd")
     rows, columns = shape.positions
     pixels = spec.scale**2 * shape.batch * rows * columns
+    x_rows, spatial_rows, channel_rows = pixel_rows(x, spatial, channel)
     y = launch(
         _fwd_kernel,
-        pixel_rows(x, spatial, channel),
-        compat.kernel_output((pixels, shape.channels), x.dtype, x),
+        (x_rows, spatial_rows, statistics_of(spatial, config, spec), channel_rows),
+        jax.ShapeDtypeStruct((pixels, shape.channels), dtype or x.dtype),
         kernel="fwd",
         shape=shape,
         config=config,
@@ -89,21 +94,24 @@ def launch(
         operands = [next(inputs) if there else None for there in present]
         body(*operands, *inputs, shape=shape, config=config, memory=Memory(interpret))
 
+    inputs = [array for array in arrays if array is not None]
     name = f"dynamic_filter_{kernel}"
     with_missing.__name__ = name  # the profiler shows it
     return pl.pallas_call(
         with_missing,
-        out_shape=output,
+        out_shape=jax.tree.map(lambda struct: compat.kernel_output(struct, inputs[0]), output),
         grid=(num_programs(shape, config, kernel),),
         compiler_params=plgpu.CompilerParams(num_warps=config.num_warps, num_stages=1),
         interpret=interpret,
         name=name,
-    )(*(array for array in arrays if array is not None))
+    )(*inputs)
 
 
-def pixel_rows(x: Array, spatial: Array | None, channel: Array | None) -> tuple[Array, Array | None, Array | None]:
+def pixel_rows(
+    x: Array | None, spatial: Array | None, channel: Array | None
+) -> tuple[Array | None, Array | None, Array | None]:
     """The arrays as the kernels take them: x [B·H·W, C], spatial [B·Ho·Wo, S²·G·T], channel [B·S²·T, C]."""
-    x = x.reshape(-1, x.shape[-1])
+    x = None if x is None else x.reshape(-1, x.shape[-1])
     spatial = None if spatial is None else spatial.reshape(-1, math.prod(spatial.shape[3:]))
     return x, spatial, None if channel is None else channel.reshape(-1, channel.shape[-1])
 
@@ -120,7 +128,7 @@ def tile(shape: ArgShape, config: BlockConfig, size: tuple[int, int]) -> tuple[P
 def for_taps(spec: FilterSpec, config: BlockConfig, body: Callable, carry):
     """carry = body(taps, carry) for each block of taps."""
     sizes = (config.block_taps_h, config.block_taps_w)
-    along_rows, along_columns = (spec.kernel_size // size for size in sizes)
+    along_rows, along_columns = (taps // size for taps, size in zip(spec.kernel_size, sizes, strict=True))
     if along_rows * along_columns == 1:
         return body(Taps(0, 0, *sizes, spec), carry)
 
@@ -131,7 +139,7 @@ def for_taps(spec: FilterSpec, config: BlockConfig, body: Callable, carry):
     return lax.fori_loop(0, along_rows * along_columns, block, carry)
 
 
-def pixel_readers(positions: int, taps: int, stride: int, dilation: int) -> dict[int, list[tuple[int, int]]]:
+def pixel_readers(positions: int, taps: int, stride: int, dilation: int) -> Readers:
     """The (position, tap) pairs that read each input pixel, by its offset in the patch in increasing order."""
     found: dict[int, list[tuple[int, int]]] = {}
     for position, tap in itertools.product(range(positions), range(taps)):
@@ -139,37 +147,10 @@ def pixel_readers(positions: int, taps: int, stride: int, dilation: int) -> dict
     return dict(sorted(found.items()))
 
 
-def filter_loads(
-    s_ref, c_ref, taps: Taps, *, shape: ArgShape, patches: Patches, channels: Channels, memory: Memory
-) -> tuple[Callable, Callable]:
-    """Returns s(position, inside, sub, i, j) [P, 1] and c(sub, i, j) [P, C'], float32. Each c is loaded once."""
-    spec = shape.spec
-
-    def s(position: Array, inside: Array | None, sub: int, i: int, j: int) -> Array | None:
-        if s_ref is None:
-            return None
-        # The groups lie between the sub-pixels and the taps.
-        skipped = (sub * (shape.groups - 1) + channels.group) * spec.taps
-        return memory.load(s_ref, (position, shifted(skipped, taps.number(sub, i, j))), inside)
-
-    @cache
-    def c(sub: int, i: int, j: int) -> Array | None:
-        if c_ref is None:
-            return None
-        row = shifted(patches.sample * (spec.scale**2 * spec.taps), taps.number(sub, i, j))
-        return memory.load(c_ref, (row, channels.numbers), channels.live)
-
-    return s, c
-
-
-def combine(s: Array | None, c: Array | None, spec: FilterSpec) -> Array:
-    """The filter of one tap, float32."""
-    if s is None:
-        assert c is not None  # the operator has at least one filter
-        return c
-    if c is None:
-        return s
-    return s * c if spec.combine == "mul" else s + c
+def patch_readers(config: BlockConfig, spec: FilterSpec) -> tuple[Readers, Readers]:
+    """The readers of each input row, and of each input column, of a patch and a block of taps."""
+    rows = pixel_readers(config.tile_h, config.block_taps_h, spec.stride[0], spec.dilation[0])
+    return rows, pixel_readers(config.tile_w, config.block_taps_w, spec.stride[1], spec.dilation[1])
 
 
 def zeros(config: BlockConfig) -> Array:
@@ -177,33 +158,33 @@ def zeros(config: BlockConfig) -> Array:
     return jnp.zeros((config.block_patches, config.block_channels), jnp.float32)
 
 
-def _fwd_kernel(x_ref, s_ref, c_ref, y_ref, *, shape: ArgShape, config: BlockConfig, memory: Memory):
+def _fwd_kernel(x_ref, s_ref, n_ref, c_ref, y_ref, *, shape: ArgShape, config: BlockConfig, memory: Memory):
     spec, scale, (height, width) = shape.spec, shape.spec.scale, shape.positions
     patches, channels = tile(shape, config, (height, width))
     step = (config.tile_h, config.tile_w)
     s_image = patches.image(step, (height, width))
-    x_image = patches.image((spec.stride * step[0], spec.stride * step[1]), (shape.height, shape.width))
+    x_image = patches.image((spec.stride[0] * step[0], spec.stride[1] * step[1]), (shape.height, shape.width))
     y_image = patches.image((scale * step[0], scale * step[1]), (scale * height, scale * width))
-    row_readers = pixel_readers(config.tile_h, config.block_taps_h, spec.stride, spec.dilation)
-    column_readers = pixel_readers(config.tile_w, config.block_taps_w, spec.stride, spec.dilation)
+    row_readers, column_readers = patch_readers(config, spec)
     last_read = {r: offset for offset, pairs in row_readers.items() for r, _ in pairs}
-    looped = (config.block_taps_h, config.block_taps_w) != (spec.kernel_size, spec.kernel_size)
+    looped = config.loops_over_taps(spec)
 
     def store(r: int, sums: dict):
         """One row of the patch, without positions beyond the image. Spare patches repeat the last one's writes."""
         for q, (i, j) in itertools.product(range(config.tile_w), itertools.product(range(scale), repeat=2)):
             index, inside = y_image.at(scale * r + i, scale * q + j)
-            memory.store(y_ref, (index, channels.numbers), sums[r, q, scale * i + j], inside, channels.live)
+            total = scaled(sums[r, q, scale * i + j], spec)
+            memory.store(y_ref, (index, channels.numbers), total, inside, channels.live)
 
     def add_taps(taps: Taps, sums: dict) -> dict:
-        s, c = filter_loads(s_ref, c_ref, taps, shape=shape, patches=patches, channels=channels, memory=memory)
+        s, c = filter_loads(s_ref, n_ref, c_ref, taps, shape=shape, patches=patches, channels=channels, memory=memory)
         sums, (row_shift, column_shift) = dict(sums), taps.offset
         for row, row_pairs in row_readers.items():
             for column, column_pairs in column_readers.items():
                 index, inside = x_image.at(row + row_shift, column + column_shift)
                 x = memory.load(x_ref, (index, channels.numbers), inside, channels.live)
                 for (r, i), (q, j), sub in itertools.product(row_pairs, column_pairs, range(scale**2)):
-                    term = x * combine(s(s_image.clamped(r, q), None, sub, i, j), c(sub, i, j), spec)
+                    term = x * combine(s((r, q), s_image.clamped(r, q), None, sub, i, j), c(sub, i, j), spec)
                     sums[r, q, sub] = sums[r, q, sub] + term if (r, q, sub) in sums else term
             for r in [] if looped else [r for r, last in last_read.items() if last == row]:
                 store(r, sums)  # early, so that only the rows in flight take registers

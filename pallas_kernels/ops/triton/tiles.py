@@ -121,13 +121,13 @@ class Taps(NamedTuple):
     @property
     def offset(self) -> tuple[Offset, Offset]:
         """From a position's centre to the pixel under the first tap, along both axes."""
-        dilation, halo = self.spec.dilation, self.spec.halo
-        return dilation * self.first_row - halo, dilation * self.first_column - halo
+        (down, right), (top, left) = self.spec.dilation, self.spec.origin
+        return down * self.first_row - top, right * self.first_column - left
 
     def number(self, sub: int, row: int, column: int) -> Offset:
         """The number, among the S²·T of a position, of a tap of the block for sub-pixel `sub`."""
-        first = self.first_row * self.spec.kernel_size + self.first_column
-        return sub * self.spec.taps + row * self.spec.kernel_size + column + first
+        _, columns = self.spec.kernel_size
+        return sub * self.spec.taps + (self.first_row + row) * columns + self.first_column + column
 
     def unsigned_number(self, sub: int, row: int, column: int) -> Array:
         return jnp.asarray(self.number(sub, row, column)).astype(jnp.uint32)

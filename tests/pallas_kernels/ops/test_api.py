@@ -19,17 +19,19 @@ def zeros(*shape, dtype=jnp.float32):
     return jnp.zeros(shape, dtype)
 
 
+POSITIVE = "must be an int ≥ 1 or two of them (height, width)"
+
 WRONG_FILTER_CALLS = {
     "x is None": ((None, SPATIAL, CHANNEL), {}, "`x` must be an array [B, H, W, C], got None."),
     "x of rank 3": (
         (zeros(5, 6, 4), SPATIAL, CHANNEL),
         {},
-        "`x` must be [B, H, W, C] with no empty axis, got (5, 6, 4).",
+        "`x` must be [B, H, W, C] with no empty axis but the batch, got (5, 6, 4).",
     ),
     "x with an empty axis": (
         (zeros(2, 0, 6, 4), SPATIAL, CHANNEL),
         {},
-        "`x` must be [B, H, W, C] with no empty axis, got (2, 0, 6, 4).",
+        "`x` must be [B, H, W, C] with no empty axis but the batch, got (2, 0, 6, 4).",
     ),
     "x of integers": (
         (zeros(2, 5, 6, 4, dtype=jnp.int32), SPATIAL, CHANNEL),
@@ -51,19 +53,22 @@ WRONG_FILTER_CALLS = {
         (X, zeros(2, 5, 6, 2, 8), None),
         {},
         "T must be the square of an odd kernel size (1, 9, 25, 49, …), "
-        "got 8 from the last axis of spatial (2, 5, 6, 2, 8).",
+        "got 8 from the last axis of spatial (2, 5, 6, 2, 8). "
+        "For another kernel give `kernel_size=(height, width)`.",
     ),
     "even K": (
         (X, None, zeros(2, 16, 4)),
         {},
         "T must be the square of an odd kernel size (1, 9, 25, 49, …), "
-        "got 16 from the last axis but one of channel (2, 16, 4).",
+        "got 16 from the last axis but one of channel (2, 16, 4). "
+        "For another kernel give `kernel_size=(height, width)`.",
     ),
     "T is 0": (
         (X, zeros(2, 5, 6, 2, 0), None),
         {},
         "T must be the square of an odd kernel size (1, 9, 25, 49, …), "
-        "got 0 from the last axis of spatial (2, 5, 6, 2, 0).",
+        "got 0 from the last axis of spatial (2, 5, 6, 2, 0). "
+        "For another kernel give `kernel_size=(height, width)`.",
     ),
     "spatial for another stride": (
         (X, SPATIAL, CHANNEL),
@@ -98,12 +103,58 @@ WRONG_FILTER_CALLS = {
         {},
         "The groups of `spatial` must divide the channels of `x`: C=4, got G=0.",
     ),
-    "stride 0": ((X, SPATIAL, CHANNEL), {"stride": 0}, "`stride` must be an int ≥ 1, got 0."),
-    "stride of two": ((X, SPATIAL, CHANNEL), {"stride": (2, 2)}, "`stride` must be an int ≥ 1, got (2, 2)."),
-    "stride True": ((X, SPATIAL, CHANNEL), {"stride": True}, "`stride` must be an int ≥ 1, got True."),
-    "dilation 0": ((X, SPATIAL, CHANNEL), {"dilation": 0}, "`dilation` must be an int ≥ 1, got 0."),
-    "stride True of NumPy": ((X, SPATIAL, CHANNEL), {"stride": np.True_}, "`stride` must be an int ≥ 1, got np.True_."),
-    "dilation 1.0": ((X, SPATIAL, CHANNEL), {"dilation": 1.0}, "`dilation` must be an int ≥ 1, got 1.0."),
+    "stride 0": ((X, SPATIAL, CHANNEL), {"stride": 0}, f"`stride` {POSITIVE}, got 0."),
+    "stride of three": ((X, SPATIAL, CHANNEL), {"stride": (1, 1, 1)}, f"`stride` {POSITIVE}, got (1, 1, 1)."),
+    "stride True": ((X, SPATIAL, CHANNEL), {"stride": True}, f"`stride` {POSITIVE}, got True."),
+    "dilation 0": ((X, SPATIAL, CHANNEL), {"dilation": 0}, f"`dilation` {POSITIVE}, got 0."),
+    "stride True of NumPy": ((X, SPATIAL, CHANNEL), {"stride": np.True_}, f"`stride` {POSITIVE}, got np.True_."),
+    "dilation 1.0": ((X, SPATIAL, CHANNEL), {"dilation": 1.0}, f"`dilation` {POSITIVE}, got 1.0."),
+    "kernel size of another T": (
+        (X, SPATIAL, CHANNEL),
+        {"kernel_size": (1, 3)},
+        "T must be 1·3 for kernel_size=(1, 3), got 9 from the last axis of spatial (2, 5, 6, 2, 9).",
+    ),
+    "padding": (
+        (X, SPATIAL, CHANNEL),
+        {"padding": "FULL"},
+        "`padding` must be 'SAME', 'VALID' or ((top, bottom), (left, right)) ≥ 0, got 'FULL'.",
+    ),
+    "negative padding": (
+        (X, SPATIAL, CHANNEL),
+        {"padding": ((0, 0), (-1, 0))},
+        "`padding` must be 'SAME', 'VALID' or ((top, bottom), (left, right)) ≥ 0, got ((0, 0), (-1, 0)).",
+    ),
+    "padding mode": (
+        (X, SPATIAL, CHANNEL),
+        {"padding_mode": "circular"},
+        "`padding_mode` must be one of ('zeros', 'reflect', 'replicate'), got 'circular'.",
+    ),
+    "a mirror that is too small": (
+        (X, SPATIAL, CHANNEL),
+        {"padding_mode": "reflect", "dilation": 5},
+        "padding_mode='reflect' needs H > the padding, got H=5 for padding=((5, 5), (5, 5)).",
+    ),
+    "an image smaller than the filter": (
+        (X, SPATIAL, CHANNEL),
+        {"padding": "VALID", "dilation": 3},
+        "The padded `x` must be at least as large as the filter, got (H, W) = (5, 6) for kernel_size=(3, 3), "
+        "dilation=(3, 3). Add padding.",
+    ),
+    "normalize": (
+        (X, SPATIAL, CHANNEL),
+        {"normalize": "sum"},
+        "`normalize` must be None or one of ('softmax', 'filter_norm'), got 'sum'.",
+    ),
+    "normalize without a spatial filter": (
+        (X, None, CHANNEL),
+        {"normalize": "softmax"},
+        "`spatial` must be given where it is normalised, got None for normalize='softmax'.",
+    ),
+    "filter_norm of one tap": (
+        (X, SPATIAL[..., :1], None),
+        {"normalize": "filter_norm"},
+        "normalize='filter_norm' needs at least 2 taps: one has no deviation, got 1.",
+    ),
     "combine": ((X, SPATIAL, CHANNEL), {"combine": "sum"}, "`combine` must be 'mul' or 'add', got 'sum'."),
 }
 
@@ -133,7 +184,7 @@ WRONG_UPSAMPLE_CALLS = {
     "dilation 0": (
         (X, UP_SPATIAL, UP_CHANNEL),
         {"scale": 2, "dilation": 0},
-        "`dilation` must be an int ≥ 1, got 0.",
+        f"`dilation` {POSITIVE}, got 0.",
     ),
     "x of integers": (
         (X.astype(jnp.int32), UP_SPATIAL, UP_CHANNEL),
@@ -167,7 +218,7 @@ def test_a_wrong_call_is_refused_while_tracing(function):
 
 def test_an_unknown_implementation_is_an_error_that_names_the_known():
     message = message_of(dynamic_filter, (X, SPATIAL, CHANNEL), {"implementation": "cuda"})
-    assert message.startswith("`implementation` must be None or one of [")
+    assert message.startswith("`implementation` must be None or one or several of [")
     assert "'xla'" in message
     assert message.endswith("got 'cuda'.")
 
@@ -192,7 +243,7 @@ def test_integers_of_numpy_are_options_like_any():
 def test_the_portable_implementation_is_the_default_on_a_cpu(monkeypatch):
     ran = []
 
-    def forward(x, spatial, channel, spec):
+    def forward(x, spatial, channel, spec, dtype):
         ran.append(spec)
         return x
 

@@ -110,4 +110,4 @@ def test_a_file_of_configs_that_do_not_fit_their_kernel_is_skipped_too(cache, ca
     autotune.write_tuned_configs(H200.name, {(SHAPE, "dx"): dataclasses.replace(FIRST, tile_h=3)})
     with aot.use_target(H200):
         assert choose_config(SHAPE, "dx") == FIRST
-    assert "`tile_h` and `tile_w` must be multiples of 2" in caplog.text
+    assert "`tile_h` and `tile_w` must be multiples of (2, 2)" in caplog.text

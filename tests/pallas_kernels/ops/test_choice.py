@@ -1,14 +1,17 @@
-"""The choice of an implementation: the best that can run here; a named one runs or raises."""
+"""The choice of an implementation for a platform: the best that can run there; a named one runs or raises."""
 
 import logging
 import types
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import pytest
+from jax import export
 
+import pallas_kernels
 from pallas_kernels import aot, dynamic_filter
-from pallas_kernels.ops import api
+from pallas_kernels.ops import choice, device
 
 X, SPATIAL, CHANNEL = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2, 6, 5, 8), (2, 6, 5, 1, 9), (2, 9, 8)))
 DOUBLE = [jax.ShapeDtypeStruct(struct.shape, jnp.float64) for struct in (X, SPATIAL, CHANNEL)]
@@ -16,8 +19,8 @@ DOUBLE = [jax.ShapeDtypeStruct(struct.shape, jnp.float64) for struct in (X, SPAT
 
 @pytest.fixture
 def logged(caplog):
-    api._log_once.cache_clear()
-    caplog.set_level(logging.WARNING, api.__name__)
+    choice._log_once.cache_clear()
+    caplog.set_level(logging.WARNING, choice.__name__)
     return caplog
 
 
@@ -27,32 +30,52 @@ def on(platform: str, device_kind: str):
     return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=device))
 
 
-def has_kernel(*arrays, **options) -> bool:
-    return "pallas_call" in str(jax.make_jaxpr(lambda *a: dynamic_filter(*a, **options))(*arrays))
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
+def kernels(*platforms: str, arrays: Any = (X, SPATIAL, CHANNEL), **options: Any) -> int:
+    """How many kernels there are in the program that is lowered for these platforms."""
+    function = jax.jit(lambda *arrays: dynamic_filter(*arrays, **options))
+    return function.trace(*arrays).lower(lowering_platforms=platforms).as_text().count(aot.TRITON_CALL)
 
 
 def test_an_nvidia_gpu_gets_the_kernel_in_both_passes(logged):
     def loss(*inputs):
         return jnp.sum(dynamic_filter(*inputs))
 
-    kernels = aot.triton_kernels(jax.grad(loss, argnums=(0, 1, 2)), X, SPATIAL, CHANNEL)
-    names = {kernel.name.removeprefix("dynamic_filter_") for kernel in kernels}
-    assert names >= {"dx", "dspatial", "dchannel"}
+    found = aot.triton_kernels(jax.grad(loss, argnums=(0, 1, 2)), X, SPATIAL, CHANNEL)
+    names = {kernel.name.removeprefix("dynamic_filter_") for kernel in found}
+    assert names == {"dx", "dspatial", "dchannel"}
     assert [kernel.name for kernel in aot.triton_kernels(dynamic_filter, X, SPATIAL, CHANNEL)] == ["dynamic_filter_fwd"]
     assert not logged.records
 
 
+def test_only_the_wanted_cotangents_are_computed():
+    def loss(spatial, *rest):
+        return jnp.sum(dynamic_filter(rest[0], spatial, rest[1]))
+
+    [kernel] = aot.triton_kernels(jax.grad(loss), SPATIAL, X, CHANNEL)
+    assert kernel.name == "dynamic_filter_dspatial"
+
+
+def test_an_exported_program_for_two_platforms_holds_the_kernel_and_runs_here():
+    function = jax.jit(jax.grad(lambda *arrays: jnp.sum(dynamic_filter(*arrays))))
+    checks = pallas_kernels.DISABLED_EXPORT_CHECKS
+    program = export.export(function, platforms=("cpu", "cuda"), disabled_checks=checks)(X, SPATIAL, CHANNEL)
+    assert program.mlir_module().count(aot.TRITON_CALL) == 1
+    arrays = [jnp.ones(struct.shape) for struct in (X, SPATIAL, CHANNEL)]
+    assert (export.deserialize(program.serialize()).call(*arrays) == function(*arrays)).all()
+
+
 def test_float64_on_a_gpu_runs_as_xla_and_is_logged_once(logged):
-    with jax.enable_x64(True), on("gpu", "NVIDIA H200"):
-        assert not has_kernel(*DOUBLE)
-        assert not has_kernel(*DOUBLE, dilation=2)
+    with jax.enable_x64(True):
+        assert kernels("cuda", arrays=DOUBLE) == 0
+        assert kernels("cuda", arrays=DOUBLE, dilation=2) == 0
     [record] = logged.records
     assert record.getMessage() == ("dynamic_filter runs as XLA on this GPU: implementation='triton' has no float64.")
 
 
 def test_a_gpu_of_another_maker_runs_xla_and_is_logged(logged):
     with on("gpu", "AMD Instinct MI300X"):
-        assert not has_kernel(X, SPATIAL, CHANNEL)
+        assert kernels("rocm") == 0
     assert "runs on NVIDIA GPUs from Ampere on, here is: AMD Instinct MI300X." in logged.text
 
 
@@ -69,42 +92,41 @@ def test_a_gpu_of_another_maker_runs_xla_and_is_logged(logged):
 )
 def test_real_gpus_run_the_kernel_from_ampere_on(monkeypatch, kind, capability, has_kernel):
     gpu = types.SimpleNamespace(platform="gpu", device_kind=kind, compute_capability=capability)
-    monkeypatch.setattr(jax, "devices", lambda backend=None: [gpu])
-    reason = api._why_not("triton", (None,))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda **_: [gpu])
+    reason = choice._why_not("triton", device.device_of_platform("cuda"), ())
     assert (reason is None) == has_kernel
     assert has_kernel or f"here is: {kind} of compute capability {capability}." in str(reason)
 
 
-def test_arrays_that_were_put_on_a_cpu_stay_there(monkeypatch):
-    arrays = [jnp.ones(struct.shape) for struct in (X, SPATIAL, CHANNEL)]
-    on_cpu = jax.device_put(arrays, jax.devices("cpu")[0])
+def test_a_program_for_the_cpu_of_a_machine_with_a_gpu_has_no_kernel(monkeypatch):
     gpu = types.SimpleNamespace(platform="gpu", device_kind="NVIDIA H200", compute_capability="9.0")
-    monkeypatch.setattr(jax, "devices", lambda backend=None: [gpu])
-    assert api._why_not("triton", arrays) is None
-    assert "here is: cpu." in str(api._why_not("triton", on_cpu))
-    assert dynamic_filter(*on_cpu).shape == X.shape
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda **_: [gpu])
+    assert kernels("cuda") == 1
+    assert kernels("cpu") == 0
+    assert dynamic_filter(*(jnp.ones(struct.shape) for struct in (X, SPATIAL, CHANNEL))).shape == X.shape
 
 
-@pytest.mark.parametrize(("platform", "kind"), [("cpu", "cpu"), ("tpu", "TPU v5e")])
-def test_elsewhere_xla_is_the_best_and_nothing_is_logged(logged, platform, kind):
-    with on(platform, kind):
-        assert not has_kernel(X, SPATIAL, CHANNEL)
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_elsewhere_xla_is_the_best_and_nothing_is_logged(logged, platform):
+    assert kernels(platform) == 0
     assert not logged.records
 
 
-def test_the_default_device_decides_on_a_machine_with_a_gpu(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    for device in ("cpu", jax.devices("cpu")[0]):
-        with jax.default_device(device):
-            assert not has_kernel(X, SPATIAL, CHANNEL)
-
-
 def test_a_named_implementation_runs_or_raises_with_the_reason():
-    with pytest.raises(
-        NotImplementedError, match=r"'triton' runs on NVIDIA GPUs from Ampere on, here is: cpu\. Use None\."
-    ):
+    reason = r"'triton' runs on NVIDIA GPUs from Ampere on, here is: cpu\."
+    with pytest.raises(NotImplementedError, match=rf"{reason} Add 'xla', which runs everywhere\."):
         dynamic_filter(jnp.zeros(X.shape), None, jnp.zeros(CHANNEL.shape), implementation="triton")
-    with jax.enable_x64(True), on("gpu", "NVIDIA H200"):
-        assert has_kernel(X, SPATIAL, CHANNEL, implementation="triton")
-        with pytest.raises(NotImplementedError, match=r"'triton' has no float64\. Use None\."):
-            has_kernel(*DOUBLE, implementation="triton")
+    assert kernels("cuda", implementation="triton") == 1
+    with (
+        jax.enable_x64(True),
+        pytest.raises(NotImplementedError, match=r"'triton' has no float64\. Add 'xla'"),
+    ):
+        kernels("cuda", arrays=DOUBLE, implementation="triton")
+
+
+def test_of_several_implementations_the_first_that_can_runs():
+    assert kernels("cuda", implementation=("triton", "xla")) == 1
+    assert kernels("cuda", implementation=("xla", "triton")) == 0
+    assert kernels("cpu", implementation=["triton", "xla"]) == 0

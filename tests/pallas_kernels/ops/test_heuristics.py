@@ -49,8 +49,8 @@ def test_every_config_covers_its_sizes_with_threads_that_fit_a_program(arg: ArgS
             shape.vector_size, config.block_channels
         )
         assert config.block_channels & (config.block_channels - 1) == 0
-        step = arg.spec.stride if kernel == "dx" else 1
-        assert config.tile_h % step == config.tile_w % step == 0
+        step_h, step_w = arg.spec.stride if kernel == "dx" else (1, 1)
+        assert config.tile_h % step_h == config.tile_w % step_w == 0
         covered = num_programs(shape, config, kernel) * config.block_patches
         if kernel == "dfilters":
             assert config.block_patches * programs_per_sample(shape, config) >= rows * columns
@@ -125,10 +125,13 @@ def test_many_groups_of_few_pixels_are_not_too_many():
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
-        ({"block_taps_h": 2}, r"`block_taps_h` and `block_taps_w` must be among \[3\]"),
-        ({"block_taps_h": 1}, r"`block_taps_h` and `block_taps_w` must be among \[3\]"),  # of dx with a stride
-        ({"tile_h": 3}, "multiples of 2"),
-        ({"tile_w": 0}, "multiples of 2, and not 0"),
+        ({"block_taps_h": 2}, r"`block_taps_h` and `block_taps_w` must be among \[\[3\], \[3\]\]"),
+        (
+            {"block_taps_h": 1},
+            r"`block_taps_h` and `block_taps_w` must be among \[\[3\], \[3\]\]",
+        ),  # of dx with a stride
+        ({"tile_h": 3}, r"multiples of \(2, 2\)"),
+        ({"tile_w": 0}, r"multiples of \(2, 2\), and not 0"),
         ({"block_patches": 3}, "powers of two"),
         ({"num_warps": 0}, "powers of two"),
         ({"num_warps": 64}, "`num_warps` must be at most 32"),

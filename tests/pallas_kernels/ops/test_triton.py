@@ -13,7 +13,6 @@ from pallas_kernels.ops.arg_specs import ArgSpec
 from pallas_kernels.ops.config import ArgShape, BlockConfig, KernelName, rows_in_flight
 from pallas_kernels.ops.spec import FilterSpec
 from pallas_kernels.ops.triton import bwd, fwd
-from pallas_kernels.ops.vjp import Residuals
 from tests.pallas_kernels import suite
 
 # Programs of four small patches, so that few pixels have all kinds of edges. The code is unrolled over a patch.
@@ -33,22 +32,22 @@ class Interpreted:
     patch: tuple[int, int] | None = SQUARE
     together: bool = True
 
-    def forward(self, x, spatial, channel, spec):
+    def forward(self, x, spatial, channel, spec, dtype=None):
         shape = ArgShape.of(x, spatial, channel, spec)
-        return fwd.forward(x, spatial, channel, spec, config=self._config(shape, "fwd"), interpret=True)
+        return fwd.forward(x, spatial, channel, spec, dtype, config=self._config(shape, "fwd"), interpret=True)
 
-    def backward(self, residuals: Residuals, dy, spec):
-        shape = ArgShape.of(*residuals, spec)
+    def backward(self, operands, results, spec):
+        shape = bwd.shape_of(operands, results, spec)
         together = self.together and heuristics.dfilters_fits(shape)
         kernels: tuple[KernelName, ...] = ("dx", "dfilters") if together else ("dx", "dspatial", "dchannel")
         configs: dict[KernelName, BlockConfig] = {kernel: self._config(shape, kernel) for kernel in kernels}
-        return bwd.backward(residuals, dy, spec, configs=configs, interpret=True)
+        return bwd.backward(operands, results, spec, configs=configs, interpret=True)
 
     def _config(self, shape: ArgShape, kernel: KernelName) -> BlockConfig:
         config = heuristics.heuristic_config(shape, kernel)
         if self.patch is None:
             return config
-        tile_h, tile_w = (side * shape.tile_step(kernel) for side in self.patch)
+        tile_h, tile_w = (side * step for side, step in zip(self.patch, shape.tile_step(kernel), strict=True))
         if kernel == "dfilters":  # so that its loop over rows runs twice
             tile_h = rows_in_flight(shape.spec) + 2
         num_splits = 2 if kernel == "dchannel" else 1

@@ -123,11 +123,3 @@ def test_the_backward_pass_keeps_nothing_but_the_inputs():
 def test_an_input_without_a_gradient_gets_none():
     x, spatial, _ = arguments()
     assert jax.vjp(dynamic_filter, x, spatial, None)[1](x)[2] is None
-
-
-def test_forward_mode_and_second_derivatives_are_refused():
-    inputs = arguments()
-    with pytest.raises(TypeError, match="forward-mode"):
-        jax.jvp(dynamic_filter, inputs, inputs)
-    with pytest.raises(NotImplementedError, match="Differentiation rule"):
-        jax.grad(lambda x: jnp.sum(jax.grad(loss)(x, *inputs[1:])))(inputs[0])
