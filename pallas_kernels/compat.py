@@ -1,5 +1,8 @@
 """The only file that knows which JAX version renamed what."""
 
+import contextlib
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -24,6 +27,14 @@ def array_type(shape: tuple[int, ...], dtype: DTypeLike, like: Any) -> Any:
 def plain_type(like: Any) -> Any:
     """The type of shape and dtype alone."""
     return ShapedArray(like.shape, like.dtype)
+
+
+@contextlib.contextmanager
+def without_triton_deprecation() -> Iterator[None]:
+    """Lowers Triton kernels without the warning of JAX 0.11 and later that their back end will be removed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated", DeprecationWarning)
+        yield
 
 
 def kernel_output(struct: jax.ShapeDtypeStruct, like: Array) -> jax.ShapeDtypeStruct:

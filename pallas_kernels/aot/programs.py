@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -40,8 +39,7 @@ def program_summary(compiled: jax.stages.Compiled) -> dict[str, dict[str, int]]:
 
 def lower(function: Callable[..., Any], *arguments: Any, device: Device = DEVICES["h200"]) -> jax.stages.Lowered:
     """`function(*arguments)` lowered for one device of a kind; arguments may be abstract."""
-    with use_target(device), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated", DeprecationWarning)
+    with use_target(device):
         return jax.jit(function).trace(*arguments).lower(lowering_platforms=("cuda",))
 
 

@@ -9,8 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import export
 
-from pallas_kernels.ops.device import DeviceInfo, device_of_platform
-from pallas_kernels.ops.form import Form
+from pallas_kernels.ops.device import DeviceInfo
 from pallas_kernels.ops.implementation import Implementation
 
 # Name to module, imported on first use. A new implementation is a module and a line here.
@@ -46,13 +45,12 @@ def preference(implementation: str | Sequence[str] | None) -> Preference:
     return names
 
 
-def choose(preference: Preference, platforms: Sequence[str], form: Form, types: Sequence[Any]) -> Implementation:
-    """The first implementation that can evaluate the form of arrays of these types on these platforms.
+def choose(preference: Preference, device: DeviceInfo, types: Sequence[Any]) -> Implementation:
+    """The first implementation that can compute with arrays of these types on a device.
 
     Raises:
       NotImplementedError: none can; the message lists the reasons.
     """
-    device = device_of_platform(platforms[0])
     reasons = []
     for name in preference or (*GPU_KERNELS, "xla"):
         reason = _why_not(name, device, types) if isinstance(name, str) else None

@@ -31,21 +31,30 @@ class DeviceInfo(NamedTuple):
         return major.isdecimal() and int(major) >= 8  # AMD's are "gfx942"
 
 
+DEFAULT_GPU = DeviceInfo("gpu", "NVIDIA H200")
+
+
 def device_of_platform(platform: str) -> DeviceInfo:
     """The device of the mesh in use (compile-only or real), or else the first of this machine, if it has one.
 
-    For a GPU that this machine lacks it is an NVIDIA GPU of any model, Ampere or newer.
+    For CUDA on a machine without a GPU it is `DEFAULT_GPU`.
 
     Args:
       platform: a name of `jax.export`'s platforms, such as "cpu", "cuda" or "rocm".
     """
-    platform_name = "gpu" if platform in GPU_PLATFORMS else platform
+    name = "gpu" if platform in GPU_PLATFORMS else platform
     meshed: Any = jax.sharding.get_abstract_mesh().abstract_device
-    if meshed is not None and meshed.platform == platform_name:
+    if meshed is not None and meshed.platform == name:
         return _info(meshed)
-    if jax.default_backend() == platform_name:
+    if jax.default_backend() == name:
         return _info(jax.local_devices()[0])
-    return DeviceInfo(platform_name, "NVIDIA GPU" if platform != "rocm" and platform_name == "gpu" else platform)
+    return DEFAULT_GPU if platform == "cuda" else DeviceInfo(name, platform)
+
+
+def use_device(device: DeviceInfo) -> Any:
+    """A context in which programs are lowered for a device of this model, which this machine need not have."""
+    abstract = jax.sharding.AbstractDevice(device_kind=device.kind, num_cores=None, platform=device.platform)
+    return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=abstract))
 
 
 def current_device() -> DeviceInfo:

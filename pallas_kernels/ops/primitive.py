@@ -5,6 +5,7 @@ is partitioned over the mesh (`partition.py`); in that program the inner one is 
 implementation is chosen when it is lowered for a platform (`choice.py`).
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from jax.interpreters import ad, batching, mlir
 from pallas_kernels import compat
 from pallas_kernels.ops import partition
 from pallas_kernels.ops.choice import Preference, choose
+from pallas_kernels.ops.device import DEFAULT_GPU, device_of_platform, use_device
 from pallas_kernels.ops.form import Form, Name, in_order, replaced, select
 from pallas_kernels.ops.implementation import evaluate
 from pallas_kernels.ops.normalization import normalized, pull_back, push_forward
@@ -259,10 +261,14 @@ def _device_types(*avals: Any, form: Form, preference: Preference) -> list[Any]:
 
 
 def _lower_on_device(context: Any, *values: Any, form: Form, preference: Preference) -> Any:
-    implementation = choose(preference, context.platforms or context.module_context.platforms, form, context.avals_in)
+    platform, *_ = context.platforms or context.module_context.platforms
+    device = device_of_platform(platform)
+    implementation = choose(preference, device, context.avals_in)
     # On one device no axis of a mesh is left.
     context = context.replace(avals_in=[compat.plain_type(aval) for aval in context.avals_in])
-    return mlir.lower_fun(functools.partial(evaluate, implementation, form))(context, *values)
+    absent = use_device(device) if device is DEFAULT_GPU else contextlib.nullcontext()
+    with absent, compat.without_triton_deprecation():
+        return mlir.lower_fun(functools.partial(evaluate, implementation, form))(context, *values)
 
 
 _form_p.def_impl(lambda *arrays, program, call: _partitioned(call)(*arrays))

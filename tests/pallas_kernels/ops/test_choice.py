@@ -30,7 +30,6 @@ def on(platform: str, device_kind: str):
     return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=device))
 
 
-@pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
 def kernels(*platforms: str, arrays: Any = (X, SPATIAL, CHANNEL), **options: Any) -> int:
     """How many kernels there are in the program that is lowered for these platforms."""
     function = jax.jit(lambda *arrays: dynamic_filter(*arrays, **options))
