@@ -60,19 +60,23 @@ class BatchNorm(nnx.Module):
         wide = x.astype(accumulator_dtype(x))
         mean, var = self.mean[...].astype(wide.dtype), self.var[...].astype(wide.dtype)
         # Values relative to the running mean are small: no digits are lost where the mean is many deviations from 0.
-        centred = wide - _per_channel(mean, x)
+        # A bfloat16 has fewer digits than the sums of its values can lose, and a mean less to read makes XLA fuse more.
+        training = not self.use_running_average
+        origin = jnp.zeros_like(mean) if training and x.dtype == jnp.bfloat16 else mean
+        centred = wide - _per_channel(origin, x)
         offset = jnp.zeros_like(mean)
-        if not self.use_running_average:
+        if training:
             axes = tuple(range(x.ndim - 1))
             offset = centred.mean(axes)
             # Both moments come from one pass over x; the clip removes what rounding leaves below zero.
             var = jnp.maximum((centred * centred).mean(axes) - offset * offset, 0)
             count = x.size // x.shape[-1]
-            self._update(self.mean, mean + offset)
+            self._update(self.mean, origin + offset)
             self._update(self.var, var * (count / max(count - 1, 1)))
+        # With one factor and one shift per channel the backward pass needs two sums, of dy and of dy · x.
         factor = jax.lax.rsqrt(var + self.epsilon) * self.scale[...].astype(wide.dtype)
-        bias = self.bias[...].astype(wide.dtype)
-        y = (centred - _per_channel(offset, x)) * _per_channel(factor, x) + _per_channel(bias, x)
+        shift = self.bias[...].astype(wide.dtype) - offset * factor
+        y = centred * _per_channel(factor, x) + _per_channel(shift, x)
         return y.astype(compute_dtype(x, self.dtype))
 
     def _update(self, running: nnx.BatchStat, batch: Array) -> None:

@@ -18,8 +18,8 @@ def layer(channels=3, **options):
     norm = BatchNorm(channels, momentum=MOMENTUM, epsilon=EPSILON, rngs=nnx.Rngs(0), **options)
     random = np.random.RandomState(1)
     for variable in (norm.scale, norm.bias, norm.mean):
-        variable[...] = random.standard_normal(channels).astype(np.float32)
-    norm.var[...] = random.uniform(0.5, 2, channels).astype(np.float32)
+        variable[...] = random.standard_normal(channels).astype(variable.dtype)
+    norm.var[...] = random.uniform(0.5, 2, channels).astype(norm.var.dtype)
     return norm
 
 
@@ -36,7 +36,7 @@ def images(mean=0.0, shape=(2, 5, 7, 3)):
     return np.random.RandomState(0).standard_normal(shape) + mean
 
 
-@pytest.mark.parametrize("mean", [0.0, 100.0, -1e4])
+@pytest.mark.parametrize("mean", [0.0, 1000.0, -1e4])
 def test_training_normalises_by_the_batch_however_far_its_mean_lies(mean):
     norm = layer()
     norm.mean[...] = np.full(3, mean + 0.5, np.float32)  # as after some steps on such images
@@ -88,6 +88,43 @@ def test_gradients_are_the_formulas(shift):
         expected = jax.jit(jax.grad(exact, (0, 1, 2)))(*operands)
     for value, correct in zip(ours, expected, strict=True):
         np.testing.assert_allclose(value, correct, rtol=0, atol=1e-5 * np.abs(correct).max())
+
+
+def test_in_float64_values_statistics_and_derivatives_of_every_mode_and_order_are_the_formulas():
+    with jax.enable_x64(True):
+        norm, random = layer(param_dtype=jnp.float64), np.random.RandomState(7)
+        structure, state = nnx.split(norm)
+        operands = jnp.asarray(images(3.0)), norm.scale[...], norm.bias[...]
+        tangents = tuple(jnp.asarray(random.standard_normal(value.shape)) for value in operands)
+        weight = jnp.asarray(random.standard_normal(operands[0].shape))
+
+        def ours(x, scale, bias):
+            norm = nnx.merge(structure, state, copy=True)
+            norm.scale[...], norm.bias[...] = scale, bias
+            return norm(x), norm.mean[...], norm.var[...]
+
+        def exact(x, scale, bias):
+            mean, var, count = x.mean((0, 1, 2)), x.var((0, 1, 2)), x.size // 3
+            y = (x - mean[None, None, None]) / jnp.sqrt(var + EPSILON)[None, None, None] * scale[None, None, None]
+            batch = (mean, var * (count / (count - 1)))
+            running = (
+                (1 - MOMENTUM) * old[...] + MOMENTUM * jax.lax.stop_gradient(new)
+                for old, new in zip((norm.mean, norm.var), batch, strict=True)
+            )
+            return y + bias[None, None, None], *running
+
+        def everything(function):
+            def loss(*operands):
+                return (jnp.sin(function(*operands)[0]) * weight).sum()
+
+            gradient = jax.grad(loss, (0, 1, 2))
+            forward_over_reverse = jax.jvp(gradient, operands, tangents)
+            squares = jax.grad(lambda *operands: sum((g**2).sum() for g in gradient(*operands)), (0, 1, 2))(*operands)
+            return jax.jvp(function, operands, tangents), forward_over_reverse, squares
+
+        found, expected = (jax.jit(lambda f=f: everything(f))() for f in (ours, exact))
+        for value, correct in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+            np.testing.assert_allclose(value, correct, rtol=0, atol=1e-9 * max(np.abs(correct).max(), 1))
 
 
 def test_half_precision_in_and_out_with_statistics_in_float32():
