@@ -1,5 +1,6 @@
-"""Functions without parameters: pooling, roots, per-sample convolution, joint upsampling, checks of shapes."""
+"""Functions without parameters: activations, pooling, roots, per-sample convolution, joint upsampling, shape checks."""
 
+from ddf_jax.functional.activations import relu as relu
 from ddf_jax.functional.checks import check_channels as check_channels
 from ddf_jax.functional.checks import check_feature_map as check_feature_map
 from ddf_jax.functional.joint_upsampling import bicubic_upsample as bicubic_upsample

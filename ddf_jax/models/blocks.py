@@ -7,6 +7,7 @@ import jax
 from flax import nnx
 from jax import Array
 
+from ddf_jax.functional import relu
 from ddf_jax.layers import BatchNorm, Conv, PointwiseConv
 from ddf_jax.models.initial_keys import InitialKeys
 from ddf_jax.models.slots import Attention, Norm, SpatialOp
@@ -40,7 +41,7 @@ class BasicBlock(nnx.Module):
     def __call__(self, x: Array) -> Array:
         y = jax.nn.relu(self.norm1(self.conv1(x)))
         y = self.attention(self.norm2(self.conv2(y)))
-        return jax.nn.relu(self.drop(y) + self.shortcut(x))
+        return relu(self.drop(y) + self.shortcut(x))
 
 
 class Bottleneck(nnx.Module):
@@ -64,7 +65,7 @@ class Bottleneck(nnx.Module):
         y = jax.nn.relu(self.norm1(self.conv1(x)))
         y = jax.nn.relu(self.norm2(self.conv2(y)))
         y = self.attention(self.norm3(self.conv3(y)))
-        return jax.nn.relu(self.drop(y) + self.shortcut(x))
+        return relu(self.drop(y) + self.shortcut(x))
 
 
 class Shortcut(nnx.Module):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ddf_jax.functional import relu
 from ddf_jax.layers import PointwiseConv
 from ddf_jax.models import resnet
 from ddf_jax.models.blocks import BlockOptions, attention, last_scale, shortcut, stochastic_depth
@@ -73,7 +74,7 @@ class Res2NetBlock(nnx.Module):
             outputs.append(jax.nn.relu(norm(conv(y))))
         outputs.append(_average(last, self.stride) if self.changes else last)
         y = self.attention(self.norm3(self.conv3(jnp.concatenate(outputs, axis=-1))))
-        return jax.nn.relu(self.drop(y) + self.shortcut(x))
+        return relu(self.drop(y) + self.shortcut(x))
 
 
 resnet.BLOCKS["res2net"] = Res2NetBlock
