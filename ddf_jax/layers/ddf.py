@@ -1,18 +1,17 @@
 """The decoupled dynamic filter of Zhou et al., CVPR 2021."""
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
-from ddf_jax.functional import global_average
+from ddf_jax.functional import global_average, relu
 from ddf_jax.layers.convolution import PointwiseConv
 from ddf_jax.layers.filter_norm import FilterNorm, FilterNormalization
 from ddf_jax.layers.initializers import Initializer, uniform_bias, uniform_fan_in
 from ddf_jax.layers.inputs import as_feature_map, promote_dtype
 from ddf_jax.layers.options import python_numbers
-from pallas_kernels import Combine, dynamic_filter
+from pallas_kernels import Combine, accumulator_dtype, dynamic_filter
 
 
 class DDF(nnx.Module):
@@ -96,10 +95,14 @@ class DDF(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         x = as_feature_map(x, self.in_channels, self.dtype)
+        # In this order, as cotangents are summed from the last use of x to the first, the matrix product of the spatial
+        # branch adds its own to the operator's, and what the channel branch adds, one value per channel, comes last.
+        channel = None if self.channel_branch is None else self.channel_branch(x)
+        spatial = None if self.spatial_branch is None else self.spatial_branch(x)
         return dynamic_filter(
             x,
-            None if self.spatial_branch is None else self.spatial_branch(x),
-            None if self.channel_branch is None else self.channel_branch(x),
+            spatial,
+            channel,
             stride=self.stride,
             dilation=self.dilation,
             combine=self.combine,
@@ -142,7 +145,10 @@ class SpatialBranch(nnx.Module):
 
 
 class ChannelBranch(nnx.Module):
-    """One filter per sample and channel: x [B, H, W, C] to [B, T, C]."""
+    """One filter per sample and channel: x [B, H, W, C] to [B, T, C] in the dtype of x.
+
+    Computed in float32 (float64 for float64): the products are small, and casts would be kernels of their own.
+    """
 
     def __init__(
         self,
@@ -166,7 +172,6 @@ class ChannelBranch(nnx.Module):
                 out,
                 kernel_init=kernel_init,
                 bias_init=uniform_bias(fan_in),
-                dtype=dtype,
                 param_dtype=param_dtype,
                 promote_dtype=promote_dtype,
                 rngs=rngs,
@@ -178,5 +183,6 @@ class ChannelBranch(nnx.Module):
         self.shape = (taps, in_channels)
 
     def __call__(self, x: Array) -> Array:
-        filters = self.excite(jax.nn.relu(self.squeeze(global_average(x))))
-        return self.norm(filters.reshape(-1, *self.shape))
+        average = global_average(x.astype(accumulator_dtype(x)))
+        filters = self.excite(relu(self.squeeze(average)))
+        return self.norm(filters.reshape(-1, *self.shape)).astype(x.dtype)
