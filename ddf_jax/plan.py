@@ -1,5 +1,6 @@
 """Collectives, memory and kernels of a training step compiled ahead of time for a GPU target; no GPU is needed."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -14,9 +15,29 @@ from pallas_kernels import aot
 
 IMAGENET = "imagenet2012"
 
+# Class or function that makes an operation -> the category of the operation; the first that is found counts.
+_MAKERS = {
+    "SpatialBranch": "filter_generation",
+    "ChannelBranch": "filter_generation",
+    "BatchNorm": "batch_norm",
+    "dynamic_filter": "dynamic_filter",
+    "Optimizer": "optimizer_and_casts",
+    "squared_norms": "optimizer_and_casts",
+    "promote_dtype": "optimizer_and_casts",
+    "PointwiseConv": "convolution",
+    "Conv": "convolution",
+    "Linear": "convolution",
+}
+CATEGORIES = (*dict.fromkeys(_MAKERS.values()), "copies", "other")
+"""Of the kernels of a step."""
+
 
 def plan(recipe: Recipe, *, device: str = "h200", devices: int = 8) -> dict[str, Any]:
-    """Collectives by kind, bytes per device and kernels by kind of one training step, and the arguments of the call.
+    """Collectives, bytes per device, kernels and launches of one training step, and the arguments of the call.
+
+    `launches` has for each of `CATEGORIES` and for all of them the kernels that a device launches, the bytes that they
+    move, the operations of matrix products and convolutions, and a lower bound of the time, the sum over the kernels of
+    `pallas_kernels.aot.Launch.roofline_us`.
 
     To be called before anything else in the process uses JAX.
 
@@ -50,7 +71,31 @@ def plan(recipe: Recipe, *, device: str = "h200", devices: int = 8) -> dict[str,
         "dtype": recipe.dtype,
         "jax": jax.__version__,
     }
-    return arguments | aot.program_summary(step)
+    launches = aot.launches(step.as_text())
+    return arguments | aot.program_summary(step) | {"launches": launch_table(launches, aot.DEVICES[device])}
+
+
+def launch_table(launches: Iterable[aot.Launch], device: aot.Device) -> dict[str, dict[str, float]]:
+    """Sums over the kernels of each category and over all: `{category: {launches, bytes, flops, roofline_us}}`."""
+    table: dict[str, dict[str, float]] = {
+        name: {"launches": 0, "bytes": 0, "flops": 0, "roofline_us": 0.0} for name in (*CATEGORIES, "total")
+    }
+    for launch in launches:
+        for row in (table[_category(launch)], table["total"]):
+            row["launches"] += 1
+            row["bytes"] += launch.num_bytes
+            row["flops"] += launch.flops
+            row["roofline_us"] += launch.roofline_us(device)
+    return {name: row | {"roofline_us": round(row["roofline_us"], 1)} for name, row in table.items()}
+
+
+def _category(launch: aot.Launch) -> str:
+    """That of most of the traced operations inside."""
+    if launch.kind == "copy":
+        return "copies"
+    makers = ({function.partition(".")[0] for function in stack} for stack in launch.stacks)
+    found = [next((name for maker, name in _MAKERS.items() if maker in those), "other") for those in makers]
+    return max(found, key=found.count, default="other")
 
 
 def _data_info(recipe: Recipe) -> DataInfo:

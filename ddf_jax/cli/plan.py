@@ -12,8 +12,9 @@ from ddf_jax.cli.command import CommandResult, explained
 class PlanCommand:
     """Compile a recipe's whole training step ahead of time for a GPU target; no GPU is needed.
 
-    It shows collectives by kind, bytes per device and kernels by kind. RECIPE comes first, as for `ddf train`, and the
-    other options replace fields of it. JAX's CUDA plugin must be installed. ImageNet recipes need no data.
+    It shows collectives by kind, bytes per device, kernels by kind, and by category what a device launches and moves.
+    RECIPE comes first, as for `ddf train`, and the other options replace fields of it. JAX's CUDA plugin must be
+    installed. ImageNet recipes need no data.
 
     Examples:
       ddf plan imagenet_ddf_resnet50
@@ -28,7 +29,7 @@ class PlanCommand:
     devices: int = 8
     """How many of them share the batch."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print `{recipe, device, devices, batch_size, dtype, jax, collectives, bytes_per_device, kernels}`."""
+    """Print `{recipe, device, devices, batch_size, dtype, jax, collectives, bytes_per_device, kernels, launches}`."""
 
     def run(self) -> CommandResult:
         from ddf_jax.plan import plan
@@ -40,7 +41,16 @@ class PlanCommand:
 
 def _lines(found: dict[str, Any]) -> list[str]:
     sizes = {kind: f"{size / 2**30:.2f} GiB" for kind, size in found["bytes_per_device"].items()}
-    tables = {"collectives": found["collectives"], "per device": sizes, "kernels": found["kernels"]}
+    launches = {
+        category: f"{row['launches']} ({row['bytes'] / 1e9:.2f} GB, {row['roofline_us'] / 1e3:.2f} ms)"
+        for category, row in found["launches"].items()
+    }
+    tables = {
+        "collectives": found["collectives"],
+        "per device": sizes,
+        "kernels": found["kernels"],
+        "launches": launches,
+    }
     return [
         f"{title}: " + ", ".join(f"{name} {value}" for name, value in table.items()) for title, table in tables.items()
     ]

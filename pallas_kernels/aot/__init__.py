@@ -2,7 +2,7 @@
 
 * `compile_only_devices` makes compile-only devices of JAX's CUDA plugin (``jax-cuda13-plugin`` and
   ``jax-cuda13-pjrt`` of jax's own version). A program lowered for a mesh of them compiles; `program_summary` counts its
-  collectives, bytes and kernels.
+  collectives, bytes and kernels, `launches` lists the kernels with the bytes and the arithmetic of each.
 * `triton_kernels` takes the Triton kernels out of a lowered program. `resources` compiles one with the public
   ``triton`` package and counts the registers, spills and instructions of its machine code. `kernel_table` does so for
   every kernel of a call, with the lower bounds of its time.
@@ -10,6 +10,8 @@
 Neither way needs CUDA.
 """
 
+from pallas_kernels.aot.kernel_launches import Launch as Launch
+from pallas_kernels.aot.kernel_launches import launches as launches
 from pallas_kernels.aot.machine_code import Resources as Resources
 from pallas_kernels.aot.machine_code import resources as resources
 from pallas_kernels.aot.programs import COLLECTIVES as COLLECTIVES

@@ -19,6 +19,7 @@ class Device:
       multiprocessors: streaming multiprocessors.
       clock: Hz, boost.
       bandwidth: bytes per second of the memory, peak. On an H200 (4.8e12) a copy reached 4.3e12.
+      matmul_rate: operations per second of dense bfloat16 matrix products, peak.
       memory: bytes.
       shared_memory: bytes per multiprocessor.
       l2_cache: bytes.
@@ -29,6 +30,7 @@ class Device:
     multiprocessors: int
     clock: float
     bandwidth: float
+    matmul_rate: float
     memory: int
     shared_memory: int
     l2_cache: int
@@ -40,9 +42,9 @@ class Device:
 
 
 DEVICES = {
-    "h200": Device("NVIDIA H200", (9, 0), 132, 1.98e9, 4.8e12, 141 * 10**9, 233472, 50 * 2**20),
-    "h100": Device("NVIDIA H100 80GB HBM3", (9, 0), 132, 1.98e9, 3.35e12, 80 * 10**9, 233472, 50 * 2**20),
-    "a100": Device("NVIDIA A100-SXM4-80GB", (8, 0), 108, 1.41e9, 2.039e12, 80 * 10**9, 167936, 40 * 2**20),
+    "h200": Device("NVIDIA H200", (9, 0), 132, 1.98e9, 4.8e12, 989e12, 141 * 10**9, 233472, 50 * 2**20),
+    "h100": Device("NVIDIA H100 80GB HBM3", (9, 0), 132, 1.98e9, 3.35e12, 989e12, 80 * 10**9, 233472, 50 * 2**20),
+    "a100": Device("NVIDIA A100-SXM4-80GB", (8, 0), 108, 1.41e9, 2.039e12, 312e12, 80 * 10**9, 167936, 40 * 2**20),
 }
 
 
