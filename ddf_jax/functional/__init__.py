@@ -1,4 +1,4 @@
-"""Functions without parameters: activations, pooling, roots, per-sample convolution, joint upsampling, shape checks."""
+"""Functions without parameters: activations, pooling, strided views, roots, per-sample convolution, upsampling, checks."""
 
 from ddf_jax.functional.activations import relu as relu
 from ddf_jax.functional.checks import check_channels as check_channels
@@ -20,3 +20,4 @@ from ddf_jax.functional.pooling import average_pool as average_pool
 from ddf_jax.functional.pooling import global_average as global_average
 from ddf_jax.functional.pooling import maximum as maximum
 from ddf_jax.functional.roots import square_root as square_root
+from ddf_jax.functional.strided import strided as strided

@@ -5,6 +5,7 @@ from jax import Array
 
 from ddf_jax.errors import UserError
 from ddf_jax.functional.checks import check_feature_map
+from ddf_jax.functional.strided import strided
 
 
 def per_sample_conv(x: Array, kernels: Array, *, stride: int = 1, dilation: int = 1) -> Array:
@@ -36,6 +37,6 @@ def per_sample_conv(x: Array, kernels: Array, *, stride: int = 1, dilation: int 
     half = dilation * (size // 2)
     padded = jnp.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
     offsets = range(0, 2 * half + 1, dilation)
-    views = [padded[:, i : i + height : stride, j : j + width : stride] for i in offsets for j in offsets]
+    views = [strided(padded, stride, start=(i, j), size=(height, width)) for i in offsets for j in offsets]
     kernels = kernels.astype(x.dtype).reshape(batch, -1, outputs)
     return jnp.einsum("bhwi,bid->bhwd", jnp.concatenate(views, axis=-1), kernels)

@@ -31,14 +31,12 @@ def average_pool(x: Array, size: int) -> Array:
     """
     if size == 1:
         return x
-    height, width = x.shape[1:3]
+    sides = x.shape[1:3]
+    counts = [(side - 1) // size + 1 for side in sides]
     wide = x.astype(accumulator_dtype(x))
-    window, border = (1, size, size, 1), ((0, 0), (0, -height % size), (0, -width % size), (0, 0))
+    window = (1, size, size, 1)
+    border = ((0, 0), *((0, size * count - side) for side, count in zip(sides, counts, strict=True)), (0, 0))
     sums = jax.lax.reduce_window(wide, 0.0, jax.lax.add, window, window, border)
-    return (sums / _pixels(height, width, size).astype(wide.dtype)).astype(x.dtype)
-
-
-def _pixels(height: int, width: int, size: int) -> Array:
-    """The number of pixels of each window: [1, ceil(H/size), ceil(W/size), 1]."""
-    rows, columns = (jnp.minimum(size, length - jnp.arange(0, length, size)) for length in (height, width))
-    return jnp.outer(rows, columns)[None, :, :, None]
+    rows, columns = (jnp.minimum(size, side - size * jnp.arange(n)) for side, n in zip(sides, counts, strict=True))
+    pixels = jnp.outer(rows, columns)[None, :, :, None]  # of each window
+    return (sums / pixels.astype(wide.dtype)).astype(x.dtype)

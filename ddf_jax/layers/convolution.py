@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
-from ddf_jax.functional import check_channels, check_feature_map
+from ddf_jax.functional import check_channels, check_feature_map, strided
 from ddf_jax.layers.initializers import Initializer, normal_fan_out, uniform_bias, uniform_fan_in
 from ddf_jax.layers.inputs import promote_dtype
 from ddf_jax.layers.options import python_numbers
@@ -103,7 +103,7 @@ class PointwiseConv(nnx.Linear):
 
     def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
         check_feature_map(inputs, self.in_features)
-        return super().__call__(inputs[:, :: self.stride, :: self.stride], out_sharding)
+        return super().__call__(strided(inputs, self.stride), out_sharding)
 
 
 class Linear(nnx.Linear):

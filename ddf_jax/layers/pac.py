@@ -6,6 +6,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
+from ddf_jax.functional import strided
 from ddf_jax.layers.initializers import Initializer, normal_fan_out, uniform_fan_in
 from ddf_jax.layers.inputs import as_feature_map
 from ddf_jax.layers.options import python_numbers
@@ -189,9 +190,9 @@ def gaussian_filters(guidance: Array, kernel_size: int, *, stride: int = 1, dila
     wide = guidance.astype(accumulator_dtype(guidance))
     border = dilation * (kernel_size // 2)
     padded = jnp.pad(wide, ((0, 0), (border, border), (border, border), (0, 0)))
-    centre = wide[:, ::stride, ::stride]
+    centre = strided(wide, stride)
     offsets = range(0, 2 * border + 1, dilation)
-    views = (padded[:, i : i + height : stride, j : j + width : stride] for i in offsets for j in offsets)
+    views = (strided(padded, stride, start=(i, j), size=(height, width)) for i in offsets for j in offsets)
     distances = [((view - centre) ** 2).sum(-1) for view in views]
     return jnp.exp(-jnp.stack(distances, axis=-1) / 2)
 
@@ -207,7 +208,7 @@ def sub_pixel_gaussians(guidance: Array, kernel_size: int, scale: int) -> Array:
     fine = wide.reshape(batch, rows, scale, columns, scale, features).swapaxes(2, 3)
     fine = fine.reshape(batch, rows, columns, scale**2, features)
     halo = _halo(kernel_size, scale)
-    coarse = jnp.pad(wide[:, ::scale, ::scale], ((0, 0), (halo, halo), (halo, halo), (0, 0)))
+    coarse = jnp.pad(strided(wide, scale), ((0, 0), (halo, halo), (halo, halo), (0, 0)))
     offsets = range(2 * halo + 1)
     views = (coarse[:, i : i + rows, j : j + columns, None] for i in offsets for j in offsets)
     distances = [((view - fine) ** 2).sum(-1) for view in views]

@@ -9,6 +9,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
+from ddf_jax.functional import strided
 from ddf_jax.layers import Conv, Nearest, PointwiseConv
 from ddf_jax.layers.options import python_numbers
 from ddf_jax.models.initial_keys import InitialKeys
@@ -88,7 +89,7 @@ class FPN(nnx.Module):
             maps[level] += self.upsamplers[level](maps[level + 1])[:, :height, :width]
         levels = [output(m) for output, m in zip(self.outputs, maps, strict=True)]
         for _ in range(self.extra_levels):
-            levels.append(levels[-1][:, ::2, ::2])
+            levels.append(strided(levels[-1], 2))
         return levels
 
     def _check(self, features: Sequence[Array]) -> None:
@@ -97,6 +98,6 @@ class FPN(nnx.Module):
         if [shape[-1] for shape in shapes] != channels:
             raise UserError(f"Features must have {channels} channels, those of `feature_info`, got {shapes}.")
         for scale, (finer, coarser) in zip(self.scales, itertools.pairwise(shapes), strict=True):
-            expected = tuple(-(-size // scale) for size in finer[1:3])
+            expected = tuple((size - 1) // scale + 1 for size in finer[1:3])
             if coarser[1:3] != expected:
                 raise UserError(f"The stage after {finer}, {scale} times as coarse, must be {expected}, got {coarser}.")
