@@ -103,7 +103,10 @@ class PointwiseConv(nnx.Linear):
 
     def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
         check_feature_map(inputs, self.in_features)
-        return super().__call__(strided(inputs, self.stride), out_sharding)
+        x = strided(inputs, self.stride)
+        # The gradient of the kernel contracts all pixels. XLA transposes x in memory for several axes, not for one.
+        y = super().__call__(x.reshape(-1, self.in_features))
+        return jnp.reshape(y, (*x.shape[:3], self.out_features), out_sharding=out_sharding)
 
 
 class Linear(nnx.Linear):
