@@ -18,6 +18,7 @@ from ddf_jax.functional.joint_upsampling import window_weights as window_weights
 from ddf_jax.functional.per_sample import per_sample_conv as per_sample_conv
 from ddf_jax.functional.pooling import average_pool as average_pool
 from ddf_jax.functional.pooling import global_average as global_average
+from ddf_jax.functional.pooling import max_pool as max_pool
 from ddf_jax.functional.pooling import maximum as maximum
 from ddf_jax.functional.roots import square_root as square_root
 from ddf_jax.functional.strided import strided as strided

@@ -3,10 +3,10 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ddf_jax.functional import max_pool
 from ddf_jax.layers import Conv
 from ddf_jax.models.slots import Norm, SpatialOp
 
@@ -33,7 +33,7 @@ class ImageNetStem(SmallStem):
     kernel_size, conv_stride = 7, 2
 
     def __call__(self, x: Array) -> Array:
-        return _max_pool(super().__call__(x))
+        return max_pool(super().__call__(x))
 
 
 class DeepStem(nnx.Module):
@@ -53,12 +53,7 @@ class DeepStem(nnx.Module):
     def __call__(self, x: Array) -> Array:
         x = jax.nn.relu(self.norm1(self.conv1(x)))
         x = jax.nn.relu(self.norm2(self.conv2(x)))
-        return _max_pool(jax.nn.relu(self.norm3(self.conv3(x))))
+        return max_pool(jax.nn.relu(self.norm3(self.conv3(x))))
 
 
 STEMS = {"imagenet": ImageNetStem, "deep": DeepStem, "small": SmallStem}
-
-
-def _max_pool(x: Array) -> Array:
-    border = ((0, 0), (1, 1), (1, 1), (0, 0))
-    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), border)

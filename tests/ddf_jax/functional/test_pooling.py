@@ -1,8 +1,11 @@
-"""Pooling against its formula."""
+"""Pooling against its formula, and against XLA's own derivative."""
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-from ddf_jax.functional import average_pool
+from ddf_jax.functional import average_pool, max_pool
 from tests.ddf_jax.layers import formulas
 
 
@@ -14,3 +17,36 @@ def test_average_pool_leaves_out_what_is_outside():
             return average_pool(x, 3)
 
     formulas.check(Pool(), formulas.average_pool(x, 3), x)
+
+
+def test_max_pool_and_its_gradient_where_many_values_are_equal():
+    def reduced(x):
+        border = ((0, 0), (1, 1), (1, 1), (0, 0))
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), border)
+
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(-2, 2, (2, 7, 8, 3)), jnp.float32)
+    dy = jnp.asarray(rng.integers(-9, 9, (2, 4, 4, 3)), jnp.float32)  # sums of integers are exact
+    (y, (dx,)), (expected, (expected_dx,)) = (
+        (out, vjp(dy)) for out, vjp in (jax.vjp(pool, x) for pool in (max_pool, reduced))
+    )
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(max_pool(x), expected)
+    np.testing.assert_array_equal(dx, expected_dx)
+    # Forward mode, and the derivative of a derivative: y² has the second derivative 2 along a tangent of the choice.
+    _, tangent = jax.jvp(max_pool, (x,), (x,))
+    np.testing.assert_array_equal(tangent, expected)
+    _, second = jax.jvp(jax.grad(lambda x: (max_pool(x) ** 2).sum()), (x,), (x,))
+    np.testing.assert_array_equal(second, jax.vjp(reduced, x)[1](2 * expected)[0])
+
+
+def test_the_maximum_of_a_window_with_nan_is_nan():
+    x = jnp.ones((3, 7, 6, 1)).at[jnp.arange(3), jnp.array([0, 1, 6]), jnp.array([0, 1, 5])].set(jnp.nan)
+    primal, _ = jax.jvp(max_pool, (x,), (x,))
+    np.testing.assert_array_equal(primal, max_pool(x))
+    assert jnp.isnan(primal).any((1, 2, 3)).all()
+
+
+def test_the_gradient_of_max_pool_scatters_nothing():
+    x = jax.ShapeDtypeStruct((1, 7, 8, 3), jnp.float32)
+    assert "scatter" not in jax.jit(jax.grad(lambda x: max_pool(x).sum())).lower(x).as_text()

@@ -14,6 +14,7 @@ def test_the_gradient_of_a_pointwise_kernel_transposes_no_feature_map():
         return jnp.sin(nnx.merge(structure, state)(jnp.cos(x))).sum()
 
     x = jax.ShapeDtypeStruct((2, 4, 4, 3), jnp.float32)
-    program = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(state, x).compile().as_text()
+    program = str(jax.jit(jax.grad(loss, argnums=(0, 1))).lower(state, x).compile().as_text())
     assert "f32[32,5]" in program
-    assert not {"f32[3,32]", "f32[5,32]"} & set(program.replace("{", " ").split()), program
+    assert "f32[3,32]" not in program
+    assert "f32[5,32]" not in program
