@@ -8,6 +8,7 @@ from pallas_kernels.ops.arg_specs import ARG_SPECS as ARG_SPECS
 from pallas_kernels.ops.arg_specs import ArgSpec as ArgSpec
 from pallas_kernels.ops.choice import DISABLED_EXPORT_CHECKS as DISABLED_EXPORT_CHECKS
 from pallas_kernels.ops.choice import IMPLEMENTATIONS as IMPLEMENTATIONS
+from pallas_kernels.ops.normalization import square_root as square_root
 from pallas_kernels.ops.primitive import dynamic_filter_taps as dynamic_filter_taps
 from pallas_kernels.ops.spec import Combine as Combine
 from pallas_kernels.ops.spec import FilterSpec as FilterSpec

@@ -1,4 +1,4 @@
-"""Functions without parameters: activations, pooling, strided views, roots, per-sample convolution, upsampling, checks."""
+"""Functions without parameters: activations, pooling, strided views, roots, convolution, upsampling, checks."""
 
 from ddf_jax.functional.activations import relu as relu
 from ddf_jax.functional.checks import check_channels as check_channels
@@ -14,11 +14,10 @@ from ddf_jax.functional.joint_upsampling import neighbours as neighbours
 from ddf_jax.functional.joint_upsampling import pad_to as pad_to
 from ddf_jax.functional.joint_upsampling import place_distances as place_distances
 from ddf_jax.functional.joint_upsampling import space_to_depth as space_to_depth
-from ddf_jax.functional.joint_upsampling import window_weights as window_weights
+from ddf_jax.functional.joint_upsampling import window_logits as window_logits
 from ddf_jax.functional.per_sample import per_sample_conv as per_sample_conv
 from ddf_jax.functional.pooling import average_pool as average_pool
 from ddf_jax.functional.pooling import global_average as global_average
 from ddf_jax.functional.pooling import max_pool as max_pool
 from ddf_jax.functional.pooling import maximum as maximum
-from ddf_jax.functional.roots import square_root as square_root
 from ddf_jax.functional.strided import strided as strided

@@ -64,15 +64,15 @@ def joint_bilateral_upsample(
     image = pad_to(image, scale * rows, scale * columns)
     unlike = colour_distances(image, scale=scale, radius=radius) / (2 * sigma_colour**2)
     far = place_distances(scale=scale, radius=radius) / (2 * sigma_space**2)
-    weights = window_weights(-far - unlike, low)
-    return dynamic_upsample(fill_holes(low), weights[:, :, :, :, None], None, scale=scale)[:, :height, :width]
+    logits = window_logits(-far - unlike, low)[:, :, :, :, None]
+    return dynamic_upsample(fill_holes(low), logits, None, scale=scale, normalize="softmax")[:, :height, :width]
 
 
-def window_weights(logits: Array, valid: Array) -> Array:
-    """Softmax over the valid samples of each window: logits [B, h, w, S², K²] to weights of that shape.
+def window_logits(logits: Array, valid: Array) -> Array:
+    """Logits [B, h, w, S², K²] of a softmax over the valid samples of each window: -∞ for the others.
 
-    Samples that are not `valid` [B, h, w, 1] have weight 0. In a window without a valid sample, the filled holes have
-    weights. Samples outside the image always have weight 0.
+    Those are the samples that are not `valid` [B, h, w, 1], but for windows without a valid sample, and always the
+    samples outside the image.
     """
     size = math.isqrt(logits.shape[-1])
     border = ((0, 0), (size // 2, size // 2), (size // 2, size // 2), (0, 0))
@@ -81,7 +81,7 @@ def window_weights(logits: Array, valid: Array) -> Array:
         for mask in (valid > 0, jnp.ones(valid.shape, jnp.bool))
     )
     valid_mask = jnp.where(in_window.any(-1, keepdims=True), in_window, inside)
-    return jax.nn.softmax(jnp.where(valid_mask, logits.astype(jnp.float32), -jnp.inf), axis=-1)
+    return jnp.where(valid_mask, logits.astype(jnp.float32), -jnp.inf)
 
 
 def colour_distances(image: Array, *, scale: int, radius: int) -> Array:

@@ -35,6 +35,7 @@ from ddf_jax.inspect.filters import (
     mosaic,
     similarity_colours,
     tap_sums,
+    used_filters,
 )
 from ddf_jax.inspect.spectra import NOISES, power_spectrum
 from ddf_jax.training.run import Run
@@ -92,6 +93,7 @@ def inspect_run(run: Run, images: Sequence[np.ndarray], *, layer: str | None = N
     batch = np.concatenate([normalize.map({"image": 255 * version})["image"] for version in versions.values()])
     activations = compute_activations(model, jnp.asarray(batch), [*generators, *maps], gradients=maps)
     activations = jax.tree.map(lambda value: np.asarray(value, np.float32), activations)
+    used = {name: used_filters(model, name, activations.outputs[name]) for name in generators}
     if not np.isfinite(activations.logits).all():
         raise UserError("The network's outputs for these images must be finite to be drawn; some are infinite or NaN.")
     guesses = [_guess(logits, run.info.class_names) for logits in activations.logits]
@@ -100,10 +102,7 @@ def inspect_run(run: Run, images: Sequence[np.ndarray], *, layer: str | None = N
     pictures = []
     for name, kind in generators.items():
         title, panels = _FILTER_PANELS[kind]
-        rows = [
-            [image, *others]
-            for image, others in zip(first, panels(activations.outputs[name][: len(clean)]), strict=True)
-        ]
+        rows = [[image, *others] for image, others in zip(first, panels(used[name][: len(clean)]), strict=True)]
         pictures.append(Picture(kind, name, draw_grid(rows, f"{title} of {name}")))
     if maps:
         pictures.append(Picture("grad_cam", chosen, _grad_cam(first, clean, activations, maps)))

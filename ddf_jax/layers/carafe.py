@@ -1,6 +1,5 @@
 """CARAFE, the content-aware reassembly of features of Wang et al., ICCV 2019."""
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -9,7 +8,7 @@ from ddf_jax.errors import UserError
 from ddf_jax.layers.convolution import Conv, PointwiseConv
 from ddf_jax.layers.inputs import as_feature_map
 from ddf_jax.layers.options import python_numbers
-from pallas_kernels import accumulator_dtype, dynamic_upsample
+from pallas_kernels import dynamic_upsample
 
 
 class CARAFE(nnx.Module):
@@ -85,5 +84,6 @@ class CARAFE(nnx.Module):
         x = as_feature_map(x, self.in_channels, self.dtype)
         logits = self.content_encoder(self.channel_compressor(x))
         logits = jnp.moveaxis(logits.reshape(*x.shape[:3], *self.shape), -1, 3)  # [B, H, W, S², G, T]
-        weights = jax.nn.softmax(logits.astype(accumulator_dtype(logits)), axis=-1)
-        return dynamic_upsample(x, weights.astype(x.dtype), None, scale=self.scale, implementation=self.implementation)
+        return dynamic_upsample(
+            x, logits, None, scale=self.scale, normalize="softmax", implementation=self.implementation
+        )

@@ -1,5 +1,7 @@
 """The decoupled dynamic filter of Zhou et al., CVPR 2021."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -7,7 +9,7 @@ from jax import Array
 from ddf_jax.errors import UserError
 from ddf_jax.functional import global_average, relu
 from ddf_jax.layers.convolution import PointwiseConv
-from ddf_jax.layers.filter_norm import FilterNorm, FilterNormalization
+from ddf_jax.layers.filter_norm import FilterNorm, FilterNormalization, operator_options
 from ddf_jax.layers.initializers import Initializer, uniform_bias, uniform_fan_in
 from ddf_jax.layers.inputs import as_feature_map, promote_dtype
 from ddf_jax.layers.options import python_numbers
@@ -78,11 +80,13 @@ class DDF(nnx.Module):
             raise UserError(f"`heads` must divide `in_channels`, got {heads=} for {in_channels=}.")
         dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         taps = kernel_size**2
+        self.normalization: dict[str, Any] = {}
         self.spatial_branch = nnx.data(None)
         self.channel_branch = nnx.data(None)
         if spatial:
             norm = normalization((heads, taps), tap_axis=-1, learned=False, **dtypes)
             self.spatial_branch = SpatialBranch(in_channels, heads, taps, stride, norm, kernel_init, **dtypes)
+            self.normalization = operator_options(norm)
         if channel:
             norm = normalization((taps, in_channels), tap_axis=-2, learned=True, **dtypes)
             self.channel_branch = ChannelBranch(in_channels, taps, squeeze_ratio, norm, kernel_init, **dtypes)
@@ -107,11 +111,15 @@ class DDF(nnx.Module):
             dilation=self.dilation,
             combine=self.combine,
             implementation=self.implementation,
+            **self.normalization,
         )
 
 
 class SpatialBranch(nnx.Module):
-    """One filter per pixel and head: x [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), G, T]."""
+    """One filter per pixel and head: x [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), G, T].
+
+    Where the operator can normalise the filters (`operator_options`), they are not normalised yet.
+    """
 
     def __init__(
         self,
@@ -141,7 +149,8 @@ class SpatialBranch(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         filters = self.conv(x)
-        return self.norm(filters.reshape(*filters.shape[:3], *self.shape))
+        filters = filters.reshape(*filters.shape[:3], *self.shape)
+        return filters if operator_options(self.norm) else self.norm(filters)
 
 
 class ChannelBranch(nnx.Module):

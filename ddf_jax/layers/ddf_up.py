@@ -1,6 +1,7 @@
 """The upsampling form of the decoupled dynamic filter, Zhou et al., CVPR 2021."""
 
 import functools
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -9,7 +10,7 @@ from jax import Array
 from ddf_jax.errors import UserError
 from ddf_jax.layers.convolution import Conv, PointwiseConv
 from ddf_jax.layers.ddf import ChannelBranch
-from ddf_jax.layers.filter_norm import FilterNorm, FilterNormalization
+from ddf_jax.layers.filter_norm import FilterNorm, FilterNormalization, operator_options
 from ddf_jax.layers.initializers import Initializer, uniform_fan_in
 from ddf_jax.layers.inputs import as_feature_map
 from ddf_jax.layers.options import python_numbers
@@ -86,11 +87,13 @@ class DDFUp(nnx.Module):
         source, taps = in_channels if guidance_channels is None else guidance_channels, kernel_size**2
         dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.spatial_branch, self.channel_branch = nnx.List(), nnx.List()
+        self.normalization: dict[str, Any] = {}
         for _ in range(scale**2):
             norm = normalization((heads, taps), tap_axis=-1, learned=False, **dtypes)
             self.spatial_branch.append(
                 GuidedBranch(source, heads, taps, guidance_kernel_size, norm, kernel_init, **dtypes)
             )
+            self.normalization = operator_options(norm)
             norm = normalization((taps, in_channels), tap_axis=-2, learned=True, **dtypes)
             self.channel_branch.append(ChannelBranch(in_channels, taps, squeeze_ratio, norm, kernel_init, **dtypes))
         self.scale = scale
@@ -114,6 +117,7 @@ class DDFUp(nnx.Module):
             dilation=self.dilation,
             combine=self.combine,
             implementation=self.implementation,
+            **self.normalization,
         )
 
     def _guidance(self, x: Array, guidance: Array | None) -> Array:
@@ -129,7 +133,7 @@ class DDFUp(nnx.Module):
 
 
 class GuidedBranch(nnx.Module):
-    """The spatial filters of one sub-pixel: [B, H, W, in_channels] to [B, H, W, G, T]."""
+    """The spatial filters of one sub-pixel: [B, H, W, in_channels] to [B, H, W, G, T], as of `SpatialBranch`."""
 
     def __init__(
         self,
@@ -163,4 +167,5 @@ class GuidedBranch(nnx.Module):
         filters = guidance
         for conv in self.convs:
             filters = conv(filters)
-        return self.norm(filters.reshape(*filters.shape[:3], *self.shape))
+        filters = filters.reshape(*filters.shape[:3], *self.shape)
+        return filters if operator_options(self.norm) else self.norm(filters)

@@ -1,6 +1,6 @@
 """Normalisations of generated filters: filter normalisation and the alternatives of its ablation."""
 
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +8,10 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
-from ddf_jax.functional import square_root
 from ddf_jax.layers.batch_norm import BatchNorm
 from ddf_jax.layers.inputs import compute_dtype
 from ddf_jax.layers.options import python_numbers
-from pallas_kernels import accumulator_dtype
+from pallas_kernels import accumulator_dtype, square_root
 
 
 class FilterNormalization(Protocol):
@@ -74,6 +73,7 @@ class FilterNorm(nnx.Module):
             raise UserError(
                 f"A filter of one tap has no deviation: `shape` must have ≥ 2 taps, got {shape}, {tap_axis=}."
             )
+        self.gain = gain
         self.constant = gain / taps**0.5
         self.shape = tuple(shape)
         self.tap_axis = tap_axis
@@ -95,6 +95,17 @@ class FilterNorm(nnx.Module):
         if self.mean is not None:
             y = y + _broadcast(self.mean, y)
         return y.astype(compute_dtype(filters, self.dtype))
+
+
+def operator_options(norm: nnx.Module) -> dict[str, Any]:
+    """The options with which `pallas_kernels.dynamic_filter` normalises a spatial filter as the module does.
+
+    The operator does so in registers. It can for a `FilterNorm` over the last axis without parameters; for others the
+    options are empty, and the module must be called.
+    """
+    if type(norm) is not FilterNorm or norm.tap_axis != -1 or norm.scale is not None or norm.mean is not None:
+        return {}
+    return {"normalize": "filter_norm", "gain": norm.gain}
 
 
 class FilterBatchNorm(nnx.Module):

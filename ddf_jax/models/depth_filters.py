@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
-from ddf_jax.functional import blocks, colour_distances, place_distances, window_weights
+from ddf_jax.functional import blocks, colour_distances, place_distances, window_logits
 from ddf_jax.layers.options import python_numbers
 from pallas_kernels import dynamic_filter, dynamic_upsample
 
@@ -99,8 +99,8 @@ class DepthFilters(nnx.Module):
         position, colour, _ = self._precisions()
         colour_cost = colour_distances(image, scale=self.scale, radius=1) * colour / (2 * _SIGMA_COLOUR**2)
         position_cost = place_distances(scale=self.scale, radius=1) * position / (2 * _SIGMA_SPACE**2)
-        weights = window_weights(logits - position_cost - _bounded(colour_cost, _COLOUR_BOUND), valid)
-        return dynamic_upsample(depth, weights[:, :, :, :, None], None, scale=self.scale)
+        logits = window_logits(logits - position_cost - _bounded(colour_cost, _COLOUR_BOUND), valid)
+        return dynamic_upsample(depth, logits[:, :, :, :, None], None, scale=self.scale, normalize="softmax")
 
     def __call__(self, logits: Logits, image: Array, depth: Array, valid: Array) -> Array:
         depth = depth.astype(jnp.float32)
@@ -108,7 +108,7 @@ class DepthFilters(nnx.Module):
         cost = colour_distances(image, scale=1, radius=1) * self._precisions()[2] / (2 * _SIGMA_NEIGHBOUR**2)
         centre = jnp.zeros((1,) * 4 + (_TAPS,), jnp.float32).at[..., _TAPS // 2].set(1.0)
         logit = logits.propagation + centre - _bounded(cost, _NEIGHBOUR_COLOUR_BOUND)
-        spatial = window_weights(logit, jnp.ones_like(y))
+        spatial = jax.nn.softmax(window_logits(logit, jnp.ones_like(y)))  # once for all iterations
         valid_mask, samples = (_scatter(low, self.scale) for low in ((valid > 0).astype(jnp.float32), depth))
         return propagate(self.iterations, y, spatial, valid_mask, samples)
 

@@ -10,10 +10,11 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
-from ddf_jax.functional import bicubic_upsample, fill_holes, joint_bilateral_upsample, pad_to, square_root
+from ddf_jax.functional import bicubic_upsample, fill_holes, joint_bilateral_upsample, pad_to
 from ddf_jax.layers import Conv
 from ddf_jax.layers.initializers import normal_fan_in
 from ddf_jax.layers.options import python_fields
+from pallas_kernels import square_root
 
 
 def _bicubic(low: Array, image: Array, scale: int) -> Array:

@@ -15,7 +15,7 @@ from ddf_jax.verify import draw_errors, format_table, verify
 from ddf_jax.verify.random_inputs import RandomBatch
 from ddf_jax.verify.torch_inputs import break_ties
 from ddf_jax.verify.trace import TRACE_KINDS
-from pallas_kernels.ops import api
+from pallas_kernels.ops import choice
 
 
 def assert_passes(*arguments, **options):
@@ -95,7 +95,7 @@ SMALL = {"width": 16, "blocks": (1, 1), "num_classes": 5}
 @pytest.mark.parametrize("name", ["ddf_resnet50", "ddf_add_resnet50"])
 @pytest.mark.parametrize("implementation", ["xla", "reference", "triton_interpreted"])
 def test_every_implementation_of_the_operator_gives_the_same_numbers(name, implementation, monkeypatch):
-    monkeypatch.setitem(api.IMPLEMENTATIONS, "triton_interpreted", "experiments.benchmarks.interpreted")
+    monkeypatch.setitem(choice.IMPLEMENTATIONS, "triton_interpreted", "experiments.benchmarks.interpreted")
     dtype = "float32" if implementation == "triton_interpreted" else "float64"
     options = {"width": 16, "blocks": (1, 1)}
     assert_passes(name, dtype=dtype, size=(33, 17), implementation=implementation, options=options)

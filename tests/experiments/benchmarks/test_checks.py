@@ -67,10 +67,13 @@ def test_poisoned_kernels_find_nan_behind_their_arrays():
     with checks.poisoned():
         for module in (checks.fwd, checks.bwd):
             rows, spatial, _ = module.pixel_rows(x, None, None)
+            assert rows is not None
             assert rows.shape == (5, 3)
             assert jnp.isnan(rows[4]).all()
             assert spatial is None
-    assert checks.fwd.pixel_rows(x, None, None)[0].shape == (4, 3)
+    [rows, *_] = checks.fwd.pixel_rows(x, None, None)
+    assert rows is not None
+    assert rows.shape == (4, 3)
 
 
 def test_the_tolerance_is_half_a_unit_per_rounding_and_a_share_of_the_largest_value():
