@@ -45,7 +45,7 @@ def used_filters(model: nnx.Module, generator: str, filters: np.ndarray) -> np.n
     """
     layer, _, name = generator.rpartition(".")
     modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
-    options = getattr(modules[layer], "normalization", {}) if name == "spatial_branch" else {}
+    options = dict(getattr(modules[layer], "normalization", ())) if name == "spatial_branch" else {}
     if not options:
         return filters
     norm = FilterNorm(filters.shape[-2:], tap_axis=-1, gain=options["gain"], rngs=nnx.Rngs(0))

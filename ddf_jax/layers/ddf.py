@@ -1,7 +1,5 @@
 """The decoupled dynamic filter of Zhou et al., CVPR 2021."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -9,7 +7,7 @@ from jax import Array
 from ddf_jax.errors import UserError
 from ddf_jax.functional import global_average, relu
 from ddf_jax.layers.convolution import PointwiseConv
-from ddf_jax.layers.filter_norm import FilterNorm, FilterNormalization, operator_options
+from ddf_jax.layers.filter_norm import FilterNorm, FilterNormalization, OperatorOptions, operator_options
 from ddf_jax.layers.initializers import Initializer, uniform_bias, uniform_fan_in
 from ddf_jax.layers.inputs import as_feature_map, promote_dtype
 from ddf_jax.layers.options import python_numbers
@@ -80,7 +78,7 @@ class DDF(nnx.Module):
             raise UserError(f"`heads` must divide `in_channels`, got {heads=} for {in_channels=}.")
         dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         taps = kernel_size**2
-        self.normalization: dict[str, Any] = {}
+        self.normalization: OperatorOptions = ()
         self.spatial_branch = nnx.data(None)
         self.channel_branch = nnx.data(None)
         if spatial:
@@ -111,7 +109,7 @@ class DDF(nnx.Module):
             dilation=self.dilation,
             combine=self.combine,
             implementation=self.implementation,
-            **self.normalization,
+            **dict(self.normalization),
         )
 
 

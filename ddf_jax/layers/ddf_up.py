@@ -1,7 +1,6 @@
 """The upsampling form of the decoupled dynamic filter, Zhou et al., CVPR 2021."""
 
 import functools
-from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -10,7 +9,7 @@ from jax import Array
 from ddf_jax.errors import UserError
 from ddf_jax.layers.convolution import Conv, PointwiseConv
 from ddf_jax.layers.ddf import ChannelBranch
-from ddf_jax.layers.filter_norm import FilterNorm, FilterNormalization, operator_options
+from ddf_jax.layers.filter_norm import FilterNorm, FilterNormalization, OperatorOptions, operator_options
 from ddf_jax.layers.initializers import Initializer, uniform_fan_in
 from ddf_jax.layers.inputs import as_feature_map
 from ddf_jax.layers.options import python_numbers
@@ -87,7 +86,7 @@ class DDFUp(nnx.Module):
         source, taps = in_channels if guidance_channels is None else guidance_channels, kernel_size**2
         dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.spatial_branch, self.channel_branch = nnx.List(), nnx.List()
-        self.normalization: dict[str, Any] = {}
+        self.normalization: OperatorOptions = ()
         for _ in range(scale**2):
             norm = normalization((heads, taps), tap_axis=-1, learned=False, **dtypes)
             self.spatial_branch.append(
@@ -117,7 +116,7 @@ class DDFUp(nnx.Module):
             dilation=self.dilation,
             combine=self.combine,
             implementation=self.implementation,
-            **self.normalization,
+            **dict(self.normalization),
         )
 
     def _guidance(self, x: Array, guidance: Array | None) -> Array:

@@ -13,6 +13,9 @@ from ddf_jax.layers.inputs import compute_dtype
 from ddf_jax.layers.options import python_numbers
 from pallas_kernels import accumulator_dtype, square_root
 
+OperatorOptions = tuple[tuple[str, Any], ...]
+"""Names and values of keyword arguments. A dict could not be hashed."""
+
 
 class FilterNormalization(Protocol):
     """Makes a module that normalises generated filters: [..., taps, filters] or [..., filters, taps] to the same shape.
@@ -97,15 +100,15 @@ class FilterNorm(nnx.Module):
         return y.astype(compute_dtype(filters, self.dtype))
 
 
-def operator_options(norm: nnx.Module) -> dict[str, Any]:
+def operator_options(norm: nnx.Module) -> OperatorOptions:
     """The options with which `pallas_kernels.dynamic_filter` normalises a spatial filter as the module does.
 
     The operator does so in registers. It can for a `FilterNorm` over the last axis without parameters; for others the
     options are empty, and the module must be called.
     """
     if type(norm) is not FilterNorm or norm.tap_axis != -1 or norm.scale is not None or norm.mean is not None:
-        return {}
-    return {"normalize": "filter_norm", "gain": norm.gain}
+        return ()
+    return ("normalize", "filter_norm"), ("gain", norm.gain)
 
 
 class FilterBatchNorm(nnx.Module):

@@ -22,7 +22,8 @@ from ddf_jax.recipes import find_recipe
 from ddf_jax.training.recipe import Recipe
 from experiments.benchmarks.peers import unfold
 from experiments.reports.results import RESULTS, markdown_table, write_results
-from pallas_kernels.ops.spec import FilterSpec
+from pallas_kernels.ops.normalization import normalized
+from pallas_kernels.ops.spec import FilterSpec, accumulator_dtype
 
 FOLDER = RESULTS / "plan"
 
@@ -54,9 +55,10 @@ def measure(plain: Recipe, ours: Recipe) -> list[dict[str, Any]]:
 def unfolded() -> Iterator[None]:
     """A context in which DDF layers compute the unfold formulation and its automatic derivative."""
 
-    def dynamic_filter(x, spatial, channel, *, stride, dilation, combine, implementation):
+    def dynamic_filter(x, spatial, channel, *, stride, dilation, combine, implementation, normalize, gain):
         del implementation
-        spec = FilterSpec(3, stride=stride, dilation=dilation, combine=combine)
+        spec = FilterSpec(3, stride, 1, dilation, combine, normalize=normalize, gain=gain)
+        spatial = normalized(spatial.astype(accumulator_dtype(spatial)), spec).astype(spatial.dtype)
         return unfold(spec, x, jnp.expand_dims(spatial, 3), jnp.expand_dims(channel, 1))
 
     # Functions that JAX has traced with one operator must not be reused for the other.

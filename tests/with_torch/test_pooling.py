@@ -17,4 +17,5 @@ def test_max_pool_chooses_as_torch_among_equal_values():
         expected.backward(torch.tensor(dy.transpose(0, 3, 1, 2)))
         y, vjp = jax.vjp(max_pool, x)
         np.testing.assert_array_equal(y, expected.detach().permute(0, 2, 3, 1))
+        assert theirs.grad is not None
         np.testing.assert_array_equal(vjp(dy)[0], theirs.grad.permute(0, 2, 3, 1))

@@ -67,6 +67,6 @@ def test_on_ddf_the_context_changes_the_spatial_filters_alone():
             from pallas_kernels import dynamic_filter
 
             spatial = self.ddf.spatial_branch(self.augmentation(x))
-            return dynamic_filter(x, spatial, self.ddf.channel_branch(x), **self.ddf.normalization)
+            return dynamic_filter(x, spatial, self.ddf.channel_branch(x), **dict(self.ddf.normalization))
 
     formulas.check(layer, formulas.run(Shifted(), x) + static, x)

@@ -95,9 +95,8 @@ def test_a_layer_computes_in_the_dtype_of_its_input_or_in_the_one_asked_for(name
         for equation in equations(program.jaxpr):
             if name != "Bilinear" and equation.primitive.name in ("dot_general", "conv_general_dilated"):
                 operands: Any = [operand.aval for operand in equation.invars]
-                small = (
-                    name in ("DDF", "DDFUp") and len(operands[0].shape) == 2 == operands[0].shape[0]
-                )  # the channel branch
+                # The channel branch of DDF, with one row for each sample, computes in float32.
+                small = name in ("DDF", "DDFUp") and len(operands[0].shape) == operands[0].shape[0] == 2
                 expected = jnp.dtype(jnp.float32 if small else jnp.bfloat16)
                 assert {operand.dtype for operand in operands} == {expected}
 
