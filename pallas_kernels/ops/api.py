@@ -5,6 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 from pallas_kernels.ops import checks
 from pallas_kernels.ops.checks import PaddingMode
@@ -214,7 +215,37 @@ def local_correlation(
     >>> local_correlation(image, image, kernel_size=(1, 3))[0, 0, :, 0].tolist()
     [[0.0, 0.0, 0.0], [0.0, 1.0, 2.0], [2.0, 4.0, 0.0]]
     """
+    return correlate(
+        query,
+        key,
+        kernel_size=kernel_size,
+        stride=stride,
+        dilation=dilation,
+        groups=groups,
+        padding=padding,
+        padding_mode=padding_mode,
+        scale=scale,
+        implementation=implementation,
+    )
+
+
+def correlate(
+    query: Array,
+    key: Array,
+    *,
+    kernel_size: int | Pair,
+    stride: int | Pair = 1,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    padding: str | Padding = "SAME",
+    padding_mode: PaddingMode = "zeros",
+    scale: float = 1.0,
+    dtype: DTypeLike | None = None,
+    implementation: str | Sequence[str] | None = None,
+) -> Array:
+    """`local_correlation` in a dtype, by default that of the query."""
     query, key = checks.as_image("query", query, "[B, Ho, Wo, C]"), checks.as_image("key", key)
+    dtype = jnp.dtype(dtype or query.dtype)
     size = checks.positive_pair("kernel_size", kernel_size)
     stride, dilation = checks.positive_pair("stride", stride), checks.positive_pair("dilation", dilation)
     groups = checks.positive("groups", groups)
@@ -228,10 +259,10 @@ def local_correlation(
     if channels % groups:
         raise ValueError(f"`groups` must divide the channels of `key`: C={channels}, got {groups}.")
     if 0 in leading:
-        return jnp.zeros((*leading, *grid, groups, spec.taps), query.dtype)
+        return jnp.zeros((*leading, *grid, groups, spec.taps), dtype)
     operands: dict[Any, Array] = {"x": key, "y": query}
     [found] = apply(
-        {"spatial": query.dtype},
+        {"spatial": dtype},
         operands,
         spec=spec,
         size=(height, width),

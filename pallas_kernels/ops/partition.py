@@ -47,13 +47,16 @@ def split(on_device: OnDevice, form: Form, mapped: int = 0) -> Callable[..., tup
       mapped: number of axes of `jax.vmap`, with which all arrays begin.
     """
     call = _Call(on_device, form, mapped)
-    over_auto_axes = custom_partitioning(functools.partial(call.on_samples, form))
-    over_auto_axes.def_partition(call.partition, sharding_rule=_propagation_rule(form, mapped))
 
     def over_mesh(*arrays: Array) -> tuple[Array, ...]:
         mesh = jax.typeof(arrays[0]).sharding.mesh
         if mesh.explicit_axes or (mesh.manual_axes and mesh.auto_axes):
             return call.over_explicit_axes(*arrays)
+        over_auto_axes = custom_partitioning(functools.partial(call.on_samples, form))
+        channels = arrays[0].shape[-1]
+        over_auto_axes.def_partition(
+            call.partition, sharding_rule=lambda mesh, *_: _propagation_rule(form, mapped, channels, mesh)
+        )
         return over_auto_axes(*arrays)
 
     return over_mesh
@@ -209,13 +212,20 @@ def _as_tuple(entry: Any) -> tuple[str, ...]:
     return entry if isinstance(entry, tuple) else (entry,)
 
 
-def _propagation_rule(form: Form, mapped: int) -> str:
-    """Shardy's rule: mapped axes, samples, channels and groups correspond across arrays, no other axes do."""
+def _propagation_rule(form: Form, mapped: int, channels: int, mesh: Mesh) -> tuple[str, dict[str, int]]:
+    """Shardy's rule, with the sizes of its factors: mapped axes, samples, channels and groups correspond across arrays.
+
+    No other axes do. Channels are those of each group in turn. That is told where groups divide evenly over all devices
+    of the mesh: elsewhere Shardy might split them over more devices than there are groups.
+    """
+    several = form.groups > 1 and not mesh.empty and form.groups % mesh.size == 0
+    channel = "(group member)" if several else "channel"
     free = (f"free{n}" for n in range(100))
     leading = [f"mapped{n}" for n in range(mapped)]
 
     def axes(name: Name) -> str:
-        own = (axis if axis in ("batch", "channel", "group") else next(free) for axis in AXES[name])
-        return " ".join([*leading, *own])
+        known = {"batch": "batch", "channel": channel, "group": "group"}
+        return " ".join([*leading, *(known.get(axis) or next(free) for axis in AXES[name])])
 
-    return ", ".join(map(axes, form.arrays)) + " -> " + ", ".join(map(axes, form.results))
+    rule = ", ".join(map(axes, form.arrays)) + " -> " + ", ".join(map(axes, form.results))
+    return rule, {"member": channels // form.groups} if several else {}
