@@ -8,6 +8,7 @@ compares the value and the three cotangents with the float64 loop of `oracle`, t
 `slow_unless(cases, names)`: one case per claim in the fast suite, all of them in the slow.
 """
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Collection, Iterable
@@ -124,19 +125,30 @@ def neighbours(arg: ArgSpec) -> list[ArgSpec]:
 
 @st.composite
 def arg_specs(
-    draw: st.DrawFn, kernel_sizes: tuple[int, ...] = (1, 3, 5), *, float64: bool = True
+    draw: st.DrawFn, kernel_sizes: tuple[int, ...] = (1, 2, 3, 5), *, float64: bool = True
 ) -> tuple[ArgSpec, DTypes]:
     """Any small call: sizes 1 to 9, and every option of the two public functions."""
     scale = draw(st.integers(1, 4))
-    spec = FilterSpec(
-        draw(st.sampled_from(kernel_sizes)),
-        stride=draw(st.integers(1, 4)) if scale == 1 else 1,
-        scale=scale,
-        dilation=draw(st.integers(1, 4)),
-        combine=draw(st.sampled_from(("mul", "add"))),
-    )
-    side = st.integers(1, 9 if scale == 1 else 4)
     groups = draw(st.sampled_from((1, 2, 3, 4, None)))
+    kernel_size = draw(st.tuples(*2 * [st.sampled_from(kernel_sizes)]))
+    normalizations = [
+        None,
+        *(["softmax"] if groups else []),
+        *(["filter_norm"] if groups and max(kernel_size) > 1 else []),
+    ]
+    spec = FilterSpec(
+        kernel_size,
+        stride=draw(st.tuples(*2 * [st.integers(1, 4)])) if scale == 1 else 1,
+        scale=scale,
+        dilation=draw(st.tuples(*2 * [st.integers(1, 4)])),
+        combine=draw(st.sampled_from(("mul", "add"))),
+        normalize=draw(st.sampled_from(normalizations)),
+    )
+    if scale == 1 and draw(st.booleans()):
+        wider = draw(st.tuples(*2 * [st.tuples(*2 * [st.integers(0, 3)])]))
+        padding = [(span + before, after) for span, (before, after) in zip(spec.span, wider, strict=True)]
+        spec = dataclasses.replace(spec, padding=padding)
+    side = st.integers(1, 9 if scale == 1 else 4)
     channels = draw(st.integers(1, 3)) * (groups or 1)
     channel = True if groups is None else draw(st.booleans())
     x = (draw(st.integers(1, 3)), draw(side), draw(side), channels)
@@ -145,7 +157,7 @@ def arg_specs(
     return ArgSpec("drawn", x, spec, groups, channel), dtypes
 
 
-def _case(name: str, x: tuple[int, int, int, int], kernel_size: int = 3, **options) -> ArgSpec:
+def _case(name: str, x: tuple[int, int, int, int], kernel_size: Any = 3, **options) -> ArgSpec:
     rest = {option: options.pop(option) for option in ("groups", "channel") if option in options}
     return ArgSpec(name, x, FilterSpec(kernel_size, **options), **rest)
 
@@ -173,6 +185,15 @@ HARD_CASES = (
     _case("scale_no_channel_filter", (1, 4, 3, 4), 5, scale=2, channel=False),
     _case("scale_no_spatial_filter", (2, 3, 4, 2), scale=3, groups=None),
     _case("scale_one_pixel", (1, 1, 1, 1), scale=2),
+    _case("rectangular_and_even", (2, 6, 7, 4), (4, 2), stride=(2, 1), dilation=(1, 2), groups=2),
+    _case("valid", (1, 6, 7, 4), stride=(1, 2), padding=((0, 0), (0, 0))),
+    _case("causal_sequence", (2, 1, 9, 4), (1, 4), padding=((0, 0), (3, 0)), groups=2),
+    _case("padding_past_the_filter", (1, 3, 4, 2), (3, 2), padding=((4, 1), (0, 3))),
+    _case("softmax_in_groups", (2, 5, 6, 4), normalize="softmax", groups=2),
+    _case("filter_norm_stride", (2, 5, 6, 4), stride=2, normalize="filter_norm", gain=1.5),
+    _case("filter_norm_add", (2, 5, 6, 4), normalize="filter_norm", combine="add", groups=2),
+    _case("scale_softmax", (1, 3, 4, 4), scale=2, normalize="softmax", channel=False, groups=2),
+    _case("softmax_kernel_5", (1, 5, 4, 4), 5, normalize="softmax", channel=False),
 )
 
 # Apart, because implementations that unroll the taps compile them slowly.
@@ -197,6 +218,11 @@ REPRESENTATIVE = (
     "scale_add_dilation",
     "scale_no_channel_filter",
     "scale_no_spatial_filter",
+    "rectangular_and_even",
+    "padding_past_the_filter",
+    "filter_norm_stride",
+    "filter_norm_add",
+    "scale_softmax",
 )
 
 

@@ -67,13 +67,15 @@ EACH_OPTION = (
     "no_channel_filter_add",
     "no_spatial_filter_add",
     "scale_no_spatial_filter",
+    "rectangular_and_even",
+    "softmax_in_groups",
 )
 BELOW_AND_ABOVE = ("tile-1-1+1", "tile+1+1-1")
 ONE_BELOW = ("tile-1-1+1",)
 HALF = [dtypes for dtypes in suite.MIXED_DTYPES if "float64" not in dtypes]
 DTYPES = ArgSpec("dtypes", (2, 5, 4, 6), groups=2)
 
-OPTIONS = suite.arg_specs(kernel_sizes=(1, 3), float64=False)
+OPTIONS = suite.arg_specs(kernel_sizes=(1, 2, 3), float64=False)
 DRAWN: dict[str, Any] = {
     "derandomize": True,
     "deadline": None,
