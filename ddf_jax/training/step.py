@@ -97,19 +97,11 @@ def train_step(
         loss=loss,
         metric=metrics.metric,
         learning_rate=jnp.asarray(learning_rate(optimizer.step[...])),
-        gradient_squares=squared_norms(jax.tree.leaves(gradients)),
+        gradient_squares=jnp.stack([jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(gradients)]),
         invalid=metrics.invalid,
     )
     optimizer.update(model, gradients)
     return nnx.to_pure_dict(nnx.state(nodes)), report
-
-
-def squared_norms(arrays: Sequence[jax.Array]) -> jax.Array:
-    """The sum of the squares of each array: [arrays]."""
-    # XLA sums a large array in two kernels. Here the second ones of all arrays are one.
-    rows = [jnp.square(jnp.atleast_1d(array)).sum(-1).ravel() for array in arrays]
-    length = max(row.size for row in rows)
-    return jnp.stack([jnp.pad(row, (0, length - row.size)) for row in rows]).sum(1)
 
 
 def eval_step(state: ModelState, batch: Batch, *, task: Task) -> Any:
