@@ -72,10 +72,10 @@ def plan(recipe: Recipe, *, device: str = "h200", devices: int = 8) -> dict[str,
         "jax": jax.__version__,
     }
     launches = aot.launches(step.as_text())
-    return arguments | aot.program_summary(step) | {"launches": launch_table(launches, aot.DEVICES[device])}
+    return arguments | aot.program_summary(step) | {"launches": launch_sums(launches, aot.DEVICES[device])}
 
 
-def launch_table(launches: Iterable[aot.Launch], device: aot.Device) -> dict[str, dict[str, float]]:
+def launch_sums(launches: Iterable[aot.Launch], device: aot.Device) -> dict[str, dict[str, float]]:
     """Sums over the kernels of each category and over all: `{category: {launches, bytes, flops, roofline_us}}`."""
     table: dict[str, dict[str, float]] = {
         name: {"launches": 0, "bytes": 0, "flops": 0, "roofline_us": 0.0} for name in (*CATEGORIES, "total")

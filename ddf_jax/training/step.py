@@ -97,11 +97,16 @@ def train_step(
         loss=loss,
         metric=metrics.metric,
         learning_rate=jnp.asarray(learning_rate(optimizer.step[...])),
-        gradient_squares=jnp.stack([jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(gradients)]),
+        gradient_squares=squared_norms(jax.tree.leaves(gradients)),
         invalid=metrics.invalid,
     )
     optimizer.update(model, gradients)
     return nnx.to_pure_dict(nnx.state(nodes)), report
+
+
+def squared_norms(arrays: Sequence[jax.Array]) -> jax.Array:
+    """The sum of the squares of each array: [arrays]."""
+    return jnp.stack([jnp.sum(jnp.square(array)) for array in arrays])
 
 
 def eval_step(state: ModelState, batch: Batch, *, task: Task) -> Any:

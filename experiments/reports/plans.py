@@ -1,12 +1,13 @@
-"""Collectives and memory of a training step of DDF-ResNet-50 on 8 H200: `python -m experiments.plans`. No GPU needed.
+"""What a training step of DDF-ResNet-50 needs of an H200: `python -m experiments.plans`. No GPU needed.
 
-Compiles three steps that differ only in the operator, as `ddf plan` does: 3×3 convolutions, the dynamic filter, and an
-unfold formulation of it under automatic differentiation. Writes rows and a table. Takes minutes and needs JAX's CUDA
-plugin.
+Compiles steps that differ only in the operator, as `ddf plan` does: 3×3 convolutions, the dynamic filter, and an unfold
+formulation of it under automatic differentiation, on eight devices for collectives and memory; the first two on one
+device for the kernels launched and the bytes moved. Writes rows and tables. Takes minutes and needs JAX's CUDA plugin.
 """
 
 import argparse
 import contextlib
+import dataclasses
 import datetime
 import sys
 from collections.abc import Iterator, Sequence
@@ -45,9 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(plain: Recipe, ours: Recipe) -> list[dict[str, Any]]:
     """A row for each step: that of `ddf plan`, with the operator and the date."""
-    rows = [plan(plain) | {"operator": "3×3 convolution"}, plan(ours) | {"operator": "dynamic_filter"}]
+    steps = {"3×3 convolution": plain, "dynamic_filter": ours}
+    rows: list[dict[str, Any]] = [plan(recipe) | {"operator": operator} for operator, recipe in steps.items()]
     with unfolded():
         rows.append(plan(ours) | {"operator": "unfold"})
+    for operator, recipe in steps.items():
+        share = dataclasses.replace(recipe, batch_size=recipe.batch_size // rows[0]["devices"])
+        rows.append(plan(share, devices=1) | {"operator": operator})
     return [row | {"date": datetime.date.today().isoformat()} for row in rows]
 
 
@@ -91,7 +96,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     ]
     heads = ["operator", "all-reduces", "other collectives", "arguments (GiB)", "temporaries (GiB)"]
     cells = []
-    for row in rows:
+    for row in (row for row in rows if row["devices"] > 1):
         collectives, sizes = row["collectives"], row["bytes_per_device"]
         values = [
             row["operator"],
@@ -100,6 +105,40 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             *(f"{sizes[kind] / 2**30:.2f}" for kind in ("arguments", "temporaries")),
         ]
         cells.append(values)
+    return "\n".join(lines) + "\n" + markdown_table(heads, cells) + kernel_table(rows)
+
+
+def kernel_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The kernels of the rows of one device, by category, as Markdown; empty where there is no such row.
+
+    >>> total = {"launches": 3, "bytes": 2e9, "flops": 0, "roofline_us": 520.4}
+    >>> row = {"device": "h200", "devices": 1, "batch_size": 128, "operator": "unfold", "launches": {"total": total}}
+    >>> print(kernel_table([row]).split("\\n\\n")[-1])
+    | kernels | unfold: launches | GB | ms |
+    |---|--:|--:|--:|
+    | total | 3 | 2.00 | 0.52 |
+    <BLANKLINE>
+    """
+    alone = [row for row in rows if row["devices"] == 1]
+    if not alone:
+        return ""
+    lines = [
+        "",
+        f"## Kernels of the step on one {alone[0]['device']}, batch {alone[0]['batch_size']}",
+        "",
+        "ms is a lower bound: of each kernel its bytes at 4.3 TB/s, its matrix products or convolutions at 600 TFLOP/s",
+        "or 1.8 µs, the largest. A kernel belongs to the category of most of the operations that XLA fused into it.",
+        "",
+    ]
+    heads = ["kernels"]
+    for row in alone:
+        heads += [f"{row['operator']}: launches", "GB", "ms"]
+    cells = []
+    for category in alone[0]["launches"]:
+        cells.append([category.replace("_", " ")])
+        for sums in (row["launches"][category] for row in alone):
+            values = sums["launches"], sums["bytes"] / 1e9, sums["roofline_us"] / 1e3
+            cells[-1] += [str(values[0]), f"{values[1]:.2f}", f"{values[2]:.2f}"]
     return "\n".join(lines) + "\n" + markdown_table(heads, cells)
 
 

@@ -30,17 +30,22 @@ TRITON = "__gpu$xla.gpu.triton"
 
 @pytest.mark.slow  # `ddf plan` compiles one step for GPUs in the fast suite
 @needs_plugin
-def test_rows_of_the_three_operators():
+def test_rows_of_the_three_operators_and_of_one_device():
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    plain, ours, unfold = json.loads(done.stdout)
+    rows = json.loads(done.stdout)
+    plain, ours, unfold, *alone = rows
     assert [row["operator"] for row in (plain, ours, unfold)] == ["3×3 convolution", "dynamic_filter", "unfold"]
     assert [row["recipe"] for row in (plain, ours, unfold)] == ["imagenet_resnet50", *["imagenet_ddf_resnet50"] * 2]
     assert TRITON in ours["kernels"]
     assert TRITON not in plain["kernels"] | unfold["kernels"]
     assert ours["bytes_per_device"]["arguments"] == unfold["bytes_per_device"]["arguments"]  # the same network
     assert ours["bytes_per_device"]["temporaries"] < unfold["bytes_per_device"]["temporaries"]
-    assert plans.table([plain, ours, unfold]).splitlines()[-1].startswith("| unfold |")
+    assert [(row["devices"], row["batch_size"]) for row in alone] == [(1, plain["batch_size"] // plain["devices"])] * 2
+    assert [row["operator"] for row in alone] == ["3×3 convolution", "dynamic_filter"]
+    kernels, launches = plans.table(rows).split("##")
+    assert kernels.strip().splitlines()[-1].startswith("| unfold |")
+    assert launches.strip().splitlines()[-1].startswith("| total |")
 
 
 def test_the_committed_table_is_that_of_the_committed_rows():
