@@ -93,7 +93,7 @@ def _program(program: Jaxpr, origins: Sequence[Origin]) -> Macs:
         sources = [_NOTHING if isinstance(v, Literal) else known.get(v, _NOTHING) for v in equation.invars]
         costs.append(_equation(equation, sources))
         result, name = _union(sources), equation.primitive.name
-        if name in _PRODUCTS:
+        if _is_product(equation):
             result |= Origin.PRODUCT
         elif name not in _RESHAPINGS:
             result &= ~Origin.PRODUCT
@@ -120,6 +120,14 @@ def _equation(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
         raise NotImplementedError("MACs in a `jax.lax.while_loop` cannot be counted; use `scan` or `fori_loop`.")
     rounds = equation.params["length"] if name == "scan" else 1
     return Macs(*(rounds * macs for macs in _sum(costs)))
+
+
+def _is_product(equation: JaxprEqn) -> bool:
+    """Whether it is a convolution or matrix product, perhaps with a derivative of its own."""
+    if equation.primitive.name == "custom_jvp_call":
+        (program,) = jaxprs_in_params(equation.params)
+        return len(program.eqns) == 1 and _is_product(program.eqns[0])
+    return equation.primitive.name in _PRODUCTS
 
 
 def _is_of(program: Jaxpr, function: Any) -> bool:

@@ -3,6 +3,7 @@
 from ddf_jax.functional.activations import relu as relu
 from ddf_jax.functional.checks import check_channels as check_channels
 from ddf_jax.functional.checks import check_feature_map as check_feature_map
+from ddf_jax.functional.convolution import convolution as convolution
 from ddf_jax.functional.joint_upsampling import bicubic_upsample as bicubic_upsample
 from ddf_jax.functional.joint_upsampling import blocks as blocks
 from ddf_jax.functional.joint_upsampling import colour_distances as colour_distances

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
-from ddf_jax.functional import check_channels, check_feature_map, strided
+from ddf_jax.functional import check_channels, check_feature_map, convolution, strided
 from ddf_jax.layers.initializers import Initializer, normal_fan_out, uniform_bias, uniform_fan_in
 from ddf_jax.layers.inputs import promote_dtype
 from ddf_jax.layers.options import python_numbers
@@ -61,6 +61,7 @@ class Conv(nnx.Conv):
             dtype=dtype,
             param_dtype=param_dtype,
             promote_dtype=promote_dtype,
+            conv_general_dilated=convolution,
             rngs=rngs,
         )
 

@@ -1,10 +1,15 @@
-"""Convolutions: the programs they compile to."""
+"""Convolutions: derivatives, and the programs they compile to."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import pytest
 from flax import nnx
 
-from ddf_jax.layers import PointwiseConv
+from ddf_jax.functional import convolution
+from ddf_jax.layers import Conv, PointwiseConv
 
 
 def test_the_gradient_of_a_pointwise_kernel_transposes_no_feature_map():
@@ -18,3 +23,38 @@ def test_the_gradient_of_a_pointwise_kernel_transposes_no_feature_map():
     assert "f32[32,5]" in program
     assert "f32[3,32]" not in program
     assert "f32[5,32]" not in program
+
+
+def test_the_derivatives_of_a_convolution_are_those_of_xla():
+    with jax.enable_x64(True):
+        x, kernel = (np.random.default_rng(0).normal(size=size) for size in ((2, 7, 8, 3), (3, 3, 3, 4)))
+        options = {"rhs_dilation": (2, 2), "dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": 1}
+
+        def derivatives(convolve):
+            def y(x, kernel):
+                return convolve(x, kernel, (2, 2), ((2, 2), (2, 2)), **options)
+
+            def loss(x, kernel):
+                return (y(x, kernel) ** 3).sum()
+
+            tangent = jax.jvp(y, (x, kernel), (x, kernel))[1]
+            gradients = jax.grad(loss, argnums=(0, 1))
+            return tangent, gradients(x, kernel), jax.jvp(gradients, (x, kernel), (x, kernel))[1]
+
+        actual, expected = (
+            jax.jit(derivatives, static_argnums=0)(f) for f in (convolution, jax.lax.conv_general_dilated)
+        )
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12), actual, expected)
+
+
+@pytest.mark.parametrize(("groups", "convolutions"), [(1, 1), (2, 2)])
+def test_the_gradient_of_a_kernel_of_one_group_is_a_product_on_a_cpu(groups, convolutions):
+    structure, state = nnx.split(nnx.eval_shape(lambda: Conv(4, 6, groups=groups, rngs=nnx.Rngs(0))))
+
+    def gradient(state, x):
+        return jax.value_and_grad(lambda state: (nnx.merge(structure, state)(x) ** 2).sum())(state)
+
+    x = jax.ShapeDtypeStruct((2, 5, 5, 4), jnp.float32)
+    program = jax.jit(gradient).trace(state, x).lower(lowering_platforms=("cpu",)).as_text()
+    assert program.count("stablehlo.convolution") == convolutions
+    assert jax.jit(gradient).trace(state, x).lower(lowering_platforms=("cuda",)).as_text().count("convolution(") == 2

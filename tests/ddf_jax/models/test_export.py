@@ -53,6 +53,7 @@ def test_every_exported_network_gives_the_same_logits_at_two_sizes(name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # JAX takes minutes to give the 49 taps of RedNet's filters their sizes
 @pytest.mark.parametrize("name", ["ddf_resnet18", "rednet26", "resnet18"])
 def test_whole_exported_networks_give_the_same_logits_at_three_sizes(name):
     check_values(get_config(name, num_classes=5), SIZES)

@@ -1,0 +1,49 @@
+"""Convolution with a derivative that is fast on a CPU too."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.custom_derivatives import SymbolicZero
+
+from ddf_jax.functional.strided import strided
+
+
+def convolution(
+    x: Array, kernel: Array, strides: tuple[int, int], padding: tuple[tuple[int, int], ...], **options: Any
+) -> Array:
+    """`jax.lax.conv_general_dilated` of x [B, H, W, C] with a kernel [K, K, C / groups, D], as Flax's layers call it.
+
+    On a CPU the derivative with respect to the kernel of one group is a matrix product with the K·K shifted views of x.
+    XLA's own, a convolution with a kernel as large as the image, takes up to twice as long.
+    """
+
+    def plain(x: Array, kernel: Array) -> Array:
+        return lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+    def product(x: Array, kernel: Array) -> Array:
+        size, (dilation, _) = kernel.shape[0], options["rhs_dilation"]
+        padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+        height, width = (side - dilation * (size - 1) for side in padded.shape[1:3])
+        starts = [(dilation * row, dilation * column) for row in range(size) for column in range(size)]
+        views = [strided(padded, strides[0], start=start, size=(height, width)) for start in starts]
+        patches = jnp.concatenate(views, axis=-1)
+        y = patches.reshape(-1, patches.shape[3]) @ kernel.reshape(-1, kernel.shape[3])
+        return y.reshape(*patches.shape[:3], -1)
+
+    if options["feature_group_count"] > 1:
+        return plain(x, kernel)
+    differentiable = jax.custom_jvp(plain)
+
+    def derivative(primals: tuple[Array, Array], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
+        (x, kernel), (dx, dkernel) = primals, tangents
+        dy = []
+        if not isinstance(dx, SymbolicZero):
+            dy.append(plain(dx, kernel))
+        if not isinstance(dkernel, SymbolicZero):
+            dy.append(lax.platform_dependent(x, dkernel, cpu=product, default=plain))
+        return differentiable(x, kernel), sum(dy[1:], dy[0])
+
+    differentiable.defjvp(derivative, symbolic_zeros=True)
+    return differentiable(x, kernel)
