@@ -3,7 +3,6 @@
 from ddf_jax.functional.activations import relu as relu
 from ddf_jax.functional.checks import check_channels as check_channels
 from ddf_jax.functional.checks import check_feature_map as check_feature_map
-from ddf_jax.functional.convolution import convolution as convolution
 from ddf_jax.functional.joint_upsampling import bicubic_upsample as bicubic_upsample
 from ddf_jax.functional.joint_upsampling import blocks as blocks
 from ddf_jax.functional.joint_upsampling import colour_distances as colour_distances
@@ -16,9 +15,11 @@ from ddf_jax.functional.joint_upsampling import pad_to as pad_to
 from ddf_jax.functional.joint_upsampling import place_distances as place_distances
 from ddf_jax.functional.joint_upsampling import space_to_depth as space_to_depth
 from ddf_jax.functional.joint_upsampling import window_logits as window_logits
+from ddf_jax.functional.kernel_gradient import convolution as convolution
 from ddf_jax.functional.per_sample import per_sample_conv as per_sample_conv
 from ddf_jax.functional.pooling import average_pool as average_pool
 from ddf_jax.functional.pooling import global_average as global_average
 from ddf_jax.functional.pooling import max_pool as max_pool
 from ddf_jax.functional.pooling import maximum as maximum
-from ddf_jax.functional.strided import strided as strided
+from ddf_jax.functional.joint_upsampling import window_logits as window_logits
+from ddf_jax.functional.kernel_gradient import convolution as convolution

@@ -5,7 +5,7 @@ from jax import Array
 
 from ddf_jax.errors import UserError
 from ddf_jax.functional.checks import check_feature_map
-from ddf_jax.functional.strided import strided
+from ddf_jax.functional.views import strided
 
 
 def per_sample_conv(x: Array, kernels: Array, *, stride: int = 1, dilation: int = 1) -> Array:
