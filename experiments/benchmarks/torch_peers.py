@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ddf_jax import torch_port
 from experiments.benchmarks.timing import LAUNCHES, Pass, Program, host_seconds
+from experiments.benchmarks.training_step import TrainingStep
 from pallas_kernels.ops.arg_specs import ArgSpec
 
 TorchFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -93,6 +95,35 @@ def torch_program(function: TorchFunction, inputs: Sequence[Tensor], dy: Tensor,
     run()
     peak = torch.cuda.max_memory_allocated() - (0 if backward else dy.nbytes)
     return Program(run, lambda: _event_seconds(run), "events", peak)
+
+
+def network_programs(step: TrainingStep) -> tuple[Program, Program]:
+    """The forward pass of the port of a model in evaluation mode, and its training step, on a CPU."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    model = torch_port.create(step.name)
+    sgd = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, nesterov=True)
+    batch, height, width, channels = step.images
+    images, labels = torch.randn(batch, channels, height, width), torch.randint(0, 10, (batch,))
+
+    def forward() -> None:
+        model.eval()
+        with torch.no_grad():
+            model(images)
+
+    def train() -> None:
+        model.train()
+        sgd.zero_grad()
+        functional.cross_entropy(model(images), labels).backward()
+        sgd.step()
+
+    train()  # allocates gradients and momenta
+    state = sum(value.nbytes for value in model.state_dict().values()) + images.nbytes
+    momenta = sum(value.nbytes for value in model.parameters())
+
+    def program(run: Callable[[], None], arguments: int) -> Program:
+        return Program(run, lambda: host_seconds(run, run), "host", arguments + allocated_bytes(run))
+
+    return program(forward, state), program(train, state + momenta)
 
 
 def _event_seconds(run: Callable[[], object]) -> float:

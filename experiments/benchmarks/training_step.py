@@ -57,18 +57,21 @@ class TrainingStep:
         optimizer.update(model, gradients)
         return nnx.state(nodes), loss
 
-    def measure(self, compiled: jax.stages.Compiled, *, rounds: int, steps: int) -> Row:
-        """Times `rounds` runs of `steps` steps that follow each other, by the host's clock: a step takes long enough.
-
-        Also gives the loss of the first and of the last step.
-        """
+    def arrays(self) -> tuple[Any, jax.Array, jax.Array]:
+        """A state as initialised, random images and random labels, on the default device."""
         with jax.default_device(jax.devices("cpu")[0]):  # the GPU is spared the compilation of the initialisation
             state = nnx.state(jax.jit(lambda: nnx.state(self._build()))())
         generator = np.random.default_rng(0)
         images = generator.standard_normal(self.images, np.float32).astype(jnp.dtype(self.dtype))
         labels = generator.integers(0, 10, self.images[:1], np.int32)
-        device = jax.devices()[0]
-        state, images, labels = jax.device_put((state, images, labels), device)
+        return jax.device_put((state, images, labels), jax.devices()[0])
+
+    def measure(self, compiled: jax.stages.Compiled, *, rounds: int, steps: int) -> Row:
+        """Times `rounds` runs of `steps` steps that follow each other, by the host's clock: a step takes long enough.
+
+        Also gives the loss of the first and of the last step.
+        """
+        state, images, labels = self.arrays()
         state, first = compiled(state, images, labels)
         loss, seconds = first, []
         for _ in range(rounds):
