@@ -14,7 +14,7 @@ def test_each_framework_has_a_row_for_each_pass(tmp_path: Path):
     assert not training_cpu.main(
         ["--models", "resnet18", "--batch", "2", "--image-size", "32", "--rounds", "2", "--out", str(out)]
     )
-    rows = list(csv.DictReader(out.open()))
+    rows = list(csv.DictReader(out.read_text().splitlines()))
     keys = [(row["implementation"], row["pass"]) for row in rows]
     assert keys == [(name, which) for name in ("jax", "torch") for which in ("forward", "training_step")]
     assert {row["shape"] for row in rows} == {"2x32x32x3"}
