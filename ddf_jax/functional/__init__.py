@@ -21,5 +21,3 @@ from ddf_jax.functional.pooling import average_pool as average_pool
 from ddf_jax.functional.pooling import global_average as global_average
 from ddf_jax.functional.pooling import max_pool as max_pool
 from ddf_jax.functional.pooling import maximum as maximum
-from ddf_jax.functional.joint_upsampling import window_logits as window_logits
-from ddf_jax.functional.kernel_gradient import convolution as convolution
