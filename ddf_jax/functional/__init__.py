@@ -1,4 +1,4 @@
-"""Functions without parameters: activations, pooling, strided views, roots, convolution, upsampling, checks."""
+"""Functions without parameters: activations, pooling, strided views, convolution, upsampling, checks of shapes."""
 
 from ddf_jax.functional.activations import relu as relu
 from ddf_jax.functional.checks import check_channels as check_channels
@@ -21,3 +21,4 @@ from ddf_jax.functional.pooling import average_pool as average_pool
 from ddf_jax.functional.pooling import global_average as global_average
 from ddf_jax.functional.pooling import max_pool as max_pool
 from ddf_jax.functional.pooling import maximum as maximum
+from ddf_jax.functional.views import strided as strided

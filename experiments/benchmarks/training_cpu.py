@@ -16,7 +16,6 @@ import numpy as np
 from flax import nnx
 
 from ddf_jax.files import write_atomically
-from experiments.benchmarks import torch_peers
 from experiments.benchmarks.operator import to_csv
 from experiments.benchmarks.rows import Row, row_environment, row_time
 from experiments.benchmarks.timing import Program, compiled_program, host_seconds, peak_bytes, time_programs
@@ -48,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(models: Sequence[str], batch: int, image_size: int, rounds: int) -> list[Row]:
     """A row for each framework, model and pass."""
+    from experiments.benchmarks import torch_peers
+
     programs: dict[Key, Program] = {}
     for name in models:
         step = TrainingStep(name, batch=batch, image_size=image_size, dtype="float32")

@@ -82,10 +82,10 @@ def neighborhood_attention(
     if border == "shift":
         _check_shift((height, width), size, dilation)
     window = tuple(2 * side - 1 for side in size) if border == "shift" else size
-    scale = (channels // num_heads) ** -0.5 if scale is None else scale
+    factor = (channels // num_heads) ** -0.5 if scale is None else scale
     wide = accumulator_dtype(q, k, v)
     options = {"kernel_size": window, "dilation": dilation, "implementation": implementation}
-    logits = correlate(q, k, groups=num_heads, scale=scale, dtype=wide, **options)
+    logits = correlate(q, k, groups=num_heads, scale=factor, dtype=wide, **options)
     leading = (1,) * (logits.ndim - 2)
     if bias is not None:
         bias = _as_bias(bias, (num_heads, window[0] * window[1]))

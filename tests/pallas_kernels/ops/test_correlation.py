@@ -175,7 +175,7 @@ def test_samples_and_groups_are_split_without_a_collective(mode):
     )
 
 
-X = np.zeros((1, 4, 5, 6), np.float32)
+X: Any = np.zeros((1, 4, 5, 6), np.float32)
 
 
 @pytest.mark.parametrize(
