@@ -5,7 +5,6 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import DTypeLike
 
 from pallas_kernels.ops import checks
 from pallas_kernels.ops.checks import PaddingMode
@@ -92,7 +91,7 @@ def dynamic_filter(
     size = checks.kernel_size_of(kernel_size, spatial, channel)
     checks.check_normalize(normalize, spatial, size[0] * size[1])
     border = checks.as_padding(padding, size, dilation)
-    given, (x, border) = x, _padded(x, border, padding_mode)
+    given, (x, border) = x, padded(x, border, padding_mode)
     spec = FilterSpec(size, stride, 1, dilation, combine, border, normalize=normalize, gain=gain if normalize else 1.0)
     *leading, height, width, channels = x.shape
     grid = spec.grid((height, width))
@@ -100,7 +99,7 @@ def dynamic_filter(
     if spatial is not None:
         rule = "[B, ceil(H/stride), ceil(W/stride), G, T]" if padding == "SAME" else "[B, Ho, Wo, G, T]"
         checks.check_shape(
-            "spatial", rule, (*leading, *grid, "G", spec.taps), spatial, given, f"stride={_short(stride)}"
+            "spatial", rule, (*leading, *grid, "G", spec.taps), spatial, given, f"stride={short(stride)}"
         )
         checks.check_groups(spatial, channels)
         spatial = jnp.expand_dims(spatial, -3)
@@ -166,111 +165,9 @@ def dynamic_upsample(
     if channel is not None:
         expected = (*leading, scale**2, taps, channels)
         checks.check_shape("channel", "[B, S², T, C]", expected, channel, x, f"{scale=}")
-    x, border = _padded(x, checks.as_padding("SAME", size, dilation), padding_mode)
+    x, border = padded(x, checks.as_padding("SAME", size, dilation), padding_mode)
     spec = FilterSpec(size, 1, scale, dilation, combine, border, normalize=normalize, gain=gain if normalize else 1.0)
     return run(x, spatial, channel, spec=spec, implementation=preference(implementation))
-
-
-def local_correlation(
-    query: Array,
-    key: Array,
-    *,
-    kernel_size: int | Pair,
-    stride: int | Pair = 1,
-    dilation: int | Pair = 1,
-    groups: int = 1,
-    padding: str | Padding = "SAME",
-    padding_mode: PaddingMode = "zeros",
-    scale: float = 1.0,
-    implementation: str | Sequence[str] | None = None,
-) -> Array:
-    r"""Scalar products of each query with the keys around it, group by group of the channels.
-
-    .. math::
-        \mathrm{out}_{b,p,g,t} = \mathrm{scale} \sum_{c \in g} \mathrm{query}_{b,p,c}\;
-                                 \mathrm{key}_{b,\;\mathrm{stride}\,p + \mathrm{dilation}\,(t - \mathrm{centre}),\;c}
-
-    Alone it is the cost volume of optical flow (scale = 1/C); with a softmax over the taps and `dynamic_filter` it is
-    attention in a neighbourhood, see `neighborhood_attention`.
-
-    Args:
-      query: [B, Ho, Wo, C].
-      key: [B, H, W, C], where "SAME" padding makes Ho = ceil(H / stride) and Wo = ceil(W / stride).
-      kernel_size: K or (Kh, Kw); even sizes are allowed.
-      groups: G, which divides C; the heads of attention.
-      scale: multiplies the sums.
-      stride, dilation, padding, padding_mode, implementation: as for `dynamic_filter`, and so are leading axes,
-        precision, derivatives and errors. Outside the image the key is zero.
-
-    Returns:
-      [B, Ho, Wo, G, T] in the dtype of the query, T = Kh·Kw taps row-major: the shape of a spatial filter.
-
-    Sharding: as for `dynamic_filter`. Where several devices hold channels of one group, their sums are added.
-
-    References: Dosovitskiy et al., "FlowNet: Learning Optical Flow with Convolutional Networks", ICCV 2015;
-    Ramachandran et al., "Stand-Alone Self-Attention in Vision Models", NeurIPS 2019.
-
-    >>> import jax.numpy as jnp
-    >>> image = jnp.arange(3.0).reshape(1, 1, 3, 1)
-    >>> local_correlation(image, image, kernel_size=(1, 3))[0, 0, :, 0].tolist()
-    [[0.0, 0.0, 0.0], [0.0, 1.0, 2.0], [2.0, 4.0, 0.0]]
-    """
-    return correlate(
-        query,
-        key,
-        kernel_size=kernel_size,
-        stride=stride,
-        dilation=dilation,
-        groups=groups,
-        padding=padding,
-        padding_mode=padding_mode,
-        scale=scale,
-        implementation=implementation,
-    )
-
-
-def correlate(
-    query: Array,
-    key: Array,
-    *,
-    kernel_size: int | Pair,
-    stride: int | Pair = 1,
-    dilation: int | Pair = 1,
-    groups: int = 1,
-    padding: str | Padding = "SAME",
-    padding_mode: PaddingMode = "zeros",
-    scale: float = 1.0,
-    dtype: DTypeLike | None = None,
-    implementation: str | Sequence[str] | None = None,
-) -> Array:
-    """`local_correlation` in a dtype, by default that of the query."""
-    query, key = checks.as_image("query", query, "[B, Ho, Wo, C]"), checks.as_image("key", key)
-    dtype = jnp.dtype(dtype or query.dtype)
-    size = checks.positive_pair("kernel_size", kernel_size)
-    stride, dilation = checks.positive_pair("stride", stride), checks.positive_pair("dilation", dilation)
-    groups = checks.positive("groups", groups)
-    given, (key, border) = key, _padded(key, checks.as_padding(padding, size, dilation), padding_mode)
-    spec = FilterSpec(size, stride, 1, dilation, padding=border, factor=float(scale))
-    *leading, height, width, channels = key.shape
-    grid = spec.grid((height, width))
-    checks.check_fits(given.shape[-3:-1], grid, size, dilation, "key")
-    expected = (*leading, *grid, channels)
-    checks.check_shape("query", "[B, Ho, Wo, C]", expected, query, given, f"stride={_short(stride)}", of="key")
-    if channels % groups:
-        raise ValueError(f"`groups` must divide the channels of `key`: C={channels}, got {groups}.")
-    if 0 in leading:
-        return jnp.zeros((*leading, *grid, groups, spec.taps), dtype)
-    operands: dict[Any, Array] = {"x": key, "y": query}
-    [found] = apply(
-        {"spatial": dtype},
-        operands,
-        spec=spec,
-        size=(height, width),
-        groups=groups,
-        preference=preference(implementation),
-        mapped=key.ndim - 4,
-    ).values()
-    return jnp.squeeze(found, -3)
 
 
 def run(
@@ -302,11 +199,11 @@ def _as_arrays(x: Any, spatial: Any, channel: Any) -> tuple[Array, Array | None,
     )
 
 
-def _padded(x: Array, padding: Padding, mode: PaddingMode) -> tuple[Array, Padding]:
+def padded(x: Array, padding: Padding, mode: PaddingMode) -> tuple[Array, Padding]:
     """x, with its padding where that is not zeros, and the zeros that remain around it."""
     checks.check_padding_mode(mode, padding, x.shape[-3:-1])
     return (x, padding) if mode == "zeros" else (pad_image(x, padding, mode), ((0, 0), (0, 0)))
 
 
-def _short(pair: Pair) -> Any:
+def short(pair: Pair) -> Any:
     return pair[0] if pair[0] == pair[1] else pair

@@ -8,7 +8,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from pallas_kernels.ops import checks
-from pallas_kernels.ops.api import correlate, dynamic_filter
+from pallas_kernels.ops.api import dynamic_filter
+from pallas_kernels.ops.correlation import correlate
 from pallas_kernels.ops.spec import Pair, accumulator_dtype
 
 Border = Literal["zero", "mask", "shift"]

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import jax
 
+from pallas_kernels.ops.implementation import Operands, Results
 from pallas_kernels.ops.spec import FilterSpec
 
 # The forward kernel, and those of the cotangents of x, spatial, channel, and of both filters at once.
@@ -88,6 +89,16 @@ class ArgShape:
             has_spatial=spatial is not None,
             has_channel=channel is not None,
         )
+
+    @classmethod
+    def of_backward(cls, operands: Operands, results: Results, spec: FilterSpec) -> "ArgShape":
+        """The sizes of a backward pass: of the arrays that are given or wanted."""
+        x, spatial, channel = (
+            results.get(name) if given is None else given
+            for name, given in (("x", operands.x), ("spatial", operands.spatial), ("channel", operands.channel))
+        )
+        assert x is not None
+        return cls.of(x, spatial, channel, spec)
 
     @property
     def vector_size(self) -> int:

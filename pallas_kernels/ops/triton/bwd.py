@@ -55,7 +55,7 @@ def backward(
     interpret: bool = False,
 ) -> dict[Name, Array]:
     """Cotangents by the kernels that `configs` names, or the heuristic; as in `implementation.Implementation`."""
-    shape = shape_of(operands, results, spec)
+    shape = ArgShape.of_backward(operands, results, spec)
     x, spatial, channel = pixel_rows(operands.x, operands.spatial, operands.channel)
     dy, _, _ = pixel_rows(operands.y, None, None)
     configs = configs or {}
@@ -100,16 +100,6 @@ def backward(
         cotangent = pull_back(operands.spatial.astype(jnp.float32), found["spatial"], spec)
         found["spatial"] = cotangent.astype(results["spatial"].dtype)
     return found
-
-
-def shape_of(operands: Operands, results: Results, spec: FilterSpec) -> ArgShape:
-    """The sizes of the arrays that are given or wanted."""
-    x, spatial, channel = (
-        results.get(name) if given is None else given
-        for name, given in (("x", operands.x), ("spatial", operands.spatial), ("channel", operands.channel))
-    )
-    assert x is not None
-    return ArgShape.of(x, spatial, channel, spec)
 
 
 def _dx_kernel(dy_ref, s_ref, n_ref, c_ref, dx_ref, *, shape: ArgShape, config: BlockConfig, memory: Memory):

@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from pallas_kernels import local_correlation, neighborhood_attention
-from pallas_kernels.ops.api import correlate
+from pallas_kernels.ops.correlation import correlate
 from pallas_kernels.ops.primitive import apply
 from pallas_kernels.ops.spec import FilterSpec
 from tests.pallas_kernels.ops.test_partition import collectives

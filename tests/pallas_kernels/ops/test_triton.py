@@ -37,7 +37,7 @@ class Interpreted:
         return fwd.forward(x, spatial, channel, spec, dtype, config=self._config(shape, "fwd"), interpret=True)
 
     def backward(self, operands, results, spec):
-        shape = bwd.shape_of(operands, results, spec)
+        shape = ArgShape.of_backward(operands, results, spec)
         together = self.together and heuristics.dfilters_fits(shape)
         kernels: tuple[KernelName, ...] = ("dx", "dfilters") if together else ("dx", "dspatial", "dchannel")
         configs: dict[KernelName, BlockConfig] = {kernel: self._config(shape, kernel) for kernel in kernels}
