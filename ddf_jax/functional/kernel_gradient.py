@@ -8,7 +8,6 @@ from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
 
 from ddf_jax.functional.views import strided
-from pallas_kernels import compat
 
 
 def convolution(
@@ -37,10 +36,8 @@ def convolution(
             y = patches.reshape(-1, patches.shape[3]) @ kernel_row.reshape(-1, kernel.shape[3])
             return y.reshape(*patches.shape[:3], -1)
 
-        rows = jnp.arange(size), kernel
-        y = jax.eval_shape(row_product, jnp.array(0), kernel[0])
-        zeros = compat.varying_like(jnp.zeros(y.shape, y.dtype), x, kernel)
-        return lax.scan(lambda y, row: (y + row_product(*row), None), zeros, rows)[0]
+        first = row_product(jnp.array(0), kernel[0])  # so that the sums have the type of a product on any mesh
+        return lax.scan(lambda y, row: (y + row_product(*row), None), first, (jnp.arange(1, size), kernel[1:]))[0]
 
     if options["feature_group_count"] > 1:
         return plain(x, kernel)

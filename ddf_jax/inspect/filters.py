@@ -6,11 +6,7 @@ channel to channel (DDF), and shared kernels [B, K, K, C, D] from image to image
 
 import math
 
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-
-from ddf_jax.layers import FilterNorm
 
 # By a filter generator's name in its layer: the kind of filters, and their rank.
 GENERATORS = {
@@ -33,23 +29,6 @@ def filter_generators(shapes: dict[str, tuple[int, ...]], layer: str) -> dict[st
         if f"{name}.".startswith(f"{layer}.") and len(shape) == rank:
             generators[name] = kind
     return generators
-
-
-def used_filters(model: nnx.Module, generator: str, filters: np.ndarray) -> np.ndarray:
-    """What the operator makes of a generator's filters: it normalises some spatial filters itself.
-
-    Args:
-        model: the network.
-        generator: the generator's name, as in `filter_generators`.
-        filters: its output.
-    """
-    layer, _, name = generator.rpartition(".")
-    modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
-    options = dict(getattr(modules[layer], "normalization", ())) if name == "spatial_branch" else {}
-    if not options:
-        return filters
-    norm = FilterNorm(filters.shape[-2:], tap_axis=-1, gain=options["gain"], rngs=nnx.Rngs(0))
-    return np.asarray(norm(jnp.asarray(filters)))
 
 
 def mosaic(filters: np.ndarray) -> np.ndarray:

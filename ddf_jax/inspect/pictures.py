@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
+from ddf_jax.capture import submodules
 from ddf_jax.data.transforms import Normalize
 from ddf_jax.errors import UserError
 from ddf_jax.inspect.attribution import (
@@ -35,9 +36,9 @@ from ddf_jax.inspect.filters import (
     mosaic,
     similarity_colours,
     tap_sums,
-    used_filters,
 )
 from ddf_jax.inspect.spectra import NOISES, power_spectrum
+from ddf_jax.layers.filter_norm import used_filters
 from ddf_jax.training.run import Run
 
 MAX_IMAGES = 16
@@ -93,7 +94,8 @@ def inspect_run(run: Run, images: Sequence[np.ndarray], *, layer: str | None = N
     batch = np.concatenate([normalize.map({"image": 255 * version})["image"] for version in versions.values()])
     activations = compute_activations(model, jnp.asarray(batch), [*generators, *maps], gradients=maps)
     activations = jax.tree.map(lambda value: np.asarray(value, np.float32), activations)
-    used = {name: used_filters(model, name, activations.outputs[name]) for name in generators}
+    modules = submodules(model)
+    used = {name: np.asarray(used_filters(modules[name], activations.outputs[name])) for name in generators}
     if not np.isfinite(activations.logits).all():
         raise UserError("The network's outputs for these images must be finite to be drawn; some are infinite or NaN.")
     guesses = [_guess(logits, run.info.class_names) for logits in activations.logits]

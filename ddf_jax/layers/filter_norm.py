@@ -100,7 +100,7 @@ class FilterNorm(nnx.Module):
         return y.astype(compute_dtype(filters, self.dtype))
 
 
-def operator_options(norm: nnx.Module) -> OperatorOptions:
+def operator_options(norm: nnx.Module | None) -> OperatorOptions:
     """The options with which `pallas_kernels.dynamic_filter` normalises a spatial filter as the module does.
 
     The operator does so in registers. It can for a `FilterNorm` over the last axis without parameters; for others the
@@ -109,6 +109,13 @@ def operator_options(norm: nnx.Module) -> OperatorOptions:
     if type(norm) is not FilterNorm or norm.tap_axis != -1 or norm.scale is not None or norm.mean is not None:
         return ()
     return ("normalize", "filter_norm"), ("gain", norm.gain)
+
+
+def used_filters(branch: nnx.Module, filters: Array) -> Array:
+    """What the operator makes of the filters that a branch returns: it normalises some spatial filters itself."""
+    last: Any = branch.layers[-1] if isinstance(branch, nnx.Sequential) else branch
+    norm = getattr(last, "norm", None)
+    return norm(filters) if operator_options(norm) else filters
 
 
 class FilterBatchNorm(nnx.Module):

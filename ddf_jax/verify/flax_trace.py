@@ -15,6 +15,7 @@ from jax import Array
 from ddf_jax.capture import hook_calls, submodules
 from ddf_jax.checkpoints.conversion import named_arrays
 from ddf_jax.checkpoints.rules import translate, translate_name
+from ddf_jax.layers.filter_norm import used_filters
 from ddf_jax.verify.random_inputs import RandomBatch
 from ddf_jax.verify.trace import (
     INPUT,
@@ -117,7 +118,7 @@ def _recording(root: nnx.Module) -> Iterator[Outputs]:
             outputs.update({f"{name}.{key}": value for key, value in inner.items()})
         else:
             y = call(*inputs)
-        outputs[name] = y
+        outputs[name] = used_filters(modules[name], y)
         return y
 
     with hook_calls(root, record):
