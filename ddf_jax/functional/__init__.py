@@ -1,6 +1,8 @@
 """Functions without parameters: activations, pooling, strided views, convolution, upsampling, checks of shapes."""
 
 from ddf_jax.functional.activations import relu as relu
+from ddf_jax.functional.channel_sums import channel_spread as channel_spread
+from ddf_jax.functional.channel_sums import channel_sums as channel_sums
 from ddf_jax.functional.checks import check_channels as check_channels
 from ddf_jax.functional.checks import check_feature_map as check_feature_map
 from ddf_jax.functional.joint_upsampling import bicubic_upsample as bicubic_upsample

@@ -11,9 +11,8 @@ from pallas_kernels import accumulator_dtype
 
 def global_average(x: Array) -> Array:
     """The mean over all pixels: [B, H, W, C] to [B, C]."""
-    # Weighted before they are summed: XLA fuses the factor into the sum, which it does not afterwards.
-    wide = x.astype(accumulator_dtype(x)) * (1 / max(x.shape[1] * x.shape[2], 1))
-    return wide.sum((1, 2)).astype(x.dtype)
+    wide = x.astype(accumulator_dtype(x)).sum((1, 2)) * (1 / max(x.shape[1] * x.shape[2], 1))
+    return wide.astype(x.dtype)
 
 
 def maximum(x: Array, *axes: int) -> Array:

@@ -3,6 +3,7 @@
 from ddf_jax.layers.attention_augmented import AttentionAugmentedConv as AttentionAugmentedConv
 from ddf_jax.layers.bam import BAM as BAM
 from ddf_jax.layers.batch_norm import BatchNorm as BatchNorm
+from ddf_jax.layers.batch_norm import norm_relu as norm_relu
 from ddf_jax.layers.bivolution import Bivolution as Bivolution
 from ddf_jax.layers.bivolution import SpatialAugmentation as SpatialAugmentation
 from ddf_jax.layers.carafe import CARAFE as CARAFE

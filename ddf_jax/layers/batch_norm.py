@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.functional import check_channels
+from ddf_jax.functional import channel_spread, channel_sums, check_channels
 from ddf_jax.layers.inputs import compute_dtype
 from ddf_jax.layers.options import python_numbers
 from pallas_kernels import accumulator_dtype
@@ -55,7 +55,8 @@ class BatchNorm(nnx.Module):
         self.num_features = num_features
         self.use_running_average = False
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, *, relu: bool = False) -> Array:
+        """Normalises x; with `relu` returns max(y, 0), whose derivative takes less memory than that of a ReLU after."""
         check_channels(x, self.num_features)
         wide = x.astype(accumulator_dtype(x))
         mean, var = self.mean[...].astype(wide.dtype), self.var[...].astype(wide.dtype)
@@ -66,22 +67,42 @@ class BatchNorm(nnx.Module):
         centred = wide - _per_channel(origin, x)
         offset = jnp.zeros_like(mean)
         if training:
-            axes = tuple(range(x.ndim - 1))
-            offset = centred.mean(axes)
-            # Both moments come from one pass over x; the clip removes what rounding leaves below zero.
-            var = jnp.maximum((centred * centred).mean(axes) - offset * offset, 0)
             count = x.size // x.shape[-1]
+            # Both moments come from one pass over x; the clip removes what rounding leaves below zero.
+            offset, square = (total / count for total in channel_sums(centred, centred * centred))
+            var = jnp.maximum(square - offset * offset, 0)
             self._update(self.mean, origin + offset)
             self._update(self.var, var * (count / max(count - 1, 1)))
         # With one factor and one shift per channel the backward pass needs two sums, of dy and of dy · x.
         factor = jax.lax.rsqrt(var + self.epsilon) * self.scale[...].astype(wide.dtype)
         shift = self.bias[...].astype(wide.dtype) - offset * factor
-        y = centred * _per_channel(factor, x) + _per_channel(shift, x)
+        factor, shift = channel_spread(factor, shift, centred)
+        y = _rectified(centred, factor, shift) if relu else centred * factor + shift
         return y.astype(compute_dtype(x, self.dtype))
 
     def _update(self, running: nnx.BatchStat, batch: Array) -> None:
         batch = jax.lax.stop_gradient(batch).astype(running[...].dtype)
         running[...] = (1 - self.momentum) * running[...] + self.momentum * batch
+
+
+def norm_relu(norm: nnx.Module, x: Array) -> Array:
+    """The ReLU of a normalisation, which need not be a `BatchNorm`."""
+    return norm(x, relu=True) if isinstance(norm, BatchNorm) else jax.nn.relu(norm(x))
+
+
+@jax.custom_jvp
+def _rectified(x: Array, factor: Array, shift: Array) -> Array:
+    """max(x · factor + shift, 0). Each term of the derivative is masked by itself: then XLA fuses the mask into all of
+    its uses, and a masked cotangent is never in memory."""
+    return jnp.maximum(x * factor + shift, 0)
+
+
+@_rectified.defjvp
+def _derivative_of_rectified(primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]):
+    (x, factor, shift), (dx, dfactor, dshift) = primals, tangents
+    positive = x * factor + shift > 0
+    terms = (factor, dx), (x, dfactor), (jnp.ones_like(x), dshift)
+    return _rectified(*primals), sum(jnp.where(positive, value, 0) * tangent for value, tangent in terms)
 
 
 def _per_channel(values: Array, x: Array) -> Array:

@@ -4,14 +4,13 @@ import functools
 import math
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
 from ddf_jax.functional import average_pool, global_average, per_sample_conv
-from ddf_jax.layers.batch_norm import BatchNorm
+from ddf_jax.layers.batch_norm import BatchNorm, norm_relu
 from ddf_jax.layers.convolution import Conv, Linear, PointwiseConv
 from ddf_jax.layers.inputs import as_feature_map
 from ddf_jax.layers.involution import Involution, PixelGenerator
@@ -48,7 +47,7 @@ class _Context(nnx.Module):
         self.norm = BatchNorm(channels, **dtypes)
 
     def __call__(self, x: Array) -> Array:
-        return jax.nn.relu(self.norm(self.conv(x)))
+        return norm_relu(self.norm, self.conv(x))
 
 
 class SharedBranch(nnx.Module):
@@ -70,7 +69,7 @@ class SharedBranch(nnx.Module):
         return Conv(channels, channels, dilation=dilation, **dtypes)
 
     def __call__(self, x: Array) -> Array:
-        y = jax.nn.relu(self.norm(self.squeeze(average_pool(x, self.stride))))
+        y = norm_relu(self.norm, self.squeeze(average_pool(x, self.stride)))
         return self.expand(self.inner(y))
 
 

@@ -2,14 +2,13 @@
 
 from typing import Any, Protocol
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
 from ddf_jax.functional import average_pool
-from ddf_jax.layers.batch_norm import BatchNorm
+from ddf_jax.layers.batch_norm import BatchNorm, norm_relu
 from ddf_jax.layers.convolution import PointwiseConv
 from ddf_jax.layers.inputs import as_feature_map
 from ddf_jax.layers.options import python_numbers
@@ -41,7 +40,7 @@ class PixelGenerator(nnx.Module):
         self.shape = (groups, taps)
 
     def __call__(self, x: Array) -> Array:
-        y = jax.nn.relu(self.norm(self.reduce(average_pool(x, self.stride))))
+        y = norm_relu(self.norm, self.reduce(average_pool(x, self.stride)))
         filters = self.span(y)
         return filters.reshape(*filters.shape[:3], *self.shape)
 

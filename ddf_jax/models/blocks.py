@@ -3,12 +3,11 @@
 import dataclasses
 from typing import Any
 
-import jax
 from flax import nnx
 from jax import Array
 
 from ddf_jax.functional import relu
-from ddf_jax.layers import BatchNorm, Conv, PointwiseConv
+from ddf_jax.layers import BatchNorm, Conv, PointwiseConv, norm_relu
 from ddf_jax.models.initial_keys import InitialKeys
 from ddf_jax.models.slots import Attention, Norm, SpatialOp
 
@@ -39,7 +38,7 @@ class BasicBlock(nnx.Module):
         self.drop = stochastic_depth(drop, dtypes["rngs"])
 
     def __call__(self, x: Array) -> Array:
-        y = jax.nn.relu(self.norm1(self.conv1(x)))
+        y = norm_relu(self.norm1, self.conv1(x))
         y = self.attention(self.norm2(self.conv2(y)))
         return relu(self.drop(y) + self.shortcut(x))
 
@@ -62,8 +61,8 @@ class Bottleneck(nnx.Module):
         self.drop = stochastic_depth(drop, dtypes["rngs"])
 
     def __call__(self, x: Array) -> Array:
-        y = jax.nn.relu(self.norm1(self.conv1(x)))
-        y = jax.nn.relu(self.norm2(self.conv2(y)))
+        y = norm_relu(self.norm1, self.conv1(x))
+        y = norm_relu(self.norm2, self.conv2(y))
         y = self.attention(self.norm3(self.conv3(y)))
         return relu(self.drop(y) + self.shortcut(x))
 

@@ -12,7 +12,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.functional import relu
-from ddf_jax.layers import PointwiseConv
+from ddf_jax.layers import PointwiseConv, norm_relu
 from ddf_jax.models import resnet
 from ddf_jax.models.blocks import BlockOptions, attention, last_scale, shortcut, stochastic_depth
 from ddf_jax.models.registry import register
@@ -67,11 +67,11 @@ class Res2NetBlock(nnx.Module):
         self.stride = stride
 
     def __call__(self, x: Array) -> Array:
-        *groups, last = jnp.split(jax.nn.relu(self.norm1(self.conv1(x))), len(self.convs) + 1, axis=-1)
+        *groups, last = jnp.split(norm_relu(self.norm1, self.conv1(x)), len(self.convs) + 1, axis=-1)
         outputs: list[Array] = []
         for group, conv, norm in zip(groups, self.convs, self.norms, strict=True):
             y = group if self.changes or not outputs else group + outputs[-1]
-            outputs.append(jax.nn.relu(norm(conv(y))))
+            outputs.append(norm_relu(norm, conv(y)))
         outputs.append(_average(last, self.stride) if self.changes else last)
         y = self.attention(self.norm3(self.conv3(jnp.concatenate(outputs, axis=-1))))
         return relu(self.drop(y) + self.shortcut(x))

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import jax
 from flax import nnx
 from jax import Array
 
 from ddf_jax.functional import max_pool
-from ddf_jax.layers import Conv
+from ddf_jax.layers import Conv, norm_relu
 from ddf_jax.models.slots import Norm, SpatialOp
 
 
@@ -23,7 +22,7 @@ class SmallStem(nnx.Module):
         self.norm = norm(width, **dtypes)
 
     def __call__(self, x: Array) -> Array:
-        return jax.nn.relu(self.norm(self.conv(x)))
+        return norm_relu(self.norm, self.conv(x))
 
 
 class ImageNetStem(SmallStem):
@@ -51,9 +50,9 @@ class DeepStem(nnx.Module):
         self.norm3 = norm(width, **dtypes)
 
     def __call__(self, x: Array) -> Array:
-        x = jax.nn.relu(self.norm1(self.conv1(x)))
-        x = jax.nn.relu(self.norm2(self.conv2(x)))
-        return max_pool(jax.nn.relu(self.norm3(self.conv3(x))))
+        x = norm_relu(self.norm1, self.conv1(x))
+        x = norm_relu(self.norm2, self.conv2(x))
+        return max_pool(norm_relu(self.norm3, self.conv3(x)))
 
 
 STEMS = {"imagenet": ImageNetStem, "deep": DeepStem, "small": SmallStem}

@@ -29,7 +29,6 @@ from pallas_kernels.ops.config import (
 from pallas_kernels.ops.form import Name
 from pallas_kernels.ops.heuristics import backward_kernels
 from pallas_kernels.ops.implementation import Operands, Results
-from pallas_kernels.ops.normalization import pull_back
 from pallas_kernels.ops.spec import FilterSpec
 from pallas_kernels.ops.triton.dfilters import filter_cotangents, sum_of_parts
 from pallas_kernels.ops.triton.filters import combine, filter_loads, scaled, statistics_of
@@ -43,6 +42,7 @@ from pallas_kernels.ops.triton.fwd import (
     zeros,
 )
 from pallas_kernels.ops.triton.fwd import forward as forward
+from pallas_kernels.ops.triton.pull_back import pull_back
 from pallas_kernels.ops.triton.tiles import Channels, Memory, Patches, Taps
 
 
@@ -76,7 +76,7 @@ def backward(
         )
     # Under "add" the cotangent of one filter does not depend on the other.
     spatial, channel = (spatial, channel) if spec.combine == "mul" else (None, None)
-    # The normalisation is pulled back after the kernel.
+    # The normalisation is pulled back by a kernel after that.
     wide = jnp.float32 if spec.normalize else None
     if {"spatial", "channel"} <= set(results) and "dfilters" in (configs or backward_kernels(shape)):
         config = configs.get("dfilters") or choose_config(shape, "dfilters")
@@ -94,12 +94,21 @@ def backward(
 
             partial = run(_dchannel_kernel, "dchannel", of_dchannel, "channel", shape.channels, jnp.float32)
             found["channel"] = sum_of_parts(partial, results["channel"])
-    found = {name: found[name].reshape(struct.shape) for name, struct in results.items()}
-    if spec.normalize and "spatial" in found:
+    if "spatial" in found:
+        found["spatial"] = _given_filters_cotangent(operands, results, found["spatial"], spec, interpret)
+    return {name: found[name].reshape(struct.shape) for name, struct in results.items()}
+
+
+def _given_filters_cotangent(
+    operands: Operands, results: Results, parts: Array, spec: FilterSpec, interpret: bool
+) -> Array:
+    """That of the filter as given, of the used one's [B·Ho·Wo, S²·G·T] or parts of it [B·Ho·Wo, N, S²·G·T]."""
+    result = results["spatial"]
+    if spec.normalize:
         assert operands.spatial is not None
-        cotangent = pull_back(operands.spatial.astype(jnp.float32), found["spatial"], spec)
-        found["spatial"] = cotangent.astype(results["spatial"].dtype)
-    return found
+        parts = parts.reshape(len(parts), -1, parts.shape[-1])
+        return pull_back(operands.spatial, parts, result, spec, interpret=interpret)
+    return parts if parts.ndim == 2 else parts.sum(1).astype(result.dtype)
 
 
 def _dx_kernel(dy_ref, s_ref, n_ref, c_ref, dx_ref, *, shape: ArgShape, config: BlockConfig, memory: Memory):

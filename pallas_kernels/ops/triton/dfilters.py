@@ -38,7 +38,7 @@ def filter_cotangents(
     interpret: bool,
     dtype: Any = None,
 ) -> dict[Name, Array]:
-    """The cotangents of the spatial and the channel filter. Partial sums are added in order.
+    """The cotangents of the spatial filter [B·Ho·Wo, G·T], or N parts of it [B·Ho·Wo, N, G·T], and of the channel filter.
 
     Args:
       results: both filters' cotangents.
@@ -61,7 +61,7 @@ def filter_cotangents(
         _dfilters_kernel, arrays, output, kernel="dfilters", shape=shape, config=config, interpret=interpret
     )
     if blocks > 1:
-        dspatial = dspatial.reshape(pixels, blocks, width).sum(1).astype(dtype)
+        dspatial = dspatial.reshape(pixels, blocks, width)
     return {"spatial": dspatial, "channel": sum_of_parts(partial, channel)}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ddf_jax.layers import BatchNorm
+from ddf_jax.layers import BatchNorm, norm_relu
 
 MOMENTUM, EPSILON = 0.3, 1e-3
 
@@ -90,7 +90,8 @@ def test_gradients_are_the_formulas(shift):
         np.testing.assert_allclose(value, correct, rtol=0, atol=1e-5 * np.abs(correct).max())
 
 
-def test_in_float64_values_statistics_and_derivatives_of_every_mode_and_order_are_the_formulas():
+@pytest.mark.parametrize("relu", [False, True])
+def test_in_float64_values_statistics_and_derivatives_of_every_mode_and_order_are_the_formulas(relu):
     with jax.enable_x64(True):
         norm, random = layer(param_dtype=jnp.float64), np.random.RandomState(7)
         structure, state = nnx.split(norm)
@@ -101,7 +102,7 @@ def test_in_float64_values_statistics_and_derivatives_of_every_mode_and_order_ar
         def ours(x, scale, bias):
             norm = nnx.merge(structure, state, copy=True)
             norm.scale[...], norm.bias[...] = scale, bias
-            return norm(x), norm.mean[...], norm.var[...]
+            return norm(x, relu=relu), norm.mean[...], norm.var[...]
 
         def exact(x, scale, bias):
             mean, var, count = x.mean((0, 1, 2)), x.var((0, 1, 2)), x.size // 3
@@ -111,7 +112,8 @@ def test_in_float64_values_statistics_and_derivatives_of_every_mode_and_order_ar
                 (1 - MOMENTUM) * old[...] + MOMENTUM * jax.lax.stop_gradient(new)
                 for old, new in zip((norm.mean, norm.var), batch, strict=True)
             )
-            return y + bias[None, None, None], *running
+            y = y + bias[None, None, None]
+            return jax.nn.relu(y) if relu else y, *running
 
         def everything(function):
             def loss(*operands):
@@ -125,6 +127,22 @@ def test_in_float64_values_statistics_and_derivatives_of_every_mode_and_order_ar
         found, expected = (jax.jit(lambda f=f: everything(f))() for f in (ours, exact))
         for value, correct in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
             np.testing.assert_allclose(value, correct, rtol=0, atol=1e-9 * max(np.abs(correct).max(), 1))
+
+
+def test_gradients_of_a_batch_of_batches_are_those_of_each():
+    norm, x = layer(), images(shape=(4, 2, 5, 3)).astype(np.float32)
+    structure, state = nnx.split(norm)
+
+    def gradient(x):
+        return jax.grad(lambda x: jnp.sin(nnx.merge(structure, state, copy=True)(x, relu=True)).sum())(x)
+
+    each = [jax.jit(gradient)(x[number]) for number in range(4)]
+    np.testing.assert_allclose(jax.jit(jax.vmap(gradient))(x), each, rtol=1e-4, atol=1e-6)
+
+
+def test_another_normalisation_is_rectified_as_well():
+    x = jnp.asarray(images())
+    np.testing.assert_array_equal(norm_relu(lambda x: 2 * x, x), jnp.maximum(2 * x, 0))
 
 
 def test_half_precision_in_and_out_with_statistics_in_float32():
