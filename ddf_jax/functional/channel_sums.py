@@ -20,7 +20,7 @@ def channel_sums(a: Array, b: Array) -> tuple[Array, Array]:
 @channel_sums.defjvp
 def _derivative_of_sums(primals: tuple[Array, Array], tangents: tuple[Array, Array]):
     axes = tuple(range(primals[0].ndim - 1))
-    return channel_sums(*primals), tuple(tangent.sum(axes) for tangent in tangents)
+    return channel_sums(*primals), (tangents[0].sum(axes), tangents[1].sum(axes))
 
 
 @jax.custom_jvp

@@ -85,6 +85,11 @@ class BatchNorm(nnx.Module):
         running[...] = (1 - self.momentum) * running[...] + self.momentum * batch
 
 
+def _per_channel(values: Array, x: Array) -> Array:
+    """[C] to the rank of x."""
+    return values.reshape((1,) * (x.ndim - 1) + values.shape)
+
+
 def norm_relu(norm: nnx.Module, x: Array) -> Array:
     """The ReLU of a normalisation, which need not be a `BatchNorm`."""
     return norm(x, relu=True) if isinstance(norm, BatchNorm) else jax.nn.relu(norm(x))
@@ -101,10 +106,5 @@ def _rectified(x: Array, factor: Array, shift: Array) -> Array:
 def _derivative_of_rectified(primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]):
     (x, factor, shift), (dx, dfactor, dshift) = primals, tangents
     positive = x * factor + shift > 0
-    terms = (factor, dx), (x, dfactor), (jnp.ones_like(x), dshift)
-    return _rectified(*primals), sum(jnp.where(positive, value, 0) * tangent for value, tangent in terms)
-
-
-def _per_channel(values: Array, x: Array) -> Array:
-    """[C] to the rank of x."""
-    return values.reshape((1,) * (x.ndim - 1) + values.shape)
+    dy = jnp.where(positive, factor, 0) * dx + jnp.where(positive, x, 0) * dfactor
+    return _rectified(*primals), dy + jnp.where(positive, jnp.ones_like(x), 0) * dshift

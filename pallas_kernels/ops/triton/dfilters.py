@@ -38,7 +38,7 @@ def filter_cotangents(
     interpret: bool,
     dtype: Any = None,
 ) -> dict[Name, Array]:
-    """The cotangents of the spatial filter [B·Ho·Wo, G·T], or N parts of it [B·Ho·Wo, N, G·T], and of the channel filter.
+    """The cotangents of the spatial filter, [B·Ho·Wo, G·T] or in N parts [B·Ho·Wo, N, G·T], and of the channel filter.
 
     Args:
       results: both filters' cotangents.

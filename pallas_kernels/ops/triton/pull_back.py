@@ -40,14 +40,13 @@ def pull_back(
     kernel = functools.partial(
         _kernel, spec=spec, shape=parts.shape, block=block, width=width, memory=Memory(interpret)
     )
-    kernel.__name__ = name = "dynamic_filter_pull_back"  # the profiler shows it
     return pl.pallas_call(
         kernel,
         out_shape=compat.kernel_output(jax.ShapeDtypeStruct((filters.size,), result.dtype), parts),
         grid=(math.ceil(rows / block),),
         compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=1),
         interpret=interpret,
-        name=name,
+        name="dynamic_filter_pull_back",
     )(filters.reshape(-1), parts.reshape(-1)).reshape(result.shape)
 
 
