@@ -13,7 +13,7 @@ from pallas_kernels.ops.triton.pull_back import MAX_TAPS, pull_back
 @pytest.mark.parametrize("normalize", ["softmax", "filter_norm"])
 @pytest.mark.parametrize(
     ("kernel_size", "parts", "dtype"),
-    [(3, 1, jnp.float32), ((1, 2), 3, jnp.float16), (5, 2, jnp.bfloat16), (17, 2, jnp.float32)],
+    [(3, 1, jnp.float32), ((1, 4), 3, jnp.float16), (5, 2, jnp.bfloat16), (17, 2, jnp.float32)],
 )
 def test_the_sum_of_parts_is_pulled_back(normalize, kernel_size, parts, dtype):
     spec, rng = FilterSpec(kernel_size, normalize=normalize, gain=1.5), np.random.default_rng(0)
