@@ -1,8 +1,6 @@
 """Functions without parameters: activations, pooling, strided views, convolution, upsampling, checks of shapes."""
 
 from ddf_jax.functional.activations import relu as relu
-from ddf_jax.functional.channel_sums import channel_spread as channel_spread
-from ddf_jax.functional.channel_sums import channel_sums as channel_sums
 from ddf_jax.functional.checks import check_channels as check_channels
 from ddf_jax.functional.checks import check_feature_map as check_feature_map
 from ddf_jax.functional.joint_upsampling import bicubic_upsample as bicubic_upsample
@@ -18,6 +16,8 @@ from ddf_jax.functional.joint_upsampling import place_distances as place_distanc
 from ddf_jax.functional.joint_upsampling import space_to_depth as space_to_depth
 from ddf_jax.functional.joint_upsampling import window_logits as window_logits
 from ddf_jax.functional.kernel_gradient import convolution as convolution
+from ddf_jax.functional.per_channel import channel_spread as channel_spread
+from ddf_jax.functional.per_channel import channel_sums as channel_sums
 from ddf_jax.functional.per_sample import per_sample_conv as per_sample_conv
 from ddf_jax.functional.pooling import average_pool as average_pool
 from ddf_jax.functional.pooling import global_average as global_average

@@ -1,0 +1,1 @@
+"""Detectors: boxes, anchors, assignment, RoIAlign, heads and post-processing, with static shapes."""

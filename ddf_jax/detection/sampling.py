@@ -1,0 +1,70 @@
+"""The choice of the boxes of an image that count in a loss."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ddf_jax.detection.matching import Match
+
+GOLDEN = 0.6180339887498949
+
+
+class Sample(NamedTuple):
+    """The chosen boxes of an image: positives, then negatives, each by their number; then padding.
+
+    Args:
+      boxes: their numbers [K], 0 for padding.
+      positive: [K].
+      live: whether it is no padding [K].
+    """
+
+    boxes: Array
+    positive: Array
+    live: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """Chooses at random, as MMDetection's `RandomSampler`; more negatives fill up where positives are few.
+
+    Args:
+      count: K.
+      positive_share: of positives, at most.
+    """
+
+    count: int
+    positive_share: float
+
+    def __call__(self, match: Match, key: Array | None) -> Sample:
+        """Chooses among the boxes of an image.
+
+        Args:
+          match: of the boxes.
+          key: of the random choice; None for a fixed order, to compare with other implementations.
+        """
+        keys = (None, None) if key is None else jax.random.split(key)
+        few = int(self.count * self.positive_share)
+        positive = _choose(match.positive, few, few, keys[0])
+        negative = _choose(match.negative, self.count - positive.sum(), self.count, keys[1])
+        boxes = jnp.arange(len(positive))
+        order = jnp.where(positive, boxes, jnp.where(negative, len(positive) + boxes, 2 * len(positive)))
+        count = min(self.count, len(positive))
+        index = jax.lax.top_k(-order, count)[1]
+        index = jnp.pad(index, (0, self.count - count))
+        live = jnp.arange(self.count) < (positive | negative).sum()
+        return Sample(jnp.where(live, index, 0), positive[index] & live, live)
+
+
+def _choose(candidates: Array, count: Array | int, most: int, key: Array | None) -> Array:
+    """`count` ≤ `most` of the candidates [N], or all: [N]."""
+    if key is None:
+        golden = (jnp.cumsum(candidates) - 1).astype(jnp.result_type(float)) * GOLDEN
+        priority = golden - jnp.floor(golden)
+    else:
+        priority = jax.random.uniform(key, candidates.shape)
+    most = min(most, len(candidates))
+    order = jax.lax.top_k(jnp.where(candidates, -priority, -2.0), most)[1]
+    return jnp.zeros_like(candidates).at[order].set(jnp.arange(most) < count) & candidates
