@@ -1,18 +1,17 @@
-"""Attention in a neighbourhood, from the local correlation and the dynamic filter."""
+"""Attention in a neighbourhood: the public function and its checks."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
 from pallas_kernels.ops import checks
-from pallas_kernels.ops.api import dynamic_filter
-from pallas_kernels.ops.correlation import correlate
-from pallas_kernels.ops.spec import Pair, accumulator_dtype
-
-Border = Literal["zero", "mask", "shift"]
+from pallas_kernels.ops.choice import preference
+from pallas_kernels.ops.fused_attention import attend
+from pallas_kernels.ops.neighborhood import AttentionSpec, Border
+from pallas_kernels.ops.spec import Pair
 
 
 def neighborhood_attention(
@@ -43,13 +42,17 @@ def neighborhood_attention(
       dilation: pixels between neighbours.
       scale: of the logits; by default (C/G)^(-1/2).
       border: of windows that reach beyond the image. "zero": keys and values there are zero, with their share of the
-        softmax. "mask": they have no share. "shift": the window is shifted to lie inside, as in NATTEN; it is computed
-        as a masked window of (2K - 1)², four times the work.
+        softmax. "mask": they have no share. "shift": the window is shifted to lie inside, as in NATTEN; without the
+        kernel it is computed as a masked window of (2K - 1)², four times the work.
       bias: [G, T], added to the logits; with "shift" [G, (2Kh - 1)·(2Kw - 1)], by the offset of the key; or None.
       implementation: as for `dynamic_filter`, and so are leading axes, derivatives and sharding.
 
     Returns:
       y [B, H, W, C] in the dtype of v. The logits are in float32 (float64 where an input is).
+
+    Memory: the "triton" forward pass is one kernel, which keeps the logits in registers. Elsewhere, and in all
+    derivatives, it is a `local_correlation` and a `dynamic_filter`, between which the logits are in memory; the
+    backward pass computes them again.
 
     Raises:
       ValueError: the call is wrong; the message states the rule, the expected and the given value.
@@ -82,34 +85,15 @@ def neighborhood_attention(
         raise ValueError(f"`border` must be one of {get_args(Border)}, got {border!r}.")
     if border == "shift":
         _check_shift((height, width), size, dilation)
-    window = tuple(2 * side - 1 for side in size) if border == "shift" else size
-    factor = (channels // num_heads) ** -0.5 if scale is None else scale
-    wide = accumulator_dtype(q, k, v)
-    options = {"kernel_size": window, "dilation": dilation, "implementation": implementation}
-    logits = correlate(q, k, groups=num_heads, scale=factor, dtype=wide, **options)
-    leading = (1,) * (logits.ndim - 2)
+    spec = AttentionSpec(size, dilation, float((channels // num_heads) ** -0.5 if scale is None else scale), border)
+    *mapped, batch, _, _, _ = q.shape
     if bias is not None:
-        bias = _as_bias(bias, (num_heads, window[0] * window[1]))
-        logits = logits + bias.reshape(*leading, *bias.shape).astype(wide)
-    if border != "zero":
-        axes = zip((height, width), size, dilation, strict=True)
-        rows, columns = (_inside(length, side, step, border) for length, side, step in axes)
-        inside = rows[:, None, :, None] & columns[None, :, None, :]  # [H, W, Kh, Kw]
-        logits = jnp.where(inside.reshape(*leading[2:], height, width, 1, -1), logits, -jnp.inf)
-    return dynamic_filter(v, logits, None, normalize="softmax", **options)
-
-
-def _inside(length: int, side: int, step: int, border: Border) -> Array:
-    """Whether each key of each position's window takes part, along one axis: [length, window]."""
-    position = jnp.arange(length)[:, None]
-    if border == "mask":
-        key = position + step * jnp.arange(-(side // 2), side // 2 + 1)[None]
-        return (key >= 0) & (key < length)
-    # Among the pixels a dilation apart, which are numbered here, the window starts inside.
-    number, count = position // step, (length - 1 - position % step) // step + 1
-    start = jnp.clip(number - side // 2, 0, count - side)
-    key = number + jnp.arange(1 - side, side)[None]
-    return (key >= start) & (key < start + side)
+        table = _as_bias(bias, (num_heads, spec.bias_taps))
+        bias = jnp.broadcast_to(table, (*mapped, *table.shape))
+    chosen = preference(implementation)
+    if 0 in (*mapped, batch):
+        return jnp.zeros_like(v)
+    return attend(v, q, k, bias, spec=spec, num_heads=num_heads, preference=chosen)
 
 
 def _check_shift(image: tuple[int, int], size: Pair, dilation: Pair) -> None:

@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,11 +31,31 @@ AXES: dict[Name, tuple[str, ...]] = {
     "y": _AXES_OF_X,
     "spatial": ("batch", "height", "width", "sub_pixel", "group", "tap"),
     "channel": ("batch", "sub_pixel", "tap", "channel"),
+    "v": _AXES_OF_X,
+    "q": _AXES_OF_X,
+    "k": _AXES_OF_X,
+    "bias": ("group", "tap"),
 }
 GROUP_AXIS = AXES["spatial"].index("group")
 
 # (form on one device, *arrays) -> results
 OnDevice = Callable[..., Sequence[Array]]
+
+
+class Layout(NamedTuple):
+    """The arrays of a function that is partitioned.
+
+    Args:
+      arrays: names of its arrays, the first one like x.
+      results: names of its results.
+      groups: of the channels.
+      mapped: number of axes of `jax.vmap`, with which all arrays begin.
+    """
+
+    arrays: tuple[Name, ...]
+    results: tuple[Name, ...]
+    groups: int
+    mapped: int
 
 
 def split(on_device: OnDevice, form: Form, mapped: int = 0) -> Callable[..., tuple[Array, ...]]:
@@ -46,29 +66,39 @@ def split(on_device: OnDevice, form: Form, mapped: int = 0) -> Callable[..., tup
       form: of the whole arrays.
       mapped: number of axes of `jax.vmap`, with which all arrays begin.
     """
-    call = _Call(on_device, form, mapped)
+    layout = Layout(form.arrays, form.results, form.groups, mapped)
+    return over_mesh(functools.partial(form_on_shards, on_device, form, mapped), layout)
 
-    def over_mesh(*arrays: Array) -> tuple[Array, ...]:
+
+def over_mesh(on_shards: Callable[..., tuple[Array, ...]], layout: Layout) -> Callable[..., tuple[Array, ...]]:
+    """A function of arrays, partitioned over their mesh.
+
+    Args:
+      on_shards: (specs, *arrays) -> results on the shards of one device; specs is None where the arrays are whole.
+      layout: of the whole arrays.
+    """
+    call = _Call(on_shards, layout)
+
+    def function(*arrays: Array) -> tuple[Array, ...]:
         mesh = jax.typeof(arrays[0]).sharding.mesh
         if mesh.explicit_axes or (mesh.manual_axes and mesh.auto_axes):
             return call.over_explicit_axes(*arrays)
-        over_auto_axes = custom_partitioning(functools.partial(call.on_samples, form))
+        over_auto_axes = custom_partitioning(functools.partial(on_shards, None))
         channels = arrays[0].shape[-1]
         over_auto_axes.def_partition(
-            call.partition, sharding_rule=lambda mesh, *_: _propagation_rule(form, mapped, channels, mesh)
+            call.partition, sharding_rule=lambda mesh, *_: _propagation_rule(layout, channels, mesh)
         )
         return over_auto_axes(*arrays)
 
-    return over_mesh
+    return function
 
 
 @dataclasses.dataclass(frozen=True)
 class _Call:
-    """The arguments of `split`."""
+    """The arguments of `over_mesh`."""
 
-    function: OnDevice
-    form: Form
-    mapped: int
+    on_shards: Callable[..., tuple[Array, ...]]
+    layout: Layout
 
     def partition(self, mesh: Any, operand_shapes: Sequence[Any], result_shapes: Sequence[Any]):
         """The callback of `custom_partitioning`: mesh, function per device, shardings of results and of operands."""
@@ -80,58 +110,60 @@ class _Call:
         specs = self._specs([sharding.spec for sharding in shardings], mesh.shape)
         operands, results = (
             tuple(NamedSharding(mesh, spec) for spec in specs.of(names))
-            for names in (self.form.arrays, self.form.results)
+            for names in (self.layout.arrays, self.layout.results)
         )
-        return mesh, functools.partial(self.on_device, specs), results, operands
+        return mesh, functools.partial(self.on_shards, specs), results, operands
 
     def over_explicit_axes(self, *arrays: Array) -> tuple[Array, ...]:
         """`jax.shard_map` of the function, over the Explicit or the remaining Auto axes of the mesh."""
         shardings = [jax.typeof(array).sharding for array in arrays]
         mesh = shardings[0].mesh
         specs = self._specs([sharding.spec for sharding in shardings], mesh.shape)
-        in_specs, out_specs = specs.of(self.form.arrays), specs.of(self.form.results)
+        in_specs, out_specs = specs.of(self.layout.arrays), specs.of(self.layout.results)
         if mesh.explicit_axes:
             arrays = tuple(jax.sharding.reshard(array, spec) for array, spec in zip(arrays, in_specs, strict=True))
-        local = functools.partial(self.on_device, specs)
+        local = functools.partial(self.on_shards, specs)
         # Inside a user's `shard_map` the results must keep their types of varying axes.
         check_vma = bool(mesh.manual_axes)
         return jax.shard_map(local, in_specs=in_specs, out_specs=out_specs, check_vma=check_vma)(*arrays)
 
-    def on_device(self, specs: "OperandSpecs", *arrays: Array) -> tuple[Array, ...]:
-        """The form on the shards of one device; sums dspatial over the devices that share groups."""
-        form, axis = self.form, self.mapped + GROUP_AXIS
-        if not specs.share_groups:
-            groups = form.groups // specs.group_devices
-            return self.on_samples(dataclasses.replace(form, groups=groups), *arrays)
-        group = specs.first_group(form.groups)
-        arrays = tuple(
-            jax.lax.dynamic_slice_in_dim(array, group, 1, axis) if name == "spatial" else array
-            for name, array in zip(form.arrays, arrays, strict=True)
-        )
-        # A result is rounded once, after the sum.
-        wide = accumulator_dtype(*arrays)
-        dtypes = tuple(
-            wide if name == "spatial" else dtype for name, dtype in zip(form.results, form.dtypes, strict=True)
-        )
-        outputs = list(self.on_samples(dataclasses.replace(form, groups=1, dtypes=dtypes), *arrays))
-        if "spatial" in form.results:
-            at = form.results.index("spatial")
-            mine = outputs[at]
-            shape = (*mine.shape[:axis], form.groups, *mine.shape[axis + 1 :])
-            every = jax.lax.dynamic_update_slice_in_dim(jnp.zeros(shape, wide), mine, group, axis)
-            outputs[at] = jax.lax.psum(every, specs.channel).astype(form.dtypes[at])
-        return tuple(outputs)
-
-    def on_samples(self, form: Form, *arrays: Array) -> tuple[Array, ...]:
-        """A form with the mapped axes folded into the samples: on one device, where no other holds any."""
-        if not self.mapped:
-            return tuple(self.function(form, *arrays))
-        sizes, end = arrays[0].shape[: self.mapped + 1], self.mapped + 1
-        outputs = self.function(form, *(array.reshape(math.prod(sizes), *array.shape[end:]) for array in arrays))
-        return tuple(output.reshape(*sizes, *output.shape[1:]) for output in outputs)
-
     def _specs(self, specs: Sequence[Iterable[Any]], mesh_shape: Mapping[str, int]) -> "OperandSpecs":
-        return OperandSpecs.choose(self.form.groups, specs, mesh_shape, self.mapped)
+        return OperandSpecs.choose(self.layout.groups, specs, mesh_shape, self.layout.mapped)
+
+
+def form_on_shards(
+    on_device: OnDevice, form: Form, mapped: int, specs: "OperandSpecs | None", *arrays: Array
+) -> tuple[Array, ...]:
+    """The form on the shards of one device; sums dspatial over the devices that share groups."""
+    axis = mapped + GROUP_AXIS
+    if specs is None or not specs.share_groups:
+        groups = form.groups if specs is None else form.groups // specs.group_devices
+        return _on_samples(on_device, dataclasses.replace(form, groups=groups), mapped, *arrays)
+    group = specs.first_group(form.groups)
+    arrays = tuple(
+        jax.lax.dynamic_slice_in_dim(array, group, 1, axis) if name == "spatial" else array
+        for name, array in zip(form.arrays, arrays, strict=True)
+    )
+    # A result is rounded once, after the sum.
+    wide = accumulator_dtype(*arrays)
+    dtypes = tuple(wide if name == "spatial" else dtype for name, dtype in zip(form.results, form.dtypes, strict=True))
+    outputs = list(_on_samples(on_device, dataclasses.replace(form, groups=1, dtypes=dtypes), mapped, *arrays))
+    if "spatial" in form.results:
+        at = form.results.index("spatial")
+        mine = outputs[at]
+        shape = (*mine.shape[:axis], form.groups, *mine.shape[axis + 1 :])
+        every = jax.lax.dynamic_update_slice_in_dim(jnp.zeros(shape, wide), mine, group, axis)
+        outputs[at] = jax.lax.psum(every, specs.channel).astype(form.dtypes[at])
+    return tuple(outputs)
+
+
+def _on_samples(on_device: OnDevice, form: Form, mapped: int, *arrays: Array) -> tuple[Array, ...]:
+    """A form with the mapped axes folded into the samples: on one device, where no other holds any."""
+    if not mapped:
+        return tuple(on_device(form, *arrays))
+    sizes, end = arrays[0].shape[: mapped + 1], mapped + 1
+    outputs = on_device(form, *(array.reshape(math.prod(sizes), *array.shape[end:]) for array in arrays))
+    return tuple(output.reshape(*sizes, *output.shape[1:]) for output in outputs)
 
 
 def reshard_like(cotangent: Array, aval: Any) -> Array:
@@ -212,20 +244,21 @@ def _as_tuple(entry: Any) -> tuple[str, ...]:
     return entry if isinstance(entry, tuple) else (entry,)
 
 
-def _propagation_rule(form: Form, mapped: int, channels: int, mesh: Mesh) -> tuple[str, dict[str, int]]:
+def _propagation_rule(layout: Layout, channels: int, mesh: Mesh) -> tuple[str, dict[str, int]]:
     """Shardy's rule, with the sizes of its factors: mapped axes, samples, channels and groups correspond across arrays.
 
     No other axes do. Channels are those of each group in turn. That is told where groups divide evenly over all devices
     of the mesh: elsewhere Shardy might split them over more devices than there are groups.
     """
-    several = form.groups > 1 and not mesh.empty and form.groups % mesh.size == 0
+    grouped = any("group" in AXES[name] for name in (*layout.arrays, *layout.results))
+    several = grouped and layout.groups > 1 and not mesh.empty and layout.groups % mesh.size == 0
     channel = "(group member)" if several else "channel"
     free = (f"free{n}" for n in range(100))
-    leading = [f"mapped{n}" for n in range(mapped)]
+    leading = [f"mapped{n}" for n in range(layout.mapped)]
 
     def axes(name: Name) -> str:
         known = {"batch": "batch", "channel": channel, "group": "group"}
         return " ".join([*leading, *(known.get(axis) or next(free) for axis in AXES[name])])
 
-    rule = ", ".join(map(axes, form.arrays)) + " -> " + ", ".join(map(axes, form.results))
-    return rule, {"member": channels // form.groups} if several else {}
+    rule = ", ".join(map(axes, layout.arrays)) + " -> " + ", ".join(map(axes, layout.results))
+    return rule, {"member": channels // layout.groups} if several else {}

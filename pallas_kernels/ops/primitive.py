@@ -5,7 +5,6 @@ is partitioned over the mesh (`partition.py`); in that program the inner one is 
 implementation is chosen when it is lowered for a platform (`choice.py`).
 """
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
@@ -19,10 +18,10 @@ from jax.interpreters import ad, batching, mlir
 
 from pallas_kernels import compat
 from pallas_kernels.ops import partition
-from pallas_kernels.ops.choice import Preference, choose
-from pallas_kernels.ops.device import DEFAULT_GPU, device_of_platform, use_device
+from pallas_kernels.ops.choice import Preference
 from pallas_kernels.ops.form import Form, Name, in_order, replaced, select
 from pallas_kernels.ops.implementation import evaluate
+from pallas_kernels.ops.lowering import lower_on_device
 from pallas_kernels.ops.normalization import normalized, pull_back, push_forward
 from pallas_kernels.ops.spec import FilterSpec, accumulator_dtype
 
@@ -128,10 +127,13 @@ def _bind(call: _Call, *arrays: Array) -> list[Array]:
 def _partitioned(call: _Call) -> Any:
     """The form as a jitted function of its arrays, partitioned over their mesh."""
 
-    def on_device(form: Form, *arrays: Array) -> list[Array]:
-        return _device_form_p.bind(*arrays, form=form, preference=call.preference)
-
+    on_device = functools.partial(evaluate_on_device, call.preference)
     return jax.jit(partition.split(on_device, call.form, call.mapped))
+
+
+def evaluate_on_device(preference: Preference, form: Form, *arrays: Array) -> list[Array]:
+    """The form on one device."""
+    return _device_form_p.bind(*arrays, form=form, preference=preference)
 
 
 def _jvp(primals: Sequence[Array], tangents: Sequence[Any], *, program: Any, call: _Call):
@@ -261,14 +263,7 @@ def _device_types(*avals: Any, form: Form, preference: Preference) -> list[Any]:
 
 
 def _lower_on_device(context: Any, *values: Any, form: Form, preference: Preference) -> Any:
-    platform, *_ = context.platforms or context.module_context.platforms
-    device = device_of_platform(platform)
-    implementation = choose(preference, device, context.avals_in)
-    # On one device no axis of a mesh is left.
-    context = context.replace(avals_in=[compat.plain_type(aval) for aval in context.avals_in])
-    absent = use_device(device) if device is DEFAULT_GPU else contextlib.nullcontext()
-    with absent, compat.without_triton_deprecation():
-        return mlir.lower_fun(functools.partial(evaluate, implementation, form))(context, *values)
+    return lower_on_device(context, values, preference, lambda module: functools.partial(evaluate, module, form))
 
 
 _form_p.def_impl(lambda *arrays, program, call: _partitioned(call)(*arrays))

@@ -2,7 +2,7 @@
 
 It runs in a separate process, because JAX's CUDA plugin reads its settings when JAX starts.
 
-`python programs.py "MODE SPLIT" ...` prints `{"MODE SPLIT PASS": summary}`.
+`python programs.py "MODE SPLIT" ...` prints `{"MODE SPLIT PASS": summary}`, and `"auto both attention"`.
 """
 
 import functools
@@ -13,7 +13,7 @@ import jax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from pallas_kernels import aot
+from pallas_kernels import aot, neighborhood_attention
 from pallas_kernels.ops.arg_specs import ArgSpec
 from pallas_kernels.ops.spec import FilterSpec
 from tests.pallas_kernels import suite
@@ -44,6 +44,10 @@ def main() -> None:
                 ("both", suite.pull_back(forward), structs),
             ):
                 found[f"{wanted} {name}"] = aot.program_summary(jax.jit(function).lower(*inputs).compile())
+            if wanted == "auto both":
+                attend = functools.partial(neighborhood_attention, kernel_size=(1, 3), num_heads=8, border="shift")
+                program = jax.jit(attend).lower(structs[0], structs[0], structs[0])
+                found[f"{wanted} attention"] = aot.program_summary(program.compile())
     print(json.dumps(found))
 
 

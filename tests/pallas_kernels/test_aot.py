@@ -85,6 +85,10 @@ def test_eight_gpus_exchange_nothing_but_the_cotangent_of_a_shared_filter():
     )
     assert done.returncode == 0, done.stderr
     programs = json.loads(done.stdout)
+    attention = programs.pop("auto both attention")  # it keeps its logits, and exchanges nothing
+    assert set(attention["collectives"].values()) == {0}
+    assert attention["kernels"] == {"__gpu$xla.gpu.triton": 1, "fusion": 0}
+    assert attention["bytes_per_device"]["temporaries"] == 0
     assert len(programs) == 2 * len(PAIRS)
     for pair in PAIRS:
         forward, both = (programs[f"{pair} {name}"] for name in ("forward", "both"))

@@ -74,8 +74,13 @@ def launch(
     shape: ArgShape,
     config: BlockConfig,
     interpret: bool,
+    name: str | None = None,
 ) -> Any:
     """Runs a kernel body on these arrays, with None in place of a missing one.
+
+    Args:
+      kernel: whose config and grid it has.
+      name: in the profiler.
 
     Raises:
       ValueError: the config does not fit the kernel.
@@ -95,7 +100,7 @@ def launch(
         body(*operands, *inputs, shape=shape, config=config, memory=Memory(interpret))
 
     inputs = [array for array in arrays if array is not None]
-    name = f"dynamic_filter_{kernel}"
+    name = name or f"dynamic_filter_{kernel}"
     with_missing.__name__ = name  # the profiler shows it
     return pl.pallas_call(
         with_missing,

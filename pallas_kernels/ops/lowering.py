@@ -1,0 +1,31 @@
+"""The lowering of what a device computes by an implementation, which is chosen here."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jax.interpreters import mlir
+
+from pallas_kernels import compat
+from pallas_kernels.ops.choice import Preference, choose
+from pallas_kernels.ops.device import DEFAULT_GPU, DeviceInfo, device_of_platform, use_device
+from pallas_kernels.ops.implementation import Implementation
+
+
+def device_of(context: Any) -> DeviceInfo:
+    """The device that an equation is lowered for."""
+    platform, *_ = context.platforms or context.module_context.platforms
+    return device_of_platform(platform)
+
+
+def lower_on_device(
+    context: Any, values: Sequence[Any], preference: Preference, function_of: Callable[[Implementation], Callable]
+) -> Any:
+    """Lowers a function of the chosen implementation, on the arrays of one device."""
+    device = device_of(context)
+    function = function_of(choose(preference, device, context.avals_in))
+    # On one device no axis of a mesh is left.
+    context = context.replace(avals_in=[compat.plain_type(aval) for aval in context.avals_in])
+    absent = use_device(device) if device is DEFAULT_GPU else contextlib.nullcontext()
+    with absent, compat.without_triton_deprecation():
+        return mlir.lower_fun(function)(context, *values)
