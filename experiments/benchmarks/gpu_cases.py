@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from experiments.benchmarks import attention
 from experiments.benchmarks import checks as kernel_checks
 from experiments.benchmarks.peers import Function, depthwise, unfold, with_cotangents
 from experiments.benchmarks.rows import Row, row_key, row_time
@@ -86,7 +87,7 @@ class Case(NamedTuple):
 
 
 def checks(options: Options) -> Iterator[Case]:
-    """Value and cotangents of every kernel against float64, with NaN behind every array."""
+    """Value and cotangents of every kernel against float64, with NaN behind every array; then those of attention."""
     args = (TINY,) if options.dry_run else kernel_checks.CHECKED
     dtypes = ("float32", "bfloat16") if options.quick else tuple(kernel_checks.UNITS)
     for dtype, name, arg in itertools.product(dtypes, options.chosen_implementations(), args):
@@ -99,6 +100,11 @@ def checks(options: Options) -> Iterator[Case]:
 
         measure = functools.partial(kernel_checks.check, arg=arg, dtype=dtype)
         yield Case(row_key(name, arg, dtype, "forward_backward"), measure, lower)
+    name = _kernels(options)
+    pairs = [("float32", attention.TINY)] if options.dry_run else itertools.product(dtypes, attention.CHECKED)
+    for dtype, call in pairs:
+        measure = functools.partial(call.check, dtype=dtype)
+        yield Case(call.key(name, dtype), measure, functools.partial(call.lower, name, dtype))
 
 
 def timings(options: Options) -> Iterator[Case]:
@@ -119,6 +125,7 @@ def timings(options: Options) -> Iterator[Case]:
                 return _timed(compiled, arrays, options) | {"minimum_bytes": _minimum_bytes(arg, dtype, which)}
 
             yield Case(row_key(name, arg, dtype, which), measure, lower)
+    yield from _attention_cases(options)
 
 
 def steps(options: Options) -> Iterator[Case]:
@@ -164,8 +171,7 @@ def tune(options: Options) -> Iterator[Case]:
                 search = measure_of(arg, dtype, kernel, interpret=options.dry_run, rounds=options.rounds)
                 return _tuned(shape, kernel, search, options)
 
-            name = INTERPRETED if options.dry_run else "triton"
-            key = row_key(name, arg, dtype, "forward" if kernel == "fwd" else "forward_backward")
+            key = row_key(_kernels(options), arg, dtype, "forward" if kernel == "fwd" else "forward_backward")
             yield Case(key | {"kernel": ROW_KERNELS[kernel]}, measure)
 
 
@@ -189,6 +195,22 @@ def _tuned(shape: ArgShape, kernel: KernelName, search: Callable[[BlockConfig], 
         "measured": measured,
     }
     return row | ({"error": "TimeoutError: not all candidates were measured"} if options.out_of_time() else {})
+
+
+def _attention_cases(options: Options) -> Iterator[Case]:
+    """The fused kernel of attention, and the composition that it replaces."""
+    call, name = attention.TINY if options.dry_run else attention.TIMED, _kernels(options)
+    for dtype, composed in itertools.product(_dtypes(options), (False, True)):
+
+        def measure(compiled: Any, dtype: str = dtype) -> Row:
+            return _timed(compiled, tuple(call.arrays(dtype)), options)
+
+        lower = functools.partial(call.lower, name, dtype, composed)
+        yield Case(call.key(f"{name}_composed" if composed else name, dtype), measure, lower)
+
+
+def _kernels(options: Options) -> str:
+    return INTERPRETED if options.dry_run else "triton"
 
 
 def _copy_case(options: Options) -> Case:

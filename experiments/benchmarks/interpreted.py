@@ -2,7 +2,8 @@
 
 import functools
 
-from pallas_kernels.ops.triton import bwd, fwd
+from pallas_kernels.ops.triton import attention, bwd, fwd
 
 forward = functools.partial(fwd.forward, interpret=True)
 backward = functools.partial(bwd.backward, interpret=True)
+attend = functools.partial(attention.attend, interpret=True)

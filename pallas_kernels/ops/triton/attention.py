@@ -23,7 +23,8 @@ from pallas_kernels.ops.spec import FilterSpec
 from pallas_kernels.ops.triton.fwd import for_taps, launch, patch_readers, pixel_rows, tile, zeros
 from pallas_kernels.ops.triton.tiles import Axis, Image, Memory, Offset, Taps, shifted
 
-LOGITS = 32  # per thread: more taps of the positions of a patch are handled in blocks
+WINDOW_LOGITS = 18  # of the positions of a patch: larger windows compile slowly unless a loop goes over their rows
+ROW_LOGITS = 32  # more do not fit the registers
 LOG2_E = math.log2(math.e)  # logits are in powers of two: a GPU has an instruction for those
 SMALLEST = float(jnp.finfo(jnp.float32).min)  # below any logit but -inf, which has no share
 
@@ -68,19 +69,23 @@ def attend(
 
 
 def block_config(shape: ArgShape, spec: AttentionSpec) -> BlockConfig:
-    """One load's channels of a head per thread; all taps, a row or one at once, as their logits fit the registers."""
+    """One load's channels of a head per thread; all taps, a row of them or one at once."""
     block_channels = 1 << (shape.group_channels - 1).bit_length()
-    tile_w = 1 if spec.border == "shift" else min(2, shape.width)  # positions of a patch share keys
     rows, columns = spec.kernel_size
-    fits = (taps for taps in ((rows, columns), (1, columns)) if taps[0] * taps[1] * tile_w <= LOGITS)
-    block_taps_h, block_taps_w = next(fits, (1, 1))
+    shared = spec.border != "shift" and 2 * columns <= ROW_LOGITS  # neighbours share keys
+    tile_w = min(2, shape.width) if shared else 1
+    taps_h, taps_w = 1, 1
+    if rows * columns * tile_w <= WINDOW_LOGITS:
+        taps_h, taps_w = rows, columns
+    elif columns * tile_w <= ROW_LOGITS:
+        taps_w = columns
     return BlockConfig(
         block_patches=max(1, THREADS * min(shape.vector_size, block_channels) // block_channels),
         block_channels=block_channels,
         tile_h=1,
         tile_w=tile_w,
-        block_taps_h=block_taps_h,
-        block_taps_w=block_taps_w,
+        block_taps_h=taps_h,
+        block_taps_w=taps_w,
         num_warps=NUM_WARPS,
     )
 

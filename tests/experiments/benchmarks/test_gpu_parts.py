@@ -36,12 +36,15 @@ def rows_of(part: str, options: Options, folder: Path, capsys: pytest.CaptureFix
 
 def test_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     rows = rows_of("checks", DRY, tmp_path, capsys)
-    assert [row["dtype"] for row in rows] == ["float32", "bfloat16"]
+    assert [row["dtype"] for row in rows] == ["float32", "bfloat16", "float32"]
     assert all(row["passed"] for row in rows)
+    assert [row["shape"] for row in rows] == ["tiny", "tiny", "attention_shift_1x2x3x4"]
 
 
 def test_timings(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    copy, *rows = rows_of("timings", DRY, tmp_path, capsys)
+    copy, *rows, fused, composed = rows_of("timings", DRY, tmp_path, capsys)
+    assert composed["implementation"] == f"{fused['implementation']}_composed"
+    assert min(fused["median_ms"], composed["median_ms"]) > 0
     assert copy["bytes_per_second"] == pytest.approx(2 * 4 * 2**10 / (1e-3 * copy["median_ms"]))
     assert [(row["implementation"], row["pass"]) for row in rows] == [
         (name, which)
