@@ -157,10 +157,9 @@ def _batch(arrays: Sequence[Array], axes: Sequence[int | None], *, program: Any,
 
 def _lower(context: Any, *values: Any, program: Any, call: _Call) -> Any:
     implementation = choose(call.preference, device_of(context), context.avals_in)
-    function = jaxpr_as_fun(program)
     if hasattr(implementation, "attend"):
-        function = lambda *arrays: [call.fused(*arrays)]  # noqa: E731
-    return mlir.lower_fun(function)(context, *values)
+        return mlir.lower_fun(call.fused, multiple_results=False)(context, *values)
+    return mlir.lower_fun(jaxpr_as_fun(program))(context, *values)
 
 
 def _device_type(v: Any, *others: Any, **_: Any) -> Any:

@@ -29,7 +29,10 @@ def cotangents_of(operands: Operands) -> Results:
 
 
 class Implementation(Protocol):
-    """The functions that a module defines to compute the operator, on the shapes of `FilterSpec`."""
+    """The functions that a module defines to compute the operator, on the shapes of `FilterSpec`.
+
+    It may also define `attend`, attention in a neighbourhood at once: see `triton.attention` and `fused_attention`.
+    """
 
     def forward(
         self, x: Array, spatial: Array | None, channel: Array | None, spec: FilterSpec, dtype: Any = None

@@ -25,7 +25,7 @@ from pallas_kernels.ops.triton.tiles import Axis, Image, Memory, Offset, Taps, s
 
 WINDOW_LOGITS = 18  # of the positions of a patch: larger windows compile slowly unless a loop goes over their rows
 ROW_LOGITS = 32  # more do not fit the registers
-LOG2_E = math.log2(math.e)  # logits are in powers of two: a GPU has an instruction for those
+LOG2_E = math.log2(math.e)
 SMALLEST = float(jnp.finfo(jnp.float32).min)  # below any logit but -inf, which has no share
 
 
@@ -133,7 +133,7 @@ def _attention_kernel(
             for (r, i), (c, j) in readers:
                 logit = jnp.sum(queries[r, c] * key, axis=1, keepdims=True)
                 if bias_ref is not None:
-                    logit += LOG2_E * bias(taps, i, j)
+                    logit += bias(taps, i, j)
                 if spec.border == "mask" and inside is not None:
                     logit = jnp.where(inside, logit, -jnp.inf)
                 logits[r, c][i, j] = logit
@@ -141,8 +141,8 @@ def _attention_kernel(
         for position, of_taps in logits.items():
             before, total, sums = carry[position]
             largest = reduce(jnp.maximum, of_taps.values(), before)
-            weights[position] = {tap: jnp.exp2(logit - largest) for tap, logit in of_taps.items()}
-            decay = jnp.exp2(before - largest)
+            weights[position] = {tap: _exp(logit - largest) for tap, logit in of_taps.items()}
+            decay = _exp(before - largest)
             carry[position] = largest, reduce(lax.add, weights[position].values(), total * decay), sums * decay
         for row, column, readers in read:
             value, _ = load(v_ref, row + row_shift, column + column_shift)
@@ -154,12 +154,16 @@ def _attention_kernel(
     queries = {}
     for position in positions:
         query = memory.load(q_ref, (image.clamped(*position), channels.numbers), channels.live)
-        queries[position] = LOG2_E * spec.scale * query
+        queries[position] = spec.scale * query
     total = jnp.zeros((config.block_patches, 1), jnp.float32)
     carry = dict.fromkeys(positions, (total + SMALLEST, total, zeros(config)))
     for position, (_, total, sums) in for_taps(shape.spec, config, add_taps, carry).items():
         index, inside = image.at(*position)
         memory.store(y_ref, (index, channels.numbers), sums / total, inside, channels.live)
+
+
+def _exp(value: Array) -> Array:
+    return jnp.exp2(LOG2_E * value)  # for which a GPU has an instruction, and fewer around it than for exp
 
 
 def _shifted_inside(image: Image, spec: AttentionSpec) -> tuple[Image, tuple[Array, Array]]:
