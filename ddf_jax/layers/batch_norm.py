@@ -1,5 +1,7 @@
 """Batch normalisation with torch's statistics."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -90,7 +92,7 @@ def _per_channel(values: Array, x: Array) -> Array:
     return values.reshape((1,) * (x.ndim - 1) + values.shape)
 
 
-def norm_relu(norm: nnx.Module, x: Array) -> Array:
+def norm_relu(norm: Callable[[Array], Array], x: Array) -> Array:
     """The ReLU of a normalisation, which need not be a `BatchNorm`."""
     return norm(x, relu=True) if isinstance(norm, BatchNorm) else jax.nn.relu(norm(x))
 

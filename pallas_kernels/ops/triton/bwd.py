@@ -95,20 +95,13 @@ def backward(
             partial = run(_dchannel_kernel, "dchannel", of_dchannel, "channel", shape.channels, jnp.float32)
             found["channel"] = sum_of_parts(partial, results["channel"])
     if "spatial" in found:
-        found["spatial"] = _given_filters_cotangent(operands, results, found["spatial"], spec, interpret)
+        parts = found["spatial"].reshape(len(found["spatial"]), -1, found["spatial"].shape[-1])
+        if spec.normalize:
+            assert operands.spatial is not None
+            found["spatial"] = pull_back(operands.spatial, parts, results["spatial"], spec, interpret=interpret)
+        elif parts.shape[1] > 1:
+            found["spatial"] = parts.sum(1).astype(results["spatial"].dtype)
     return {name: found[name].reshape(struct.shape) for name, struct in results.items()}
-
-
-def _given_filters_cotangent(
-    operands: Operands, results: Results, parts: Array, spec: FilterSpec, interpret: bool
-) -> Array:
-    """That of the filter as given, of the used one's [B·Ho·Wo, S²·G·T] or parts of it [B·Ho·Wo, N, S²·G·T]."""
-    result = results["spatial"]
-    if spec.normalize:
-        assert operands.spatial is not None
-        parts = parts.reshape(len(parts), -1, parts.shape[-1])
-        return pull_back(operands.spatial, parts, result, spec, interpret=interpret)
-    return parts if parts.ndim == 2 else parts.sum(1).astype(result.dtype)
 
 
 def _dx_kernel(dy_ref, s_ref, n_ref, c_ref, dx_ref, *, shape: ArgShape, config: BlockConfig, memory: Memory):

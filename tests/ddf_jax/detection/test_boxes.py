@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from ddf_jax.detection.anchors import Anchors
 from ddf_jax.detection.boxes import BoxCoder, clip, iou
 from ddf_jax.detection.matching import Match, Matcher
-from ddf_jax.detection.suppression import nms
 from ddf_jax.detection.sampling import GOLDEN, Sampler
+from ddf_jax.detection.suppression import nms
 
 
 def drawn(count, seed=0, size=40, grid=1.0):
@@ -61,7 +61,7 @@ def test_anchors_are_ordered_by_row_column_ratio_and_scale():
             width, height = scale / ratio_root, scale * ratio_root
             expected.append([8 - width / 2, 8 - height / 2, 8 + width / 2, 8 + height / 2])
     np.testing.assert_allclose(first[4 * 6 : 5 * 6], expected, rtol=1e-6)  # row 1, column 1
-    np.testing.assert_allclose(second[6:] - second[:6], np.tile([16, 0, 16, 0], (6, 1)))
+    np.testing.assert_allclose(second[6:] - second[:6], np.tile([16, 0, 16, 0], (6, 1)), rtol=1e-6)
     inside = anchors.inside([(2, 3), (1, 2)], jnp.array([[16, 24], [8, 16]]))
     assert [flags.sum(1).tolist() for flags in inside] == [[36, 12], [12, 6]]
 

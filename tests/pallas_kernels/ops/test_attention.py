@@ -90,7 +90,7 @@ def test_the_kernel_is_the_loop_and_nothing_outside_is_read(case: Case, monkeypa
     [table] = bias or [np.zeros((case.num_heads, case.spec.bias_taps))]
     options: Any = {"heads": case.num_heads, "dilation": case.dilation, "border": case.border}
     expected = attention_loop(q, k, v, table, size=case.kernel_size, **options)
-    np.testing.assert_allclose(np.asarray(y, np.float64), expected, rtol=2 * jnp.finfo(y.dtype).eps, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(y, np.float64), expected, rtol=2 * float(jnp.finfo(y.dtype).eps), atol=1e-6)
 
 
 def test_keys_of_the_least_logit_share_a_window_of_their_own():
