@@ -78,7 +78,10 @@ class BatchNorm(nnx.Module):
         # With one factor and one shift per channel the backward pass needs two sums, of dy and of dy · x.
         factor = jax.lax.rsqrt(var + self.epsilon) * self.scale[...].astype(wide.dtype)
         shift = self.bias[...].astype(wide.dtype) - offset * factor
-        factor, shift = channel_spread(factor, shift, centred)
+        if training:
+            factor, shift = channel_spread(factor, shift, centred)
+        else:
+            factor, shift = _per_channel(factor, x), _per_channel(shift, x)
         y = _rectified(centred, factor, shift) if relu else centred * factor + shift
         return y.astype(compute_dtype(x, self.dtype))
 

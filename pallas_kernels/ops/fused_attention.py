@@ -73,11 +73,11 @@ class _Call:
 
     def _composed_on_shards(self, specs: OperandSpecs, *arrays: Array) -> Array:
         on_device = functools.partial(evaluate_on_device, self.preference)
-        size = arrays[0].shape[-3:-1]
+        *_, height, width, _ = arrays[0].shape
 
         def evaluate(results: Mapping[Name, Any], operands: Mapping[Name, Array], spec: FilterSpec):
             dtypes = tuple(map(jnp.dtype, results.values()))
-            form = Form(spec, size, self.num_heads, tuple(operands), tuple(results), dtypes)
+            form = Form(spec, (height, width), self.num_heads, tuple(operands), tuple(results), dtypes)
             outputs = form_on_shards(on_device, form, self.mapped, specs, *operands.values())
             return dict(zip(results, outputs, strict=True))
 
