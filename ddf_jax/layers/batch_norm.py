@@ -57,8 +57,10 @@ class BatchNorm(nnx.Module):
         self.num_features = num_features
         self.use_running_average = False
 
-    def __call__(self, x: Array, *, relu: bool = False) -> Array:
-        """Normalises x; with `relu` returns max(y, 0), whose derivative takes less memory than that of a ReLU after."""
+    def __call__(self, x: Array) -> Array:
+        return self._normalized(x, relu=False)
+
+    def _normalized(self, x: Array, *, relu: bool) -> Array:
         check_channels(x, self.num_features)
         wide = x.astype(accumulator_dtype(x))
         mean, var = self.mean[...].astype(wide.dtype), self.var[...].astype(wide.dtype)
@@ -95,9 +97,15 @@ def _per_channel(values: Array, x: Array) -> Array:
     return values.reshape((1,) * (x.ndim - 1) + values.shape)
 
 
+_CALL = BatchNorm.__call__
+
+
 def norm_relu(norm: Callable[[Array], Array], x: Array) -> Array:
-    """The ReLU of a normalisation, which need not be a `BatchNorm`."""
-    return norm(x, relu=True) if isinstance(norm, BatchNorm) else jax.nn.relu(norm(x))
+    """`jax.nn.relu(norm(x))`. After a `BatchNorm` its derivative keeps no masked cotangent in memory."""
+    # A subclass may define its own call, and hooks such as those of `ddf_jax.capture` replace it.
+    if isinstance(norm, BatchNorm) and type(norm).__call__ is _CALL:
+        return norm._normalized(x, relu=True)
+    return jax.nn.relu(norm(x))
 
 
 @jax.custom_jvp
