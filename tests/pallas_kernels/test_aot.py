@@ -23,7 +23,6 @@ DEPTHWISE = ArgSpec("depthwise", (8, 14, 14, 64), groups=None)
 LOOPED = ArgSpec("looped", (8, 14, 14, 64), FilterSpec(7), groups=4, channel=False)
 COMPILED = (
     (ARG_SPECS["resnet50_14x14x512_stride2"], "h200"),
-    (ARG_SPECS["ddf_up_p5"], "h200"),
     (LOOPED, "h200"),
     (DEPTHWISE, "a100"),
 )
