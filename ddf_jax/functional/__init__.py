@@ -18,6 +18,7 @@ from ddf_jax.functional.joint_upsampling import window_logits as window_logits
 from ddf_jax.functional.kernel_gradient import convolution as convolution
 from ddf_jax.functional.per_channel import channel_spread as channel_spread
 from ddf_jax.functional.per_channel import channel_sums as channel_sums
+from ddf_jax.functional.per_channel import rectified_affine as rectified_affine
 from ddf_jax.functional.per_sample import per_sample_conv as per_sample_conv
 from ddf_jax.functional.pooling import average_pool as average_pool
 from ddf_jax.functional.pooling import global_average as global_average

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.functional import channel_spread, channel_sums, check_channels
+from ddf_jax.functional import channel_spread, channel_sums, check_channels, rectified_affine
 from ddf_jax.layers.inputs import compute_dtype
 from ddf_jax.layers.options import python_numbers
 from pallas_kernels import accumulator_dtype
@@ -84,7 +84,7 @@ class BatchNorm(nnx.Module):
             factor, shift = channel_spread(factor, shift, centred)
         else:
             factor, shift = _per_channel(factor, x), _per_channel(shift, x)
-        y = _rectified(centred, factor, shift) if relu else centred * factor + shift
+        y = rectified_affine(centred, factor, shift) if relu else centred * factor + shift
         return y.astype(compute_dtype(x, self.dtype))
 
     def _update(self, running: nnx.BatchStat, batch: Array) -> None:
@@ -106,18 +106,3 @@ def norm_relu(norm: Callable[[Array], Array], x: Array) -> Array:
     if isinstance(norm, BatchNorm) and type(norm).__call__ is _CALL:
         return norm._normalized(x, relu=True)
     return jax.nn.relu(norm(x))
-
-
-@jax.custom_jvp
-def _rectified(x: Array, factor: Array, shift: Array) -> Array:
-    """max(x · factor + shift, 0). Each term of the derivative is masked by itself: then XLA fuses the mask into all of
-    its uses, and a masked cotangent is never in memory."""
-    return jnp.maximum(x * factor + shift, 0)
-
-
-@_rectified.defjvp
-def _derivative_of_rectified(primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]):
-    (x, factor, shift), (dx, dfactor, dshift) = primals, tangents
-    positive = x * factor + shift > 0
-    dy = jnp.where(positive, factor, 0) * dx + jnp.where(positive, x, 0) * dfactor
-    return _rectified(*primals), dy + jnp.where(positive, jnp.ones_like(x), 0) * dshift
