@@ -81,6 +81,7 @@ def test_the_filters_have_one_kernel_where_it_fits_and_pays(arg: ArgSpec, expect
     assert heuristics.backward_kernels(ArgShape.of(*arg.structs(jnp.bfloat16), arg.spec)) == expected
 
 
+@pytest.mark.slow
 def test_addresses_have_64_bits_where_an_array_has_more_than_2_to_the_31_elements():
     small, large = (kernels(ArgSpec("sizes", (batch, 256, 256, 512))) for batch in (8, 80))
     assert 80 * 256 * 256 * 512 > 2**31

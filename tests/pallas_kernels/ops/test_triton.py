@@ -138,6 +138,7 @@ def test_any_dtypes_are_summed_wide_and_rounded_once(dtypes, poisoned):
     suite.check(COLUMNS, DTYPES, dtypes, compiler_options=QUICKLY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtypes", [("float32", "bfloat16", "float16")], ids="-".join)
 def test_dspatial_and_dchannel_apart_sum_wide_and_round_once(dtypes, poisoned):
     suite.check(COLUMNS_APART, DTYPES, dtypes, compiler_options=QUICKLY)
