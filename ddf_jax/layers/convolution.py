@@ -5,6 +5,7 @@ Each computes in `dtype`, by default that of its input (float32 for integers), w
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -104,7 +105,10 @@ class PointwiseConv(nnx.Linear):
 
     def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
         check_feature_map(inputs, self.in_features)
-        x = strided(inputs, self.stride)
+        x = inputs
+        if self.stride > 1:
+            # In memory: XLA of JAX 0.10 and 0.11 aborts where it fuses a strided slice into a split matrix product.
+            x = jax.lax.optimization_barrier(strided(x, self.stride))
         # The gradient of the kernel contracts all pixels. XLA transposes x in memory for several axes, not for one.
         y = super().__call__(x.reshape(-1, self.in_features))
         return jnp.reshape(y, (*x.shape[:3], self.out_features), out_sharding=out_sharding)

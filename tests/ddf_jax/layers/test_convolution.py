@@ -1,6 +1,8 @@
 """Convolutions: derivatives, and the programs they compile to."""
 
 import functools
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,28 @@ from flax import nnx
 
 from ddf_jax.functional import convolution
 from ddf_jax.layers import Conv, PointwiseConv
+from tests.aot import ENVIRONMENT, needs_plugin
+
+# As a GPU compiles it: XLA makes kernels of its own of matrix products, and fuses into them what it can.
+STRIDED_ON_GPU = """
+import jax, jax.numpy as jnp
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+from ddf_jax.layers import PointwiseConv
+from pallas_kernels import aot
+
+def loss(state, x):
+    return jnp.sin(nnx.merge(structure, state)(jnp.maximum(x, 0)).astype(jnp.float32)).sum()
+
+def on_gpu(array):
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=NamedSharding(mesh, PartitionSpec()))
+
+mesh = jax.make_mesh((1,), ("data",), devices=aot.compile_only_devices(aot.DEVICES["h200"], 1))
+structure, state = nnx.split(nnx.eval_shape(lambda: PointwiseConv(256, 512, stride=2, rngs=nnx.Rngs(0))))
+arrays = jax.tree.map(on_gpu, (state, jax.ShapeDtypeStruct((128, 56, 56, 256), jnp.bfloat16)))
+with jax.set_mesh(mesh):
+    jax.jit(jax.grad(loss, (0, 1))).lower(*arrays).compile({"xla_gpu_enable_triton_gemm": True})
+"""
 
 
 def test_the_gradient_of_a_pointwise_kernel_transposes_no_feature_map():
@@ -23,6 +47,12 @@ def test_the_gradient_of_a_pointwise_kernel_transposes_no_feature_map():
     assert "f32[32,5]" in program
     assert "f32[3,32]" not in program
     assert "f32[5,32]" not in program
+
+
+@needs_plugin
+def test_the_gradient_of_a_strided_pointwise_kernel_compiles_for_a_gpu():
+    done = subprocess.run([sys.executable, "-c", STRIDED_ON_GPU], env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr  # XLA aborted
 
 
 def test_the_derivatives_of_a_convolution_are_those_of_xla():
