@@ -1,4 +1,4 @@
-"""Convolution with a derivative that is fast on a CPU too."""
+"""Convolution as each platform computes it fastest."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
 
+from ddf_jax.functional.few_channels import can_be_folded, folded_convolution
 from ddf_jax.functional.views import strided
 
 
@@ -16,11 +17,21 @@ def convolution(
     """`jax.lax.conv_general_dilated` of x [B, H, W, C] with a kernel [K, K, C / groups, D], as Flax's layers call it.
 
     On a CPU the derivative with respect to the kernel of one group is a sum of matrix products with shifted views of x.
-    XLA's own is a convolution with a kernel as large as the image, and slower.
+    XLA's own is a convolution with a kernel as large as the image, and slower. On a GPU, that of an image with a stride
+    of 2 is `folded_convolution`.
     """
 
-    def plain(x: Array, kernel: Array) -> Array:
+    def direct(x: Array, kernel: Array) -> Array:
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+    @jax.checkpoint  # the folded image is not kept for the backward pass
+    def folded(x: Array, kernel: Array) -> Array:
+        return folded_convolution(x, kernel, padding)
+
+    def plain(x: Array, kernel: Array) -> Array:
+        if can_be_folded(x, kernel, strides, options["rhs_dilation"], options["feature_group_count"]):
+            return lax.platform_dependent(x, kernel, cuda=folded, default=direct)
+        return direct(x, kernel)
 
     def product(x: Array, kernel: Array) -> Array:
         size, (dilation, _) = kernel.shape[0], options["rhs_dilation"]

@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 from ddf_jax.functional import convolution
+from ddf_jax.functional.few_channels import folded_convolution
 from ddf_jax.layers import Conv, PointwiseConv
 from tests.aot import ENVIRONMENT, needs_plugin
 
@@ -88,3 +89,38 @@ def test_the_gradient_of_a_kernel_of_one_group_is_a_product_on_a_cpu(groups, con
     program = jax.jit(gradient).trace(state, x).lower(lowering_platforms=("cpu",)).as_text()
     assert program.count("stablehlo.convolution") == convolutions
     assert jax.jit(gradient).trace(state, x).lower(lowering_platforms=("cuda",)).as_text().count("convolution(") == 2
+
+
+@pytest.mark.parametrize(
+    ("size", "padding"), [(7, ((3, 3), (3, 3))), (3, ((1, 1), (1, 1))), (4, ((0, 3), (2, 1))), (1, ((0, 0), (0, 2)))]
+)
+def test_a_folded_convolution_is_that_of_xla(size, padding):
+    with jax.enable_x64(True):
+        x, kernel = (np.random.default_rng(0).normal(size=size) for size in ((2, 10, 8, 3), (size, size, 3, 5)))
+
+        def direct(x, kernel, padding):
+            return jax.lax.conv_general_dilated(x, kernel, (2, 2), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+        @functools.partial(jax.jit, static_argnums=0)
+        def derivatives(convolve):
+            y, pull_back = jax.vjp(lambda x, kernel: convolve(x, kernel, padding), x, kernel)
+            return y, pull_back(jnp.cos(y))
+
+        actual, expected = derivatives(folded_convolution), derivatives(direct)
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12), actual, expected)
+
+
+@pytest.mark.parametrize(
+    ("channels", "stride", "size", "folded"), [(3, 2, 10, True), (3, 2, 9, False), (3, 1, 10, False), (8, 2, 10, False)]
+)
+def test_a_gpu_folds_convolutions_of_images_with_a_stride(channels, stride, size, folded):
+    structure, state = nnx.split(nnx.eval_shape(lambda: Conv(channels, 8, stride=stride, rngs=nnx.Rngs(0))))
+
+    def loss(state, x):
+        return (nnx.merge(structure, state)(x) ** 2).sum()
+
+    x = jax.ShapeDtypeStruct((2, size, size, channels), jnp.float32)
+    for platform, of_blocks in (("cuda", 2 * folded), ("cpu", 0)):
+        program = jax.jit(jax.grad(loss)).trace(state, x).lower(lowering_platforms=(platform,)).as_text()
+        assert program.count("tensor<2x5x5x16xf32>") >= of_blocks
+        assert ("tensor<2x5x5x16xf32>" in program) == bool(of_blocks)
