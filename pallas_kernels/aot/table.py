@@ -77,6 +77,8 @@ def kernel_table(device: Device, arg: ArgSpec, dtype: DTypeLike) -> Iterator[Ker
         return y, pull_back(dy)
 
     for triton_kernel in triton_kernels(every_kernel, dy, *structs, device=device):
+        if triton_kernel.name not in _KERNELS:  # of the normalisation
+            continue
         kernel = _KERNELS[triton_kernel.name]
         used = resources(triton_kernel, device)
         with use_target(device):

@@ -31,7 +31,7 @@ from pallas_kernels.ops.heuristics import backward_kernels
 from pallas_kernels.ops.implementation import Operands, Results
 from pallas_kernels.ops.spec import FilterSpec
 from pallas_kernels.ops.triton.dfilters import filter_cotangents, sum_of_parts
-from pallas_kernels.ops.triton.filters import combine, filter_loads, scaled, statistics_of
+from pallas_kernels.ops.triton.filters import combine, filter_loads, scaled
 from pallas_kernels.ops.triton.fwd import (
     for_taps,
     launch,
@@ -42,7 +42,7 @@ from pallas_kernels.ops.triton.fwd import (
     zeros,
 )
 from pallas_kernels.ops.triton.fwd import forward as forward
-from pallas_kernels.ops.triton.pull_back import pull_back
+from pallas_kernels.ops.triton.normalization import pull_back, statistics
 from pallas_kernels.ops.triton.tiles import Channels, Memory, Patches, Taps
 
 
@@ -58,41 +58,35 @@ def backward(
     shape = ArgShape.of_backward(operands, results, spec)
     x, spatial, channel = pixel_rows(operands.x, operands.spatial, operands.channel)
     dy, _, _ = pixel_rows(operands.y, None, None)
+    norms = None
+    if operands.spatial is not None and spec.normalize:
+        norms = statistics(operands.spatial, spec, interpret=interpret)
     configs = configs or {}
 
-    def run(body: Callable, kernel: KernelName, arrays: Callable, name: Name, width: int, dtype: Any = None) -> Array:
+    def run(body: Callable, kernel: KernelName, arrays: tuple, name: Name, width: int, dtype: Any = None) -> Array:
         config = configs.get(kernel) or choose_config(shape, kernel)
         rows = math.prod(results[name].shape) // width * config.num_splits
         output = jax.ShapeDtypeStruct((rows, width), dtype or results[name].dtype)
-        return launch(body, arrays(config), output, kernel=kernel, shape=shape, config=config, interpret=interpret)
-
-    def normalization(config: BlockConfig) -> Array | None:
-        return statistics_of(operands.spatial, config, spec)
+        return launch(body, arrays, output, kernel=kernel, shape=shape, config=config, interpret=interpret)
 
     found: dict[Name, Array] = {}
     if "x" in results:
-        found["x"] = run(
-            _dx_kernel, "dx", lambda config: (dy, spatial, normalization(config), channel), "x", shape.channels
-        )
+        found["x"] = run(_dx_kernel, "dx", (dy, spatial, norms, channel), "x", shape.channels)
     # Under "add" the cotangent of one filter does not depend on the other.
-    spatial, channel = (spatial, channel) if spec.combine == "mul" else (None, None)
+    spatial, norms, channel = (spatial, norms, channel) if spec.combine == "mul" else (None, None, None)
     # The normalisation is pulled back by a kernel after that.
     wide = jnp.float32 if spec.normalize else None
     if {"spatial", "channel"} <= set(results) and "dfilters" in (configs or backward_kernels(shape)):
         config = configs.get("dfilters") or choose_config(shape, "dfilters")
-        arrays = (x, dy, spatial, channel)
+        arrays = (x, dy, spatial, norms, channel)
         found |= filter_cotangents(results, arrays, shape=shape, config=config, interpret=interpret, dtype=wide)
     else:
         if "spatial" in results:
             width = spec.scale**2 * shape.groups * spec.taps
-            found["spatial"] = run(_dspatial_kernel, "dspatial", lambda _: (x, dy, channel), "spatial", width, wide)
+            found["spatial"] = run(_dspatial_kernel, "dspatial", (x, dy, channel), "spatial", width, wide)
         if "channel" in results:
-            given = spatial
-
-            def of_dchannel(config: BlockConfig) -> tuple[Array | None, ...]:
-                return x, dy, given, None if given is None else normalization(config)
-
-            partial = run(_dchannel_kernel, "dchannel", of_dchannel, "channel", shape.channels, jnp.float32)
+            arrays = (x, dy, spatial, norms)
+            partial = run(_dchannel_kernel, "dchannel", arrays, "channel", shape.channels, jnp.float32)
             found["channel"] = sum_of_parts(partial, results["channel"])
     if "spatial" in found:
         parts = found["spatial"].reshape(len(found["spatial"]), -1, found["spatial"].shape[-1])

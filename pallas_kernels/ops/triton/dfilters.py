@@ -42,7 +42,7 @@ def filter_cotangents(
 
     Args:
       results: both filters' cotangents.
-      arrays: x, dy and both filters as `pixel_rows`; None for the filters under "add".
+      arrays: x, dy and both filters as `pixel_rows`, after the spatial one its statistics; None under "add".
       shape: of the call.
       config: of dfilters.
       interpret: runs Pallas's interpreter.
@@ -71,7 +71,7 @@ def sum_of_parts(partial: Array, channel: jax.ShapeDtypeStruct) -> Array:
 
 
 def _dfilters_kernel(
-    x_ref, dy_ref, s_ref, c_ref, ds_ref, dc_ref, *, shape: ArgShape, config: BlockConfig, memory: Memory
+    x_ref, dy_ref, s_ref, n_ref, c_ref, ds_ref, dc_ref, *, shape: ArgShape, config: BlockConfig, memory: Memory
 ):
     """ds[p, t] = Σ over the channels of a block of dy[p] · x[p + t] · c[t]; dc[t] as in `bwd._dchannel_kernel`.
 
@@ -91,7 +91,7 @@ def _dfilters_kernel(
     (taps_h, taps_w), (down, right), (top, left) = spec.kernel_size, spec.stride, spec.origin
     every_tap = list(itertools.product(range(taps_h), range(taps_w)))
     taps = Taps(0, 0, taps_h, taps_w, spec)
-    s, c = filter_loads(s_ref, None, c_ref, taps, shape=shape, patches=patches, channels=channels, memory=memory)
+    s, c = filter_loads(s_ref, n_ref, c_ref, taps, shape=shape, patches=patches, channels=channels, memory=memory)
     factors = {tap: c(0, *tap) for tap in every_tap}
     lanes = min(shape.vector_size, config.block_channels)
     thread = lax.broadcasted_iota(jnp.uint32, (config.block_patches, config.block_channels // lanes), 1)

@@ -29,7 +29,8 @@ from pallas_kernels.ops.config import (
     validate_launch,
 )
 from pallas_kernels.ops.spec import FilterSpec
-from pallas_kernels.ops.triton.filters import combine, filter_loads, scaled, statistics_of
+from pallas_kernels.ops.triton.filters import combine, filter_loads, scaled
+from pallas_kernels.ops.triton.normalization import statistics
 from pallas_kernels.ops.triton.tiles import Channels, Memory, Patches, Taps
 
 DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
@@ -53,9 +54,10 @@ def forward(
     rows, columns = shape.positions
     pixels = spec.scale**2 * shape.batch * rows * columns
     x_rows, spatial_rows, channel_rows = pixel_rows(x, spatial, channel)
+    found = None if spatial is None or spec.normalize is None else statistics(spatial, spec, interpret=interpret)
     y = launch(
         _fwd_kernel,
-        (x_rows, spatial_rows, statistics_of(spatial, config, spec), channel_rows),
+        (x_rows, spatial_rows, found, channel_rows),
         jax.ShapeDtypeStruct((pixels, shape.channels), dtype or x.dtype),
         kernel="fwd",
         shape=shape,

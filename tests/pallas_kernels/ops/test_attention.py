@@ -187,9 +187,9 @@ def test_on_a_gpu_the_forward_pass_is_one_kernel_and_derivatives_compute_what_th
     assert kernels(either, *arrays) == ["neighborhood_attention"]
     assert kernels(functools.partial(attended, implementation="xla"), *arrays) == []
     gradient = jax.grad(lambda *a: jnp.sum(attended(*a) ** 2))  # of v alone
-    assert kernels(gradient, *arrays) == ["neighborhood_attention", "dspatial", "dx"]
+    assert kernels(gradient, *arrays) == ["neighborhood_attention", "dspatial", "statistics", "dx"]
     tangent = kernels(lambda v, *others: jax.jvp(lambda v: attended(v, *others), (v,), (v,)), *arrays)
-    assert tangent == ["neighborhood_attention", "dspatial", "fwd"]
+    assert tangent == ["neighborhood_attention", "dspatial", "statistics", "fwd"]
     kept = jax.eval_shape(lambda *a: jax.vjp(attended, *a)[1], *arrays)
     assert {leaf.shape for leaf in jax.tree.leaves(kept)} == {IMAGE.shape}  # no logits
 

@@ -1,4 +1,4 @@
-"""The kernel that pulls the cotangent of normalised filters back, against its derivative in plain JAX."""
+"""The kernels of the normalisation, against plain JAX."""
 
 import jax
 import jax.numpy as jnp
@@ -7,20 +7,23 @@ import pytest
 
 from pallas_kernels.ops import normalization
 from pallas_kernels.ops.spec import FilterSpec
-from pallas_kernels.ops.triton.pull_back import MAX_TAPS, pull_back
+from pallas_kernels.ops.triton.normalization import UNROLLED_TAPS, pull_back, statistics
 
 
 @pytest.mark.parametrize("normalize", ["softmax", "filter_norm"])
 @pytest.mark.parametrize(
     ("kernel_size", "parts", "dtype"),
-    [(3, 1, jnp.float32), ((1, 4), 3, jnp.float16), (5, 2, jnp.bfloat16), (17, 2, jnp.float32)],
+    [(3, 1, jnp.float32), ((1, 4), 3, jnp.float16), ((1, 6), 2, jnp.bfloat16), (7, 2, jnp.float32)],
 )
-def test_the_sum_of_parts_is_pulled_back(normalize, kernel_size, parts, dtype):
+def test_statistics_and_the_cotangent_of_a_sum_of_parts(normalize, kernel_size, parts, dtype):
     spec, rng = FilterSpec(kernel_size, normalize=normalize, gain=1.5), np.random.default_rng(0)
-    assert (kernel_size == 17) == (spec.taps > MAX_TAPS)
+    assert (kernel_size == 7) == (spec.taps > UNROLLED_TAPS)
     filters = jnp.asarray(rng.standard_normal((2, 3, 11, 1, 2, spec.taps)), dtype)
     if dtype == jnp.float32:
         filters = filters.at[0, 1, 2].set(0.5)  # no deviation: its cotangent is too large for a float16
+    numbers = statistics(filters, spec, interpret=True).reshape(*filters.shape[:-1], 2)
+    for which, wanted in enumerate(normalization.statistics(filters.astype(jnp.float32), spec)):
+        np.testing.assert_allclose(numbers[..., which], wanted, rtol=2e-6, atol=1e-6)
     cotangents = jnp.asarray(rng.standard_normal((66, parts, 2 * spec.taps)), jnp.float32)
     result = jax.ShapeDtypeStruct(filters.shape, dtype)
     found = pull_back(filters, cotangents, result, spec, interpret=True)
