@@ -1,9 +1,9 @@
 """Names and memory layouts of tensors in official (PyTorch) checkpoints and in ours, as rules.
 
-A rule is a pair of name templates and a layout. Official names are timm's for ResNets, SE, ECA, ResNeXts and Res2Nets,
-theFoxofSky/ddfnet's for DDF and DDF-Up, mmcv's for CARAFE and d-li14/involution's for RedNets, without what frameworks
-put around a module (`wrappers`); ours are the paths of the variables in the Flax modules, joined by dots. Every name
-matches exactly one rule.
+A rule is a pair of name templates and a layout. Official names are timm's for ResNets, SE, ECA, ResNeXts and
+Res2Nets, theFoxofSky/ddfnet's for DDF and DDF-Up, mmcv's for CARAFE, d-li14/involution's for RedNets and
+MMDetection's for feature pyramids, without what frameworks put around a module (`wrappers`); ours are the paths of
+the variables in the Flax modules, joined by dots. Every name matches exactly one rule.
 """
 
 import dataclasses
@@ -179,6 +179,10 @@ RULES: tuple[Rule, ...] = (
     *_channel_branch("channel_branch.{n}", "channel_branch.{n}"),
     *_conv("channel_compressor", "channel_compressor"),
     *_conv("content_encoder", "content_encoder"),
+    # A feature pyramid, with MMDetection's names; its operators behind the sums.
+    *_conv("lateral_convs.{n}.conv", "laterals.{n}"),
+    *_conv("fpn_convs.{n}.conv", "outputs.{n}"),
+    *_involution("fpn_convs.{n}", "outputs.{n}"),
 )
 
 

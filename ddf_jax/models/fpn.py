@@ -1,8 +1,8 @@
-"""Feature pyramid network of Lin et al., CVPR 2017, with any upsampler in the top-down path."""
+"""Feature pyramid network of Lin et al., CVPR 2017, with any upsampler between its sums and any operator behind."""
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import nnx
@@ -14,7 +14,9 @@ from ddf_jax.layers import Conv, Nearest, PointwiseConv
 from ddf_jax.layers.options import python_numbers
 from ddf_jax.models.initial_keys import InitialKeys
 from ddf_jax.models.resnet import FeatureInfo
-from ddf_jax.models.slots import Upsampler
+from ddf_jax.models.slots import SpatialOp, Upsampler, partial_layer
+
+CONVOLUTION = partial_layer(Conv, use_bias=True, kernel_init=nnx.initializers.xavier_uniform())
 
 
 class FPN(nnx.Module):
@@ -22,7 +24,9 @@ class FPN(nnx.Module):
 
     Each stage has a 1×1 convolution (`laterals`). From the coarsest stage down, each sum is upsampled and added to the
     next finer map; a 3×3 convolution of each sum is an output (`outputs`). An extra level takes every second pixel of
-    the previous one. A backbone with strides 4, 8, 16 and 32 and one extra level give P2 to P6 of Faster R-CNN.
+    the previous one, or is a 3×3 convolution with a stride of 2 (also in `outputs`): the first of the coarsest stage,
+    the next of the previous one. A backbone with strides 4, 8, 16 and 32 and one extra level give P2 to P6 of Faster
+    R-CNN; without its finest stage, and with two extra convolutions, P3 to P7 of RetinaNet.
 
     Images may have any size: an upsampled map is cropped to the finer stage, ceil(H / stride).
 
@@ -30,7 +34,9 @@ class FPN(nnx.Module):
         feature_info: channels and stride of each stage, a model's `feature_info`.
         channels: of each output.
         upsampler: factory of the module that upsamples a level to the next finer one by the ratio of their strides.
+        op: factory of the module that stands behind each sum, by default a convolution.
         extra_levels: number of levels beyond the coarsest stage.
+        extra: how they are made.
         dtype: compute dtype (default: that of the features).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
@@ -38,7 +44,8 @@ class FPN(nnx.Module):
     The attribute `feature_info` has the channels and strides of the outputs.
 
     Raises:
-        UserError: a stride is not a multiple of the previous one, or features do not fit the stages.
+        UserError: a stride is not a multiple of the previous one, `extra` is unknown, or features do not fit the
+            stages.
 
     References: Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017; with DDF-Up: Zhou et al.,
     "Decoupled Dynamic Filter Networks", CVPR 2021, Figure 6a.
@@ -60,7 +67,9 @@ class FPN(nnx.Module):
         *,
         channels: int = 256,
         upsampler: Upsampler = Nearest,
+        op: SpatialOp = CONVOLUTION,
         extra_levels: int = 1,
+        extra: Literal["pool", "convolution"] = "pool",
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
@@ -68,6 +77,8 @@ class FPN(nnx.Module):
         strides = [info.stride for info in feature_info]
         if not strides or any(coarse % fine for fine, coarse in itertools.pairwise(strides)):
             raise UserError(f"Each stage's stride must be a multiple of the previous one, got {strides}.")
+        if extra not in ("pool", "convolution"):
+            raise UserError(f'`extra` must be "pool" or "convolution", got {extra!r}.')
         self.stages = tuple(feature_info)
         self.scales = tuple(coarse // fine for fine, coarse in itertools.pairwise(strides))
         self.channels = channels
@@ -75,9 +86,18 @@ class FPN(nnx.Module):
         strides += [strides[-1] * 2 ** (level + 1) for level in range(extra_levels)]
         self.feature_info = tuple(FeatureInfo(channels, stride) for stride in strides)
         dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": InitialKeys(rngs)}
-        convolution = {"use_bias": True, "kernel_init": nnx.initializers.xavier_uniform(), **dtypes}
-        self.laterals = nnx.List([PointwiseConv(info.channels, channels, **convolution) for info in feature_info])
-        self.outputs = nnx.List([Conv(channels, channels, **convolution) for _ in feature_info])
+        self.laterals = nnx.List(
+            [
+                PointwiseConv(
+                    info.channels, channels, use_bias=True, kernel_init=nnx.initializers.xavier_uniform(), **dtypes
+                )
+                for info in feature_info
+            ]
+        )
+        self.outputs = nnx.List([op(channels, channels, stride=1, **dtypes) for _ in feature_info])
+        if extra == "convolution":
+            widths = [feature_info[-1].channels] + [channels] * extra_levels
+            self.outputs.extend(CONVOLUTION(width, channels, stride=2, **dtypes) for width in widths[:extra_levels])
         self.upsamplers = nnx.List([upsampler(channels, scale=scale, **dtypes) for scale in self.scales])
 
     def __call__(self, features: Sequence[Array]) -> list[Array]:
@@ -87,9 +107,11 @@ class FPN(nnx.Module):
         for level in reversed(range(len(self.upsamplers))):
             height, width = maps[level].shape[1:3]
             maps[level] += self.upsamplers[level](maps[level + 1])[:, :height, :width]
-        levels = [output(m) for output, m in zip(self.outputs, maps, strict=True)]
-        for _ in range(self.extra_levels):
-            levels.append(strided(levels[-1], 2))
+        levels = [output(m) for output, m in zip(self.outputs, maps, strict=False)]
+        extra, coarsest = self.outputs[len(maps) :], features[-1]
+        for level in range(self.extra_levels):
+            coarsest = extra[level](coarsest) if extra else strided(levels[-1], 2)
+            levels.append(coarsest)
         return levels
 
     def _check(self, features: Sequence[Array]) -> None:
