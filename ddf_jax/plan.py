@@ -81,7 +81,7 @@ def launch_sums(launches: Iterable[aot.Launch], device: aot.Device) -> dict[str,
         name: {"launches": 0, "bytes": 0, "flops": 0, "roofline_us": 0.0} for name in (*CATEGORIES, "total")
     }
     for launch in launches:
-        for row in (table[_category(launch)], table["total"]):
+        for row in (table[category(launch)], table["total"]):
             row["launches"] += 1
             row["bytes"] += launch.num_bytes
             row["flops"] += launch.flops
@@ -89,8 +89,8 @@ def launch_sums(launches: Iterable[aot.Launch], device: aot.Device) -> dict[str,
     return {name: row | {"roofline_us": round(row["roofline_us"], 1)} for name, row in table.items()}
 
 
-def _category(launch: aot.Launch) -> str:
-    """That of most of the traced operations inside."""
+def category(launch: aot.Launch) -> str:
+    """Which of `CATEGORIES` a kernel belongs to: that of most of the traced operations inside."""
     if launch.kind == "copy":
         return "copies"
     makers = ({function.partition(".")[0] for function in stack} for stack in launch.stacks)

@@ -7,6 +7,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from experiments.benchmarks import attention
 from experiments.benchmarks import checks as kernel_checks
 from experiments.benchmarks.peers import Function, depthwise, unfold, with_cotangents
 from experiments.benchmarks.rows import Row, row_key, row_time
+from experiments.benchmarks.step_kernels import measure_kernels
 from experiments.benchmarks.timing import PASSES, ROUNDS, Pass, compiled_program, time_programs
 from experiments.benchmarks.training_step import TrainingStep
 from experiments.benchmarks.tune import measure_of
@@ -48,6 +50,7 @@ class Options:
         quick: only what matters most.
         dry_run: tiny shapes and interpreted kernels, on the CPU.
         deadline: when to stop, in seconds since the epoch.
+        folder: for what does not fit a row.
     """
 
     shapes: tuple[str, ...] = ()
@@ -55,6 +58,7 @@ class Options:
     quick: bool = False
     dry_run: bool = False
     deadline: float = math.inf
+    folder: str = "."
 
     def out_of_time(self) -> bool:
         return time.time() >= self.deadline
@@ -129,14 +133,18 @@ def timings(options: Options) -> Iterator[Case]:
 
 
 def steps(options: Options) -> Iterator[Case]:
-    """Training steps of whole networks."""
+    """Training steps of whole networks; then the kernels of each, whose trace may cost the process."""
     batch, size, model_options = (2, 32, TINY_MODEL) if options.dry_run else (128, 224, {})
+    rounds, launches = (2, 1) if options.dry_run else (5, 5)
+    kernels = []
     for name in STEPS:
         step = TrainingStep(name, batch=batch, image_size=size, dtype="bfloat16", options=model_options)
-        rounds, launches = (2, 1) if options.dry_run else (5, 5)
-        measure = functools.partial(step.measure, rounds=rounds, steps=launches)
         key = {"implementation": name, "shape": f"{batch}x{size}x{size}x3", "dtype": "bfloat16"}
+        measure = functools.partial(step.measure, rounds=rounds, steps=launches)
         yield Case(key | {"pass": "training_step"}, measure, step.lower)
+        measure = functools.partial(measure_kernels, step=step, folder=Path(options.folder))
+        kernels.append(Case(key | {"pass": "training_step_kernels"}, measure, step.lower))
+    yield from kernels
 
 
 def torch(options: Options) -> Iterator[Case]:

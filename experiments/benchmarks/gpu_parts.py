@@ -91,21 +91,25 @@ def run(part: Part, options: Options, rows: Sequence[Row], tried: int) -> Iterat
 
 
 def compile_together(cases: Sequence[Case]) -> list[Future[Any]]:
-    """The compiled programs of the cases, or the errors; tracing takes turns, compilation runs in threads."""
+    """The compiled programs of the cases, or the errors; tracing takes turns, compilation runs in threads.
 
-    def submit(case: Case) -> Future[Any]:
+    Cases with the same `lower` share a program.
+    """
+
+    def submit(lower: Callable[[], jax.stages.Lowered] | None) -> Future[Any]:
         future: Future[Any] = Future()
-        if case.lower is None:
+        if lower is None:
             future.set_result(None)
             return future
         try:
-            return pool.submit(case.lower().compile)
+            return pool.submit(lower().compile)
         except Exception as error:
             future.set_exception(error)
             return future
 
     with ThreadPoolExecutor(COMPILED_TOGETHER) as pool:
-        return [submit(case) for case in cases]
+        programs = {lower: submit(lower) for lower in dict.fromkeys(case.lower for case in cases)}
+        return [programs[case.lower] for case in cases]
 
 
 def identity(row: Row) -> tuple[Any, ...]:

@@ -4,10 +4,11 @@
     python -m experiments.gpu_suite --out DIR --dry-run
 
 Parts, the most important first: `checks` (values and cotangents of every kernel against float64), `timings` (kernels
-and peers in JAX, copy bandwidth), `steps` (training steps of whole networks), `torch` (peers in PyTorch), `tune`
-(search for faster kernel configs). `--quick` takes the most important cases of each and ends after six minutes. Each
-row is appended to DIR/rows.jsonl as soon as it is measured; a later call with the same DIR measures what is missing or
-failed. Exit status 1: a check failed.
+and peers in JAX, copy bandwidth), `steps` (training steps of whole networks, and every kernel of one, in
+DIR/NAME.kernels.json), `torch` (peers in PyTorch), `tune` (search for faster kernel configs). `--quick` takes the most
+important cases of each and ends after six minutes. Each row is appended to DIR/rows.jsonl as soon as it is measured; a
+later call with the same DIR measures what is missing or failed. Exit status 1: a check failed.
+`python -m experiments.gpu_report DIR` makes tables of the rows.
 """
 
 import argparse
@@ -45,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--implementations", nargs="+", default=(), metavar="NAME", help="what to check and to time")
     parser.add_argument("--dry-run", action="store_true", help="tiny shapes and interpreted kernels, on the CPU")
     chosen = parser.parse_args(argv)
-    options = Options(tuple(chosen.shapes), tuple(chosen.implementations), chosen.quick, chosen.dry_run)
+    options = Options(
+        tuple(chosen.shapes), tuple(chosen.implementations), chosen.quick, chosen.dry_run, folder=str(chosen.out)
+    )
     if chosen.quick:
         options = dataclasses.replace(options, deadline=started + QUICK_SECONDS)
     chosen.out.mkdir(parents=True, exist_ok=True)

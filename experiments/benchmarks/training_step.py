@@ -1,5 +1,6 @@
 """A training step of an image classifier on synthetic data: forward, backward, and SGD with momentum."""
 
+import functools
 import math
 import statistics
 import time
@@ -15,6 +16,9 @@ from flax import nnx
 from ddf_jax import models
 from experiments.benchmarks.rows import Row, row_time
 from experiments.benchmarks.timing import peak_bytes
+
+Arrays = tuple[Any, jax.Array, jax.Array]
+"""State, images and labels of a step."""
 
 
 class TrainingStep:
@@ -57,29 +61,42 @@ class TrainingStep:
         optimizer.update(model, gradients)
         return nnx.state(nodes), loss
 
-    def arrays(self) -> tuple[Any, jax.Array, jax.Array]:
-        """A state as initialised, random images and random labels, on the default device."""
+    @functools.cached_property
+    def _initial(self) -> tuple[Any, np.ndarray, np.ndarray]:
         with jax.default_device(jax.devices("cpu")[0]):  # the GPU is spared the compilation of the initialisation
             state = nnx.state(jax.jit(lambda: nnx.state(self._build()))())
         generator = np.random.default_rng(0)
         images = generator.standard_normal(self.images, np.float32).astype(jnp.dtype(self.dtype))
-        labels = generator.integers(0, 10, self.images[:1], np.int32)
-        return jax.device_put((state, images, labels), jax.devices()[0])
+        return state, images, generator.integers(0, 10, self.images[:1], np.int32)
+
+    def arrays(self) -> Arrays:
+        """A state as initialised, random images and random labels, on the default device."""
+        return jax.device_put(self._initial, jax.devices()[0], may_alias=False)
+
+    def run(self, compiled: jax.stages.Compiled, arrays: Arrays, *, steps: int) -> tuple[Arrays, jax.Array]:
+        """Steps that follow each other, to their end: the arrays after the last, and its loss.
+
+        Args:
+            compiled: the step.
+            arrays: state, images and labels; the state is given away.
+            steps: at least one.
+        """
+        state, images, labels = arrays
+        loss = None
+        for _ in range(steps):
+            state, loss = compiled(state, images, labels)
+        return jax.block_until_ready(((state, images, labels), loss))
 
     def measure(self, compiled: jax.stages.Compiled, *, rounds: int, steps: int) -> Row:
         """Times `rounds` runs of `steps` steps that follow each other, by the host's clock: a step takes long enough.
 
         Also gives the loss of the first and of the last step.
         """
-        state, images, labels = self.arrays()
-        state, first = compiled(state, images, labels)
+        arrays, first = self.run(compiled, self.arrays(), steps=1)
         loss, seconds = first, []
         for _ in range(rounds):
-            jax.block_until_ready(loss)
             start = time.perf_counter()
-            for _ in range(steps):
-                state, loss = compiled(state, images, labels)
-            jax.block_until_ready((state, loss))
+            arrays, loss = self.run(compiled, arrays, steps=steps)
             seconds.append((time.perf_counter() - start) / steps)
         if not math.isfinite(float(first)):
             raise ArithmeticError(f"expected a finite loss of the first step, got {float(first)}")

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from pallas_kernels.aot.programs import TRITON_CALL
 from pallas_kernels.aot.targets import Device
 
 # Measured on an H200: a copy reaches 4.3 of 4.8 TB/s, a large matrix product about 600 of 989 TFLOP/s.
@@ -33,6 +34,7 @@ class Launch:
       num_bytes: read and written; of an operand that is only sliced, the slice; without a library's workspace.
       flops: of matrix products and convolutions by a library; 0 for other kernels.
       stacks: for each traced operation inside, the names of the Python functions that made it, innermost first.
+      triton_name: of a Triton kernel of the program's, its name; else empty.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Launch:
     num_bytes: int
     flops: int
     stacks: tuple[tuple[str, ...], ...]
+    triton_name: str = ""
 
     def roofline_us(self, device: Device) -> float:
         """Microseconds on a device: those of its bytes, those of its arithmetic or `LAUNCH_US`, the largest."""
@@ -126,7 +129,8 @@ class _Program:
             num_bytes = sum(map(_num_bytes, results)) + sum(operand.num_bytes for operand in operands)
         frames = [traced.attribute(r"stack_frame_id=(\d+)") for traced in (*inside.values(), instruction)]
         stacks = tuple(self._stack(frame) for frame in (frames[:-1] if inside else frames) if frame)
-        return Launch(instruction.name, kind, num_bytes, _flops(kind, instruction, operands), stacks)
+        triton_name = instruction.attribute(r'\bname = "([^"]+)"') if kind == TRITON_CALL else ""
+        return Launch(instruction.name, kind, num_bytes, _flops(kind, instruction, operands), stacks, triton_name)
 
     def _stack(self, frame: str) -> tuple[str, ...]:
         frames, names = self._frames, []

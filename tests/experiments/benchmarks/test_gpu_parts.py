@@ -1,5 +1,6 @@
 """The parts of the GPU suite, as a dry run in this process: every case has a row, whatever fails."""
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -58,9 +59,14 @@ def test_timings(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 
 
 def test_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    rows = rows_of("steps", DRY, tmp_path, capsys)
-    assert [row["implementation"] for row in rows] == ["ddf_resnet50", "resnet50"]
-    for row in rows:
+    rows = rows_of("steps", dataclasses.replace(DRY, folder=str(tmp_path)), tmp_path, capsys)
+    assert [row["implementation"] for row in rows] == 2 * ["ddf_resnet50", "resnet50"]
+    for row in rows[2:]:
+        kernels = json.loads((tmp_path / f"{row['implementation']}.kernels.json").read_text())
+        assert sum(kernel["us"] for kernel in kernels) == pytest.approx(1e3 * row["kernels"]["total"]["ms"], rel=1e-3)
+        assert row["kernels"]["convolution"]["ms"] > 0
+        assert row["span_ms"] > 0
+    for row in rows[:2]:
         assert row["last_loss"] < row["first_loss"] < 5
         assert row["images_per_second"] == pytest.approx(2e3 / row["median_ms"])
 
