@@ -1,6 +1,7 @@
 """Checks of the GPU kernels against the reference in float64, on sizes that no tile divides."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -34,15 +35,19 @@ UNITS = {"float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
 LOST_IN_SUMS = 1e-5  # of the largest value, by float32 sums in another order
 
 
-def share_of_tolerance(actual: np.ndarray, expected: np.ndarray, dtype: str, roundings: int = 1) -> float:
-    """The largest error as a share of the allowed one; infinite where it is NaN.
+def share_of_tolerance(actual: np.ndarray, expected: np.ndarray, dtype: str) -> float:
+    """The largest error as a share of the allowed one, counted in float64; infinite where it is NaN."""
+    share = float(error_share(actual.astype(np.float64), expected.astype(np.float64), dtype))
+    return math.inf if math.isnan(share) else share
+
+
+def error_share(actual: Any, expected: Any, dtype: str, roundings: int = 1) -> Any:
+    """The largest error as a share of the allowed one, of arrays of NumPy or JAX.
 
     Allowed are half a unit in the last place for each rounding to `dtype`, and what float32 sums lose.
     """
-    wanted = expected.astype(np.float64)
-    allowed = roundings * UNITS[dtype] / 2 * np.abs(wanted) + LOST_IN_SUMS * np.abs(wanted).max()
-    share = np.abs(actual.astype(np.float64) - wanted) / allowed
-    return float(np.nan_to_num(share, nan=np.inf).max())
+    allowed = roundings * UNITS[dtype] / 2 * abs(expected) + LOST_IN_SUMS * abs(expected).max()
+    return (abs(actual - expected) / allowed).max()
 
 
 def check(compiled: Any, arg: ArgSpec, dtype: str) -> Row:

@@ -6,7 +6,7 @@ import importlib.util
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,13 +20,13 @@ from experiments.benchmarks.rows import Row, row_key, row_time
 from experiments.benchmarks.step_kernels import measure_kernels
 from experiments.benchmarks.timing import PASSES, ROUNDS, Pass, compiled_program, time_programs
 from experiments.benchmarks.training_step import TrainingStep
-from experiments.benchmarks.tune import measure_of
+from experiments.benchmarks.tune import CANDIDATE_ROUNDS, kernels_of, measure_of
 from pallas_kernels.aot.table import ROW_KERNELS
 from pallas_kernels.ops.arg_specs import FPN_LEVELS, POSTER, RESNET50, ArgSpec
-from pallas_kernels.ops.autotune import autotune
+from pallas_kernels.ops.autotune import SEPARATE_KERNELS, Candidate, Tuning, autotune
 from pallas_kernels.ops.choice import GPU_KERNELS
-from pallas_kernels.ops.config import ArgShape, BlockConfig, KernelName
-from pallas_kernels.ops.heuristics import backward_kernels
+from pallas_kernels.ops.config import ArgShape, KernelName
+from pallas_kernels.ops.heuristics import heuristic_config
 from pallas_kernels.ops.spec import FilterSpec
 
 INTERPRETED = "triton_interpreted"
@@ -170,39 +170,59 @@ def torch(options: Options) -> Iterator[Case]:
 def tune(options: Options) -> Iterator[Case]:
     """The search for a faster config of each kernel. `experiments.tune --rows` puts the winners to use."""
     for arg, dtype in itertools.product(options.args(), _dtypes(options)):
-        shape = ArgShape.of(*arg.structs(dtype), arg.spec)
-        for kernel in ("fwd", *backward_kernels(shape)):
+        kernels = kernels_of(ArgShape.of(*arg.structs(dtype), arg.spec))
+        search = functools.cache(functools.partial(_search, arg, dtype, kernels, options))
+        for kernel in kernels:
 
             def measure(
-                _: Any, arg: ArgSpec = arg, dtype: str = dtype, shape: ArgShape = shape, kernel: KernelName = kernel
+                _: Any, search: Callable[[], Mapping[KernelName, Tuning]] = search, kernel: KernelName = kernel
             ) -> Row:
-                search = measure_of(arg, dtype, kernel, interpret=options.dry_run, rounds=options.rounds)
-                return _tuned(shape, kernel, search, options)
+                return _tuned(search(), kernel, options)
 
             key = row_key(_kernels(options), arg, dtype, "forward" if kernel == "fwd" else "forward_backward")
             yield Case(key | {"kernel": ROW_KERNELS[kernel]}, measure)
 
 
-def _tuned(shape: ArgShape, kernel: KernelName, search: Callable[[BlockConfig], float], options: Options) -> Row:
-    """The best config and its time; an error in addition where time ran out before the last candidate."""
-    measured = 0
+def _search(arg: ArgSpec, dtype: str, kernels: Sequence[KernelName], options: Options) -> Mapping[KernelName, Tuning]:
+    """The search of all kernels of a call together."""
+    shape = ArgShape.of(*arg.structs(dtype), arg.spec)
+    rounds = options.rounds if options.dry_run else CANDIDATE_ROUNDS
+    measure = measure_of(arg, dtype, interpret=options.dry_run, rounds=rounds, out_of_time=options.out_of_time)
 
-    def measure(config: BlockConfig) -> float:
-        nonlocal measured
-        if options.out_of_time() or (options.dry_run and measured == 1):
-            raise TimeoutError
-        measured += 1
-        return search(config)
+    def measure_heuristic(candidates: Sequence[Candidate]) -> Iterator[float | Exception]:
+        for kernel, config in candidates:
+            known = config == heuristic_config(shape, kernel)
+            yield from measure([(kernel, config)]) if known else [TimeoutError("a dry run")]
 
-    found = autotune(shape, kernel, measure)
+    return autotune(shape, kernels, measure_heuristic if options.dry_run else measure)
+
+
+def _tuned(found: Mapping[KernelName, Tuning], kernel: KernelName, options: Options) -> Row:
+    """The best config and the times of all; an error in addition where time ran out before the last candidate."""
+    tuning = found[kernel]
     row = {
-        "tuned": {"kernel": kernel, "shape": dataclasses.asdict(shape), "config": dataclasses.asdict(found.best)},
-        "median_ms": 1e3 * found.seconds,
-        "heuristic_ms": 1e3 * found.heuristic_seconds,
-        "candidates": found.tried,
-        "measured": measured,
+        "tuned": {
+            "kernel": kernel,
+            "shape": dataclasses.asdict(tuning.shape),
+            "config": dataclasses.asdict(tuning.best),
+        },
+        "median_ms": 1e3 * tuning.seconds,
+        "heuristic_ms": _ms(tuning.heuristic_seconds),
+        "candidates": len(tuning.measured),
+        "measured": len(tuning.measured) - tuning.failed,
+        "candidates_ms": {
+            f"{config.tile_h}x{config.tile_w}, {config.num_warps} warps": _ms(seconds)
+            for config, seconds in tuning.measured.items()
+        },
     }
+    if kernel == "dfilters":
+        row["separate_ms"] = _ms(sum(found[other].heuristic_seconds for other in SEPARATE_KERNELS))
     return row | ({"error": "TimeoutError: not all candidates were measured"} if options.out_of_time() else {})
+
+
+def _ms(seconds: float) -> float | None:
+    """Milliseconds; None for NaN."""
+    return None if math.isnan(seconds) else 1e3 * seconds
 
 
 def _attention_cases(options: Options) -> Iterator[Case]:

@@ -9,7 +9,6 @@ without an error in the file ROWS, and those that have one after its first TRIED
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -20,10 +19,10 @@ import jax.numpy as jnp
 from experiments.benchmarks import gpu_cases
 from experiments.benchmarks.gpu_cases import Case, Options
 from experiments.benchmarks.rows import Row, read_rows, row_environment, row_error
+from experiments.benchmarks.timing import COMPILED_TOGETHER, compile_together
 from pallas_kernels.ops.choice import IMPLEMENTATIONS
 
 OUT_OF_TIME = 3  # exit status of a part that has cases left
-COMPILED_TOGETHER = 16
 IDENTITY = ("part", "implementation", "shape", "dtype", "pass", "kernel")
 
 
@@ -39,9 +38,9 @@ class Part(NamedTuple):
 PARTS = (
     Part("checks", 70, gpu_cases.checks),
     Part("timings", 60, gpu_cases.timings),
-    Part("steps", 100, gpu_cases.steps),
+    Part("steps", 110, gpu_cases.steps),
     Part("torch", 70, gpu_cases.torch, "torch"),
-    Part("tune", 60, gpu_cases.tune),  # with `--quick`: what is left
+    Part("tune", 50, gpu_cases.tune),  # with `--quick`: what is left
 )
 BY_NAME = {part.name: part for part in PARTS}
 
@@ -76,7 +75,7 @@ def run(part: Part, options: Options, rows: Sequence[Row], tried: int) -> Iterat
     cases = [case for case in cases if identity(case.key) not in done]
     for first in range(0, len(cases), COMPILED_TOGETHER):
         batch = cases[first : first + COMPILED_TOGETHER]
-        for case, compiled in zip(batch, compile_together(batch), strict=True):
+        for case, compiled in zip(batch, compile_together([case.lower for case in batch]), strict=True):
             if options.out_of_time():
                 return
             yield {"started": case.key}
@@ -88,28 +87,6 @@ def run(part: Part, options: Options, rows: Sequence[Row], tried: int) -> Iterat
             if "error" in measured:
                 working_device(part.framework)  # some errors leave a process without its GPU: that ends it
     yield {"finished": part.name}
-
-
-def compile_together(cases: Sequence[Case]) -> list[Future[Any]]:
-    """The compiled programs of the cases, or the errors; tracing takes turns, compilation runs in threads.
-
-    Cases with the same `lower` share a program.
-    """
-
-    def submit(lower: Callable[[], jax.stages.Lowered] | None) -> Future[Any]:
-        future: Future[Any] = Future()
-        if lower is None:
-            future.set_result(None)
-            return future
-        try:
-            return pool.submit(lower().compile)
-        except Exception as error:
-            future.set_exception(error)
-            return future
-
-    with ThreadPoolExecutor(COMPILED_TOGETHER) as pool:
-        programs = {lower: submit(lower) for lower in dict.fromkeys(case.lower for case in cases)}
-        return [programs[case.lower] for case in cases]
 
 
 def identity(row: Row) -> tuple[Any, ...]:

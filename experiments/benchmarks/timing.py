@@ -1,4 +1,4 @@
-"""The timer of every benchmark.
+"""The timer of every benchmark, and the compilation of many programs.
 
 A `Program` has its arguments and knows the best clock of its device: `jax_program` makes one of a JAX function,
 `torch_peers.torch_program` one of a PyTorch function. `time_programs` measures one, or several that take turns.
@@ -7,12 +7,14 @@ A `Program` has its arguments and knows the best clock of its device: `jax_progr
 import contextlib
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
 import jax
 
 ROUNDS = 20
+COMPILED_TOGETHER = 16
 LAUNCHES = 10  # timed together on a GPU, so that the host's share of a launch is hidden behind the device's
 
 Clock = Literal["device", "events", "host"]
@@ -88,3 +90,25 @@ def peak_bytes(compiled: jax.stages.Compiled) -> int:
     """Arguments, results and temporaries of a compiled program."""
     memory: Any = compiled.memory_analysis()
     return memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+
+
+def compile_together(lowers: Sequence[Callable[[], jax.stages.Lowered] | None]) -> list[Future[Any]]:
+    """The compiled programs, or the errors; None for None. Tracing takes turns, compilation runs in threads.
+
+    What occurs twice is compiled once.
+    """
+
+    def submit(lower: Callable[[], jax.stages.Lowered] | None) -> Future[Any]:
+        future: Future[Any] = Future()
+        if lower is None:
+            future.set_result(None)
+            return future
+        try:
+            return pool.submit(lower().compile)
+        except Exception as error:
+            future.set_exception(error)
+            return future
+
+    with ThreadPoolExecutor(COMPILED_TOGETHER) as pool:
+        programs = {lower: submit(lower) for lower in dict.fromkeys(lowers)}
+        return [programs[lower] for lower in lowers]

@@ -9,28 +9,38 @@ machine are written and nothing is measured.
 """
 
 import argparse
+import functools
 import json
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
-from experiments.benchmarks.checks import UNITS, share_of_tolerance
+from experiments.benchmarks.checks import UNITS, error_share
 from experiments.benchmarks.rows import Row, read_rows
-from experiments.benchmarks.timing import ROUNDS, compiled_program, time_programs
+from experiments.benchmarks.timing import compile_together, compiled_program, time_programs
 from pallas_kernels.ops import autotune, xla
 from pallas_kernels.ops.arg_specs import ARG_SPECS, RESNET50, ArgSpec
-from pallas_kernels.ops.autotune import Measure
+from pallas_kernels.ops.autotune import Candidate, Measure
 from pallas_kernels.ops.config import ArgShape, BlockConfig, KernelName
 from pallas_kernels.ops.device import current_device
 from pallas_kernels.ops.form import Name
 from pallas_kernels.ops.heuristics import backward_kernels
 from pallas_kernels.ops.implementation import Operands, cotangents_of
 from pallas_kernels.ops.triton import bwd, fwd
+
+CANDIDATE_ROUNDS = 5
+RESULTS: dict[KernelName, tuple[Name, ...]] = {
+    "dx": ("x",),
+    "dspatial": ("spatial",),
+    "dchannel": ("channel",),
+    "dfilters": ("spatial", "channel"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,19 +62,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     for arg in (ARG_SPECS[name] for name in options.names):
         for dtype in options.dtypes:
             shape = ArgShape.of(*arg.structs(dtype), arg.spec)
-            for kernel in ("fwd", *backward_kernels(shape)):
+            kernels = kernels_of(shape)
+            found = autotune.autotune(shape, kernels, measure_of(arg, dtype))
+            for kernel in kernels:
+                tuning = found[kernel]
                 try:
-                    found = autotune.autotune(shape, kernel, measure_of(arg, dtype, kernel))
+                    best = tuning.best
                 except RuntimeError as error:  # every config fails: continue with the others
                     print(f"{arg.name} {dtype} {kernel}: {error}", flush=True)
                     continue
-                autotune.write_tuned_configs(device.kind, {(shape, kernel): found.best})  # at once: a run may be killed
+                autotune.write_tuned_configs(device.kind, {(shape, kernel): best})  # at once: a run may be killed
                 print(
-                    f"{arg.name} {dtype} {kernel}: {1e6 * found.seconds:.1f} µs, the heuristic's config "
-                    f"{1e6 * found.heuristic_seconds:.1f}, {found.failed} of {found.tried} failed",
+                    f"{arg.name} {dtype} {kernel}: {1e6 * tuning.seconds:.1f} µs, the heuristic's config "
+                    f"{1e6 * tuning.heuristic_seconds:.1f}, {tuning.failed} of {len(tuning.measured)} failed",
                     flush=True,
                 )
     return 0
+
+
+def kernels_of(shape: ArgShape) -> tuple[KernelName, ...]:
+    """The kernels of a call, forward and backward."""
+    return "fwd", *backward_kernels(shape)
 
 
 def write_tuned_rows(path: Path) -> int:
@@ -82,58 +100,72 @@ def write_tuned_rows(path: Path) -> int:
 
 
 def measure_of(
-    arg: ArgSpec, dtype: str, kernel: KernelName, *, interpret: bool = False, rounds: int = ROUNDS
+    arg: ArgSpec,
+    dtype: str,
+    *,
+    interpret: bool = False,
+    rounds: int = CANDIDATE_ROUNDS,
+    out_of_time: Callable[[], bool] = lambda: False,
 ) -> Measure:
-    """The measure of one kernel of a call: the seconds of the kernel with a config, the median of the rounds.
+    """The measure of the kernels of a call: of each candidate the median of the rounds.
+
+    An `ArithmeticError` stands for a candidate whose values are not those of the portable implementation, a
+    `TimeoutError` for one that was not reached.
 
     Args:
         arg: the call.
         dtype: of every array.
-        kernel: the kernel to time.
         interpret: runs Pallas's interpreter, for tests on a CPU.
-        rounds: how often it is timed.
-
-    Raises:
-        ArithmeticError: in the measure, where a config's values are not those of the portable implementation.
+        rounds: how often each is timed.
+        out_of_time: whether to stop.
     """
     x, spatial, channel = jax.device_put(arg.arrays(dtype=dtype))
     operands = Operands(x, jax.device_put(arg.cotangent(dtype=dtype)), spatial, channel)
-    names: dict[KernelName, tuple[Name, ...]] = {
-        "dx": ("x",),
-        "dspatial": ("spatial",),
-        "dchannel": ("channel",),
-        "dfilters": ("spatial", "channel"),
-    }
-    results = {name: struct for name, struct in cotangents_of(operands).items() if name in names.get(kernel, ())}
+    cotangents = cotangents_of(operands)
 
-    def with_config(config: BlockConfig) -> Callable[[Operands], Any]:
-        def forward(operands: Operands) -> jax.Array:
-            x, _, spatial, channel = operands
-            assert x is not None
-            return fwd.forward(x, spatial, channel, arg.spec, config=config, interpret=interpret)
+    def lower(kernel: KernelName, config: BlockConfig) -> jax.stages.Lowered:
+        if out_of_time():
+            raise TimeoutError
+        results = {name: struct for name, struct in cotangents.items() if name in RESULTS.get(kernel, ())}
 
-        def backward(operands: Operands) -> Any:
+        def run(operands: Operands) -> dict[Any, jax.Array]:
+            if kernel == "fwd":
+                x, _, spatial, channel = operands
+                assert x is not None
+                return {"y": fwd.forward(x, spatial, channel, arg.spec, config=config, interpret=interpret)}
             return bwd.backward(operands, results, arg.spec, configs={kernel: config}, interpret=interpret)
 
-        return forward if kernel == "fwd" else backward
+        return jax.jit(run).lower(operands)
 
-    def portable(operands: Operands) -> Any:
-        if kernel == "fwd":
-            x, _, spatial, channel = operands
-            assert x is not None
-            return xla.forward(x, spatial, channel, arg.spec)
-        return xla.backward(operands, results, arg.spec)
+    def portable(operands: Operands) -> dict[Any, jax.Array]:
+        x, _, spatial, channel = operands
+        assert x is not None
+        y = xla.forward(x, spatial, channel, arg.spec)
+        return {"y": y, **xla.backward(operands, cotangents, arg.spec)}
 
-    expected = [np.asarray(leaf) for leaf in jax.tree.leaves(jax.jit(portable)(operands))]
+    @jax.jit
+    def share(found: jax.Array, expected: jax.Array) -> jax.Array:
+        return error_share(found.astype(jnp.float32), expected.astype(jnp.float32), dtype, roundings=2)
 
-    def measure(config: BlockConfig) -> float:
-        compiled = jax.jit(with_config(config)).lower(operands).compile()
-        for found, wanted in zip(jax.tree.leaves(compiled(operands)), expected, strict=True):
-            share = share_of_tolerance(np.asarray(found), wanted, dtype, roundings=2)
-            if not share <= 1:
+    def seconds(compiled: jax.stages.Compiled, expected: Mapping[Any, jax.Array]) -> float:
+        if out_of_time():
+            raise TimeoutError
+        for name, found in compiled(operands).items():
+            worst = float(share(found, expected[name]))
+            if not worst <= 1:
                 raise ArithmeticError(
-                    f"expected the portable implementation's values, got an error of {share:.3g} times the allowed one"
+                    f"expected the portable implementation's values, got an error of {worst:.3g} times the allowed one"
                 )
         return statistics.median(time_programs({"": compiled_program(compiled, (operands,))}, rounds)[""])
 
+    def measure(candidates: Sequence[Candidate]) -> Iterator[float | Exception]:
+        for program in compile_together([functools.partial(lower, *candidate) for candidate in candidates]):
+            try:
+                yield seconds(program.result(), expected.result())
+            except Exception as error:
+                yield error
+
+    pool = ThreadPoolExecutor(1)
+    expected = pool.submit(jax.jit(portable), operands)
+    pool.shutdown(wait=False)
     return measure

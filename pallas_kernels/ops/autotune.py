@@ -14,25 +14,26 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pallas_kernels.ops import heuristics
-from pallas_kernels.ops.config import ArgShape, BlockConfig, KernelName, validate_config, validate_launch
+from pallas_kernels.ops.config import ArgShape, BlockConfig, KernelName, validate_config
 from pallas_kernels.ops.device import device_of_platform
 from pallas_kernels.ops.spec import FilterSpec
 
 CACHE_VARIABLE = "DDF_JAX_CACHE"  # overrides the folder of the user's own configs
 SHIPPED = Path(__file__).with_name("tuned")
 
-# Multiply-adds per program and lane: with more, a compilation takes most of a minute.
-MAX_TERMS = 2 * heuristics.UNROLLED_TERMS
+SEPARATE_KERNELS: tuple[KernelName, ...] = ("dspatial", "dchannel")  # what dfilters stands for
 
 Configs = dict[tuple[ArgShape, KernelName], BlockConfig]
 
-Measure = Callable[[BlockConfig], float]
-"""Seconds of a kernel with this config. It raises where the kernel cannot run so, or computes wrong values."""
+Candidate = tuple[KernelName, BlockConfig]
+
+Measure = Callable[[Sequence[Candidate]], Iterable[float | Exception]]
+"""Seconds of each candidate, in order; an error in place of one that cannot run, or that computes wrong values."""
 
 
 def choose_config(shape: ArgShape, kernel: KernelName) -> BlockConfig:
@@ -42,72 +43,105 @@ def choose_config(shape: ArgShape, kernel: KernelName) -> BlockConfig:
     )
 
 
-class Tuning(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Tuning:
     """The result of a search.
 
     Args:
-      best: the fastest config.
-      seconds: of the fastest.
-      heuristic_seconds: of the heuristic's config; NaN where that failed.
-      tried: how many configs were measured.
-      failed: how many of them failed.
+      kernel: the kernel.
+      shape: its call.
+      measured: seconds with each config, the heuristic's first; NaN where it failed.
     """
 
-    best: BlockConfig
-    seconds: float
-    heuristic_seconds: float
-    tried: int
-    failed: int
+    kernel: KernelName
+    shape: ArgShape
+    measured: dict[BlockConfig, float]
+
+    @property
+    def best(self) -> BlockConfig:
+        """The fastest config.
+
+        Raises:
+          RuntimeError: every config failed.
+        """
+        works = {config: seconds for config, seconds in self.measured.items() if not math.isnan(seconds)}
+        if not works:
+            raise RuntimeError(
+                f"All {len(self.measured)} configs of the {self.kernel} kernel failed for {self.shape}; set logging to "
+                "INFO for the reasons."
+            )
+        return min(works, key=works.__getitem__)
+
+    @property
+    def seconds(self) -> float:
+        """Of the fastest config."""
+        return self.measured[self.best]
+
+    @property
+    def heuristic_seconds(self) -> float:
+        """Of the heuristic's config; NaN where that failed."""
+        return next(iter(self.measured.values()))
+
+    @property
+    def failed(self) -> int:
+        """How many configs failed."""
+        return sum(map(math.isnan, self.measured.values()))
 
 
-def autotune(shape: ArgShape, kernel: KernelName, measure: Measure) -> Tuning:
-    """Measures the candidates and returns the fastest. Those that fail are logged and skipped.
+def autotune(shape: ArgShape, kernels: Sequence[KernelName], measure: Measure) -> dict[KernelName, Tuning]:
+    """Searches the config of each kernel in two steps: the tile, then the number of warps of the fastest tile.
 
-    Raises:
-      RuntimeError: every candidate failed.
+    Each step measures the candidates of all kernels together. Those that fail are logged. With dfilters, the kernels
+    that it stands for are measured too, with the heuristic's config.
     """
-    best, fastest, tried, failed, heuristic_seconds = None, math.inf, 0, 0, math.nan
-    for config in candidates(shape, kernel):
-        tried += 1
-        try:
-            validate_launch(shape, config, kernel)
-            seconds = measure(config)
-        except Exception as error:
-            failed += 1
-            logging.getLogger(__name__).info("%s %s: %s", kernel, config, error)
-            continue
-        heuristic_seconds = seconds if tried == 1 else heuristic_seconds
-        if seconds < fastest:  # so that a NaN never wins
-            best, fastest = config, seconds
-    if best is None:
-        raise RuntimeError(
-            f"All {tried} configs of the {kernel} kernel failed for {shape}; set logging to INFO for the reasons."
-        )
-    return Tuning(best, fastest, heuristic_seconds, tried, failed)
+    others: tuple[KernelName, ...] = SEPARATE_KERNELS if "dfilters" in kernels else ()
+    tunings: dict[KernelName, Tuning] = {kernel: Tuning(kernel, shape, {}) for kernel in (*kernels, *others)}
+    # The last kernels take longest to compile.
+    tiles: dict[KernelName, list[BlockConfig]] = {
+        kernel: tile_candidates(shape, kernel) for kernel in reversed(kernels)
+    }
+    tiles |= {kernel: [heuristics.heuristic_config(shape, kernel)] for kernel in others}
+    _measure(tunings, [(kernel, config) for kernel, configs in tiles.items() for config in configs], measure)
+    searched = [tuning for tuning in map(tunings.__getitem__, kernels) if tuning.failed < len(tuning.measured)]
+    _measure(tunings, [(found.kernel, config) for found in searched for config in warp_candidates(found.best)], measure)
+    return tunings
 
 
-def candidates(shape: ArgShape, kernel: KernelName) -> Iterator[BlockConfig]:
-    """The heuristic's config, then those with other patch sizes and numbers of warps."""
+def _measure(tunings: Mapping[KernelName, Tuning], candidates: Sequence[Candidate], measure: Measure) -> None:
+    """Adds the times of the candidates to the tunings."""
+    for (kernel, config), seconds in zip(candidates, measure(candidates), strict=True):
+        if isinstance(seconds, Exception):
+            logging.getLogger(__name__).info("%s %s: %s", kernel, config, seconds)
+            seconds = math.nan
+        tunings[kernel].measured[config] = seconds
+
+
+def tile_candidates(shape: ArgShape, kernel: KernelName) -> list[BlockConfig]:
+    """The heuristic's config, then those with other tiles that fit the registers, the largest first."""
     first = heuristics.heuristic_config(shape, kernel)
     (step_h, step_w), (height, width) = shape.tile_step(kernel), shape.tiled_size(kernel)
-    heights = [1, 2, 4, 7, 8]
+    heights = [1, 2, 4, 7]
     if kernel == "dfilters":  # it streams down patches of any height
         heights = [math.ceil(height / parts) for parts in (1, 2, 3, 4, 8)]
-    terms = first.block_taps_h * first.block_taps_w * shape.spec.scale**2
-    found: set[BlockConfig] = set()
-    for tile_h, tile_w, num_warps in itertools.product(heights, (1, 2, 4), (1, 2, 4)):
-        if kernel != "dfilters" and tile_h * tile_w * terms > MAX_TERMS:
-            continue
-        config = dataclasses.replace(
-            first,
-            tile_h=step_h * min(tile_h, height),
-            tile_w=step_w * min(tile_w, width),
-            num_warps=num_warps,
-            block_patches=max(1, first.block_patches * num_warps // first.num_warps),
+    tiles = {
+        (step_h * min(tile_h, height), step_w * min(tile_w, width))
+        for tile_h, tile_w in itertools.product(heights, (1, 2, 4))
+    }
+    others = [
+        dataclasses.replace(first, tile_h=tile_h, tile_w=tile_w) for tile_h, tile_w in sorted(tiles, reverse=True)
+    ]
+    return [first, *(c for c in others if c != first and heuristics.fits_registers(shape, kernel, c))]
+
+
+def warp_candidates(config: BlockConfig) -> list[BlockConfig]:
+    """The config with other numbers of warps, as many patches for each."""
+    return [
+        dataclasses.replace(
+            config, num_warps=warps, block_patches=max(1, config.block_patches * warps // config.num_warps)
         )
-        found.add(config)
-    yield first
-    yield from sorted(found - {first}, key=lambda config: (config.num_warps, config.tile_h, config.tile_w))
+        for warps in (1, 2, 4)
+        if warps != config.num_warps
+    ]
 
 
 def cache_folder() -> Path:

@@ -29,6 +29,7 @@ TAP_REGISTERS = 90  # values kept per tap
 POSITION_REGISTERS = 32  # values kept per position
 DSPATIAL_REGISTERS = 88  # values kept per tap and per position, in dspatial
 DFILTERS_REGISTERS = 144  # values kept per tap, in dfilters
+UNROLLED_REGISTERS = 128  # values kept per tap and per row in flight, in fwd and dx with all taps at once
 
 # Unrolled code.
 UNROLLED_TERMS = 128  # multiply-adds per program and lane: more do not fit the instruction cache
@@ -89,6 +90,18 @@ def heuristic_config(shape: ArgShape, kernel: KernelName) -> BlockConfig:
         num_warps=num_warps,
     )
     return dataclasses.replace(config, num_splits=_num_splits(shape, config)) if kernel == "dchannel" else config
+
+
+def fits_registers(shape: ArgShape, kernel: KernelName, config: BlockConfig) -> bool:
+    """Whether the values that a thread keeps stay within the budgets. Beyond them compilation takes up to a minute."""
+    spec, vector_size, tile_w = shape.spec, shape.vector_size, config.tile_w
+    if kernel == "dfilters":
+        return (1 + tile_w) * vector_size * spec.taps <= DFILTERS_REGISTERS
+    terms = config.block_taps_h * config.block_taps_w * spec.scale**2
+    if not _keeps_channel_filter(shape, kernel, config.block_taps_h):
+        return config.tile_h <= _largest_tile_h(shape, kernel, tile_w, config.block_taps_h, terms)
+    kept = vector_size * (terms + tile_w * min(config.tile_h, config.block_taps_h))
+    return kept <= UNROLLED_REGISTERS and config.tile_h * tile_w * terms <= UNROLLED_TERMS
 
 
 def _block_channels(shape: ArgShape) -> int:

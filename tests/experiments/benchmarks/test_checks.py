@@ -80,5 +80,5 @@ def test_the_tolerance_is_half_a_unit_per_rounding_and_a_share_of_the_largest_va
     expected = np.array([1.0, 100.0])
     off = expected + np.array([2.0**-8 + 1e-3, 0.0])
     assert checks.share_of_tolerance(off, expected, "bfloat16") == pytest.approx(1)
-    assert checks.share_of_tolerance(off, expected, "bfloat16", roundings=2) < 1
+    assert checks.error_share(off, expected, "bfloat16", roundings=2) < 1
     assert checks.share_of_tolerance(np.array([np.nan, 100.0]), expected, "float32") == np.inf

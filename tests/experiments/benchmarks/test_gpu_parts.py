@@ -92,18 +92,28 @@ def test_tune(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         assert row["median_ms"] == row["heuristic_ms"]
 
 
-def test_a_kernel_whose_search_ran_out_of_time_has_an_error_too(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(gpu_cases, "measure_of", lambda *a, **options: lambda config: 0.001)
-    [case, *_] = gpu_cases.tune(Options(quick=True, shapes=("resnet50_7x7x512",)))
-    row = case.measure(None)
-    assert row["measured"] == row["candidates"]
-    assert "error" not in row
-    times = iter([False, False])
-    late = Options(quick=True, shapes=("resnet50_7x7x512",))
+def test_a_search_has_the_times_of_all_candidates_and_an_error_where_it_ran_out_of_time(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def measure_of(*a: Any, out_of_time: Any, **options: Any) -> Any:
+        return lambda candidates: [TimeoutError() if out_of_time() else 0.001 for _ in candidates]
+
+    monkeypatch.setattr(gpu_cases, "measure_of", measure_of)
+    options = Options(quick=True, shapes=("resnet50_28x28x128",))
+    rows = {case.key["kernel"]: case.measure(None) for case in gpu_cases.tune(options)}
+    assert [*rows] == ["forward", "input", "filters"]
+    for row in rows.values():
+        assert row["measured"] == row["candidates"] == len(row["candidates_ms"])
+        assert "error" not in row
+    assert rows["forward"]["candidates_ms"]["4x2, 2 warps"] == rows["forward"]["heuristic_ms"] == 1.0
+    assert rows["filters"]["separate_ms"] == 2.0  # dspatial and dchannel
+    assert "separate_ms" not in rows["input"]
+
+    times = iter(22 * [False])
     monkeypatch.setattr(Options, "out_of_time", lambda self: next(times, True))
-    [case, *_] = gpu_cases.tune(late)
-    row = case.measure(None)
-    assert row["measured"] == 2
+    [forward, *_] = gpu_cases.tune(options)
+    row = forward.measure(None)
+    assert 0 < row["measured"] < row["candidates"]
     assert row["error"].startswith("TimeoutError")
 
 

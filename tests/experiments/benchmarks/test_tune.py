@@ -22,14 +22,23 @@ SHAPE = ArgShape.of(*ARG.structs(), ARG.spec)
 @pytest.mark.parametrize("kernel", ["fwd", "dfilters"])
 def test_another_config_gives_the_same_values_and_is_timed(kernel: KernelName):
     config = dataclasses.replace(heuristic_config(SHAPE, kernel), tile_h=1, tile_w=1, block_patches=4)
-    assert tune.measure_of(ARG, "float32", kernel, interpret=True, rounds=1)(config) > 0
+    [seconds] = tune.measure_of(ARG, "float32", interpret=True, rounds=1)([(kernel, config)])
+    assert isinstance(seconds, float)
+    assert seconds > 0
 
 
 def test_a_config_that_gives_other_values_fails(monkeypatch: pytest.MonkeyPatch):
-    measure, right = tune.measure_of(ARG, "float32", "fwd", interpret=True, rounds=1), fwd.forward
+    measure, right = tune.measure_of(ARG, "float32", interpret=True, rounds=1), fwd.forward
     monkeypatch.setattr(fwd, "forward", lambda *a, **options: 1.001 * right(*a, **options))
-    with pytest.raises(ArithmeticError, match="expected the portable implementation's values"):
-        measure(heuristic_config(SHAPE, "fwd"))
+    [error] = measure([("fwd", heuristic_config(SHAPE, "fwd"))])
+    assert isinstance(error, ArithmeticError)
+    assert str(error).startswith("expected the portable implementation's values")
+
+
+def test_candidates_that_time_runs_out_for_are_not_measured():
+    measure = tune.measure_of(ARG, "float32", interpret=True, rounds=1, out_of_time=lambda: True)
+    [error] = measure([("fwd", heuristic_config(SHAPE, "fwd"))])
+    assert isinstance(error, TimeoutError)
 
 
 def test_it_is_refused_on_a_cpu():
@@ -50,13 +59,13 @@ def test_on_a_gpu_every_kernel_is_tuned_and_the_best_configs_are_kept(
     monkeypatch.setattr(tune, "current_device", lambda: DeviceInfo("gpu", "NVIDIA H200"))
     slow = heuristic_config(SHAPE, "fwd")
 
-    def measure_of(arg: ArgSpec, dtype: str, kernel: str) -> Any:
-        def measure(config: Any) -> float:
+    def measure_of(arg: ArgSpec, dtype: str) -> Any:
+        def seconds(kernel: str, config: Any) -> float | Exception:
             if kernel == "dspatial":
-                raise ArithmeticError("wrong")
+                return ArithmeticError("wrong")
             return 2e-6 if config == slow else 1e-6
 
-        return measure
+        return lambda candidates: [seconds(*candidate) for candidate in candidates]
 
     monkeypatch.setattr(tune, "measure_of", measure_of)
     monkeypatch.setattr(tune, "ARG_SPECS", {"small": ARG})
