@@ -25,7 +25,7 @@ from experiments.benchmarks.rows import Row
 from experiments.benchmarks.training_step import TrainingStep
 from pallas_kernels import aot
 
-STEPS = 3
+STEPS = 2
 LIBRARY = "library"
 """Category of the kernels of libraries whose instruction cannot be told: memory that is set, copied or padded."""
 

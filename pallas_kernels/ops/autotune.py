@@ -94,15 +94,13 @@ def autotune(shape: ArgShape, kernels: Sequence[KernelName], measure: Measure) -
     Each step measures the candidates of all kernels together. Those that fail are logged. With dfilters, the kernels
     that it stands for are measured too, with the heuristic's config.
     """
+    kernels = kernels[::-1]  # the last take longest to compile
     others: tuple[KernelName, ...] = SEPARATE_KERNELS if "dfilters" in kernels else ()
     tunings: dict[KernelName, Tuning] = {kernel: Tuning(kernel, shape, {}) for kernel in (*kernels, *others)}
-    # The last kernels take longest to compile.
-    tiles: dict[KernelName, list[BlockConfig]] = {
-        kernel: tile_candidates(shape, kernel) for kernel in reversed(kernels)
-    }
+    tiles: dict[KernelName, list[BlockConfig]] = {kernel: tile_candidates(shape, kernel) for kernel in kernels}
     tiles |= {kernel: [heuristics.heuristic_config(shape, kernel)] for kernel in others}
     _measure(tunings, [(kernel, config) for kernel, configs in tiles.items() for config in configs], measure)
-    searched = [tuning for tuning in map(tunings.__getitem__, kernels) if tuning.failed < len(tuning.measured)]
+    searched = [found for kernel, found in tunings.items() if kernel in kernels and found.failed < len(found.measured)]
     _measure(tunings, [(found.kernel, config) for found in searched for config in warp_candidates(found.best)], measure)
     return tunings
 
