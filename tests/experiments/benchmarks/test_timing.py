@@ -62,3 +62,20 @@ def test_without_the_profiling_interface_the_host_measures(profiler: SimpleNames
     program = timing.jax_program(lambda x: x + 1.0, (jnp.ones(3),))
     assert program.clock == "host"
     assert program.seconds() > 0
+
+
+def test_programs_that_are_compiled_together_have_errors_of_their_own_and_what_occurs_twice_is_compiled_once():
+    traced = []
+
+    def lower() -> jax.stages.Lowered:
+        traced.append(1)
+        return jax.jit(lambda: 1).lower()
+
+    def refused() -> jax.stages.Lowered:
+        raise NotImplementedError("not here")
+
+    first, second, none, failed = timing.compile_together([lower, lower, None, refused])
+    assert first.result() is second.result()
+    assert len(traced) == 1
+    assert none.result() is None
+    assert isinstance(failed.exception(), NotImplementedError)
