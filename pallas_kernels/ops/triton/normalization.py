@@ -7,6 +7,7 @@ two numbers a filter; to compute them there, in each program that reads the filt
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -165,5 +166,6 @@ def _for_each_tap(body: Callable[[Offset], None], spec: FilterSpec) -> None:
 
 
 def _read_once(values: Values, spec: FilterSpec) -> Values:
-    """Of unrolled taps."""
-    return functools.cache(values) if spec.taps <= UNROLLED_TAPS else values
+    """Of unrolled taps, whose numbers are Python's."""
+    once: Any = functools.cache(values)
+    return once if spec.taps <= UNROLLED_TAPS else values

@@ -1,6 +1,7 @@
 """RoIAlign against a loop over its samples, and its gradients."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,10 +53,14 @@ def case():
     return features, np.array(boxes), np.array([0, 1, 0, 0, 1, 0, -1])
 
 
+def aligned(features: Any, boxes: Any, levels: Any) -> jax.Array:
+    return roi_align(features, boxes, levels, STRIDES, SIZE)
+
+
 def test_values_are_those_of_a_loop_over_the_samples():
     features, boxes, levels = case()
     with jax.enable_x64(True):
-        found = jax.jit(lambda *arrays: roi_align(*arrays, STRIDES, SIZE))(features, boxes, levels)
+        found = jax.jit(aligned)(features, boxes, levels)
     np.testing.assert_allclose(found, looped(features, boxes, levels), rtol=0, atol=1e-13)
 
 
@@ -66,7 +71,7 @@ def test_derivatives_of_first_and_second_order_are_the_transpose_and_the_functio
     tangents = [rng.standard_normal(x.shape) for x in features]
 
     def pull_back(dy):
-        return jax.vjp(lambda features: roi_align(features, boxes, levels, STRIDES, SIZE), features)[1](dy)[0]
+        return jax.vjp(lambda features: aligned(features, boxes, levels), features)[1](dy)[0]
 
     with jax.enable_x64(True):
         gradients, second = jax.jit(lambda dy: (pull_back(dy), jax.vjp(pull_back, dy)[1](tangents)[0]))(dy)
@@ -80,7 +85,7 @@ def test_a_batch_is_mapped_and_levels_follow_from_the_sides():
     features, boxes, levels = case()
     both = [jnp.stack([x, -2 * x]) for x in map(jnp.float32, features)]
     twice = jnp.stack([jnp.float32(boxes)] * 2), jnp.stack([levels] * 2)
-    found = jax.jit(jax.vmap(lambda *arrays: roi_align(*arrays, STRIDES, SIZE)))(both, *twice)
+    found = jax.jit(jax.vmap(aligned))(both, *twice)
     np.testing.assert_allclose(found[1], -2 * found[0], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(found[0], looped(features, boxes, levels), atol=1e-4)
     sides = jnp.array([1.0, 111, 112, 223, 225, 447, 449, 2000])
