@@ -21,6 +21,7 @@ from ddf_jax.checkpoints.fitting import HEAD
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError, UserError
 from ddf_jax.training.devices import batch_split, replicated
+from ddf_jax.training.norms import squared_norms
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.schedules import StepPlan
 from ddf_jax.training.tasks import Batch, StepMetrics, Task
@@ -102,22 +103,6 @@ def train_step(
     )
     optimizer.update(model, gradients)
     return nnx.to_pure_dict(nnx.state(nodes)), report
-
-
-def squared_norms(arrays: Sequence[jax.Array]) -> jax.Array:
-    """The sum of the squares of each array: [arrays].
-
-    Those along the last axes first, with the update of the array. What is left of 32 arrays is summed in one kernel.
-    """
-    rows = [jnp.square(jnp.atleast_1d(array)).sum(-1).ravel() for array in arrays]
-    rows = [row if row.size <= 2**13 else row.sum(keepdims=True) for row in rows]
-    return jnp.concatenate([_sums(rows[first : first + 32]) for first in range(0, len(rows), 32)])
-
-
-def _sums(rows: Sequence[jax.Array]) -> jax.Array:
-    """The sum of each vector: [rows]."""
-    longest = max(row.size for row in rows)
-    return jnp.stack([jnp.pad(row, (0, longest - row.size)) for row in rows]).sum(1)
 
 
 def eval_step(state: ModelState, batch: Batch, *, task: Task) -> Any:
