@@ -1,7 +1,8 @@
 """The kernels of the normalisation: before those of the operator its statistics, after the backward ones its cotangent.
 
 A thread owns one filter. The kernels of the operator normalise the filters that they load by the statistics, which are
-two numbers a filter; to compute them there, in each program that reads the filter, takes longer.
+two numbers a filter; to compute them there, in each program that reads the filter, takes longer. An array with more
+elements than 32 bits count is left to XLA.
 """
 
 import functools
@@ -33,11 +34,14 @@ Values = Callable[[Offset], Array]
 @functools.partial(jax.jit, static_argnames=("spec", "interpret"), inline=True)
 def statistics(filters: Array, spec: FilterSpec, *, interpret: bool) -> Array:
     """Both of `normalization.statistics`, float32 [B·Ho·Wo, S²·G·2], of the filters [B, Ho, Wo, S², G, T]."""
+    pixels = math.prod(filters.shape[:3])
+    if filters.size > COUNT_LIMIT:
+        return jnp.stack(normalization.statistics(filters.astype(jnp.float32), spec), axis=-1).reshape(pixels, -1)
     count = filters.size // spec.taps
     found = _launch(
         _statistics_kernel, (filters,), (2 * count,), jnp.float32, spec=spec, count=count, interpret=interpret
     )
-    return found.reshape(math.prod(filters.shape[:3]), -1)
+    return found.reshape(pixels, -1)
 
 
 def pull_back(
