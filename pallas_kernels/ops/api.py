@@ -90,14 +90,15 @@ def dynamic_filter(
     checks.check_combine(combine)
     size = checks.kernel_size_of(kernel_size, spatial, channel)
     checks.check_normalize(normalize, spatial, size[0] * size[1])
+    gain = checks.number("gain", gain) if normalize else 1.0
     border = checks.as_padding(padding, size, dilation)
     given, (x, border) = x, padded(x, border, padding_mode)
-    spec = FilterSpec(size, stride, 1, dilation, combine, border, normalize=normalize, gain=gain if normalize else 1.0)
+    spec = FilterSpec(size, stride, 1, dilation, combine, border, normalize=normalize, gain=gain)
     *leading, height, width, channels = x.shape
     grid = spec.grid((height, width))
     checks.check_fits(given.shape[-3:-1], grid, size, dilation)
     if spatial is not None:
-        rule = "[B, ceil(H/stride), ceil(W/stride), G, T]" if padding == "SAME" else "[B, Ho, Wo, G, T]"
+        rule = "[B, ceil(H/stride), ceil(W/stride), G, T]" if checks.is_named(padding, "SAME") else "[B, Ho, Wo, G, T]"
         checks.check_shape(
             "spatial", rule, (*leading, *grid, "G", spec.taps), spatial, given, f"stride={short(stride)}"
         )
@@ -157,6 +158,7 @@ def dynamic_upsample(
     size = checks.kernel_size_of(kernel_size, spatial, channel)
     taps = size[0] * size[1]
     checks.check_normalize(normalize, spatial, taps)
+    gain = checks.number("gain", gain) if normalize else 1.0
     *leading, height, width, channels = x.shape
     if spatial is not None:
         expected = (*leading, height, width, scale**2, "G", taps)
@@ -166,7 +168,7 @@ def dynamic_upsample(
         expected = (*leading, scale**2, taps, channels)
         checks.check_shape("channel", "[B, S², T, C]", expected, channel, x, f"{scale=}")
     x, border = padded(x, checks.as_padding("SAME", size, dilation), padding_mode)
-    spec = FilterSpec(size, 1, scale, dilation, combine, border, normalize=normalize, gain=gain if normalize else 1.0)
+    spec = FilterSpec(size, 1, scale, dilation, combine, border, normalize=normalize, gain=gain)
     return run(x, spatial, channel, spec=spec, implementation=preference(implementation))
 
 

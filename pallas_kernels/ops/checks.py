@@ -3,7 +3,7 @@
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any, Literal, SupportsIndex, get_args
+from typing import Any, Literal, SupportsFloat, SupportsIndex, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +31,8 @@ def as_image(name: str, value: ArrayLike, axes: str = "[B, H, W, C]") -> Array:
         raise ValueError(f"`{name}` must be an array {axes}, got None.")
     array = as_array(name, value)
     if array.ndim < 4 or 0 in array.shape[-3:]:
-        raise ValueError(f"`{name}` must be {axes} with no empty axis but the batch, got {array.shape}.")
+        advice = f" The batch axis is missing: pass {name}[None], and filters alike." if array.ndim == 3 else ""
+        raise ValueError(f"`{name}` must be {axes} with no empty axis but the batch, got {array.shape}.{advice}")
     return array
 
 
@@ -52,16 +53,30 @@ def positive_pair(name: str, value: Any) -> Pair:
     return first, second
 
 
+def number(name: str, value: Any) -> float:
+    """The value as Python's float."""
+    try:
+        if isinstance(value, SupportsFloat):
+            return float(value)
+    except TypeError:  # an array of several numbers, or a traced one
+        pass
+    raise ValueError(
+        f"`{name}` must be a number that is known while tracing, got {value!r}. Multiply an array by a traced one."
+    )
+
+
 def kernel_size_of(kernel_size: Any, spatial: Array | None, channel: Array | None) -> Pair:
     """The kernel size, given or inferred from the number of taps."""
     if spatial is not None and spatial.ndim >= 1:
         taps, source = spatial.shape[-1], f"the last axis of spatial {spatial.shape}"
     elif channel is not None and channel.ndim >= 2:
         taps, source = channel.shape[-2], f"the last axis but one of channel {channel.shape}"
-    elif channel is None:
-        raise ValueError("`spatial` and `channel` must not both be None: there would be no filter.")
-    else:
+    elif spatial is not None:
+        raise ValueError(f"`spatial` must end in [G, T], got {spatial.shape}.")
+    elif channel is not None:
         raise ValueError(f"`channel` must end in [T, C], got {channel.shape}.")
+    else:
+        raise ValueError("`spatial` and `channel` must not both be None: there would be no filter.")
     if kernel_size is not None:
         rows, columns = positive_pair("kernel_size", kernel_size)
         if rows * columns != taps:
@@ -76,11 +91,16 @@ def kernel_size_of(kernel_size: Any, spatial: Array | None, channel: Array | Non
     return side, side
 
 
+def is_named(padding: Any, name: str) -> bool:
+    """Whether the padding is this one, of those by name. It may be an array, too."""
+    return isinstance(padding, str) and padding == name
+
+
 def as_padding(padding: Any, kernel_size: Pair, dilation: Pair) -> Padding:
     """The padding as ((top, bottom), (left, right))."""
-    if padding == "SAME":
+    if is_named(padding, "SAME"):
         return same_padding(kernel_size, dilation)
-    if padding == "VALID":
+    if is_named(padding, "VALID"):
         return (0, 0), (0, 0)
     try:
         (top, bottom), (left, right) = ((operator.index(side) for side in axis) for axis in padding)

@@ -37,8 +37,9 @@ def preference(implementation: str | Sequence[str] | None) -> Preference:
     """
     if implementation is None:
         return None
-    names = (implementation,) if isinstance(implementation, str) else tuple(implementation)
-    if not names or any(name not in IMPLEMENTATIONS for name in names):
+    one = isinstance(implementation, str) or not isinstance(implementation, Sequence)
+    names: tuple[Any, ...] = (implementation,) if one else tuple(implementation)
+    if not names or any(name not in list(IMPLEMENTATIONS) for name in names):
         raise ValueError(
             f"`implementation` must be None or one or several of {sorted(IMPLEMENTATIONS)}, got {implementation!r}."
         )

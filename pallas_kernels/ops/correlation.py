@@ -92,9 +92,9 @@ def correlate(
     dtype = jnp.dtype(dtype or query.dtype)
     size = checks.positive_pair("kernel_size", kernel_size)
     stride, dilation = checks.positive_pair("stride", stride), checks.positive_pair("dilation", dilation)
-    groups = checks.positive("groups", groups)
+    groups, chosen = checks.positive("groups", groups), preference(implementation)
     given, (key, border) = key, padded(key, checks.as_padding(padding, size, dilation), padding_mode)
-    spec = FilterSpec(size, stride, 1, dilation, padding=border, factor=float(scale))
+    spec = FilterSpec(size, stride, 1, dilation, padding=border, factor=checks.number("scale", scale))
     *leading, height, width, channels = key.shape
     grid = spec.grid((height, width))
     checks.check_fits(given.shape[-3:-1], grid, size, dilation, "key")
@@ -111,7 +111,7 @@ def correlate(
         spec=spec,
         size=(height, width),
         groups=groups,
-        preference=preference(implementation),
+        preference=chosen,
         mapped=key.ndim - 4,
     ).values()
     return jnp.squeeze(found, -3)

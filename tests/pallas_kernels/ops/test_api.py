@@ -26,7 +26,8 @@ WRONG_FILTER_CALLS = {
     "x of rank 3": (
         (zeros(5, 6, 4), SPATIAL, CHANNEL),
         {},
-        "`x` must be [B, H, W, C] with no empty axis but the batch, got (5, 6, 4).",
+        "`x` must be [B, H, W, C] with no empty axis but the batch, got (5, 6, 4). "
+        "The batch axis is missing: pass x[None], and filters alike.",
     ),
     "x with an empty axis": (
         (zeros(2, 0, 6, 4), SPATIAL, CHANNEL),
@@ -49,6 +50,7 @@ WRONG_FILTER_CALLS = {
         "`channel` must have a dtype of float32, bfloat16, float16, float64, got complex64. Cast it first.",
     ),
     "no filter": ((X, None, None), {}, "`spatial` and `channel` must not both be None: there would be no filter."),
+    "spatial of rank 0": ((X, zeros(), None), {}, "`spatial` must end in [G, T], got ()."),
     "T is no square": (
         (X, zeros(2, 5, 6, 2, 8), None),
         {},
@@ -156,6 +158,11 @@ WRONG_FILTER_CALLS = {
         "normalize='filter_norm' needs at least 2 taps: one has no deviation, got 1.",
     ),
     "combine": ((X, SPATIAL, CHANNEL), {"combine": "sum"}, "`combine` must be 'mul' or 'add', got 'sum'."),
+    "gain of several numbers": (
+        (X, SPATIAL, None),
+        {"normalize": "filter_norm", "gain": np.ones(2)},
+        "`gain` must be a number that is known while tracing, got array([1., 1.]). Multiply an array by a traced one.",
+    ),
 }
 
 WRONG_UPSAMPLE_CALLS = {
@@ -216,11 +223,12 @@ def test_a_wrong_call_is_refused_while_tracing(function):
         jax.jit(function)(X, None, zeros(3, 9, 4))
 
 
-def test_an_unknown_implementation_is_an_error_that_names_the_known():
-    message = message_of(dynamic_filter, (X, SPATIAL, CHANNEL), {"implementation": "cuda"})
+@pytest.mark.parametrize("implementation", ["cuda", 5, [["xla"]]], ids=str)
+def test_an_unknown_implementation_is_an_error_that_names_the_known(implementation):
+    message = message_of(dynamic_filter, (X, SPATIAL, CHANNEL), {"implementation": implementation})
     assert message.startswith("`implementation` must be None or one or several of [")
     assert "'xla'" in message
-    assert message.endswith("got 'cuda'.")
+    assert message.endswith(f"got {implementation!r}.")
 
 
 def test_numpy_arrays_and_lists_are_arrays():
@@ -233,7 +241,7 @@ def test_numpy_arrays_and_lists_are_arrays():
 def test_integers_of_numpy_are_options_like_any():
     filter_any: Any = dynamic_filter
     upsample_any: Any = dynamic_upsample
-    options = {"stride": np.int64(2), "dilation": np.uint8(2)}
+    options = {"stride": np.int64(2), "dilation": np.uint8(2), "padding": np.full((2, 2), 2)}
     spatial = zeros(2, 3, 3, 1, 9)
     assert jax.eval_shape(lambda: filter_any(X, spatial, None, **options)).shape == (2, 3, 3, 4)
     scale = np.int32(2)

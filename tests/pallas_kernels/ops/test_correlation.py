@@ -184,8 +184,17 @@ X: Any = np.zeros((1, 4, 5, 6), np.float32)
         (lambda: local_correlation(X, X[..., :4], kernel_size=3), r"`query` must be \[B, Ho, Wo, C\] = \(1, 4, 5, 4\)"),
         (lambda: local_correlation(X, X, kernel_size=3, groups=4), "`groups` must divide .* C=6, got 4"),
         (lambda: local_correlation(X, X, kernel_size=0), "`kernel_size` must be an int ≥ 1 or two of them"),
+        (lambda: local_correlation(X[:0], X[:0], kernel_size=3, implementation="c"), "`implementation` must be None"),
+        (
+            lambda: jax.jit(lambda scale: local_correlation(X, X, kernel_size=3, scale=scale))(2.0),
+            "`scale` must be a number that is known while tracing, got .* Multiply an array by a traced one.",
+        ),
         (lambda: neighborhood_attention(X, X, X, kernel_size=2, num_heads=2), "`kernel_size` must be odd, got 2"),
         (lambda: neighborhood_attention(X, X, X, kernel_size=3, num_heads=4), "`num_heads` must divide .* got 4"),
+        (
+            lambda: neighborhood_attention(X, X, X, kernel_size=3, num_heads=2, scale=X),
+            "`scale` must be a number that",
+        ),
         (lambda: neighborhood_attention(X, X[:, :3], X, kernel_size=3, num_heads=2), "`k` must have the shape of `q`"),
         (
             lambda: neighborhood_attention(X, X, X, kernel_size=5, num_heads=2, border="shift"),
@@ -196,7 +205,7 @@ X: Any = np.zeros((1, 4, 5, 6), np.float32)
             r"`bias` must be \[num_heads, taps of the window\] = \(2, 9\), got \(5, 6\)",
         ),
     ],
-    ids=range(8),
+    ids=range(11),
 )
 def test_a_wrong_call_states_the_rule(call, message):
     with pytest.raises(ValueError, match=message):
