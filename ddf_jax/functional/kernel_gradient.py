@@ -14,11 +14,12 @@ from ddf_jax.functional.views import strided
 def convolution(
     x: Array, kernel: Array, strides: tuple[int, int], padding: tuple[tuple[int, int], ...], **options: Any
 ) -> Array:
-    """`jax.lax.conv_general_dilated` of x [B, H, W, C] with a kernel [K, K, C / groups, D], as Flax's layers call it.
+    """`jax.lax.conv_general_dilated` of x [B, H, W, C] with a kernel [Kh, Kw, C / groups, D], as Flax's layers call it.
 
-    On a CPU the derivative with respect to the kernel of one group is a sum of matrix products with shifted views of x.
-    XLA's own is a convolution with a kernel as large as the image, and slower. On a GPU, that of an image with a stride
-    of 2 is `folded_convolution`.
+    On a CPU the derivative with respect to the kernel of one group is a sum of matrix products with shifted views of x,
+    for a square kernel with the same stride and dilation along both axes. XLA's own is a convolution with a kernel as
+    large as the image, and slower. On a GPU the convolution of an image with a stride of 2, and its derivatives, are
+    those of `folded_convolution`.
     """
 
     def direct(x: Array, kernel: Array) -> Array:
@@ -50,7 +51,8 @@ def convolution(
         first = row_product(jnp.array(0), kernel[0])  # so that the sums have the type of a product on any mesh
         return lax.scan(lambda y, row: (y + row_product(*row), None), first, (jnp.arange(1, size), kernel[1:]))[0]
 
-    if options["feature_group_count"] > 1:
+    square = all(along_h == along_w for along_h, along_w in (kernel.shape[:2], strides, options["rhs_dilation"]))
+    if options["feature_group_count"] > 1 or not square:
         return plain(x, kernel)
     differentiable = jax.custom_jvp(plain)
 

@@ -56,14 +56,15 @@ def test_the_gradient_of_a_strided_pointwise_kernel_compiles_for_a_gpu():
     assert done.returncode == 0, done.stderr  # XLA aborted
 
 
-def test_the_derivatives_of_a_convolution_are_those_of_xla():
+@pytest.mark.parametrize(("size", "strides", "dilation"), [((3, 3), (2, 2), (2, 2)), ((3, 2), (2, 1), (1, 2))])
+def test_the_derivatives_of_a_convolution_are_those_of_xla(size, strides, dilation):
     with jax.enable_x64(True):
-        x, kernel = (np.random.default_rng(0).normal(size=size) for size in ((2, 7, 8, 3), (3, 3, 3, 4)))
-        options = {"rhs_dilation": (2, 2), "dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": 1}
+        x, kernel = (np.random.default_rng(0).normal(size=shape) for shape in ((2, 7, 8, 3), (*size, 3, 4)))
+        options = {"rhs_dilation": dilation, "dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": 1}
 
         def derivatives(convolve):
             def y(x, kernel):
-                return convolve(x, kernel, (2, 2), ((2, 2), (2, 2)), **options)
+                return convolve(x, kernel, strides, ((2, 2), (2, 2)), **options)
 
             def loss(x, kernel):
                 return (y(x, kernel) ** 3).sum()
