@@ -1,26 +1,41 @@
-"""NumPy's numbers as options: `stride=np.int64(2)` is `stride=2`.
+"""Numbers as options: those of NumPy are Python's, `stride=np.int64(2)` is `stride=2`, and a count is at least 1.
 
 Flax takes a NumPy scalar in a module for data instead of a static option, and its convolutions take it for a sequence.
 """
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
 import numpy as np
 
+from ddf_jax.errors import UserError
+
 P = ParamSpec("P")
 
 
 def python_numbers(init: Callable[P, None]) -> Callable[P, None]:
-    """An `__init__` whose arguments have Python's numbers in place of NumPy's."""
+    """An `__init__` whose arguments have Python's numbers in place of NumPy's.
+
+    Raises:
+        UserError: an argument that is annotated as `int` is no int, or is less than 1.
+    """
 
     call: Callable[..., None] = init
+    parameters = inspect.signature(init).parameters
+    counts = {name: param.annotation for name, param in parameters.items() if param.annotation in (int, int | None)}
 
     @functools.wraps(init)
     def with_python_numbers(*args: P.args, **kwargs: P.kwargs) -> None:
-        call(*map(as_python, args), **{name: as_python(value) for name, value in kwargs.items()})
+        values = tuple(map(as_python, args))
+        options = {name: as_python(value) for name, value in kwargs.items()}
+        for name, value in (*zip(parameters, values, strict=False), *options.items()):
+            missing = value is None and counts.get(name) is not int
+            if name in counts and not missing and (type(value) is not int or value < 1):
+                raise UserError(f"`{name}` must be an int ≥ 1, got {value!r}.")
+        call(*values, **options)
 
     return with_python_numbers
 

@@ -130,5 +130,16 @@ def test_an_input_of_another_number_of_channels_is_named(name):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
+def test_a_size_that_is_no_count_is_named(name):
+    sizes, options = OPTIONS[name]
+    for option in options:
+        for value in (0, (2, 2), 1.0):
+            with pytest.raises(UserError, match=rf"`{option}` must be an int ≥ 1, got {re.escape(repr(value))}\."):
+                getattr(layers, name)(*sizes, rngs=nnx.Rngs(0), **{**options, option: value})
+    with pytest.raises(UserError, match=r"must be an int ≥ 1, got 0\."):
+        getattr(layers, name)(0, *sizes[1:], rngs=nnx.Rngs(0), **options)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
 def test_integers_of_numpy_are_options_like_any(name):
     assert nnx.graphdef(made(name, numpy=True)) == nnx.graphdef(made(name))
