@@ -56,6 +56,7 @@ def neighborhood_attention(
 
     Raises:
       ValueError: the call is wrong; the message states the rule, the expected and the given value.
+      NotImplementedError: as for `dynamic_filter`.
 
     References: Ramachandran et al., "Stand-Alone Self-Attention in Vision Models", NeurIPS 2019 ("zero"); Zhao et al.,
     "Exploring Self-attention for Image Recognition", CVPR 2020; Hassani et al., "Neighborhood Attention Transformer",

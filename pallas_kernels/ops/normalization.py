@@ -1,6 +1,6 @@
 """The normalisations of spatial filters over their taps, and their derivatives, in plain JAX.
 
-Kernels compute them in registers. All arrays are in the dtype of sums.
+All arrays are in the dtype of sums. `triton/normalization.py` has the kernels.
 """
 
 import jax
