@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 GPU_PLATFORMS = ("cuda", "rocm", "gpu")
 
@@ -49,6 +50,11 @@ def device_of_platform(platform: str) -> DeviceInfo:
     if jax.default_backend() == name:
         return _info(jax.local_devices()[0])
     return DEFAULT_GPU if platform == "cuda" else DeviceInfo(name, platform)
+
+
+def device_of_array(array: jax.typing.ArrayLike) -> DeviceInfo:
+    """The device, or one of those, that holds an array: the default one for an array of NumPy."""
+    return _info(next(iter(jnp.asarray(array).devices())))
 
 
 def use_device(device: DeviceInfo) -> Any:

@@ -19,6 +19,7 @@ from jax.interpreters import ad, batching, mlir
 
 from pallas_kernels import compat
 from pallas_kernels.ops.choice import Preference, choose
+from pallas_kernels.ops.device import device_of_array
 from pallas_kernels.ops.form import Form, Name
 from pallas_kernels.ops.lowering import device_of, lower_on_device
 from pallas_kernels.ops.neighborhood import AttentionSpec, compose
@@ -118,8 +119,20 @@ def _composition(call: _Call) -> Any:
 
 
 @functools.cache
-def _compiled(call: _Call) -> Any:
-    return jax.jit(functools.partial(_bind, call))
+def _fused(call: _Call) -> Any:
+    return jax.jit(call.fused)
+
+
+def _run(*arrays: Array, program: Any, call: _Call) -> Array:
+    del program
+    implementation = choose(call.preference, device_of_array(arrays[0]), arrays)
+    return (_fused if hasattr(implementation, "attend") else _composition)(call)(*arrays)
+
+
+def _run_on_device(*arrays: Array, preference: Preference, **options: Any) -> Array:
+    """Where `jax.disable_jit` or `jax.debug_nans` runs a program operation by operation."""
+    implementation: Any = choose(preference, device_of_array(arrays[0]), arrays)
+    return implementation.attend(*arrays, **options)
 
 
 def _jvp(primals: Sequence[Array], tangents: Sequence[Any], *, program: Any, call: _Call):
@@ -173,10 +186,11 @@ def _lower_on_device(context: Any, *values: Any, preference: Preference, **optio
     return lower_on_device(context, values, preference, function_of)
 
 
-_attention_p.def_impl(lambda *arrays, program, call: _compiled(call)(*arrays))
+_attention_p.def_impl(_run)
 _attention_p.def_abstract_eval(lambda *avals, program, call: program.out_avals[0])
 ad.primitive_jvps[_attention_p] = _jvp
 batching.primitive_batchers[_attention_p] = _batch
+_device_attention_p.def_impl(_run_on_device)
 _device_attention_p.def_abstract_eval(_device_type)
 for platform in (None, "cuda"):  # of several platforms in one program, the one for CUDA differs
     mlir.register_lowering(_attention_p, _lower, platform=platform)

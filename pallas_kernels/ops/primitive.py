@@ -18,7 +18,8 @@ from jax.interpreters import ad, batching, mlir
 
 from pallas_kernels import compat
 from pallas_kernels.ops import partition
-from pallas_kernels.ops.choice import Preference
+from pallas_kernels.ops.choice import Preference, choose
+from pallas_kernels.ops.device import device_of_array
 from pallas_kernels.ops.form import Form, Name, in_order, replaced, select
 from pallas_kernels.ops.implementation import evaluate
 from pallas_kernels.ops.lowering import lower_on_device
@@ -262,6 +263,11 @@ def _device_types(*avals: Any, form: Form, preference: Preference) -> list[Any]:
     return [compat.array_type(shape, dtype, first) for shape, dtype in zip(shapes, form.dtypes, strict=True)]
 
 
+def _run_on_device(*arrays: Array, form: Form, preference: Preference) -> list[Array]:
+    """Where `jax.disable_jit` or `jax.debug_nans` runs a program operation by operation."""
+    return list(evaluate(choose(preference, device_of_array(arrays[0]), arrays), form, *arrays))
+
+
 def _lower_on_device(context: Any, *values: Any, form: Form, preference: Preference) -> Any:
     return lower_on_device(context, values, preference, lambda module: functools.partial(evaluate, module, form))
 
@@ -275,6 +281,7 @@ mlir.register_lowering(
     _form_p, mlir.lower_fun(lambda *arrays, program, call: jaxpr_as_fun(program)(*arrays), multiple_results=True)
 )
 
+_device_form_p.def_impl(_run_on_device)
 _device_form_p.def_abstract_eval(_device_types)
 mlir.register_lowering(_device_form_p, _lower_on_device)
 mlir.register_lowering(_device_form_p, _lower_on_device, platform="cuda")

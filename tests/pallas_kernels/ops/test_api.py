@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import Array
 
-from pallas_kernels import dynamic_filter, dynamic_upsample
+from pallas_kernels import dynamic_filter, dynamic_upsample, neighborhood_attention
 from pallas_kernels.ops import xla
 from pallas_kernels.ops.spec import FilterSpec
 
@@ -259,3 +260,17 @@ def test_the_portable_implementation_is_the_default_on_a_cpu(monkeypatch):
     # A call that no other test makes, so that none has left it compiled.
     dynamic_filter(zeros(1, 3, 2, 1), None, zeros(1, 9, 1), dilation=5)
     assert ran == [FilterSpec(3, dilation=5)]
+
+
+def _attention(x: Array) -> Array:
+    return neighborhood_attention(x, x, x, kernel_size=1, num_heads=1)
+
+
+@pytest.mark.parametrize("function", [lambda x: dynamic_filter(x, x[..., None], None), _attention])
+def test_operations_run_one_by_one_where_jit_is_disabled_or_nans_are_looked_for(function):
+    x = jnp.full((1, 1, 2, 1), 3.0)
+    with jax.disable_jit():
+        y = function(x)
+    np.testing.assert_array_equal(y, function(np.asarray(x)))
+    with jax.debug_nans(True), pytest.raises(FloatingPointError, match="nan"):
+        jax.jit(function)(x.at[0, 0, 0, 0].set(np.nan))
