@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.errors import UserError
 from ddf_jax.functional import blocks, colour_distances, place_distances, window_logits
 from ddf_jax.layers.options import python_numbers
 from pallas_kernels import dynamic_filter, dynamic_upsample
@@ -78,7 +77,7 @@ class DepthFilters(nnx.Module):
     depth's shape, above 0 where depth was measured.
 
     Raises:
-        UserError: `scale` or `iterations` is less than 1.
+        UserError: `scale` or `iterations` is no int of at least 1.
 
     References: Zhou et al., "Decoupled Dynamic Filter Networks", CVPR 2021 (spatial filters from a guidance); Kopf et
     al., "Joint Bilateral Upsampling", SIGGRAPH 2007 (the prior); Cheng et al., "Depth Estimation via Affinity Learned
@@ -87,8 +86,6 @@ class DepthFilters(nnx.Module):
 
     @python_numbers
     def __init__(self, scale: int, *, iterations: int = 4, param_dtype: Any = jnp.float32):
-        if min(scale, iterations) < 1:
-            raise UserError(f"`scale` and `iterations` must be at least 1, got {scale} and {iterations}.")
         self.scale, self.iterations = scale, iterations
         # Log precisions of position, colour, and a neighbour's colour.
         self.widths = nnx.Param(jnp.zeros(3, param_dtype))

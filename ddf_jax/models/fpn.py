@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax.numpy as jnp
 from flax import nnx
@@ -44,8 +44,8 @@ class FPN(nnx.Module):
     The attribute `feature_info` has the channels and strides of the outputs.
 
     Raises:
-        UserError: a stride is not a multiple of the previous one, `extra` is unknown, or features do not fit the
-            stages.
+        UserError: a stride is not a multiple of the previous one, `extra_levels` is negative, `extra` is unknown, or
+            features do not fit the stages.
 
     References: Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017; with DDF-Up: Zhou et al.,
     "Decoupled Dynamic Filter Networks", CVPR 2021, Figure 6a.
@@ -68,7 +68,7 @@ class FPN(nnx.Module):
         channels: int = 256,
         upsampler: Upsampler = Nearest,
         op: SpatialOp = CONVOLUTION,
-        extra_levels: int = 1,
+        extra_levels: Annotated[int, "may be 0"] = 1,
         extra: Literal["pool", "convolution"] = "pool",
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
@@ -77,6 +77,8 @@ class FPN(nnx.Module):
         strides = [info.stride for info in feature_info]
         if not strides or any(coarse % fine for fine, coarse in itertools.pairwise(strides)):
             raise UserError(f"Each stage's stride must be a multiple of the previous one, got {strides}.")
+        if type(extra_levels) is not int or extra_levels < 0:
+            raise UserError(f"`extra_levels` must be an int ≥ 0, got {extra_levels!r}.")
         if extra not in ("pool", "convolution"):
             raise UserError(f'`extra` must be "pool" or "convolution", got {extra!r}.')
         self.stages = tuple(feature_info)

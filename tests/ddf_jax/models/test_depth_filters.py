@@ -155,5 +155,5 @@ def test_the_widths_and_half_precision_depth_have_gradients():
 
 @pytest.mark.parametrize("sizes", [{"scale": 0}, {"scale": 4, "iterations": 0}], ids=str)
 def test_sizes_below_one_are_refused(sizes):
-    with pytest.raises(ValueError, match="`scale` and `iterations` must be at least 1, got "):
+    with pytest.raises(ValueError, match="must be an int ≥ 1, got 0"):
         DepthFilters(**sizes)

@@ -86,3 +86,14 @@ def test_features_that_do_not_fit_are_named(shapes, message):
 def test_strides_that_do_not_divide_are_named():
     with pytest.raises(ValueError, match=r"multiple of the previous one, got \[4, 6\]"):
         FPN([FeatureInfo(3, 4), FeatureInfo(3, 6)], rngs=nnx.Rngs(0))
+
+
+def test_there_may_be_no_extra_level_and_unknown_ones_are_named():
+    def build(**options):
+        return nnx.eval_shape(lambda: FPN(STAGES, channels=4, rngs=nnx.Rngs(0), **options))
+
+    assert [info.stride for info in build(extra_levels=0).feature_info] == [4, 8, 32]
+    with pytest.raises(ValueError, match="`extra_levels` must be an int ≥ 0, got -1"):
+        build(extra_levels=-1)
+    with pytest.raises(ValueError, match='`extra` must be "pool" or "convolution", got \'max\''):
+        build(extra="max")
