@@ -80,7 +80,7 @@ def measure_kernels(compiled: jax.stages.Compiled, step: TrainingStep, folder: P
     events = kernel_events(lambda: step.run(compiled, arrays, steps=STEPS))
     kind = jax.devices()[0].device_kind
     device = next((device for device in aot.DEVICES.values() if device.name == kind), None)
-    kernels = measured_kernels(events, compiled.as_text(), steps=STEPS, device=device)
+    kernels = measured_kernels(events, compiled.as_text() or "", steps=STEPS, device=device)
     write_json(folder / f"{step.name}.kernels.json", [dataclasses.asdict(kernel) for kernel in kernels])
     return {"n": STEPS, "kernels": category_sums(kernels), **span(events, steps=STEPS)}
 

@@ -86,8 +86,8 @@ def neighborhood_attention(
         raise ValueError(f"`border` must be one of {get_args(Border)}, got {border!r}.")
     if border == "shift":
         _check_shift((height, width), size, dilation)
-    scale = (channels // num_heads) ** -0.5 if scale is None else checks.number("scale", scale)
-    spec = AttentionSpec(size, dilation, scale, border)
+    factor: float = (channels // num_heads) ** -0.5 if scale is None else checks.number("scale", scale)
+    spec = AttentionSpec(size, dilation, factor, border)
     *mapped, batch, _, _, _ = q.shape
     if bias is not None:
         table = _as_bias(bias, (num_heads, spec.bias_taps))
