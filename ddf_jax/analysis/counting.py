@@ -115,7 +115,7 @@ def _equation(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
     # The inputs of an inner program are the last ones of its equation (a `cond` has its index before them).
     costs = [_program(program, origins) for program in inner]
     if name == "cond":
-        return max(costs)
+        return max(costs) if (default := _default_branch(equation)) is None else costs[default]
     if name == "while" and _sum(costs) != _FREE:
         raise NotImplementedError("MACs in a `jax.lax.while_loop` cannot be counted; use `scan` or `fori_loop`.")
     rounds = equation.params["length"] if name == "scan" else 1
@@ -123,11 +123,22 @@ def _equation(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
 
 
 def _is_product(equation: JaxprEqn) -> bool:
-    """Whether it is a convolution or matrix product, perhaps with a derivative of its own."""
+    """Whether it is a convolution or matrix product, perhaps with a derivative of its own or another for a platform."""
+    inner = list(jaxprs_in_params(equation.params))
     if equation.primitive.name == "custom_jvp_call":
-        (program,) = jaxprs_in_params(equation.params)
-        return len(program.eqns) == 1 and _is_product(program.eqns[0])
-    return equation.primitive.name in _PRODUCTS
+        (program,) = inner
+    elif (default := _default_branch(equation)) is not None:
+        program = inner[default]
+    else:
+        return equation.primitive.name in _PRODUCTS
+    *others, last = program.eqns
+    return _is_product(last) and all(other.primitive.name == "platform_index" for other in others)
+
+
+def _default_branch(equation: JaxprEqn) -> int | None:
+    """Of a choice by platform: which branch is that of all others. It is the one that is counted."""
+    platforms = equation.params.get("branches_platforms")
+    return None if platforms is None else platforms.index(None)
 
 
 def _is_of(program: Jaxpr, function: Any) -> bool:

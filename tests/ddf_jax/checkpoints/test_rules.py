@@ -11,6 +11,8 @@ from ddf_jax import layers, models
 from ddf_jax.checkpoints.conversion import expected_shapes
 from ddf_jax.checkpoints.rules import COUNTER, RULES, naming_of, translate, translate_name
 from ddf_jax.checkpoints.tensor_files import CheckpointError
+from ddf_jax.models.resnet import FeatureInfo
+from ddf_jax.models.slots import ChannelwiseOp, partial_layer
 from tests.ddf_jax.models.small import DISTINCT
 
 FAMILIES = ("resnet*", "ddf_*", "rednet*", "se_*", "eca_*", "resnext*", "res2net*")
@@ -18,10 +20,12 @@ NAMES = [name for family in FAMILIES for name in models.list_models(family, task
 
 
 # Layers that are part of no registered model.
-UPSAMPLERS = {
+INVOLUTION = ChannelwiseOp(partial_layer(layers.Involution))
+LAYERS = {
     "ddf_up": lambda rngs: layers.DDFUp(8, scale=3, heads=2, rngs=rngs),
     "ddf_up_guided": lambda rngs: layers.DDFUp(8, guidance_channels=3, rngs=rngs),
     "carafe": lambda rngs: layers.CARAFE(8, rngs=rngs),
+    "fpn": lambda rngs: models.FPN([FeatureInfo(5, 4)], channels=16, op=INVOLUTION, extra="convolution", rngs=rngs),
 }
 
 
@@ -34,12 +38,12 @@ def built(config):
 
 
 @functools.cache
-def upsampler(name):
-    return nnx.eval_shape(lambda: UPSAMPLERS[name](nnx.Rngs(0)))
+def layer(name):
+    return nnx.eval_shape(lambda: LAYERS[name](nnx.Rngs(0)))
 
 
 def abstract(name, **options):
-    return upsampler(name) if name in UPSAMPLERS else built(models.get_config(name, **options))
+    return layer(name) if name in LAYERS else built(models.get_config(name, **options))
 
 
 def numbered(shapes):
@@ -108,7 +112,7 @@ def test_there_and_back_is_the_identity(name, source):
     check_there_and_back(abstract(name, **SHORT), source)
 
 
-@pytest.mark.parametrize("name", UPSAMPLERS)
+@pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("source", ["official", "own"])
 def test_there_and_back_is_the_identity_of_upsamplers(name, source):
     check_there_and_back(abstract(name), source)
@@ -127,7 +131,7 @@ def check_there_and_back(model, source):
 def test_every_rule_is_used():
     used = set()
     models = [abstract(name, **SHORT) for name in DISTINCT if name in NAMES]
-    for model in [*models, *map(abstract, UPSAMPLERS)]:
+    for model in [*models, *map(abstract, LAYERS)]:
         used |= {name.translate(str.maketrans("", "", "0123456789")) for name in expected_shapes(model, "own")}
     digits_dropped = [rule.own.translate(str.maketrans("", "", "0123456789")) for rule in RULES]
     fields_dropped = [
