@@ -99,6 +99,7 @@ def test_a_step_is_trained_through(network, order):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), first, expected)
 
 
+@pytest.mark.slow  # the example of docs/operator.md runs both
 def test_hessian_and_linearize_need_no_option(network):
     """By forward over reverse mode, reverse over reverse mode, and a linear function of the tangents."""
     score, parameters, direction, images = network
