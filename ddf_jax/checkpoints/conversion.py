@@ -10,7 +10,8 @@ import numpy as np
 from flax import nnx
 
 from ddf_jax.checkpoints.fitting import EXACT, FitRules, Head, InChannels, LoadReport, Shapes, fit
-from ddf_jax.checkpoints.rules import Naming, naming_of, official_tensors, translate
+from ddf_jax.checkpoints.layouts import Naming
+from ddf_jax.checkpoints.rules import naming_of, official_tensors, translate
 from ddf_jax.checkpoints.tensor_files import read_tensors, write_tensors
 from ddf_jax.checkpoints.wrappers import without_wrappers
 

@@ -1,5 +1,6 @@
 """Elements that frameworks and training scripts put into the names of tensors, around or inside a network."""
 
+import functools
 import itertools
 from collections.abc import Container, Iterable, Iterator, Sequence
 
@@ -24,13 +25,20 @@ def without_wrappers(names: Iterable[str], *, own: Container[str] = ()) -> dict[
     Raises:
         CheckpointError: two names become the same.
     """
+    names = list(names)
+    in_detector = any("neck" in name.split(".") for name in names)
     known: dict[str, str] = {}  # and where it comes from
     for name in names:
-        inner = next((shorter for shorter in _shorter(name) if shorter in own or is_known(shorter)), name)
+        inner = next(filter(functools.partial(_is_known, own, in_detector), _shorter(name)), name)
         if inner in known:
             raise CheckpointError(f"{known[inner]} and {name} are both {inner}; keep one of them.")
         known[inner] = name
     return {name: inner for inner, name in known.items()}
+
+
+def _is_known(own: Container[str], in_detector: bool, name: str) -> bool:
+    # A detector has a backbone and a neck. Elsewhere `backbone` is a wrapper.
+    return name in own or (is_known(name) and (in_detector or not name.startswith("backbone.")))
 
 
 def _shorter(name: str) -> Iterator[str]:

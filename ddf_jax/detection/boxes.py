@@ -53,18 +53,16 @@ class BoxCoder:
         centre, side = _centre(anchors), anchors[..., 2:] - anchors[..., :2]
         shift = (_centre(boxes) - centre) / side
         scale = jnp.log((boxes[..., 2:] - boxes[..., :2]) / side)
-        return jnp.concatenate([shift, scale], axis=-1) / self._deviations(anchors)
+        values = jnp.concatenate([shift, scale], axis=-1)
+        return jnp.stack([values[..., n] / deviation for n, deviation in enumerate(self.deviations)], axis=-1)
 
     def decode(self, anchors: Array, values: Array) -> Array:
         """[..., 4] and [..., 4] to [..., 4]; sides are at most `MAX_RATIO` away from the anchor's."""
-        values = values * self._deviations(values)
+        values = jnp.stack([values[..., n] * deviation for n, deviation in enumerate(self.deviations)], axis=-1)
         side = anchors[..., 2:] - anchors[..., :2]
         centre = _centre(anchors) + side * values[..., :2]
         side = side * jnp.exp(jnp.clip(values[..., 2:], -MAX_RATIO, MAX_RATIO))
         return jnp.concatenate([centre - side * 0.5, centre + side * 0.5], axis=-1)
-
-    def _deviations(self, like: Array) -> Array:
-        return jnp.asarray(self.deviations, like.dtype).reshape((1,) * (like.ndim - 1) + (4,))
 
 
 def _centre(boxes: Array) -> Array:

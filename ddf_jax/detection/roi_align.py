@@ -1,11 +1,14 @@
 """RoIAlign: each box's part of a feature map, resampled to a grid of fixed size."""
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+from ddf_jax.detection.per_image import per_image
 
 WINDOW = 16  # pixels, along both axes, of the parts of a map that are multiplied at once
 PARTS = 64  # parts that are multiplied at once
@@ -22,26 +25,22 @@ def roi_align(features: Sequence[Array], boxes: Array, levels: Array, strides: S
     of which only the parts are computed where a box has weights.
 
     Args:
-      features: one image's levels [H, W, C]. The result is differentiable with respect to them alone.
-      boxes: [R, 4] in pixels of the image.
-      levels: number of each box's level [R]; of a negative number the result is 0.
+      features: levels [B, H, W, C]. The result is differentiable with respect to them alone.
+      boxes: [B, R, 4] in pixels of the image.
+      levels: number of each box's level [B, R]; of a negative number the result is 0.
       strides: of the levels.
       size: bins along both axes.
 
     Returns:
-      [R, size, size, C].
+      [B, R, size, size, C].
 
     Reference: He et al., "Mask R-CNN", ICCV 2017.
     """
-    boxes = jax.lax.stop_gradient(boxes)
-    total = jnp.zeros((len(boxes), size, size, features[0].shape[-1]), features[0].dtype)
+    total = jnp.zeros((*boxes.shape[:2], size, size, features[0].shape[-1]), features[0].dtype)
     for number, (x, stride) in enumerate(zip(features, strides, strict=True)):
-        corners = boxes / stride - 0.5  # the middle of the first pixel is at 0
-        axes = [
-            _axis_weights(corners[:, first], corners[:, first + 2] - corners[:, first], size, length)
-            for first, length in ((1, x.shape[0]), (0, x.shape[1]))
-        ]
-        rows, columns = (jnp.where((levels == number)[:, None, None], weights, 0).astype(x.dtype) for weights in axes)
+        rows, columns = per_image(
+            functools.partial(_weights, number, stride, size, x.shape[1:3], x.dtype), boxes, levels
+        )
         total += _weighted(x, rows, columns)
     return total
 
@@ -52,7 +51,23 @@ def levels_of(boxes: Array, count: int, finest: float = 56.0) -> Array:
     return jnp.clip(jnp.floor(jnp.log2(sides / finest + 1e-6)), 0, count - 1).astype(jnp.int32)
 
 
-def _axis_weights(start: Array, side: Array, size: int, length: int) -> Array:
+def _weights(
+    level: int, stride: int, size: int, shape: tuple[int, ...], dtype: jnp.dtype, boxes: Array, levels: Array, _: Any
+) -> tuple[Array, Array]:
+    """The weights of a level's rows and columns for each bin: [B, R, size, H] and [B, R, size, W]."""
+    corners = boxes.reshape(-1, 4) / stride - 0.5  # the middle of the first pixel is at 0
+    axes = [
+        axis_weights(corners[:, first], corners[:, first + 2] - corners[:, first], size, length)
+        for first, length in ((1, shape[0]), (0, shape[1]))
+    ]
+    on_level = (levels.reshape(-1) == level)[:, None, None]
+    rows, columns = (
+        jnp.where(on_level, weights, 0).astype(dtype).reshape(*boxes.shape[:2], *weights.shape[1:]) for weights in axes
+    )
+    return rows, columns
+
+
+def axis_weights(start: Array, side: Array, size: int, length: int) -> Array:
     """The weights of `length` pixels for each bin of each box along an axis: [R] and [R] to [R, size, length]."""
     bins = side / size
     samples = jnp.ceil(bins)
@@ -73,13 +88,13 @@ def _axis_weights(start: Array, side: Array, size: int, length: int) -> Array:
 
 
 class _Parts(NamedTuple):
-    """The windows of a map that boxes have weights in; all windows of a box follow each other.
+    """The windows of a batch's maps that boxes have weights in; all windows of a box follow each other.
 
     Args:
-      top: first row with a weight of each box [R].
-      left: first column [R].
-      columns: windows side by side [R].
-      ends: windows up to and with those of each box [R].
+      top: first row with a weight of each box [B·R].
+      left: first column [B·R].
+      columns: windows side by side [B·R].
+      ends: windows up to and with those of each box [B·R].
     """
 
     top: Array
@@ -107,7 +122,7 @@ class _Parts(NamedTuple):
 
 
 def _windows(weights: Array) -> tuple[Array, Array]:
-    """Of weights [R, size, length] the first pixel with any, and the windows that cover all of those: [R] each."""
+    """Of weights [B·R, size, length] the first pixel with any, and the windows that cover all of those: [B·R] each."""
     used = (weights != 0).any(1)
     first, last = jax.lax.argmax(used, 1, jnp.int32), weights.shape[2] - 1 - jax.lax.argmax(used[:, ::-1], 1, jnp.int32)
     return first, jnp.where(used.any(1), (last - first) // WINDOW + 1, 0)
@@ -115,48 +130,62 @@ def _windows(weights: Array) -> tuple[Array, Array]:
 
 @jax.custom_vjp
 def _weighted(x: Array, rows: Array, columns: Array) -> Array:
-    """[H, W, C] with weights [R, size, H] and [R, size, W] to [R, size, size, C]."""
-    parts, size = _Parts.of(rows, columns), rows.shape[1]
-    padded = jnp.pad(x, ((0, WINDOW), (0, WINDOW), (0, 0)))
-
-    def add(number: Array, total: Array) -> Array:
-        box, top, left, live = parts.block(number)
-        a, b = _of_windows(rows, box, top), _of_windows(columns, box, left)
-        y = jnp.einsum("nih,nhwc->niwc", a, _windows_of(padded, top, left))
-        y = jnp.einsum("niwc,njw->nijc", y, b)
-        return total.at[box].add(jnp.where(live[:, None, None, None], y, 0))
-
-    return jax.lax.fori_loop(0, parts.blocks, add, jnp.zeros((len(rows), size, size, x.shape[2]), x.dtype))
+    """[B, H, W, C] with weights [B, R, size, H] and [B, R, size, W] to [B, R, size, size, C]."""
+    return per_image(_weighted_on_device, x, rows, columns)
 
 
 @jax.custom_vjp
 def _spread(dy: Array, rows: Array, columns: Array) -> Array:
-    """The transpose of `_weighted`: [R, size, size, C] to [H, W, C]."""
-    parts, channels = _Parts.of(rows, columns), dy.shape[3]
-    shape = rows.shape[2] + WINDOW, columns.shape[2] + WINDOW, channels
+    """The transpose of `_weighted`: [B, R, size, size, C] to [B, H, W, C]."""
+    return per_image(_spread_on_device, dy, rows, columns)
+
+
+def _weighted_on_device(x: Array, rows: Array, columns: Array, _: Any) -> Array:
+    batch, count, size = rows.shape[:3]
+    rows, columns = (weights.reshape(-1, *weights.shape[2:]) for weights in (rows, columns))
+    parts = _Parts.of(rows, columns)
+    padded = jnp.pad(x, ((0, 0), (0, WINDOW), (0, WINDOW), (0, 0)))
+
+    def add(number: Array, total: Array) -> Array:
+        box, top, left, live = parts.block(number)
+        a, b = _of_windows(rows, box, top), _of_windows(columns, box, left)
+        y = jnp.einsum("nih,nhwc->niwc", a, _windows_of(padded, box // count, top, left))
+        y = jnp.einsum("niwc,njw->nijc", y, b)
+        return total.at[box].add(jnp.where(live[:, None, None, None], y, 0))
+
+    total = jnp.zeros((batch * count, size, size, x.shape[3]), x.dtype)
+    return jax.lax.fori_loop(0, parts.blocks, add, total).reshape(batch, count, *total.shape[1:])
+
+
+def _spread_on_device(dy: Array, rows: Array, columns: Array, _: Any) -> Array:
+    batch, count = rows.shape[:2]
+    height, width, channels = rows.shape[3], columns.shape[3], dy.shape[4]
+    dy, rows, columns = (array.reshape(-1, *array.shape[2:]) for array in (dy, rows, columns))
+    parts = _Parts.of(rows, columns)
 
     def add(number: Array, total: Array) -> Array:
         box, top, left, live = parts.block(number)
         a, b = _of_windows(rows, box, top), _of_windows(columns, box, left)
         given = jnp.where(live[:, None, None, None], dy[box], 0)
         windows = jnp.einsum("nih,niwc->nhwc", a, jnp.einsum("nijc,njw->niwc", given, b))
-        [spread] = jax.linear_transpose(lambda x: _windows_of(x, top, left), total)(windows)
+        [spread] = jax.linear_transpose(lambda x: _windows_of(x, box // count, top, left), total)(windows)
         return total + spread
 
-    total = jax.lax.fori_loop(0, parts.blocks, add, jnp.zeros(shape, dy.dtype))
-    return total[: rows.shape[2], : columns.shape[2]]
+    total = jnp.zeros((batch, height + WINDOW, width + WINDOW, channels), dy.dtype)
+    return jax.lax.fori_loop(0, parts.blocks, add, total)[:, :height, :width]
 
 
 def _of_windows(weights: Array, box: Array, first: Array) -> Array:
-    """[R, size, length] to [PARTS, size, WINDOW]."""
+    """[B·R, size, length] to [PARTS, size, WINDOW]."""
     padded = jnp.pad(weights, ((0, 0), (0, 0), (0, WINDOW)))[box]
     return jax.vmap(lambda of_box, start: jax.lax.dynamic_slice_in_dim(of_box, start, WINDOW, 1))(padded, first)
 
 
-def _windows_of(x: Array, top: Array, left: Array) -> Array:
-    """[H, W, C] to [PARTS, WINDOW, WINDOW, C]."""
-    size = (WINDOW, WINDOW, x.shape[2])
-    return jax.vmap(lambda row, column: jax.lax.dynamic_slice(x, (row, column, jnp.int32(0)), size))(top, left)
+def _windows_of(x: Array, image: Array, top: Array, left: Array) -> Array:
+    """[B, H, W, C] to [PARTS, WINDOW, WINDOW, C]."""
+    size = (1, WINDOW, WINDOW, x.shape[3])
+    places = image, top, left
+    return jax.vmap(lambda *place: jax.lax.dynamic_slice(x, (*place, jnp.int32(0)), size)[0])(*places)
 
 
 def _keep(function: Callable[..., Array]) -> Callable[..., tuple[Array, tuple[Array, Array]]]:

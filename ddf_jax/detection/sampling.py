@@ -45,17 +45,30 @@ class Sampler:
           match: of the boxes.
           key: of the random choice; None for a fixed order, to compare with other implementations.
         """
+        return self.choose(match.positive, match.negative, key)[1]
+
+    def choose(self, positive: Array, negative: Array, key: Array | None) -> tuple[Array, Sample]:
+        """The same by the two kinds of boxes [N]; also which boxes are chosen [N]."""
         keys = (None, None) if key is None else jax.random.split(key)
-        few = int(self.count * self.positive_share)
-        positive = _choose(match.positive, few, few, keys[0])
-        negative = _choose(match.negative, self.count - positive.sum(), self.count, keys[1])
+        positive = _choose(positive, self.most_positive, self.most_positive, keys[0])
+        negative = _choose(negative, self.count - positive.sum(), self.count, keys[1])
         boxes = jnp.arange(len(positive))
         order = jnp.where(positive, boxes, jnp.where(negative, len(positive) + boxes, 2 * len(positive)))
         count = min(self.count, len(positive))
         index = jax.lax.top_k(-order, count)[1]
         index = jnp.pad(index, (0, self.count - count))
         live = jnp.arange(self.count) < (positive | negative).sum()
-        return Sample(jnp.where(live, index, 0), positive[index] & live, live)
+        return positive | negative, Sample(jnp.where(live, index, 0), positive[index] & live, live)
+
+    @property
+    def most_positive(self) -> int:
+        """The largest number of positives."""
+        return int(self.count * self.positive_share)
+
+
+def image_keys(key: Array | None, count: int) -> Array | None:
+    """A random key for each of `count` images, the same on any number of devices; None for None."""
+    return None if key is None else jax.random.key_data(jax.random.split(key, count))
 
 
 def _choose(candidates: Array, count: Array | int, most: int, key: Array | None) -> Array:

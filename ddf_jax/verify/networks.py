@@ -10,7 +10,8 @@ from flax import nnx
 
 from ddf_jax import models
 from ddf_jax.checkpoints.conversion import load_tensors
-from ddf_jax.checkpoints.rules import COUNTER, naming_of, translate
+from ddf_jax.checkpoints.layouts import COUNTER
+from ddf_jax.checkpoints.rules import naming_of, translate
 from ddf_jax.checkpoints.tensor_files import read_tensors
 from ddf_jax.verify.flax_trace import trace_network
 from ddf_jax.verify.random_inputs import RandomBatch, random_batch, random_weights, rounded_to

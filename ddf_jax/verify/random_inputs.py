@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddf_jax.checkpoints.rules import COUNTER
+from ddf_jax.checkpoints.layouts import COUNTER
 
 
 class RandomBatch(NamedTuple):

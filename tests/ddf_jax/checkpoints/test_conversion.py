@@ -13,7 +13,7 @@ from flax import nnx
 from ddf_jax import models
 from ddf_jax.checkpoints import CheckpointError, convert, load_checkpoint, read_tensors, save_checkpoint, write_tensors
 from ddf_jax.checkpoints.conversion import expected_shapes, named_arrays
-from ddf_jax.checkpoints.rules import COUNTER
+from ddf_jax.checkpoints.layouts import COUNTER
 from ddf_jax.verify.random_inputs import random_weights
 from tests.ddf_jax.models.small import drawn
 

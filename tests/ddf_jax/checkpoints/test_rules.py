@@ -9,7 +9,9 @@ from flax import nnx
 
 from ddf_jax import layers, models
 from ddf_jax.checkpoints.conversion import expected_shapes
-from ddf_jax.checkpoints.rules import COUNTER, RULES, naming_of, translate, translate_name
+from ddf_jax.checkpoints.layouts import COUNTER
+from ddf_jax.checkpoints.names import RULES
+from ddf_jax.checkpoints.rules import naming_of, translate, translate_name
 from ddf_jax.checkpoints.tensor_files import CheckpointError
 from ddf_jax.models.resnet import FeatureInfo
 from ddf_jax.models.slots import ChannelwiseOp, partial_layer

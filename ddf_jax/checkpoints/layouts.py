@@ -1,0 +1,106 @@
+"""Rules of conversion: a pair of name templates and the memory layout of their tensor, official (PyTorch) and ours."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+Naming = Literal["official", "own"]
+
+# torch's BatchNorm counts batches and uses the count only where momentum is None. Our models have no such variable:
+# conversion of files keeps the count, models ignore it and are saved with 0.
+COUNTER = "num_batches_tracked"
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorLayout:
+    """Conversions of a tensor's axes, called with the tensor and C (0 where `Rule.squeeze` is None)."""
+
+    to_own: Callable[[np.ndarray, int], np.ndarray] = lambda tensor, _: tensor
+    to_official: Callable[[np.ndarray, int], np.ndarray] = lambda tensor, _: tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """Two name templates and the layout of their tensor.
+
+    Fields in braces are numbers; `{stage}` counts from 1 in official names and from 0 in ours. `squeeze` has the
+    official name and ours of the 1×1 convolution with C input channels, where the layout depends on C.
+    """
+
+    official: str
+    own: str
+    layout: TensorLayout = TensorLayout()
+    squeeze: tuple[str, str] | None = None
+
+    def name(self, naming: Naming) -> str:
+        return self.official if naming == "official" else self.own
+
+
+BINS = 7
+"""Of RoIAlign before fully connected layers, along both axes."""
+
+
+def _conv_to_own(weight: np.ndarray, channels: int) -> np.ndarray:
+    kernel = weight.transpose(2, 3, 1, 0)
+    return kernel[0, 0] if kernel.shape[:2] == (1, 1) else kernel
+
+
+def _conv_to_official(kernel: np.ndarray, channels: int) -> np.ndarray:
+    return (kernel[None, None] if kernel.ndim == 2 else kernel).transpose(3, 2, 0, 1)
+
+
+def _taps_first(tensor: np.ndarray, channels: int) -> np.ndarray:
+    """[…, C·T] to […, T·C]."""
+    return tensor.reshape(*tensor.shape[:-1], channels, -1).swapaxes(-1, -2).reshape(tensor.shape)
+
+
+def _taps_last(tensor: np.ndarray, channels: int) -> np.ndarray:
+    """[…, T·C] to […, C·T]."""
+    return tensor.reshape(*tensor.shape[:-1], -1, channels).swapaxes(-1, -2).reshape(tensor.shape)
+
+
+SAME = TensorLayout()
+# [O, I, K, K] and [K, K, I, O]; a 1×1 convolution is a matrix [I, O] in ours.
+CONV = TensorLayout(_conv_to_own, _conv_to_official)
+CONV1D = TensorLayout(
+    lambda weight, channels: weight.transpose(2, 1, 0), lambda kernel, channels: kernel.transpose(2, 1, 0)
+)
+LINEAR = TensorLayout(lambda weight, _: weight.T, lambda kernel, _: kernel.T)
+# The channel branch generates C·T values in official checkpoints and T·C in ours.
+TAPS_WEIGHT = TensorLayout(
+    lambda weight, channels: _taps_first(_conv_to_own(weight, 0), channels),
+    lambda kernel, channels: _conv_to_official(_taps_last(kernel, channels), 0),
+)
+TAPS_BIAS = TensorLayout(_taps_first, _taps_last)
+TAPS_SCALE = TensorLayout(
+    lambda std, channels: std.reshape(channels, -1).T, lambda scale, channels: scale.T.reshape(-1)
+)
+# The first fully connected layer behind RoIAlign flattens channels first in official checkpoints, bins first in ours.
+BINS_LINEAR = TensorLayout(
+    lambda weight, _: weight.reshape(len(weight), -1, BINS**2).transpose(2, 1, 0).reshape(-1, len(weight)),
+    lambda kernel, _: kernel.reshape(BINS**2, -1, kernel.shape[1]).transpose(2, 1, 0).reshape(kernel.shape[1], -1),
+)
+# A 2×2 transposed convolution with a stride of 2, [I, O, 2, 2], is a matrix [I, 4·O] in ours.
+TRANSPOSED = TensorLayout(
+    lambda weight, _: weight.transpose(0, 2, 3, 1).reshape(len(weight), -1),
+    lambda kernel, _: kernel.reshape(len(kernel), 2, 2, -1).transpose(0, 3, 1, 2),
+)
+
+_NORM = (
+    ("weight", "scale"),
+    ("bias", "bias"),
+    ("running_mean", "mean"),
+    ("running_var", "var"),
+    (COUNTER, COUNTER),
+)
+
+
+def norm(official: str, own: str, layout: TensorLayout = SAME, squeeze: tuple[str, str] | None = None) -> list[Rule]:
+    rules = [Rule(f"{official}.{theirs}", f"{own}.{ours}", layout, squeeze) for theirs, ours in _NORM[:-1]]
+    return [*rules, Rule(f"{official}.{COUNTER}", f"{own}.{COUNTER}")]
+
+
+def conv(official: str, own: str) -> list[Rule]:
+    return [Rule(f"{official}.weight", f"{own}.kernel", CONV), Rule(f"{official}.bias", f"{own}.bias")]
