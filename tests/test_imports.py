@@ -60,6 +60,7 @@ THIRD_PARTY = {
     "ddf_jax.verify.torch_inputs": "numpy torch",
     "ddf_jax.verify.torch_trace": "numpy torch",
     "ddf_jax.torch_port": "torch",
+    "ddf_jax.torch_port.detection.recorded": "numpy torch",
     # not in the wheel
     "experiments": "jax flax numpy optax orbax matplotlib PIL | torch triton",
     "experiments.benchmarks.torch_peers": "numpy torch",

@@ -38,11 +38,8 @@ class RedNet(ResNet):
             _conv_module(half, width, 1),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.maxpool(self.stem(x))
-        for name in self.stages:
-            x = self.get_submodule(name)(x)
-        return self.fc(x.mean((2, 3)))
+    def _stem(self, x: Tensor) -> Tensor:
+        return self.stem(x)
 
 
 def _conv_module(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:

@@ -67,10 +67,19 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.maxpool(self.act1(self.bn1(self.conv1(x))))
+        return self.fc(self.features(x)[-1].mean((2, 3)))
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """The output of each stage, the finest first: [B, C, H, W] each."""
+        x = self.maxpool(self._stem(x))
+        outputs = []
         for name in self.stages:
             x = self.get_submodule(name)(x)
-        return self.fc(x.mean((2, 3)))
+            outputs.append(x)
+        return outputs
+
+    def _stem(self, x: Tensor) -> Tensor:
+        return self.act1(self.bn1(self.conv1(x)))
 
 
 class BasicBlock(nn.Module):
