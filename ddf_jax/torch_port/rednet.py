@@ -10,18 +10,26 @@ from ddf_jax.torch_port.resnet import Bottleneck, ResNet
 
 
 class RedNet(ResNet):
-    """A residual network of involutions, 7×7 in the blocks and 3×3 in the stem: [B, 3, H, W] to logits.
+    """A residual network of involutions, 7×7 in the blocks: [B, 3, H, W] to logits.
 
     Args:
         blocks: their number in each stage.
         group_channels: of every involution.
+        stem_kernel_size: of the involution in the stem; 7 in the official detectors.
         options: of `ResNet`.
 
     Reference: Li et al., Involution: Inverting the Inherence of Convolution for Visual Recognition, CVPR 2021.
     """
 
     def __init__(
-        self, blocks: Sequence[int], *, group_channels: int = 16, width: int = 64, in_channels: int = 3, **options
+        self,
+        blocks: Sequence[int],
+        *,
+        group_channels: int = 16,
+        stem_kernel_size: int = 3,
+        width: int = 64,
+        in_channels: int = 3,
+        **options,
     ):
         def involution(channels: int, out_channels: int, stride: int) -> nn.Module:
             del out_channels  # the same
@@ -32,7 +40,7 @@ class RedNet(ResNet):
         del self.conv1, self.bn1, self.act1
         self.stem = nn.Sequential(
             _conv_module(in_channels, half, 2),
-            Involution(half, 3, group_channels=group_channels),
+            Involution(half, stem_kernel_size, group_channels=group_channels),
             nn.BatchNorm2d(half),
             nn.ReLU(),
             _conv_module(half, width, 1),
