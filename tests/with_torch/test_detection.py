@@ -96,6 +96,14 @@ def test_an_unknown_name_and_a_head_that_is_not_there_are_refused():
         detection.create("htc_resnet50", head="involution")
 
 
+def test_missing_masks_and_semantic_labels_are_asked_for():
+    images, sizes, truths, semantic = batch()
+    with pytest.raises(UserError, match="needs the class of each pixel"):
+        tiny("panoptic_fpn_resnet50").loss(images, sizes, truths)
+    with pytest.raises(UserError, match="needs those of the objects"):
+        tiny("htc_resnet50").loss(images, sizes, [truth._replace(masks=None) for truth in truths], semantic)
+
+
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
 def test_every_parameter_but_those_of_the_stem_and_the_first_stage_gets_a_gradient(name, options):
     model = tiny(name, **options)

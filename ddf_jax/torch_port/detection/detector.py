@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ddf_jax.errors import UserError
 from ddf_jax.torch_port.detection.dense_head import DenseLosses, DenseOutputs
 from ddf_jax.torch_port.detection.detections import Detections
 from ddf_jax.torch_port.detection.fpn import FPN
@@ -171,8 +172,7 @@ class TwoStageDetector(Detector):
         per_level = {"loss_rpn_cls": dense.classes, "loss_rpn_bbox": dense.boxes}
         losses = {name: levels.sum() for name, levels in per_level.items()} | heads.losses
         if self.semantic_head is not None:
-            assert semantic is not None
-            losses["loss_seg"] = self.semantic_head.loss(self.semantic_head(levels), semantic)
+            losses["loss_seg"] = self.semantic_head.loss(self.semantic_head(levels), _given(semantic))
         samples = [*dense.samples, *(of_image.chosen for of_image in heads.samples)]
         return Training(losses, per_level, heads.accuracies, proposals, samples)
 
@@ -203,11 +203,16 @@ class TwoStageDetector(Detector):
         semantic: Tensor | None,
     ) -> RoILosses:
         if isinstance(self.roi_head, HTCRoIHead):
-            assert semantic is not None
-            return self.roi_head.losses(levels, proposals, sizes, truths, semantic, self.settings)
+            return self.roi_head.losses(levels, proposals, sizes, truths, _given(semantic), self.settings)
         return self.roi_head.losses(levels, proposals, truths, self.settings)
 
     def _fuse(self, found: Detections, logits: Tensor, size: tuple[int, int]) -> Tensor:
         assert self.semantic_head is not None
         logits = logits[:, : size[0], : size[1]]
         return fuse(found, logits, self.semantic_head.num_things, self.settings.least_stuff_area)
+
+
+def _given(semantic: Tensor | None) -> Tensor:
+    if semantic is None:
+        raise UserError("A detector with a semantic branch needs the class of each pixel, got semantic=None.")
+    return semantic

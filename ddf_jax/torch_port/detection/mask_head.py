@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ddf_jax.errors import UserError
 from ddf_jax.torch_port.detection.box_head import BoxSample
 from ddf_jax.torch_port.detection.layers import conv_module, involution
 from ddf_jax.torch_port.detection.roi_align import roi_align
@@ -71,7 +72,8 @@ def mask_loss(logits: Tensor, samples: Sequence[BoxSample], truths: Sequence[Tru
 
 def mask_targets(sample: BoxSample, truth: Truth) -> Tensor:
     """Whether at least half of each pixel of the positives' masks is of the object: [P, 28, 28]."""
-    assert truth.masks is not None
+    if truth.masks is None:
+        raise UserError("A detector with masks needs those of the objects, got a Truth with masks=None.")
     masks = truth.masks[sample.chosen.truth].to(sample.boxes)
     height, width = masks.shape[1:]
     boxes = torch.minimum(sample.positives.clamp(min=0), sample.boxes.new_tensor([width, height, width, height]))

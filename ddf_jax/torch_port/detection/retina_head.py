@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ddf_jax.torch_port.detection.anchors import Anchors
 from ddf_jax.torch_port.detection.boxes import decode
@@ -54,7 +55,7 @@ class RetinaHead(DenseHead):
         return sum(max(len(chosen.positive), 1) for chosen in samples)
 
     def class_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        targets = torch.nn.functional.one_hot(labels, self.num_classes + 1)[:, :-1]
+        targets = functional.one_hot(labels, self.num_classes + 1)[:, :-1]
         return focal(logits, targets.to(logits))
 
     @torch.no_grad()
