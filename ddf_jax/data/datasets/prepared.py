@@ -21,12 +21,13 @@ from tensorflow_datasets.core.utils import error_utils
 from ddf_jax.data.datasets.digits import Digits
 from ddf_jax.data.datasets.nyu_depth import NyuDepthV2Labeled
 from ddf_jax.data.datasets.rooms import Rooms
+from ddf_jax.data.datasets.rooms_panoptic import RoomsPanoptic
 from ddf_jax.errors import DataError, UserError, one_line
 from ddf_jax.files import locked
 
 _log = logging.getLogger(__name__)
 
-BUILDERS: dict[str, Any] = {builder.name: builder for builder in (Digits, Rooms, NyuDepthV2Labeled)}
+BUILDERS: dict[str, Any] = {builder.name: builder for builder in (Digits, Rooms, RoomsPanoptic, NyuDepthV2Labeled)}
 """The datasets of this package by name."""
 
 _BLOCK = 1 << 16  # bytes, of which an array_record file has a whole number
@@ -56,7 +57,8 @@ def prepared_builder(name: str, data_dir: Path | None) -> tfds.core.DatasetBuild
     except UserError:
         raise
     except ValueError as error:  # the name cannot be parsed, or DatasetNotFoundError
-        usable = {Digits.name, Rooms.name} | {path.name for path in root.glob("*/") if any(path.rglob("features.json"))}
+        without_files = {builder.name for builder in (Digits, Rooms, RoomsPanoptic)}
+        usable = without_files | {path.name for path in root.glob("*/") if any(path.rglob("features.json"))}
         raise UserError(
             f"`dataset` must be a TFDS name, `builder[/config][:version]`, that is prepared in {root} (usable now: "
             f"{', '.join(sorted(usable))}), got {name!r}. To prepare a dataset of TFDS: "

@@ -1,0 +1,48 @@
+"""Panoptic segmentations in COCO's form: an image of segment ids, id = R + 256 G + 256² B, and a table of segments.
+
+Every pixel has one id; 0 is void. Masks and boxes of the segments follow from the ids exactly.
+Format: https://cocodataset.org/#format-data, "Panoptic Segmentation".
+"""
+
+import numpy as np
+
+VOID = 0
+"""The id of pixels that belong to no segment."""
+
+
+def ids_to_rgb(ids: np.ndarray) -> np.ndarray:
+    """Ids [H, W] below 2²⁴ to colours, uint8 [H, W, 3].
+
+    >>> ids_to_rgb(np.array([[1 + 256 * 2 + 65536 * 3]]))
+    array([[[1, 2, 3]]], dtype=uint8)
+    """
+    return np.stack([(ids >> shift & 255).astype(np.uint8) for shift in (0, 8, 16)], axis=-1)
+
+
+def rgb_to_ids(image: np.ndarray) -> np.ndarray:
+    """Colours, uint8 [H, W, 3], to ids, int32 [H, W]."""
+    red, green, blue = np.moveaxis(image.astype(np.int32), -1, 0)
+    return red | green << 8 | blue << 16
+
+
+def segment_masks(ids: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    """The pixels of each of N segments, from ids [H, W] and the segments' ids [N]: bool [N, H, W]."""
+    return ids[None] == segments[:, None, None]
+
+
+def mask_boxes(masks: np.ndarray) -> np.ndarray:
+    """The smallest boxes around masks, bool [N, H, W]: float32 [N, 4], x1, y1, x2, y2 in pixels.
+
+    The right and lower sides are one beyond the last pixel. The box of an empty mask is (0, 0, 0, 0).
+
+    >>> mask_boxes(np.array([[[False, False, False], [False, True, True]]]))
+    array([[1., 1., 3., 2.]], dtype=float32)
+    """
+    sides = []
+    for axis in (1, 2):  # over rows: which columns are used; then the reverse
+        used: np.ndarray = np.any(masks, axis=axis)
+        first = used.argmax(1)
+        last = used.shape[1] - used[:, ::-1].argmax(1)
+        sides.append(np.where(np.any(used, axis=1, keepdims=True), np.stack([first, last], 1), 0))
+    (x1, x2), (y1, y2) = sides[0].T, sides[1].T
+    return np.stack([x1, y1, x2, y2], axis=1).astype(np.float32)
