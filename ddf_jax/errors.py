@@ -62,6 +62,7 @@ EXTRAS = {
     **dict.fromkeys(("absl", "grain", "importlib_resources", "matplotlib", "PIL"), "train"),
     **dict.fromkeys(("tensorboardX", "tensorflow_datasets", "tqdm", "tyro"), "train"),
     "h5py": "nyu",
+    "pycocotools": "detection",
     "torch": "torch",
 }
 """Optional packages, and the extra of this package that brings each."""

@@ -45,8 +45,8 @@ THIRD_PARTY = {
     "ddf_jax.layers": "jax flax numpy",
     "ddf_jax.checkpoints": "jax flax numpy safetensors | torch",
     "ddf_jax.models": "jax flax numpy",
-    "ddf_jax.detection": "jax flax numpy",
-    "ddf_jax.analysis": "jax flax numpy",
+    "ddf_jax.detection": "jax flax numpy | pycocotools",  # pycocotools: the extra `detection`
+    "ddf_jax.analysis": "jax flax numpy | pycocotools",
     "ddf_jax.capture": "flax",
     "ddf_jax.training": "jax flax numpy optax orbax | matplotlib tensorboardX tqdm",
     "ddf_jax.recipes": "",

@@ -164,7 +164,7 @@ def test_the_wheel_installs_two_packages_and_works_in_an_empty_environment(tmp_p
     assert {"py.typed", "digits.npz", "digits.txt"} <= {*python(data, tmp_path, executable).split()}
     ours = {name for name in python(names, tmp_path, executable).split() if not name.endswith(".dist-info")}
     assert ours == {"ddf_jax", "pallas_kernels"}
-    unwanted = {"grain", "h5py", "matplotlib", "scikit-learn", "tensorflow-datasets", "torch", "tyro"}
+    unwanted = {"grain", "h5py", "matplotlib", "pycocotools", "scikit-learn", "tensorflow-datasets", "torch", "tyro"}
     assert not unwanted & installed(executable, tmp_path)
     assert "jax" in installed(executable, tmp_path) - before
     python(USE_IT.replace("resnet18", "ddf_resnet18"), tmp_path, executable)  # and its backward pass

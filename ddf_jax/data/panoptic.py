@@ -6,9 +6,6 @@ Format: https://cocodataset.org/#format-data, "Panoptic Segmentation".
 
 import numpy as np
 
-VOID = 0
-"""The id of pixels that belong to no segment."""
-
 
 def ids_to_rgb(ids: np.ndarray) -> np.ndarray:
     """Ids [H, W] below 2²⁴ to colours, uint8 [H, W, 3].

@@ -114,7 +114,10 @@ def test_a_model_that_options_make_impossible_is_one_line(refused, tiny, tmp_pat
     assert "'times'" in error
 
 
-@pytest.mark.parametrize(("package", "extra"), [("grain.transforms", "train"), ("h5py", "nyu"), ("torch.nn", "torch")])
+@pytest.mark.parametrize(
+    ("package", "extra"),
+    [("grain.transforms", "train"), ("pycocotools", "detection"), ("h5py", "nyu"), ("torch.nn", "torch")],
+)
 def test_a_missing_extra_is_one_line_with_the_command_that_installs_it(do, package, extra):
     error = ModuleNotFoundError(f"No module named {package!r}", name=package)
     name = package.partition(".")[0]
