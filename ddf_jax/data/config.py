@@ -34,7 +34,7 @@ class DataConfig:
     """A TFDS name, `builder[/config][:version]`. Prepared once, then reused."""
     folder: Path | None = None
     """A folder of images instead of `dataset`: `train/<class>/` and `test/<class>/` (or usual names like these) inside,
-    or just `<class>/`, of which a fixed tenth is then for evaluation."""
+    or just `<class>/`, of which a fixed tenth is then for evaluation. For detection a folder in COCO's layout."""
     data_dir: Path | None = None
     """Where prepared datasets live; default: TFDS's own folder."""
     train_split: str = "train"
@@ -43,11 +43,11 @@ class DataConfig:
     """TFDS split to evaluate on, or the sub-folder of `folder`; `val` takes the place of a missing `test`."""
     image_size: int = 224
     """Side of the square training images in pixels. Labelled images are evaluated at this size too, depth on whole
-    images."""
+    images. Detection has a canvas instead, of the task."""
     augment: str = "imagenet"
     """Training augmentation. Labelled images: none; shift (by up to an eighth of the side); affine (a little rotation,
     scale and shift); imagenet (random resized crop and flip). Depth: crop (random crop and flip); holes (crop, and
-    holes in the input)."""
+    holes in the input). Detection: none; flip; jitter (large-scale jitter and flip)."""
     workers: int = 0
     """Grain worker processes that decode and augment; 0 works in the main process."""
     max_corrupt_share: float = 0.01

@@ -33,6 +33,7 @@ __all__ = [
     "decode_image",
     "encode_depth",
     "encode_png",
+    "image_size",
     "image_to_array",
 ]
 
@@ -88,6 +89,16 @@ def decode(data: bytes, channels: int, decoding: Decoding = DEFAULT_DECODING, *,
         if not is_deep_colour(image):
             return _to_array(_oriented(image, upright), channels, stated, decoding.sample_max)
         return _deep_colour(image, data, channels, stated, decoding, upright)
+
+
+def image_size(data: bytes, decoding: Decoding = DEFAULT_DECODING) -> tuple[int, int]:
+    """Height and width of an image file as stored, without decoding its pixels.
+
+    Raises:
+        CorruptImageError: as `decode_image`, of what the start of the file shows.
+    """
+    with _opened(data, decoding.max_pixels) as image:
+        return image.height, image.width
 
 
 def image_to_array(image: Image.Image, channels: int, sample_max: float | None = None) -> np.ndarray:

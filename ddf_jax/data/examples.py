@@ -1,7 +1,7 @@
-"""The kinds of examples of the shipped tasks: images with a class label, and images with depth."""
+"""The kinds of examples of the shipped tasks: images with a class label, with depth, or with objects."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import grain
 import numpy as np
@@ -9,10 +9,13 @@ import numpy as np
 from ddf_jax.data.config import DataConfig
 from ddf_jax.data.depth_source import DepthSource
 from ddf_jax.data.depth_transforms import Downsample, depth_training_transforms
+from ddf_jax.data.detection_source import DetectionSource, Labels
+from ddf_jax.data.detection_transforms import LargeScaleJitter, PadObjects, RandomFlip, ResizeToFit
 from ddf_jax.data.image_folder import ImageFolder
 from ddf_jax.data.sources import Source, Split
+from ddf_jax.data.tfds_detection import TfdsDetection
 from ddf_jax.data.tfds_source import TfdsSource
-from ddf_jax.data.transforms import evaluation_transforms, training_transforms
+from ddf_jax.data.transforms import Normalize, evaluation_transforms, training_transforms
 from ddf_jax.errors import UserError
 
 Transforms = list[grain.transforms.Transformation]
@@ -66,6 +69,76 @@ class DepthImages:
     def blank(self, config: DataConfig, source: DepthSource) -> dict[str, Any]:
         del config
         return {"image": np.zeros((*source.shape, 3), np.uint8), "depth": np.zeros(source.shape, np.float32)}
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionImages:
+    """Images on a canvas with their objects, as `PadObjects` describes them, from a TFDS dataset or a COCO folder.
+
+    Evaluation has neither `masks` nor `semantic`: scores are of the source's `truth` and `segments`, in its own pixels.
+
+    Args:
+        canvas: height and width of the arrays, multiples of 32.
+        short_side: the most that the shorter side of an image may have; default: that of the canvas.
+        long_side: likewise the longer side.
+        max_objects: M, the number of objects that an example has room for.
+        masks: whether training examples have the objects' masks.
+        semantic: whether they have a map of classes: of stuff, or of all classes (`Labels`).
+    """
+
+    canvas: tuple[int, int] = (800, 1344)
+    short_side: int | None = None
+    long_side: int | None = None
+    max_objects: int = 100
+    masks: bool = False
+    semantic: Literal["stuff", "all"] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.canvas) != 2 or any(side < 1 or side % _STRIDE for side in self.canvas):
+            raise UserError(f"`canvas` must be height and width, multiples of {_STRIDE}, got {self.canvas}.")
+        for name in ("short_side", "long_side", "max_objects"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"`{name}` must be at least 1, got {value}.")
+        if self.semantic not in (None, "stuff", "all"):
+            raise UserError(f"`semantic` must be None, stuff or all, got {self.semantic!r}.")
+
+    def open(self, config: DataConfig, split: Split) -> DetectionSource:
+        if config.folder is not None:
+            raise UserError(f"Objects must come from a `dataset`, got the `folder` {config.folder}.")
+        _check_dataset(config)
+        labels = Labels(self.masks, self.semantic) if split == "train" else Labels()
+        return TfdsDetection(config.dataset, _tfds_split(config, split), config.data_dir, labels, config.decoding)
+
+    def training(self, config: DataConfig, source: DetectionSource) -> Transforms:
+        augment: dict[str, Transforms] = {
+            "none": [self._resize()],
+            "flip": [self._resize(), RandomFlip()],
+            "jitter": [LargeScaleJitter(self.canvas), RandomFlip()],
+        }
+        if config.augment not in augment:
+            raise UserError(f"`augment` must be one of {', '.join(augment)} for detection, got {config.augment!r}.")
+        return [*augment[config.augment], Normalize(source.channels), PadObjects(self.canvas, self.max_objects)]
+
+    def evaluation(self, config: DataConfig, source: DetectionSource) -> Transforms:
+        del config
+        return [self._resize(), Normalize(source.channels), PadObjects(self.canvas, self.max_objects)]
+
+    def blank(self, config: DataConfig, source: DetectionSource) -> dict[str, Any]:
+        del config
+        return unlabelled(np.zeros((*self.canvas, source.channels), np.uint8))
+
+    def _resize(self) -> ResizeToFit:
+        return ResizeToFit(self.short_side or min(self.canvas), self.long_side or max(self.canvas), self.canvas)
+
+
+def unlabelled(image: np.ndarray) -> dict[str, Any]:
+    """An image, uint8 [H, W, 3], as a detection source would give it: without objects, its `image_id` -1."""
+    boxes, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
+    return {"image": image, "image_id": np.int32(-1), "boxes": boxes, "labels": labels}
+
+
+_STRIDE = 32  # of the coarsest features that images are padded for, as MMDetection's
 
 
 def _tfds_split(config: DataConfig, split: Split) -> str:

@@ -15,6 +15,8 @@ class DataInfo:
     image_size: int
     eval_shape: tuple[int, int] | None = None
     """Height and width in evaluation where they differ from `image_size`."""
+    stuff_names: tuple[str, ...] = ()
+    """Classes of pixels that belong to no object, in panoptic data."""
 
     def steps(self, epochs: float, batch_size: int) -> int:
         """Training steps in so many epochs, at least 1. Batches continue over the end of an epoch, none is shortened.

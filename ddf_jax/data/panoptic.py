@@ -6,6 +6,9 @@ Format: https://cocodataset.org/#format-data, "Panoptic Segmentation".
 
 import numpy as np
 
+IGNORED = 255
+"""The label of pixels that do not count, in a map of classes."""
+
 
 def ids_to_rgb(ids: np.ndarray) -> np.ndarray:
     """Ids [H, W] below 2²⁴ to colours, uint8 [H, W, 3].
@@ -20,6 +23,25 @@ def rgb_to_ids(image: np.ndarray) -> np.ndarray:
     """Colours, uint8 [H, W, 3], to ids, int32 [H, W]."""
     red, green, blue = np.moveaxis(image.astype(np.int32), -1, 0)
     return red | green << 8 | blue << 16
+
+
+def label_map(ids: np.ndarray, segments: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The label of each pixel's segment, uint8 [H, W]; `IGNORED` where the id is none of the segments'.
+
+    Args:
+        ids: the id of each pixel [H, W].
+        segments: the ids of N segments.
+        labels: their labels, below `IGNORED` [N].
+
+    >>> label_map(np.array([[7, 0, 9]]), np.array([9, 7]), np.array([1, 2]))
+    array([[  2, 255,   1]], dtype=uint8)
+    """
+    if not len(segments):
+        return np.full(ids.shape, IGNORED, np.uint8)
+    order = np.argsort(segments)
+    ordered, labels = np.asarray(segments)[order], np.asarray(labels)[order]
+    places = np.minimum(np.searchsorted(ordered, ids), len(ordered) - 1)
+    return np.where(ordered[places] == ids, labels[places], IGNORED).astype(np.uint8)
 
 
 def segment_masks(ids: np.ndarray, segments: np.ndarray) -> np.ndarray:

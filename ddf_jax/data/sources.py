@@ -88,4 +88,5 @@ def describe(config: DataConfig, examples: Examples) -> DataInfo:
         eval_size=len(evaluation),
         image_size=config.image_size,
         eval_shape=evaluation.shape,
+        stuff_names=getattr(train, "stuff_names", ()),
     )

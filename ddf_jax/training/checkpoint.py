@@ -132,6 +132,7 @@ class Checkpoints:
         fields: dict[str, Any] = {
             field.name: tuple(value) if isinstance(value := saved[field.name], list) else value
             for field in dataclasses.fields(DataInfo)
+            if field.name in saved or field.default is dataclasses.MISSING  # records of an earlier version lack some
         }
         return DataInfo(**fields)
 

@@ -1,0 +1,58 @@
+"""Sources of images with objects: what they give, and which objects count.
+
+An example is `{"image": uint8 [H, W, 3], "image_id": int32, "boxes": float32 [n, 4], "labels": int32 [n]}` and, where
+they are wanted, `"masks": bool [n, H, W]` and `"semantic": uint8 [H, W]`. Boxes are x1, y1, x2, y2 in pixels.
+"""
+
+import dataclasses
+from typing import Literal, Protocol
+
+import numpy as np
+
+from ddf_jax.analysis.coco_ap import Truth
+from ddf_jax.analysis.panoptic_quality import Segments
+from ddf_jax.data.sources import Source
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """What of an example is read in addition to boxes.
+
+    Args:
+        masks: masks of the objects.
+        semantic: a map of classes, 255 where a pixel counts for none. `stuff`: the S classes of stuff from 0, and S for
+            all things (Panoptic FPN). `all`: things from 0, then stuff (HTC).
+    """
+
+    masks: bool = False
+    semantic: Literal["stuff", "all"] | None = None
+
+
+class DetectionSource(Source, Protocol):
+    """Examples whose objects are of `class_names`; crowds are left out of them, but not of the truth."""
+
+    stuff_names: tuple[str, ...]
+    """Classes of what has no instances, empty where it is not labelled."""
+
+    def truth(self, index: int) -> tuple[int, Truth]:
+        """An example's `image_id` and all its objects, with masks where there are some, in its original pixels."""
+        ...
+
+    def segments(self, index: int) -> tuple[int, Segments]:
+        """An example's `image_id` and panoptic segmentation: things from 0, then stuff.
+
+        Raises:
+            UserError: the data have none.
+        """
+        ...
+
+
+def usable(boxes: np.ndarray, areas: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Which boxes [n, 4] are objects of an image of a size (height, width), as MMDetection decides: bool [n].
+
+    Those that overlap the image, are at least a pixel wide and high, and have an area [n].
+    """
+    limits = np.array([size[1], size[0]])
+    inside = np.minimum(boxes[:, 2:], limits) - np.maximum(boxes[:, :2], 0)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return (inside > 0).all(1) & (sides >= 1).all(1) & (areas > 0)
