@@ -5,7 +5,7 @@ they are wanted, `"masks": bool [n, H, W]` and `"semantic": uint8 [H, W]`. Boxes
 """
 
 import dataclasses
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -26,6 +26,7 @@ class Labels:
 
     masks: bool = False
     semantic: Literal["stuff", "all"] | None = None
+    truth_only: bool = False
 
 
 class DetectionSource(Source, Protocol):
@@ -35,7 +36,7 @@ class DetectionSource(Source, Protocol):
     """Classes of what has no instances, empty where it is not labelled."""
 
     def truth(self, index: int) -> tuple[int, Truth]:
-        """An example's `image_id` and all its objects, with masks where there are some, in its original pixels."""
+        """An example's `image_id` and all its objects, with masks where they are wanted, in its original pixels."""
         ...
 
     def segments(self, index: int) -> tuple[int, Segments]:
@@ -47,12 +48,17 @@ class DetectionSource(Source, Protocol):
         ...
 
 
-def usable(boxes: np.ndarray, areas: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Which boxes [n, 4] are objects of an image of a size (height, width), as MMDetection decides: bool [n].
+def usable(boxes: np.ndarray, areas: np.ndarray, size: tuple[Any, Any]) -> np.ndarray:
+    """Which boxes [n, 4] are objects of an image, as MMDetection decides: bool [n].
 
     Those that overlap the image, are at least a pixel wide and high, and have an area [n].
+
+    Args:
+        boxes: x1, y1, x2, y2 in pixels.
+        areas: of each object.
+        size: height and width of the image, or of each box' image [n].
     """
-    limits = np.array([size[1], size[0]])
+    limits = np.stack([size[1], size[0]], axis=-1)
     inside = np.minimum(boxes[:, 2:], limits) - np.maximum(boxes[:, :2], 0)
     sides = boxes[:, 2:] - boxes[:, :2]
     return (inside > 0).all(1) & (sides >= 1).all(1) & (areas > 0)

@@ -6,6 +6,9 @@ from typing import Any, Literal
 import grain
 import numpy as np
 
+from ddf_jax.data.coco_folder import CocoInstances, CocoOptions
+from ddf_jax.data.coco_layout import has_annotations
+from ddf_jax.data.coco_panoptic import CocoPanoptic
 from ddf_jax.data.config import DataConfig
 from ddf_jax.data.depth_source import DepthSource
 from ddf_jax.data.depth_transforms import Downsample, depth_training_transforms
@@ -84,6 +87,7 @@ class DetectionImages:
         max_objects: M, the number of objects that an example has room for.
         masks: whether training examples have the objects' masks.
         semantic: whether they have a map of classes: of stuff, or of all classes (`Labels`).
+        empty_images: whether images of a folder without an annotation, and very small ones, are trained on.
     """
 
     canvas: tuple[int, int] = (800, 1344)
@@ -92,6 +96,7 @@ class DetectionImages:
     max_objects: int = 100
     masks: bool = False
     semantic: Literal["stuff", "all"] | None = None
+    empty_images: bool = False
 
     def __post_init__(self) -> None:
         if len(self.canvas) != 2 or any(side < 1 or side % _STRIDE for side in self.canvas):
@@ -104,10 +109,13 @@ class DetectionImages:
             raise UserError(f"`semantic` must be None, stuff or all, got {self.semantic!r}.")
 
     def open(self, config: DataConfig, split: Split) -> DetectionSource:
+        labels = Labels(self.masks, self.semantic, truth_only=split == "eval")
         if config.folder is not None:
-            raise UserError(f"Objects must come from a `dataset`, got the `folder` {config.folder}.")
+            names = (config.train_split, config.eval_split)
+            options = CocoOptions(names, config.max_corrupt_share, self.empty_images, config.decoding)
+            panoptic = self.semantic is not None or not has_annotations(config.folder, "instances")
+            return (CocoPanoptic if panoptic else CocoInstances)(config.folder, split, labels, options)
         _check_dataset(config)
-        labels = Labels(self.masks, self.semantic) if split == "train" else Labels()
         return TfdsDetection(config.dataset, _tfds_split(config, split), config.data_dir, labels, config.decoding)
 
     def training(self, config: DataConfig, source: DetectionSource) -> Transforms:

@@ -8,7 +8,6 @@ Classes are numbered in natural order (`class2` before `class10`). Images may li
 files and folders are left out, and so is what is no image, which is counted in the log.
 """
 
-import concurrent.futures
 import hashlib
 import logging
 import os
@@ -18,16 +17,11 @@ from typing import Any, Literal
 import numpy as np
 
 from ddf_jax.data.config import DEFAULT_DECODING, Decoding
-from ddf_jax.data.decode import CorruptImageError, decode
 from ddf_jax.data.fingerprint import digest_classes
 from ddf_jax.data.folder_files import EXTENSIONS, list_classes
 from ddf_jax.data.folder_layout import Layout, describe_folder, find_layout, sub_folders
-from ddf_jax.errors import DataError, UserError
-
-_CHECKED_FILES = 1000  # decoded before the first batch: a small folder is known exactly, a large one costs seconds
-_CHECKING_THREADS = 8  # pillow decodes without holding Python's lock
-
-_DARK = 1 / 16  # samples of 12 bits in files of 16 never exceed this share
+from ddf_jax.data.image_files import ImageFiles
+from ddf_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
 
@@ -35,18 +29,14 @@ _log = logging.getLogger(__name__)
 class ImageFolder:
     """The images of one split, by index: `{"image": uint8 [H, W, 3], "label": int32}`, or None for an unreadable file.
 
-    A file counts as unreadable when it is missing, forbidden, or cannot be decoded. Decoding every file first would
-    take hours on a large folder, so they are found in two ways: 1,000 files, evenly spread, are decoded here, the
-    others when they are read. Each is logged once with its reason and kept in `corrupt`, and as soon as there are more
-    of them than `max_corrupt_share` of all files, a UserError names some. Which files are unreadable depends on
-    nothing but the files, so every process and worker sees the same data. Other I/O errors, which may pass, are raised.
+    Unreadable files are those of `ImageFiles`, which checks some of them here.
 
     Raises:
         UserError: the folder is not laid out as above, a class has no image, a symbolic link leads into another class
             or to a folder that it lies in, or too many files are unreadable.
     """
 
-    channels = 3
+    channels = ImageFiles.channels
     shape = None
 
     def __init__(
@@ -59,16 +49,16 @@ class ImageFolder:
     ):
         self.folder = folder.expanduser()
         self.name = str(self.folder)
-        self.max_corrupt_share = max_corrupt_share
-        self._decoding = decoding
-        self._used: list[float] = []  # of each image of more than 8 bits, the largest sample as a share of its range
         self.class_names, self.files, self.labels = _list_split(self.folder, split, split_names)
-        self.corrupt: dict[str, str] = {}
+        self._images = ImageFiles(self.folder, self.files, max_corrupt_share, decoding)
+
+    @property
+    def corrupt(self) -> dict[str, str]:
         """Path below the folder -> reason, for every unreadable file found so far in this process."""
-        self._check_some()
+        return self._images.corrupt
 
     def describe(self, index: int) -> str:
-        return str(self.folder / self.files[index])
+        return self._images.describe(index)
 
     def fingerprint(self) -> dict[str, str]:
         return digest_classes(self.folder, self.files, self.labels.tolist(), self.class_names)
@@ -77,54 +67,8 @@ class ImageFolder:
         return len(self.files)
 
     def __getitem__(self, index: int) -> dict[str, Any] | None:
-        example = self._read(index)
-        if example is None:
-            self._check_share()
-        return example
-
-    def _read(self, index: int) -> dict[str, Any] | None:
-        file = self.files[index]
-        try:
-            image, used = decode((self.folder / file).read_bytes(), self.channels, self._decoding)
-        except (CorruptImageError, FileNotFoundError, PermissionError) as error:
-            if file not in self.corrupt:
-                self.corrupt[file] = str(error)
-                _log.warning("unreadable image file %s (%s), number %d", self.folder / file, error, len(self.corrupt))
-            return None
-        if used is not None:
-            self._used.append(used)
-        return {"image": image, "label": self.labels[index]}
-
-    def _check_some(self) -> None:
-        spread = np.linspace(0, len(self) - 1, min(len(self), _CHECKED_FILES)).astype(int)
-        with concurrent.futures.ThreadPoolExecutor(_CHECKING_THREADS) as threads:
-            for _ in threads.map(self._read, spread.tolist()):
-                pass
-        if self.corrupt:
-            _log.warning(
-                "%d of %d image files checked in %s are unreadable", len(self.corrupt), len(spread), self.folder
-            )
-        if self._used and max(self._used) < _DARK and self._decoding.sample_max is None:
-            _log.warning(
-                "%d image files of more than 8 bits in %s are almost black: no sample exceeds %.4f of the range. "
-                "Is it that of fewer bits? For 12: --data.sample-max 4095",
-                len(self._used), self.folder, max(self._used),
-            )  # fmt: skip
-        if not self._used and self._decoding.sample_max is not None:
-            _log.warning(
-                "`data.sample_max` has no effect: of %d images checked in %s all have 8 bits", len(spread), self.folder
-            )
-        self._check_share()
-
-    def _check_share(self) -> None:
-        if len(self.corrupt) <= self.max_corrupt_share * len(self):
-            return
-        examples = ", ".join(sorted(self.corrupt)[:5])
-        raise DataError(
-            f"At most {self.max_corrupt_share:.2%} of the {len(self)} image files in {self.folder} may be unreadable, "
-            f"got {len(self.corrupt)} so far, such as {examples}. Replace or delete them, or raise "
-            "`data.max_corrupt_share`."
-        )
+        image = self._images[index]
+        return None if image is None else {"image": image, "label": self.labels[index]}
 
 
 def _list_split(

@@ -4,7 +4,11 @@ Every pixel has one id; 0 is void. Masks and boxes of the segments follow from t
 Format: https://cocodataset.org/#format-data, "Panoptic Segmentation".
 """
 
+from typing import Literal
+
 import numpy as np
+
+from ddf_jax.analysis.panoptic_quality import Segments
 
 IGNORED = 255
 """The label of pixels that do not count, in a map of classes."""
@@ -42,6 +46,21 @@ def label_map(ids: np.ndarray, segments: np.ndarray, labels: np.ndarray) -> np.n
     ordered, labels = np.asarray(segments)[order], np.asarray(labels)[order]
     places = np.minimum(np.searchsorted(ordered, ids), len(ordered) - 1)
     return np.where(ordered[places] == ids, labels[places], IGNORED).astype(np.uint8)
+
+
+def class_map(segments: Segments, num_things: int, num_stuff: int, kind: Literal["stuff", "all"]) -> np.ndarray:
+    """The class of each pixel, uint8 [H, W]; `IGNORED` where there is none.
+
+    Args:
+        segments: with things from 0, then stuff.
+        num_things: classes of things.
+        num_stuff: classes of stuff, S.
+        kind: `all` keeps these classes; `stuff` numbers those of stuff from 0, and all things are S.
+    """
+    labels = np.asarray(segments.labels)
+    if kind == "stuff":
+        labels = np.where(labels < num_things, num_stuff, labels - num_things)
+    return label_map(segments.ids, segments.numbers, labels)
 
 
 def segment_masks(ids: np.ndarray, segments: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 
 from ddf_jax.data.config import DataConfig
 from ddf_jax.data.info import DataInfo
+from ddf_jax.errors import UserError
 
 Split = Literal["train", "eval"]
 
@@ -78,8 +79,17 @@ def open_source(config: DataConfig, examples: Examples, split: Split) -> Source:
 
 
 def describe(config: DataConfig, examples: Examples) -> DataInfo:
-    """Classes and sizes of a recipe's data."""
+    """Classes and sizes of a recipe's data.
+
+    Raises:
+        UserError: the data cannot be opened, or the two splits have other classes.
+    """
     train, evaluation = open_source(config, examples, "train"), open_source(config, examples, "eval")
+    if train.class_names != evaluation.class_names:
+        raise UserError(
+            f"The classes to train and to evaluate on must be the same, got {len(train.class_names)} in {train.name} "
+            f"and {len(evaluation.class_names)} in {evaluation.name}, or other names."
+        )
     return DataInfo(
         num_classes=len(train.class_names),
         class_names=train.class_names,

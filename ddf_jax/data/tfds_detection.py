@@ -16,7 +16,7 @@ from ddf_jax.data.datasets.prepared import open_split, prepared_builder
 from ddf_jax.data.decode import CorruptImageError, decode_image, image_size
 from ddf_jax.data.detection_source import Labels, usable
 from ddf_jax.data.fingerprint import WHOLE, describe_split
-from ddf_jax.data.panoptic import label_map, mask_boxes, rgb_to_ids, segment_masks
+from ddf_jax.data.panoptic import class_map, mask_boxes, rgb_to_ids, segment_masks
 from ddf_jax.detection.rle import encode_mask
 from ddf_jax.errors import DataError, UserError
 
@@ -79,13 +79,14 @@ class TfdsDetection:
             "boxes": objects.boxes[keep],
             "labels": objects.labels[keep],
         }
-        if self._labels.masks or self._labels.semantic:
-            ids = self._ids(index, record)
+        if (self._labels.masks or self._labels.semantic) and not self._labels.truth_only:
+            segments = self._segments(index, record)
             if self._labels.masks:
-                masks = self._masks(index, ids, objects.ids[keep])
+                masks = self._masks(index, segments.ids, objects.ids[keep])
                 example |= {"masks": masks, "boxes": mask_boxes(masks)}
             if self._labels.semantic:
-                example["semantic"] = self._semantic(ids, record)
+                sizes = len(self.class_names), len(self.stuff_names)
+                example["semantic"] = class_map(segments, *sizes, self._labels.semantic)
         return example
 
     def truth(self, index: int) -> tuple[int, Truth]:
@@ -94,7 +95,7 @@ class TfdsDetection:
             size = image_size(record["image"], self._decoding)
         objects = _objects(record["objects"], size)
         boxes, masks = objects.boxes, ()
-        if self.is_panoptic:
+        if self._labels.masks:
             drawn = self._masks(index, self._ids(index, record), objects.ids)
             boxes, masks = mask_boxes(drawn), tuple(map(encode_mask, drawn))
         return index, Truth(size, boxes, objects.labels, objects.areas, objects.crowd, masks)
@@ -102,24 +103,14 @@ class TfdsDetection:
     def segments(self, index: int) -> tuple[int, Segments]:
         if not self.is_panoptic:
             raise UserError(f"{self.name} must hold a `panoptic_image` for panoptic segmentations, got none.")
-        record = self._records[index]
+        return index, self._segments(index, self._records[index])
+
+    def _segments(self, index: int, record: dict[str, Any]) -> Segments:
         things, stuff = record["objects"], record["stuff"]
         crowd = np.concatenate([_column(things, "is_crowd", bool), np.zeros(len(stuff["id"]), bool)])
-        return index, Segments(self._ids(index, record), *self._table(record, len(self.class_names)), crowd)
-
-    def _semantic(self, ids: np.ndarray, record: dict[str, Any]) -> np.ndarray:
-        if self._labels.semantic == "all":
-            return label_map(ids, *self._table(record, len(self.class_names)))
-        numbers, labels = self._table(record, 0)
-        is_thing = np.arange(len(numbers)) < len(record["objects"]["id"])
-        return label_map(ids, numbers, np.where(is_thing, len(self.stuff_names), labels))
-
-    def _table(self, record: dict[str, Any], first_stuff: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and labels of all segments, things first; those of stuff begin with `first_stuff`."""
-        things, stuff = record["objects"], record["stuff"]
         numbers = np.concatenate([_column(table, "id", np.int64) for table in (things, stuff)])
-        labels = [_column(things, "label", np.int64), _column(stuff, "label", np.int64) + first_stuff]
-        return numbers, np.concatenate(labels)
+        labels = [_column(things, "label", np.int64), _column(stuff, "label", np.int64) + len(self.class_names)]
+        return Segments(self._ids(index, record), numbers, np.concatenate(labels), crowd)
 
     def _masks(self, index: int, ids: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         masks = segment_masks(ids, numbers)

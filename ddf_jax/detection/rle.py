@@ -125,7 +125,7 @@ def _check_polygon(polygon: Sequence[float] | np.ndarray, size: tuple[int, int])
         raise MaskError("a polygon that is not three or more points (x, y)")
     points, limits = points.astype(np.float64).reshape(-1, 2), np.array(size[::-1])
     if not ((points >= -limits) & (points <= 2 * limits)).all():
-        raise MaskError("a polygon that leaves the image by more than its size")
+        raise MaskError("a polygon with a point that is no number or leaves the image by more than its size")
     steps = np.abs(np.diff(points, axis=0, append=points[:1]))
     if steps.max(1).sum() > _OUTLINE * sum(size):
         raise MaskError(f"a polygon whose outline is longer than {_OUTLINE} times the image's sides")

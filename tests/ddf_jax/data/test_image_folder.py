@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddf_jax.data import image_folder
+from ddf_jax.data import image_files
 from ddf_jax.data.config import DataConfig, Decoding
 from ddf_jax.data.examples import LabelledImages
 from ddf_jax.data.image_folder import ImageFolder
@@ -138,7 +138,7 @@ def test_more_corrupt_files_than_the_share_are_an_error_with_examples(tmp_path: 
 def test_a_file_that_was_not_checked_is_found_when_it_is_read(
     tmp_path: Path, write_images: WriteImages, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(image_folder, "_CHECKED_FILES", 2)
+    monkeypatch.setattr(image_files, "_CHECKED_FILES", 2)
     paths = write_images(tmp_path / "train" / "a", 19)
     write_images(tmp_path / "train" / "b", 1, first=19)
     write_images(tmp_path / "test" / "a", 1)

@@ -1,0 +1,327 @@
+"""Folders with COCO's JSON of instances: what is read, left out and refused."""
+
+import contextlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddf_jax.analysis.coco_ap import Detections, average_precision
+from ddf_jax.data.coco_folder import CocoInstances, CocoOptions
+from ddf_jax.data.config import DataConfig
+from ddf_jax.data.detection_source import Labels
+from ddf_jax.data.examples import DetectionImages
+from ddf_jax.data.pipeline import eval_batches
+from ddf_jax.data.sources import describe, open_source
+from ddf_jax.detection.rle import decode_rle, encode_mask, read_counts
+from ddf_jax.errors import DataError, UserError
+from tests.ddf_jax.data.coco_files import HEIGHT, WIDTH, annotation, instances, rectangle, write_coco
+
+MASKS = Labels(masks=True)
+
+
+def opened(folder: Path, labels: Labels = MASKS, split: Any = "train", **options: Any) -> CocoInstances:
+    return CocoInstances(folder, split, labels, CocoOptions(max_corrupt_share=0.5, **options))
+
+
+def mask(x: int, y: int, width: int, height: int) -> np.ndarray:
+    drawn = np.zeros((HEIGHT, WIDTH), bool)
+    drawn[y : y + height, x : x + width] = True
+    return drawn
+
+
+def test_an_example_has_the_objects_of_its_image_and_classes_are_in_the_order_of_ids(tmp_path: Path):
+    source = opened(write_coco(tmp_path))
+    assert source.class_names == ("cat", "dog", "bird")
+    assert len(source) == 2  # without the empty image
+    example = source[0] or {}
+    assert (example["image"] == 30).all()
+    assert example["image_id"] == 30
+    np.testing.assert_array_equal(example["boxes"], [[5, 6, 15, 14], [20.5, 10.25, 40.5, 30.25]])
+    assert example["labels"].tolist() == [1, 0]
+    np.testing.assert_array_equal(example["masks"][0], mask(5, 6, 10, 8))
+    assert {name: str(example[name].dtype) for name in ("boxes", "labels", "masks")} == {
+        "boxes": "float32",
+        "labels": "int32",
+        "masks": "bool",
+    }
+    assert (source[1] or {})["labels"].tolist() == [1]
+    assert "masks" not in (opened(tmp_path, Labels())[0] or {})
+
+
+def test_the_truth_has_the_crowd_and_its_mask(tmp_path: Path):
+    number, truth = opened(write_coco(tmp_path)).truth(0)
+    assert number == 30
+    assert truth.size == (HEIGHT, WIDTH)
+    assert truth.labels.tolist() == [1, 0, 2]
+    assert truth.crowd.tolist() == [False, False, True]
+    assert truth.areas.tolist() == [80, 400, 400]
+    np.testing.assert_array_equal(decode_rle(truth.masks[2], truth.size), mask(0, 0, 10, HEIGHT))
+    assert opened(tmp_path, Labels()).truth(0)[1].masks == ()
+
+
+def test_evaluation_has_every_image_and_takes_val_for_test(tmp_path: Path):
+    write_coco(tmp_path)
+    write_coco(tmp_path, split="val2017")
+    source = opened(tmp_path, split="eval")
+    assert "val2017" in source.name
+    assert len(source) == 3
+    assert (source[2] or {})["boxes"].shape == (0, 4)
+    assert (source[2] or {})["masks"].shape == (0, HEIGHT, WIDTH)
+    truths = dict(source.truth(index) for index in range(3))
+    found = {
+        number: Detections(truth.boxes, np.ones(len(truth.labels)), truth.labels, truth.masks)
+        for number, truth in truths.items()
+    }
+    for kind in ("box", "mask"):
+        assert average_precision(truths, found, num_classes=3, kind=kind).by_class == pytest.approx([1.0, 1.0, None])
+
+
+def test_batches_come_from_a_folder(tmp_path: Path):
+    write_coco(tmp_path)
+    write_coco(tmp_path, split="test")
+    config = DataConfig(folder=tmp_path, augment="flip")
+    kind = DetectionImages(canvas=(64, 64), max_objects=4, masks=True)
+    info = describe(config, kind)
+    assert (info.train_size, info.eval_size, info.class_names) == (2, 3, ("cat", "dog", "bird"))
+    with contextlib.closing(eval_batches(config, kind, batch_size=2)) as batches:
+        found = list(batches)
+    assert [batch["image_id"].tolist() for batch in found] == [[30, 10], [20, -1]]
+    assert found[0]["size"].tolist() == [[51, 64]] * 2
+    assert found[0]["original_size"].tolist() == [[HEIGHT, WIDTH]] * 2
+    np.testing.assert_allclose(found[0]["boxes"][0, 0] * WIDTH / 64, [5, 6, 15, 14], rtol=0.01)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_run_lengths_of_both_forms_are_read(tmp_path: Path, compressed: bool):
+    drawn = np.random.default_rng(0).random((HEIGHT, WIDTH)) < 0.5
+    text = encode_mask(drawn)["counts"]
+    counts = text.decode() if compressed and isinstance(text, bytes) else read_counts(text).tolist()
+    data = instances()
+    data["annotations"][0]["segmentation"] = {"counts": counts, "size": [HEIGHT, WIDTH]}
+    source = opened(write_coco(tmp_path, data))
+    np.testing.assert_array_equal((source[1] or {})["masks"][0], drawn)
+
+
+BAD_MASKS = {
+    "no segmentation": None,
+    "no polygon": [],
+    "two points": [[1, 1, 5, 5]],
+    "an odd number": [[1, 1, 5, 5, 3, 3, 3]],
+    "text": [["1", 1, 5, 5, 3, 3]],
+    "not a number": [[1, 1, float("nan"), 5, 3, 3]],
+    "far outside": [[1, 1, 1e8, 5, 3, 3]],
+    "too long": [[0, 0, 49, 39] * 999],
+    "run lengths of another size": {"counts": [HEIGHT * WIDTH], "size": [WIDTH, HEIGHT]},
+    "run lengths of a huge size": {"counts": [10**12], "size": [10**6, 10**6]},
+    "too many run lengths": {"counts": [HEIGHT * WIDTH, 1], "size": [HEIGHT, WIDTH]},
+    "too large run lengths": {"counts": [10**30], "size": [HEIGHT, WIDTH]},
+    "a text of other things": {"counts": "\u00e9", "size": [HEIGHT, WIDTH]},
+    "run lengths without a size": {"counts": [HEIGHT * WIDTH]},
+    "run lengths of an object": {"counts": {}, "size": [HEIGHT, WIDTH]},
+}
+
+
+@pytest.mark.parametrize("case", BAD_MASKS)
+def test_an_annotation_without_a_mask_is_left_out_where_masks_are_wanted(
+    tmp_path: Path, case: str, caplog: pytest.LogCaptureFixture
+):
+    data = instances()
+    data["annotations"][1]["segmentation"] = BAD_MASKS[case]
+    with caplog.at_level(logging.WARNING):
+        source = opened(write_coco(tmp_path, data))
+        caplog.clear()
+        for _ in range(2):
+            assert (source[0] or {})["labels"].tolist() == [0]
+            assert source.truth(0)[1].labels.tolist() == [0, 2]
+    assert len(caplog.messages) == 1
+    assert f"annotation 1 of {source.name} has no mask (" in caplog.messages[0]
+    assert "number 1" in caplog.messages[0]
+    assert (opened(tmp_path, Labels())[0] or {})["labels"].tolist() == [1, 0]
+
+
+def test_polygons_of_less_than_three_points_do_not_count(tmp_path: Path):
+    data = instances()
+    data["annotations"][1]["segmentation"] = [[1, 1, 5, 5], rectangle(5, 6, 10, 8)]
+    np.testing.assert_array_equal((opened(write_coco(tmp_path, data))[0] or {})["masks"][0], mask(5, 6, 10, 8))
+
+
+def test_what_takes_no_part_is_counted_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    data = instances()
+    data["annotations"] += [
+        annotation(11, 99, 2, (1, 1, 5, 5)),
+        annotation(12, 30, 99, (1, 1, 5, 5)),
+        annotation(13, 30, 99, (1, 1, 5, 5)),
+        annotation(14, 30, 2, (-20, 1, 15, 5)),
+        annotation(15, 30, 2, (1, 1, 0, 5)),
+        annotation(16, 30, 2, (1, 1, 5, 5), area=0),
+        annotation(17, 30, 2, (1, 1, -5, 5)),
+        annotation(18, 30, 2, (1, 1, 5, 5), iscrowd=0, ignore=1),
+    ]
+    with caplog.at_level(logging.WARNING):
+        source = opened(write_coco(tmp_path, data), Labels())
+    assert caplog.messages == [
+        f"left out of {source.name}: annotations of unknown images (1), annotations of unknown categories (2), boxes "
+        "outside their image or of less than a pixel (4), images without an annotation or of less than 32 pixels (1)"
+    ]
+    assert (source[0] or {})["labels"].tolist() == [1, 0]
+    truth = source.truth(0)[1]
+    assert truth.labels.tolist() == [1, 0, 2, 0, 0, 0, 0, 0]
+    assert truth.crowd.tolist() == [False, False, True, False, False, False, False, True]
+
+
+def test_a_box_across_the_border_is_kept(tmp_path: Path):
+    data = instances()
+    data["annotations"][1]["bbox"] = [-5, 6, 10, 8]
+    source = opened(write_coco(tmp_path, data), Labels())
+    np.testing.assert_array_equal((source[0] or {})["boxes"][0], [-5, 6, 5, 14])
+
+
+def test_empty_images_can_be_trained_on(tmp_path: Path):
+    assert len(opened(write_coco(tmp_path), empty_images=True)) == 3
+
+
+def test_unreadable_images_and_those_of_another_size_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    write_coco(tmp_path)
+    Image.new("RGB", (WIDTH, HEIGHT - 1)).save(tmp_path / "train2017" / "030.png")
+    with caplog.at_level(logging.WARNING):
+        source = opened(tmp_path)
+    assert source[0] is None
+    assert source[1] is not None
+    assert "39×50 pixels, not 40×50 as its annotations state" in caplog.text
+    (tmp_path / "train2017" / "010.png").unlink()
+    with pytest.raises(DataError, match=r"At most 50.00% of the 2 image files .* got 2 so far"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_an_image_is_turned_as_its_annotations_are(tmp_path: Path, stored: bool):
+    """A JPEG of 40×50 pixels as stored, to be turned by 90° when it is shown."""
+    data = instances()
+    size = {"height": HEIGHT, "width": WIDTH} if stored else {"height": WIDTH, "width": HEIGHT}
+    data["images"][0] |= size | {"file_name": "turned.jpg"}
+    write_coco(tmp_path, data)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "train2017" / "turned.jpg", exif=exif)
+    image = (opened(tmp_path, Labels())[0] or {})["image"]
+    assert image.shape[:2] == (size["height"], size["width"])
+
+
+def without(name: str) -> Any:
+    return lambda data: data.pop(name)
+
+
+def change(table: str, index: int, **values: Any) -> Any:
+    return lambda data: data[table][index].update(values)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (without("images"), "must have a list `images` as COCO's files, got annotations, categories, info"),
+        (without("annotations"), "must have a list `annotations`"),
+        (without("categories"), "must have a list `categories`"),
+        (lambda data: data.update(images=[]), "must have an image, got none"),
+        (lambda data: data.update(categories=[]), "must have a category, got none"),
+        (lambda data: data["images"].append(3), "every image must be a JSON object, got 3"),
+        (change("images", 1, id=30), "every image must have an `id` of its own, got 30 twice"),
+        (change("images", 1, id="10"), "image '10' must have a whole number as `id`, got '10'"),
+        (change("images", 1, id=True), "image True must have a whole number as `id`"),
+        (change("images", 1, id=2**31), "must have an `id` from 0 to 2³¹ - 1, got 2147483648"),
+        (change("images", 1, height=0), "image 10 must have 1 to `data.max_pixels` = 89478485 pixels, got 0×50"),
+        (change("images", 1, height=10**9), "image 10 must have 1 to .* got 1000000000×50"),
+        (change("images", 1, width=50.5), "image 10 must have a whole number as `width`, got 50.5"),
+        (change("images", 1, file_name="../10.png"), "image 10 must have a `file_name` below the folder of images"),
+        (change("images", 1, file_name="/etc/hosts"), "image 10 must have a `file_name` below the folder of images"),
+        (change("images", 1, file_name=None), "image 10 must have a `file_name` below .* got None"),
+        (change("categories", 1, id=7), "category 7 must have an `id` of its own, got one twice"),
+        (change("categories", 1, name=3), "category 2 must have a `name`, got 3"),
+        (change("annotations", 1, id=5), "every annotation must have an `id` of its own, got 5 twice"),
+        (change("annotations", 1, bbox=[1, 2, 3]), r"annotation 1 must have 4 numbers .* as `bbox`, got \[1, 2, 3\]"),
+        (change("annotations", 1, bbox=[1, 2, 3, None]), "annotation 1 must have 4 numbers"),
+        (change("annotations", 1, bbox=[1, 2, 3, float("inf")]), "annotation 1 must have 4 numbers"),
+        (change("annotations", 1, bbox=[1, 2, 3, 1e12]), "annotation 1 must have 4 numbers"),
+        (change("annotations", 1, area="12"), "annotation 1 must have a number below 10⁹ as `area`, got '12'"),
+        (change("annotations", 1, image_id=2**70), "annotation 1 must have a whole number as `image_id`"),
+        (lambda data: data["annotations"][1].pop("bbox"), "annotations with `image_id`, `category_id` and `bbox`, got"),
+        (lambda data: data.update(info=data["annotations"][0]), "in `annotations` alone, got some elsewhere"),
+    ],
+)
+def test_a_file_of_another_form_is_refused_in_one_line(tmp_path: Path, edit: Any, message: str):
+    data = instances()
+    edit(data)
+    with pytest.raises(DataError, match=message) as caught:
+        opened(write_coco(tmp_path, data))
+    assert "instances_train2017.json" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (json.dumps(instances())[:500], r"must be a JSON file in COCO's form, got .*line 1 column"),
+        ("", "must be a JSON file in COCO's form, got Expecting value"),
+        ("[" * 100_000, "must be a JSON file in COCO's form"),
+        ('{"images": ' + "9" * 5000 + "}", "must be a JSON file in COCO's form"),
+        ("[]", "must hold a JSON object, got a list"),
+    ],
+)
+def test_what_is_no_json_object_is_refused_in_one_line(tmp_path: Path, text: str, message: str):
+    with pytest.raises(DataError, match=message) as caught:
+        opened(write_coco(tmp_path, text))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "message"),
+    [
+        ([], {}, "must be in COCO's layout, annotations/instances_train2017.json and train2017/, got 0 folders"),
+        (["annotations/instances_val.json"], {}, "`data.train_split` must be .* got 'train': there are val"),
+        (["annotations/instances_train.json"], {}, "must have the images of its annotations in train or images/train"),
+        (
+            ["annotations/instances_train2014.json", "annotations/instances_train2017.json"],
+            {},
+            "split train must be one, got train2014 and train2017",
+        ),
+    ],
+)
+def test_a_folder_of_another_layout_is_refused(tmp_path: Path, files: list[str], options: Any, message: str):
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    with pytest.raises(UserError, match=message):
+        opened(tmp_path, **options)
+
+
+def test_other_classes_to_evaluate_on_are_refused(tmp_path: Path):
+    write_coco(tmp_path)
+    data = instances()
+    data["categories"][0]["name"] = "horse"
+    write_coco(tmp_path, data, split="val")
+    with pytest.raises(UserError, match=r"must be the same, got 3 in .* and 3 in .* or other names"):
+        describe(DataConfig(folder=tmp_path), DetectionImages())
+
+
+def test_the_fingerprint_changes_with_annotations_and_images(tmp_path: Path):
+    first = opened(write_coco(tmp_path)).fingerprint()
+    assert opened(tmp_path).fingerprint() == first
+    data = instances()
+    data["annotations"][0]["bbox"][0] += 1
+    second = opened(write_coco(tmp_path, data)).fingerprint()
+    assert second["annotations"] != first["annotations"]
+    assert second["images"] == first["images"]
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "train2017" / "030.png")
+    assert opened(tmp_path).fingerprint()["images"] != first["images"]
+
+
+def test_a_folder_of_instances_has_no_classes_of_pixels(tmp_path: Path):
+    config = DataConfig(folder=write_coco(tmp_path), augment="flip")
+    with pytest.raises(UserError, match=r"must be a split with annotations/panoptic_….json|COCO's layout"):
+        open_source(config, DetectionImages(semantic="stuff"), "train")
+    with pytest.raises(UserError, match="for classes of pixels, got instances"):
+        opened(tmp_path, Labels(semantic="all"))
