@@ -15,13 +15,14 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from ddf_jax.errors import DataError, one_line
 
 _ID_LIMIT = 1 << 31
+_NAME_LIMIT = 255  # bytes of a file's name that systems allow
 _NUMBER_LIMIT = 1e9  # no coordinate or area of an image is as large
 
 
@@ -145,7 +146,7 @@ def read_categories(file: Path, data: dict[str, Any]) -> dict[int, dict[str, Any
         number = whole(where, each, "id")
         if number in found:
             raise DataError(f"{where} must have an `id` of its own, got one twice.")
-        if not isinstance(each.get("name"), str):
+        if not is_text(each.get("name")):
             raise DataError(f"{where} must have a `name`, got {_short(each.get('name'))}.")
         found[number] = each
     if not found:
@@ -163,10 +164,16 @@ def check_unique(file: Path, kind: str, ids: np.ndarray) -> None:
 def relative_file(where: str, each: dict[str, Any]) -> str:
     """The `file_name` of an image, which may not lead out of the folder of images."""
     name = each.get("file_name")
-    path = PurePosixPath(name) if isinstance(name, str) else PurePosixPath()
-    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in str(path) or "\\" in str(path):
+    path = PurePosixPath(name) if is_text(name) else PurePosixPath()
+    too_long = any(len(part.encode()) > _NAME_LIMIT for part in path.parts)
+    if not path.parts or path.is_absolute() or too_long or ".." in path.parts or {"\0", "\\"} & {*str(path)}:
         raise DataError(f"{where} must have a `file_name` below the folder of images, got {_short(name)}.")
     return path.as_posix()
+
+
+def is_text(value: Any) -> TypeGuard[str]:
+    """Whether a value is a text that can be written as UTF-8, which not all of JSON's can."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def whole(where: str, each: dict[str, Any], name: str) -> int:

@@ -109,7 +109,7 @@ def read_counts(text: str | bytes) -> np.ndarray:
 
 
 def _check_counts(counts: Sequence[int] | np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    lengths = np.asarray(counts)
+    lengths = _array(counts)
     if lengths.ndim != 1 or lengths.dtype.kind not in "iu":
         raise MaskError("run lengths that are not a list of whole numbers")
     if len(lengths) and (lengths.min() < 0 or lengths.max() > size[0] * size[1]):
@@ -120,7 +120,7 @@ def _check_counts(counts: Sequence[int] | np.ndarray, size: tuple[int, int]) -> 
 
 
 def _check_polygon(polygon: Sequence[float] | np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    points = np.asarray(polygon)
+    points = _array(polygon)
     if points.ndim != 1 or points.dtype.kind not in "iuf" or len(points) < 6 or len(points) % 2:
         raise MaskError("a polygon that is not three or more points (x, y)")
     points, limits = points.astype(np.float64).reshape(-1, 2), np.array(size[::-1])
@@ -130,3 +130,10 @@ def _check_polygon(polygon: Sequence[float] | np.ndarray, size: tuple[int, int])
     if steps.max(1).sum() > _OUTLINE * sum(size):
         raise MaskError(f"a polygon whose outline is longer than {_OUTLINE} times the image's sides")
     return points.reshape(-1)
+
+
+def _array(values: Sequence[float] | np.ndarray) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # lists of several lengths
+        raise MaskError("lists within a list of numbers") from error

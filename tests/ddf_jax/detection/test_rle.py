@@ -49,6 +49,7 @@ def test_long_and_falling_run_lengths_are_read():
         ([2.0, 4.0], "not a list of whole numbers"),
         (["6"], "not a list of whole numbers"),
         ([[6]], "not a list of whole numbers"),
+        ([0, [6]], "lists within a list"),
     ],
 )
 def test_run_lengths_that_do_not_cover_the_image_are_refused(counts: list, message: str):
