@@ -8,7 +8,7 @@ Counts and polygons may come from files of unknown origin: they are checked befo
 """
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -32,6 +32,12 @@ def encode_mask(mask: np.ndarray) -> Rle:
     from pycocotools import mask as coco_mask
 
     return coco_mask.encode(np.asfortranarray(mask, np.uint8))
+
+
+def rle_to_json(rle: Rle) -> dict[str, Any]:
+    """Run lengths as JSON has them, `counts` being a string."""
+    counts = rle["counts"]
+    return {"size": list(rle["size"]), "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts}
 
 
 def encode_counts(counts: Sequence[int] | np.ndarray, size: tuple[int, int]) -> Rle:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import logging
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from ddf_jax.data.detection_source import Labels
 from ddf_jax.data.examples import DetectionImages
 from ddf_jax.data.pipeline import eval_batches
 from ddf_jax.data.sources import describe, open_source
-from ddf_jax.detection.rle import decode_rle, encode_mask, read_counts
+from ddf_jax.detection.rle import decode_rle, encode_mask, read_counts, rle_to_json
 from ddf_jax.errors import DataError, UserError
 from tests.ddf_jax.data.coco_files import HEIGHT, WIDTH, annotation, instances, rectangle, write_coco
 
@@ -101,11 +102,14 @@ def test_scores_are_those_of_cocos_own_api_on_the_file(tmp_path: Path, kind: Lit
         truths[number], found[number] = truth, Detections(boxes, scores, labels, masks)
         for (x1, y1, x2, y2), score, label, rle in zip(boxes.tolist(), scores, labels, masks, strict=True):
             result = {"image_id": number, "category_id": (2, 7, 90)[label], "score": float(score)}
-            shape = {"bbox": [x1, y1, x2 - x1, y2 - y1]} if kind == "box" else {"segmentation": rle}
+            shape = {"bbox": [x1, y1, x2 - x1, y2 - y1]}
+            if kind == "mask":
+                shape = {"segmentation": rle_to_json(rle)}
             results.append(result | shape)
+    (tmp_path / "results.json").write_text(json.dumps(results))
     with contextlib.redirect_stdout(io.StringIO()):
         api = COCO(tmp_path / "annotations" / "instances_val2017.json")
-        evaluator = COCOeval(api, api.loadRes(results), "bbox" if kind == "box" else "segm")
+        evaluator = COCOeval(api, api.loadRes(str(tmp_path / "results.json")), "bbox" if kind == "box" else "segm")
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
