@@ -179,6 +179,7 @@ def _prepare(make_builder: Any, root: Path) -> None:
                 _log.warning("%s is damaged (%s) and is prepared again", folder, damage)
                 shutil.rmtree(aside, ignore_errors=True)
                 folder.rename(aside)  # it may have to come from a file that is no longer there
+            _log.info("preparing %s in %s, once", make_builder.name, root)
             # TFDS reports its progress on both streams, but standard output may have to be JSON.
             progress = io.StringIO()
             with contextlib.redirect_stdout(progress), contextlib.redirect_stderr(progress):
