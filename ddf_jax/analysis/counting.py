@@ -1,7 +1,7 @@
 """Parameters and multiply-accumulates (MACs) of a model, counted in the jaxpr of its evaluation.
 
 The count allocates no array and needs no list of layer types: the jaxpr of any model has its convolutions and matrix
-products. Papers print one of two numbers:
+products. Papers print one of two numbers, or (the involution repository's detectors) mmcv's with dynamic filters:
 
 **core**: convolutions, matrix products and dynamic filters. For each output value a K×K convolution costs K²·C/groups,
 a dynamic filter T.
@@ -15,7 +15,9 @@ the bias of a fully connected layer, which is counted here.)
 
 import dataclasses
 import enum
+import functools
 import math
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -33,14 +35,22 @@ class Complexity:
     params: int
     macs_core: int
     macs_mmcv: int
+    macs_dynamic: int = 0
+    """Of dynamic filters alone: in `macs_core`, not in `macs_mmcv`."""
 
     def __add__(self, other: "Complexity") -> "Complexity":
-        return Complexity(
-            self.params + other.params, self.macs_core + other.macs_core, self.macs_mmcv + other.macs_mmcv
-        )
+        return Complexity(*map(operator.add, dataclasses.astuple(self), dataclasses.astuple(other)))
+
+    def __sub__(self, other: "Complexity") -> "Complexity":
+        return self + -1 * other
 
     def __rmul__(self, copies: int) -> "Complexity":
-        return Complexity(copies * self.params, copies * self.macs_core, copies * self.macs_mmcv)
+        return Complexity(*(copies * value for value in dataclasses.astuple(self)))
+
+
+def total(parts: Iterable[Complexity]) -> Complexity:
+    """The sum of sizes."""
+    return functools.reduce(operator.add, parts, Complexity(0, 0, 0))
 
 
 def complexity(model: nnx.Module, *inputs: Any) -> Complexity:
@@ -56,7 +66,7 @@ def complexity(model: nnx.Module, *inputs: Any) -> Complexity:
     >>> import jax.numpy as jnp
     >>> layer = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
     >>> complexity(layer, jax.ShapeDtypeStruct((1, 4), jnp.float32))
-    Complexity(params=15, macs_core=12, macs_mmcv=15)
+    Complexity(params=15, macs_core=12, macs_mmcv=15, macs_dynamic=0)
     """
     model.eval()
     structure, parameters, statistics, rest = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
@@ -65,14 +75,15 @@ def complexity(model: nnx.Module, *inputs: Any) -> Complexity:
     kinds = Origin.PARAMETERS, Origin.STATISTICS, Origin.NOTHING, Origin.INPUTS
     origins = [kind for kind, tree in zip(kinds, arguments, strict=True) for _ in jax.tree.leaves(tree)]
     macs = _program(program.jaxpr, origins)
-    return Complexity(sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parameters)), macs.core, macs.mmcv)
+    return Complexity(sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parameters)), *macs)
 
 
 class Macs(NamedTuple):
-    """MACs in the two conventions."""
+    """MACs in the two conventions, and those of dynamic filters."""
 
     core: int
     mmcv: int
+    dynamic: int = 0
 
 
 class Origin(enum.Flag):
@@ -109,7 +120,8 @@ def _equation(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
         return _COSTS[name](equation, origins)
     inner = list(jaxprs_in_params(equation.params))
     if (taps := dynamic_filter_taps(equation)) is not None:
-        return Macs(_size(equation.outvars[0]) * taps, 0)
+        macs = _size(equation.outvars[0]) * taps
+        return Macs(macs, 0, macs)
     if name == "jit" and _is_of(inner[0], jax.image.resize):
         return _resizing(equation)
     # The inputs of an inner program are the last ones of its equation (a `cond` has its index before them).
@@ -228,7 +240,7 @@ def _union(origins: Iterable[Origin]) -> Origin:
 
 
 def _sum(costs: Sequence[Macs]) -> Macs:
-    return Macs(sum(cost.core for cost in costs), sum(cost.mmcv for cost in costs))
+    return Macs(*(sum(parts) for parts in zip(_FREE, *costs, strict=True)))
 
 
 def _shape(variable: Any) -> tuple[int, ...]:

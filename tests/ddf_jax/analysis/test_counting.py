@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 
 from ddf_jax.analysis.comparison import count as count_model
-from ddf_jax.analysis.counting import Complexity, complexity
-from ddf_jax.layers import DDF, BatchNorm, Conv, FilterNorm
+from ddf_jax.analysis.counting import Complexity, complexity, total
+from ddf_jax.layers import DDF, BatchNorm, Conv, FilterNorm, Involution
 from pallas_kernels import dynamic_filter, dynamic_upsample
 
 
@@ -162,6 +162,20 @@ def test_dynamic_filter_counts_its_taps_for_each_output(combine):
 def test_dynamic_upsample_counts_every_sub_pixel(implementation):
     upsample = functools.partial(dynamic_upsample, scale=2, implementation=implementation)
     assert cost(upsample, (1, 8, 10, 12), (1, 8, 10, 4, 1, 9), (1, 4, 9, 12)) == (8 * 10 * 4 * 12 * 9, 0)
+
+
+def test_dynamic_filters_are_counted_on_their_own_too():
+    involution = nnx.eval_shape(lambda: Involution(32, kernel_size=7, rngs=nnx.Rngs(0)))
+    twice = complexity(nnx.Sequential(involution, involution), jax.ShapeDtypeStruct((1, 8, 10, 32), jnp.float32))
+    assert twice.macs_dynamic == 2 * 8 * 10 * 32 * 49
+    assert twice.macs_core - twice.macs_dynamic == 2 * 8 * 10 * (32 * 8 + 8 * 2 * 49)
+
+
+def test_sizes_add_and_subtract():
+    one, other = Complexity(1, 2, 3, 4), Complexity(5, 7, 9, 11)
+    assert total([one, other]) == one + other == Complexity(6, 9, 12, 15)
+    assert one + other - other == one
+    assert 3 * one == Complexity(3, 6, 9, 12)
 
 
 def test_ddf_module_counts_branches_and_filter():
