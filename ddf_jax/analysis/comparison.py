@@ -1,6 +1,6 @@
 """Our counts against the published ones, cell by cell."""
 
-import dataclasses
+import decimal
 import fnmatch
 import functools
 import itertools
@@ -11,15 +11,21 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ddf_jax.analysis.counting import Complexity, complexity
+from ddf_jax.analysis.counting import Complexity, complexity, total
+from ddf_jax.analysis.detector_counting import DetectorComplexity, count_detector
 from ddf_jax.analysis.published import TABLES, UPSAMPLER_ROWS, PaperRow
+from ddf_jax.analysis.published_detectors import DETECTOR_TABLES, DetectorRow, DetectorTable
+from ddf_jax.analysis.resnet_counting import resnet_parts
 from ddf_jax.layers import DDF, Conv
+from ddf_jax.models.detectors import DetectorConfig
 from ddf_jax.models.fpn import FPN
 from ddf_jax.models.registry import create, get_config
 from ddf_jax.models.resnet import ResNetConfig
 
 _OPERATORS, _UPSAMPLERS = "DDF, Table 1", "DDF, Table 6"
-NAMES = (_OPERATORS, *TABLES, _UPSAMPLERS)
+NAMES = (_OPERATORS, *TABLES, *DETECTOR_TABLES, _UPSAMPLERS)
+COUNTS = ("parameters", "parameters (M)", "FLOPs (G)")
+"""The columns that are counted; the others are accuracies."""
 SIZE = (224, 224)
 DETECTION_IMAGE = (1, 800, 1333, 3)
 
@@ -30,11 +36,12 @@ class Cell(NamedTuple):
     table: str
     row: str
     column: str
-    published: float
+    published: float | None
+    """None where the paper counts nothing."""
     computed: float | None
-    """None where the row is not implemented here."""
+    """None where the row is not implemented here, and of accuracies."""
     equal: bool | None
-    """Whether ours has the published digits, rounded or truncated; None where there is no number of ours."""
+    """Whether ours has the published digits, rounded (by mmcv's tables twice) or truncated; None without both."""
     note: str
 
 
@@ -49,6 +56,9 @@ def compare(tables: str = "*") -> Iterator[Cell]:
     for table in fnmatch.filter(TABLES, tables):
         for row in TABLES[table]:
             yield from _cells(table, row)
+    for table in fnmatch.filter(DETECTOR_TABLES, tables):
+        for row in DETECTOR_TABLES[table].rows:
+            yield from _detector_cells(table, DETECTOR_TABLES[table], row)
     if fnmatch.fnmatch(_UPSAMPLERS, tables):
         yield from _upsamplers()
 
@@ -56,46 +66,50 @@ def compare(tables: str = "*") -> Iterator[Cell]:
 def markdown(cells: Sequence[Cell]) -> str:
     """The cells as Markdown tables, with the number of equal ones."""
     lines = []
-    for table, rows in itertools.groupby(cells, lambda cell: cell.table):
+    for table, of_table in itertools.groupby(cells, lambda cell: cell.table):
+        rows = list(of_table)
         lines += [f"### {table}", "", "| row | column | published | ours | | note |", "|---|---|--:|--:|---|---|"]
         for cell in rows:
-            ours = "" if cell.computed is None else f"{cell.computed:,}"
-            mark = {True: "✓", False: "✗", None: ""}[cell.equal]
-            lines.append(f"| {cell.row} | {cell.column} | {cell.published:,} | {ours} | {mark} | {cell.note} |")
-        lines.append("")
+            if cell.column in COUNTS:
+                printed, ours = ("" if value is None else f"{value:,}" for value in (cell.published, cell.computed))
+                mark = {True: "✓", False: "✗", None: ""}[cell.equal]
+                lines.append(f"| {cell.row} | {cell.column} | {printed} | {ours} | {mark} | {cell.note} |")
+        lines += ["", *_accuracies(rows)]
     ours = [cell for cell in cells if cell.equal is not None]
     return "\n".join([*lines, f"{sum(bool(cell.equal) for cell in ours)} of {len(ours)} numbers are equal."])
 
 
+def _accuracies(cells: Sequence[Cell]) -> list[str]:
+    """A Markdown table of the accuracies, if there are some: a line for each row."""
+    rows: dict[str, dict[str, float | None]] = {}
+    for cell in cells:
+        if cell.column not in COUNTS:
+            rows.setdefault(cell.row, {})[cell.column] = cell.published
+    if not rows:
+        return []
+    columns = max(rows.values(), key=len)
+    lines = [f"| row, as published | {' | '.join(columns)} |", f"|---|{'--:|' * len(columns)}"]
+    lines += [
+        f"| {row} | {' | '.join(str(of_row.get(name, '')) for name in columns)} |" for row, of_row in rows.items()
+    ]
+    return [*lines, ""]
+
+
+@functools.cache
+def _count_detector(model: str, options: tuple[tuple[str, Any], ...]) -> DetectorComplexity:
+    return count_detector(get_config(model, **dict(options)))
+
+
 @functools.cache
 def count(model: str, options: tuple[tuple[str, Any], ...] = ()) -> Complexity:
-    """The size of a registered model, for one image of 224×224 pixels."""
+    """The size of a registered model, for one image of 224×224 pixels; of a detector, as in `detector_counting`."""
     config = get_config(model, **dict(options))
     if isinstance(config, ResNetConfig):
-        return _count_resnet(config)
+        return total(resnet_parts(config, SIZE).values())
+    if isinstance(config, DetectorConfig):
+        return _count_detector(model, options).total
     abstract = nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0)))
     return complexity(abstract, *config.inputs(*SIZE))
-
-
-def _count_resnet(config: ResNetConfig) -> Complexity:
-    """All blocks of a stage but the first are equal: the second one is traced for all of them."""
-    shallow = dataclasses.replace(config, blocks=tuple(min(depth, 2) for depth in config.blocks))
-    total, repeated = _count_shallow(shallow)
-    for stage, block in repeated.items():
-        total += (config.blocks[stage] - 1) * block
-    return total
-
-
-@functools.cache  # networks of one family and different depths are equal when shallow
-def _count_shallow(config: ResNetConfig) -> tuple[Complexity, dict[int, Complexity]]:
-    """The size of a network with the first block of each stage, and of the second block of each that has one."""
-    model = nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0)))
-    repeated = {}
-    for stage, (blocks, (channels, stride)) in enumerate(zip(model.stages, model.feature_info, strict=True)):
-        if len(blocks) == 2:
-            size = (-(-length // stride) for length in SIZE)
-            repeated[stage] = complexity(blocks.pop(), jax.ShapeDtypeStruct((1, *size, channels), config.dtype))
-    return complexity(model, *config.inputs(*SIZE)), repeated
 
 
 def has_digits(value: float, printed: str) -> bool:
@@ -134,6 +148,35 @@ def _nearest(table: str, row: str, column: str, printed: str, ours: Mapping[str,
     equal = has_digits(ours[convention], printed)
     note = "; ".join(filter(None, (convention, "" if equal else why)))
     return Cell(table, row, column, float(printed), round(ours[convention], 4), equal, note)
+
+
+def rounded_twice(value: int, unit: int, digits: int) -> str:
+    """A count in a larger unit with as many digits, of mmcv's two digits: both rounded half up.
+
+    >>> rounded_twice(26_246_276, 10**6, 1), rounded_twice(33_920_000, 10**6, 0)
+    ('26.3', '34')
+    """
+    number = decimal.Decimal(value) / unit
+    for places in (2, digits):
+        number = number.quantize(decimal.Decimal(1).scaleb(-places), decimal.ROUND_HALF_UP)
+    return str(number)
+
+
+def _detector_cells(name: str, table: DetectorTable, row: DetectorRow) -> Iterator[Cell]:
+    counts = _count_detector(row.model, tuple(row.options.items()))
+    params = counts.trainable_params if table.params == "trainable" else counts.total.params
+    counted = counts.total_without(row.uncounted)
+    macs = counted.macs_mmcv + (counted.macs_dynamic if table.macs != "mmcv" else 0)
+    left_out = f"without {' and '.join(row.uncounted)}" if row.uncounted else ""
+    for column, printed, ours, unit, convention in (
+        ("parameters (M)", row.params_millions, params, 10**6, table.params),
+        ("FLOPs (G)", row.macs_billions, macs, 10**9, "; ".join(filter(None, (table.macs, left_out)))),
+    ):
+        equal = rounded_twice(ours, unit, len(printed.partition(".")[2])) == printed if printed else None
+        note = f"{convention}; {table.why}" if equal is False else convention
+        yield Cell(name, row.label, column, float(printed) if printed else None, round(ours / unit, 4), equal, note)
+    for column, printed in zip(table.columns, row.accuracies, strict=False):
+        yield Cell(name, row.label, column, float(printed), None, None, "as published, in percent")
 
 
 def _operators() -> Iterator[Cell]:

@@ -236,6 +236,7 @@ PAPERS = {
     "DDF": "Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021",
     "Bi-volution": "Hu et al., Bi-volution, 2022",
     "DCDC": "Yan et al., Dual Complementary Dynamic Convolution, 2022",
+    "Involution repository": "github.com/d-li14/involution of Li et al., Involution, CVPR 2021",
 }
 
 
@@ -249,14 +250,20 @@ class Published(NamedTuple):
     source: str
 
 
-def _source(table: str) -> str:
+def table_source(table: str) -> str:
+    """The paper of a table, and its number."""
     paper, _, number = table.partition(", ")
     return f"{PAPERS[paper]}, {number}"
 
 
+def _published(table: str, row: PaperRow) -> Published:
+    params, macs, top1 = map(float, (row.params_millions, row.macs_billions, row.imagenet_top1))
+    return Published(params, macs, top1, table_source(table))
+
+
 # Where several tables have a model, the row of the paper nearest to it.
 PUBLISHED: dict[str, Published] = {
-    row.model: Published(float(row.params_millions), float(row.macs_billions), float(row.imagenet_top1), _source(table))
+    row.model: _published(table, row)
     for table, rows in reversed(TABLES.items())
     for row in reversed(rows)
     if row.model is not None and not row.options

@@ -11,10 +11,14 @@ from ddf_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class ModelsCommand:
-    """List models with their parameters and multiply-accumulates (MACs) for an image of 224×224 pixels.
+    """List models with their parameters and multiply-accumulates (MACs) for one image.
 
     Two counts are in use. Core: convolutions, matrix products and dynamic filters. mmcv: what the flops counter of mmcv
     prints, without dynamic filters but with biases, normalisation, activations and pooling.
+
+    The image has 224×224 pixels. Of a detector, it has MMDetection's 800×1280 (height × width), with 1000 regions in
+    each box head and 100 in each mask head; published parameters are those that are trained, without the backbone's
+    stem and first stage (of Panoptic FPN, all).
 
     Examples:
       ddf models
@@ -41,7 +45,7 @@ class ModelsCommand:
         if not names:
             raise UserError(f"No model's name matches {self.pattern!r}. `ddf models` lists all.")
         rows = [_row(name) for name in names]
-        header = f"{'':24}{'parameters':>12}{'core MACs':>12}{'mmcv MACs':>12}   published"
+        header = f"{'':27}{'parameters':>12}{'core MACs':>12}{'mmcv MACs':>12}   published"
         return CommandResult(rows, "\n".join([header, *map(_text, rows)]))
 
     def _tables(self) -> CommandResult:
@@ -56,13 +60,16 @@ class ModelsCommand:
 def _row(name: str) -> dict[str, Any]:
     from ddf_jax.analysis.comparison import count
     from ddf_jax.analysis.published import PUBLISHED
+    from ddf_jax.analysis.published_detectors import PUBLISHED_DETECTORS
 
-    paper = PUBLISHED.get(name)
-    return {"name": name, **dataclasses.asdict(count(name)), "published": paper._asdict() if paper else {}}
+    size, paper = count(name), PUBLISHED.get(name) or PUBLISHED_DETECTORS.get(name)
+    macs = {"macs_core": size.macs_core, "macs_mmcv": size.macs_mmcv}
+    return {"name": name, "params": size.params, **macs, "published": paper._asdict() if paper else {}}
 
 
 def _text(row: dict[str, Any]) -> str:
     ours = f"{row['params'] / 1e6:10.2f} M{row['macs_core'] / 1e9:10.3f} G{row['macs_mmcv'] / 1e9:10.3f} G"
     paper = row["published"]
-    theirs = f"   {paper['params_millions']} M, {paper['macs_billions']} G" if paper else ""
-    return f"{row['name']:24}{ours}{theirs}"
+    printed = (("params_millions", "M"), ("macs_billions", "G"))
+    theirs = ", ".join(f"{paper[key]} {unit}" for key, unit in printed if paper.get(key) is not None)
+    return f"{row['name']:27}{ours}   {theirs}".rstrip()

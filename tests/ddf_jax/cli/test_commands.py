@@ -144,6 +144,16 @@ def test_models_counts_and_cites(ddf):
     assert rows["resnet152"]["published"] == {}
 
 
+def test_models_counts_detectors_on_mmdetections_image_and_cites_what_is_trained(ddf):
+    [row] = json.loads(ddf("models", "faster_rcnn_resnet50", "--json").out)
+    assert set(row) == {"name", "params", "macs_core", "macs_mmcv", "published"}
+    assert round(row["macs_mmcv"] / 1e9, 3) == 207.065
+    assert row["params"] > 1e6 * row["published"]["params_millions"] == 41.5e6
+    assert row["published"]["box_ap"] == 0.377
+    assert ddf("models", "panoptic_fpn_resnet50").out.split()[-2:] == ["46.0", "M"]
+    assert ddf("models", "faster_rcnn_binet50").out.split()[-1] == "G"
+
+
 def test_models_prints_a_table(ddf):
     _, out, _ = ddf("models", "ddf_resnet18")
     header, row = out.splitlines()
