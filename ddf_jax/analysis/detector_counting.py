@@ -70,8 +70,8 @@ class _Part(NamedTuple):
       name: of the module.
       module: what is counted.
       inputs: shapes.
-      mmcv_excess: what `complexity` counts in mmcv's convention and mmcv does not, which sees objects of torch's layer
-        classes alone and gives a fully connected layer no bias.
+      mmcv_excess: by how much `complexity` exceeds mmcv's own count, which sees objects of torch's layer classes alone
+        and gives a fully connected layer no bias.
     """
 
     name: str
@@ -149,12 +149,16 @@ def _mask_head(name: str, head: MaskHead, channels: int) -> Iterator[_Part]:
 
 
 def _panoptic_head(name: str, head: PanopticHead, levels: list[Shape]) -> _Part:
-    """Group normalisation is a layer of mmcv that costs 2 for each value."""
-    values = 0
+    """MMDetection resizes with a function. A group normalisation is a layer that costs 2 for each value."""
+    resized = normalised = 0
     for scale, level in zip(head.scales, levels, strict=False):
         pixels = level.size // level.shape[-1]
-        values += sum(pixels * 4**index * len(norm.scale) for index, norm in enumerate(scale.norms))
-    return _Part(name, head, (levels,), -2 * values)
+        for norm in scale.norms:
+            normalised += pixels * len(norm.scale)
+            if scale.halvings:
+                pixels *= 4
+                resized += pixels * len(norm.scale)
+    return _Part(name, head, (levels,), resized - 2 * normalised)
 
 
 def _maps(stages: Any) -> list[Shape]:
