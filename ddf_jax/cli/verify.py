@@ -12,18 +12,27 @@ from ddf_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class VerifyCommand:
-    """Compare models with their PyTorch ports: every layer, gradient and statistic, and a training step.
+    """Compare models with their PyTorch ports, or with numbers recorded from another implementation.
 
-    Exit status 1 if a value differs by more than rounding. Needs torch: pip install "ddf-jax[torch]".
+    With a port: every layer, gradient and statistic, and a training step. Needs torch: pip install "ddf-jax[torch]".
+
+    With `--reference`: every quantity of its files, in float64, without torch. The error of numbers is max|difference|
+    / max|theirs|, that of integers and masks the share that differs; it may be 1e-9, and 1e-6 where MMDetection rounds
+    to float32 (loss_rpn_cls, loss_mask, the total with them, and gradients that flow from them).
+
+    Exit status 1 if a value differs by more than rounding.
 
     Examples:
       ddf verify
       ddf verify 'ddf_up*'
       ddf verify ddf_resnet50 --size 224 224 --checkpoint ddf_mul_resnet50.pth
+      ddf verify faster_rcnn_resnet50 --reference mmdet_faster_rcnn
     """
 
     pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[PATTERN]")] = "*"
     """The name of a model or of an upsampler (ddf_up, ddf_up_guided, carafe), or a shell pattern in quotes."""
+    reference: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """PATH.json and PATH.npz, recorded with MMDetection or, of fpn_involution, with the authors' pyramid."""
     checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Weights to compare with instead of random ones."""
     dtype: Literal["float64", "float32"] = "float64"
@@ -37,9 +46,24 @@ class VerifyCommand:
     plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None
     """Draw the error of each layer."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print `[{model, dtype, size, passed, tolerance, worst: {what, relative_error}}]`."""
+    """Print `[{model, dtype, size, passed, tolerance, worst: {what, relative_error}}]`; with `--reference`
+    `[{quantity, relative_error, passed, tolerance}]`."""
 
     def run(self) -> CommandResult:
+        return self._compare_with_ports() if self.reference is None else self._compare_with_reference(self.reference)
+
+    def _compare_with_reference(self, reference: Path) -> CommandResult:
+        changed = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) != f.default]
+        if given := [f"--{name}" for name in changed if name not in ("pattern", "reference", "json")]:
+            raise UserError(f"A reference fixes weights, images and dtype: leave out {', '.join(given)}.")
+        from ddf_jax.verify import format_comparisons, verify_reference
+
+        comparisons = verify_reference(self.pattern, reference)
+        failed = not all(comparison.passed for comparison in comparisons)
+        rows = [comparison.as_json() for comparison in comparisons]
+        return CommandResult(rows, format_comparisons(comparisons, str(reference)), status=int(failed))
+
+    def _compare_with_ports(self) -> CommandResult:
         from ddf_jax.verify import draw_errors, format_table, verify
 
         if self.plot is not None and not self.plot.parent.is_dir():
