@@ -24,7 +24,8 @@ def per_image(function: Callable[..., Any], *arrays: Any, shared: Any = ()) -> A
     arrays, shared = jax.lax.stop_gradient((arrays, shared))
     leaves, structure = jax.tree.flatten((arrays, shared))
     split = [True] * len(jax.tree.leaves(arrays)) + [False] * len(jax.tree.leaves(shared))
-    results = jax.eval_shape(lambda arrays, shared: function(*arrays, shared), arrays, shared)
+    whole = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (arrays, shared))  # on no mesh
+    results = jax.eval_shape(lambda arrays, shared: function(*arrays, shared), *whole)
     shapes, result_structure = jax.tree.flatten(results)
 
     def flat(*leaves: Array) -> tuple[Array, ...]:
