@@ -133,7 +133,6 @@ def _mask_head(official: str, own: str) -> list[Rule]:
         Rule(f"{official}.upsample.weight", f"{own}.upsample.conv.kernel", TRANSPOSED),
         Rule(f"{official}.upsample.bias", f"{own}.upsample.bias"),
         *conv(f"{official}.conv_logits", f"{own}.logits"),
-        *conv(f"{official}.conv_res.conv", f"{own}.flow"),
     ]
 
 
@@ -148,11 +147,12 @@ DETECTOR = (
     *_mask_head("roi_head.mask_head", "regions.mask"),
     *_box_head("roi_head.bbox_head.{n}", "regions.boxes.{n}"),
     *_mask_head("roi_head.mask_head.{n}", "regions.masks.{n}"),
+    *conv("roi_head.mask_head.{n}.conv_res.conv", "regions.masks.{n}.flow"),
     *conv("roi_head.semantic_head.lateral_convs.{n}.conv", "regions.semantic.laterals.{n}"),
     *conv("roi_head.semantic_head.convs.{n}.conv", "regions.semantic.convs.{n}"),
     *conv("roi_head.semantic_head.conv_embedding.conv", "regions.semantic.embedding"),
     *conv("roi_head.semantic_head.conv_logits", "regions.semantic.logits"),
-    *conv("semantic_head.conv_upsample_layers.{n}.conv.{m}.conv", "semantic.scales.{n}.convs.{m}"),
+    Rule("semantic_head.conv_upsample_layers.{n}.conv.{m}.conv.weight", "semantic.scales.{n}.convs.{m}.kernel", CONV),
     Rule("semantic_head.conv_upsample_layers.{n}.conv.{m}.gn.weight", "semantic.scales.{n}.norms.{m}.scale"),
     Rule("semantic_head.conv_upsample_layers.{n}.conv.{m}.gn.bias", "semantic.scales.{n}.norms.{m}.bias"),
     *conv("semantic_head.conv_logits", "semantic.logits"),

@@ -41,10 +41,10 @@ _QUANTITIES = re.compile(
 def verify_reference(name: str, path: Path) -> list[Comparison]:
     """Computes in float64 what a reference has recorded, on its weights and inputs, and compares every quantity.
 
-    Weights and inputs follow from the reference's seed and the names of its tensors; no torch is needed. It takes a
-    minute or two. `compare` states how errors are measured. The tolerance is 1e-9. It is 1e-6 for what MMDetection's
-    two-stage detectors round to float32: `loss_rpn_cls`, `loss_mask`, their total, and the norms of gradients that
-    flow from the two.
+    Weights and inputs follow from the reference's seed and the names of its tensors; no torch is needed. It takes some
+    minutes. `compare` states how errors are measured. The tolerance is 1e-9, and 1e-6 for what MMDetection's two-stage
+    detectors round to float32: `loss_rpn_cls`, `loss_mask`, their total, and the norms of gradients that flow from the
+    two.
 
     Args:
         name: of a registered detector, or `fpn_involution`.
@@ -143,4 +143,4 @@ def _shown(parts: Any, name: str, *, total: int) -> Any:
     """Parts of the work, with a bar on standard error: each takes half a minute or more."""
     import tqdm
 
-    return tqdm.tqdm(parts, desc=f"{name} in float64, a minute or two", unit="part", total=total)
+    return tqdm.tqdm(parts, desc=f"{name} in float64, some minutes", unit="part", total=total)

@@ -1,6 +1,7 @@
 """Each name of each model has one rule, and the two directions are inverse."""
 
 import functools
+import zlib
 
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +34,22 @@ LAYERS = {
 
 SHORT = {"width": 32, "num_classes": 7, "blocks": (2, 1)}
 
+# CRC-32 of the lines "name shape" of MMDetection 3.3.0's state dict, and its entries.
+MMDETECTION = {
+    "retinanet": (3553811182, 354),
+    "faster_rcnn": (3643920793, 348),
+    "mask_rcnn": (15483552, 360),
+    "htc": (329870743, 426),
+    "panoptic_fpn": (787551569, 383),
+}
+LEAST = {"channels": 32, "num_classes": 7, "backbone_options": {"width": 32, "blocks": (2, 1, 1, 1)}}
+INVOLUTIONS = {"neck": "involution", "head": "involution"}
+DETECTORS = {
+    **{family: (f"{family}_resnet50", LEAST) for family in MMDETECTION},
+    "involutions": ("mask_rcnn_rednet50", {**LEAST, **INVOLUTIONS}),
+    "cascade of involutions": ("htc_rednet50", {**LEAST, **INVOLUTIONS}),
+}
+
 
 @functools.cache
 def built(config):
@@ -42,6 +59,20 @@ def built(config):
 @functools.cache
 def layer(name):
     return nnx.eval_shape(lambda: LAYERS[name](nnx.Rngs(0)))
+
+
+@functools.cache
+def detector(key):
+    name, options = DETECTORS[key]
+    config = models.get_config(name, **options)
+    return nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0)))
+
+
+def with_backbone(name):
+    """RetinaNet on the classifier of this name, with two stages."""
+    options = {"channels": 16, "num_classes": 7, "head_depth": 1, "backbone_options": {"width": 32, "blocks": (2, 1)}}
+    config = models.get_config("retinanet_resnet50", backbone=name, **options)
+    return nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0)))
 
 
 def abstract(name, **options):
@@ -65,7 +96,15 @@ def numbered(shapes):
     ids=str,
 )
 def test_every_name_has_one_counterpart(name, options):
-    model = abstract(name, **options)
+    check_names(abstract(name, **options))
+
+
+@pytest.mark.parametrize("key", DETECTORS)
+def test_every_name_of_a_detector_has_one_counterpart(key):
+    check_names(detector(key))
+
+
+def check_names(model):
     own, official = expected_shapes(model, "own"), expected_shapes(model, "official")
     counters = [key for key in official if key.endswith(COUNTER)]
     assert naming_of(own) == "own"
@@ -74,6 +113,28 @@ def test_every_name_has_one_counterpart(name, options):
     assert {translate_name(key, "official") for key in official} - {
         translate_name(key, "official") for key in counters
     } == own.keys()
+
+
+@pytest.mark.parametrize("family", MMDETECTION)
+def test_names_and_shapes_are_those_of_mmdetection(family):
+    official = expected_shapes(models.abstract(f"{family}_resnet50"), "official")
+    lines = "\n".join(f"{name} {list(shape)}" for name, shape in sorted(official.items()))
+    assert (zlib.crc32(lines.encode()), len(official)) == MMDETECTION[family]
+
+
+def test_involutions_of_a_detector_have_the_names_of_their_repository():
+    shapes = expected_shapes(detector("involutions"), "official")
+    involution = {
+        "conv1.conv.weight": (8, 32, 1, 1),
+        **{f"conv1.bn.{name}": (8,) for name in ("weight", "bias", "running_mean", "running_var")},
+        "conv1.bn.num_batches_tracked": (),
+        "conv2.conv.weight": (98, 8, 1, 1),
+        "conv2.conv.bias": (98,),
+    }
+    places = ["rpn_head.rpn_conv", *(f"neck.fpn_convs.{n}" for n in range(4))]
+    places += [f"roi_head.mask_head.convs.{n}.0" for n in range(4)]
+    expected = {f"{place}.{name}": shape for place in places for name, shape in involution.items()}
+    assert {name: shapes[name] for name in shapes if name.startswith((*places, "roi_head.mask_head.convs"))} == expected
 
 
 @pytest.mark.parametrize(
@@ -120,6 +181,12 @@ def test_there_and_back_is_the_identity_of_upsamplers(name, source):
     check_there_and_back(abstract(name), source)
 
 
+@pytest.mark.parametrize("key", DETECTORS)
+@pytest.mark.parametrize("source", ["official", "own"])
+def test_there_and_back_is_the_identity_of_detectors(key, source):
+    check_there_and_back(detector(key), source)
+
+
 def check_there_and_back(model, source):
     tensors = numbered(expected_shapes(model, source))
     there = translate(tensors, source)
@@ -131,9 +198,10 @@ def check_there_and_back(model, source):
 
 
 def test_every_rule_is_used():
+    names = [name for name in DISTINCT if name in NAMES]
+    models = [abstract(name, **SHORT) for name in names] + [*map(abstract, LAYERS), *map(detector, DETECTORS)]
     used = set()
-    models = [abstract(name, **SHORT) for name in DISTINCT if name in NAMES]
-    for model in [*models, *map(abstract, LAYERS)]:
+    for model in models + [with_backbone(name) for name in names]:
         used |= {name.translate(str.maketrans("", "", "0123456789")) for name in expected_shapes(model, "own")}
     digits_dropped = [rule.own.translate(str.maketrans("", "", "0123456789")) for rule in RULES]
     fields_dropped = [
