@@ -41,7 +41,7 @@ class Proposals(NamedTuple):
     @property
     def live(self) -> Array:
         """Whether a box is no padding [B, P]."""
-        return jnp.arange(self.boxes.shape[1])[None] < self.number[:, None]
+        return jnp.arange(self.boxes.shape[1], dtype=self.number.dtype)[None] < self.number[:, None]
 
 
 class Detections(NamedTuple):

@@ -133,4 +133,4 @@ def known_masks(truths: Truths, levels: Sequence[Array], regions: Regions, most:
 
 def is_live(detections: Detections) -> Array:
     """Whether a detection is no padding [B, D]."""
-    return jnp.arange(detections.boxes.shape[1])[None] < detections.number[:, None]
+    return jnp.arange(detections.boxes.shape[1], dtype=detections.number.dtype)[None] < detections.number[:, None]

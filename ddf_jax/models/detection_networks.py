@@ -14,7 +14,6 @@ from ddf_jax.detection.region_heads import RegionHeads
 from ddf_jax.detection.retina_head import RetinaHead
 from ddf_jax.detection.rpn import RPNHead
 from ddf_jax.detection.semantic import PanopticHead
-from ddf_jax.errors import UserError
 from ddf_jax.models.fpn import FPN
 from ddf_jax.models.initial_keys import InitialKeys
 from ddf_jax.models.registry import get_config
@@ -177,7 +176,5 @@ def total_loss(losses: dict[str, Array]) -> Array:
 
 
 def _sizes(image: Array, size: Array | None) -> Array:
-    if image.ndim != 4:
-        raise UserError(f"`image` must be [B, H, W, C], got {list(image.shape)}.")
     whole = jnp.broadcast_to(jnp.asarray(image.shape[1:3], jnp.int32)[None], (len(image), 2))
     return whole if size is None else size

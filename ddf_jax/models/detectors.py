@@ -76,7 +76,7 @@ class DetectorConfig(abc.ABC):
 
     backbone: str = "resnet50"
     """The name of a classifier."""
-    backbone_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    backbone_options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     """Of the classifier's configuration."""
     stem_kernel_size: int | None = None
     """Of the stem's operator, where the backbone has this option: 7 in the involution repository's detectors."""

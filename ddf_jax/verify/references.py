@@ -66,7 +66,7 @@ def _verify_neck(path: Path) -> list[Comparison]:
     references = neck_references(path, tuple(PARTS), MODES)
     for part, reference in _shown(references.items(), NECK, total=len(references)):
         fpn = abstract_neck(part)
-        _load(fpn, reference, f"{NECK}, part {part}")
+        load_reference(fpn, reference, f"{NECK}, part {part}")
         comparisons += compare(reference.recorded, neck_quantities(fpn, part, reference.seed), lambda _: TOLERANCE)
     return comparisons
 
@@ -76,8 +76,9 @@ def _verify_detector(name: str, path: Path) -> list[Comparison]:
     if unknown := [quantity for quantity in reference.recorded if not _QUANTITIES.fullmatch(quantity)]:
         raise UserError(f"{path} has quantities that no detector has: {', '.join(unknown[:5])}.")
     config = models.get_config(name)
-    model = models.abstract(name, dtype=jnp.float64, param_dtype=jnp.float64, **_settings(config, reference.library))
-    _load(model, reference, name)
+    wide = {"dtype": jnp.float64, "param_dtype": jnp.float64}
+    model = models.abstract(name, **wide, **reference_settings(config, reference.library))
+    load_reference(model, reference, name)
     classes = getattr(config, "num_semantic", config.num_classes + getattr(config, "num_stuff", 0))
     batch = as_batch(reference_inputs(reference.seed, semantic_classes=classes), model)
     found: dict[str, np.ndarray] = {}
@@ -91,7 +92,7 @@ def _verify_detector(name: str, path: Path) -> list[Comparison]:
     return compare(reference.recorded, found, _two_stage_tolerance if two_stage else lambda _: TOLERANCE)
 
 
-def _settings(config: Any, library: str) -> dict[str, Any]:
+def reference_settings(config: Any, library: str) -> dict[str, Any]:
     """Options of a detector as in the references: 200 proposals (300 in training), 128 of which count in a loss."""
     match = re.fullmatch(r"mmdet ([23])(\.\d+)*", library)
     if match is None:
@@ -113,7 +114,7 @@ def _settings(config: Any, library: str) -> dict[str, Any]:
     return options
 
 
-def _load(model: nnx.Module, reference: Reference, name: str) -> None:
+def load_reference(model: nnx.Module, reference: Reference, name: str) -> None:
     """Loads the reference's weights, where its tensors are those of the model."""
     _check_shapes({key: tuple(shape) for key, shape in expected_shapes(model, "official").items()}, reference, name)
     load_tensors(model, reference_weights(reference.shapes, reference.seed, reference.scales), "the reference")

@@ -1,4 +1,4 @@
-"""Parameters of each registered model for classification."""
+"""Parameters of each registered model for classification, and of each detector."""
 
 PARAMETERS = {
     "resnet18": 11_689_512,
@@ -55,4 +55,43 @@ PARAMETERS = {
     "res2net50_26w_4s": 25_699_120,
     "res2net50_14w_8s": 25_059_816,
     "res2net101_26w_4s": 45_206_688,
+}
+
+DETECTORS = {
+    "faster_rcnn_binet50": 33_748_926,
+    "faster_rcnn_dcdc_resnet26": 25_551_722,
+    "faster_rcnn_dcdc_resnet50": 31_992_054,
+    "faster_rcnn_ddf_resnet50": 33_039_772,
+    "faster_rcnn_rednet50": 31_736_830,
+    "faster_rcnn_resnet101": 60_745_184,
+    "faster_rcnn_resnet50": 41_753_056,
+    "htc_binet50": 72_254_163,
+    "htc_dcdc_resnet26": 64_056_959,
+    "htc_dcdc_resnet50": 70_497_291,
+    "htc_ddf_resnet50": 71_545_009,
+    "htc_rednet50": 70_242_067,
+    "htc_resnet101": 99_250_421,
+    "htc_resnet50": 80_258_293,
+    "htc_resnext101_32x4d": 98_878_965,
+    "mask_rcnn_binet50": 36_392_206,
+    "mask_rcnn_dcdc_resnet26": 28_195_002,
+    "mask_rcnn_dcdc_resnet50": 34_635_334,
+    "mask_rcnn_ddf_resnet50": 35_683_052,
+    "mask_rcnn_rednet50": 34_380_110,
+    "mask_rcnn_resnet101": 63_388_464,
+    "mask_rcnn_resnet50": 44_396_336,
+    "panoptic_fpn_binet50": 38_022_980,
+    "panoptic_fpn_dcdc_resnet26": 29_825_776,
+    "panoptic_fpn_dcdc_resnet50": 36_266_108,
+    "panoptic_fpn_ddf_resnet50": 37_313_826,
+    "panoptic_fpn_rednet50": 36_010_884,
+    "panoptic_fpn_resnet101": 65_019_238,
+    "panoptic_fpn_resnet50": 46_027_110,
+    "retinanet_binet50": 29_964_562,
+    "retinanet_dcdc_resnet26": 21_767_358,
+    "retinanet_dcdc_resnet50": 28_207_690,
+    "retinanet_ddf_resnet50": 29_255_408,
+    "retinanet_rednet50": 27_952_466,
+    "retinanet_resnet101": 56_960_820,
+    "retinanet_resnet50": 37_968_692,
 }

@@ -122,7 +122,7 @@ def test_only_what_is_rounded_may_differ_by_more():
 
 def test_masks_of_a_cascade_are_those_of_the_librarys_version():
     config = models.get_config("htc_resnet50")
-    chosen = {version: references._settings(config, f"mmdet {version}") for version in ("2.28.2", "3.3.0")}
+    chosen = {version: references.reference_settings(config, f"mmdet {version}") for version in ("2.28.2", "3.3.0")}
     assert {version: options["cascade"].masks for version, options in chosen.items()} == {
         "2.28.2": "mean",
         "3.3.0": "last",

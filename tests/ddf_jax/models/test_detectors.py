@@ -1,0 +1,287 @@
+"""All registered detectors: pinned names and counts, options, losses and detections of small ones."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from ddf_jax.errors import UserError
+from ddf_jax.models import abstract, create, get_config, list_models
+from ddf_jax.models.detectors import FAMILIES, FROZEN, HEADS, NECKS, UPSAMPLERS
+from ddf_jax.training.step import Unfrozen
+from tests.ddf_jax.models.pinned import DETECTORS
+from tests.ddf_jax.models.small import abstract_model
+from tests.ddf_jax.models.small_detectors import SIZES, batch, detections, drawn, losses_and_gradients, small
+
+FAST = "faster_rcnn"
+LOSSES = {
+    "retinanet": {"loss_cls", "loss_bbox"},
+    "faster_rcnn": {"loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox"},
+    "mask_rcnn": {"loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox", "loss_mask"},
+    "htc": {"loss_rpn_cls", "loss_rpn_bbox", "loss_semantic_seg"}
+    | {f"s{stage}.{name}" for stage in range(3) for name in ("loss_cls", "loss_bbox", "loss_mask")},
+    "panoptic_fpn": {"loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox", "loss_mask", "loss_seg"},
+}
+
+
+def slow_but(fast, names) -> list[Any]:
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+def counted(model, *filters) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.All(nnx.Param, *filters))))
+
+
+def test_every_registered_detector_is_pinned():
+    assert set(list_models(task="detection")) == set(DETECTORS)
+
+
+@pytest.mark.parametrize("name", slow_but([f"{family}_resnet50" for family in FAMILIES], DETECTORS))
+def test_parameters_of_the_whole_model_are_as_many_as_counted(name):
+    model = abstract(name)
+    assert counted(model) == DETECTORS[name]
+    if name.endswith("_resnet50") and "_ddf_" not in name and "_dcdc_" not in name:
+        assert counted(model, Unfrozen(FROZEN)) == DETECTORS[name] - 225_344  # the stem and the first stage
+
+
+INVOLUTION, DCDC = {"neck": "involution"}, {"neck": "dcdc"}
+BOTH = {"neck": "involution", "head": "involution", "stem_kernel_size": 7}
+
+
+# Trainable parameters in millions, of the tables of DCDC and of the involution repository.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options", "millions"),
+    [
+        ("retinanet_resnet101", {}, 56.735),
+        ("retinanet_rednet50", {}, 27.814),
+        ("retinanet_rednet50", INVOLUTION, 26.246),
+        ("retinanet_dcdc_resnet50", {}, 28.061),
+        ("retinanet_dcdc_resnet50", DCDC, 26.542),
+        ("retinanet_dcdc_resnet26", DCDC, 20.183),
+        ("faster_rcnn_resnet101", {}, 60.520),
+        ("faster_rcnn_rednet50", {}, 31.598),
+        ("faster_rcnn_rednet50", INVOLUTION, 29.508),
+        ("faster_rcnn_rednet50", BOTH, 28.985),
+        ("faster_rcnn_dcdc_resnet50", {}, 31.845),
+        ("faster_rcnn_dcdc_resnet50", DCDC, 29.820),
+        ("faster_rcnn_dcdc_resnet26", DCDC, 23.461),
+        ("mask_rcnn_resnet101", {}, 63.163),
+        ("mask_rcnn_rednet50", {}, 34.242),
+        ("mask_rcnn_rednet50", INVOLUTION, 32.151),
+        ("mask_rcnn_rednet50", BOTH, 29.538),
+        ("mask_rcnn_dcdc_resnet50", {}, 34.488),
+        ("mask_rcnn_dcdc_resnet50", DCDC, 32.463),
+        ("mask_rcnn_dcdc_resnet26", DCDC, 26.104),
+        ("htc_resnet101", {}, 99.025),
+        ("htc_resnext101_32x4d", {}, 98.664),
+        ("htc_dcdc_resnet50", DCDC, 68.325),
+        ("panoptic_fpn_resnet101", {}, 64.79),
+        ("panoptic_fpn_rednet50", INVOLUTION, 33.78),
+        ("panoptic_fpn_dcdc_resnet50", DCDC, 34.09),
+    ],
+    ids=str,
+)
+def test_trainable_parameters_are_those_published(name, options, millions):
+    digits = 2 if name.startswith("panoptic") else 3
+    assert round(counted(abstract(name, **options), Unfrozen(FROZEN)) / 1e6, digits) == millions
+
+
+@pytest.fixture(scope="module")
+def results():
+    """Losses, gradients and detections by family, each computed once."""
+    known: dict[Any, Any] = {}
+
+    def of(family, **options):
+        key = family, *options.items()
+        if key not in known:
+            structure, state = drawn(small(family, **options))
+
+            @jax.jit
+            def program(state, of):
+                return losses_and_gradients(structure, state, of), detections(structure, state, of)
+
+            known[key] = lambda of: jax.tree.map(np.asarray, program(state, of))
+        return known[key]
+
+    return of
+
+
+@pytest.mark.parametrize("family", slow_but([FAST], FAMILIES))
+def test_every_trained_parameter_gets_a_gradient_from_odd_sized_images(results, family):
+    (losses, gradients), found = results(family)(batch())
+    assert set(losses) == LOSSES[family]
+    assert all(np.isfinite(loss).all() and loss.sum() > 0 for loss in losses.values())
+    trained = nnx.state(abstract_model(small(family)), nnx.All(nnx.Param, Unfrozen(FROZEN)))
+    assert set(gradients) == {".".join(map(str, path)) for path, _ in nnx.to_flat_state(trained)}
+    for path, gradient in gradients.items():
+        assert np.isfinite(gradient).all(), path
+        assert np.abs(gradient).max() > 0, path
+    check_detections(found, family)
+
+
+def check_detections(found, family, dtype: Any = np.float32):
+    assert (found.number > 0).all()
+    for boxes, scores, labels, number, size in zip(*found[:4], SIZES, strict=True):
+        boxes, scores, labels = boxes[:number], scores[:number], labels[:number]
+        assert (boxes >= 0).all()
+        assert (boxes <= np.tile(size[::-1], 2)).all()
+        assert (boxes[:, 2:] >= boxes[:, :2]).all()
+        assert (np.diff(scores) <= 0).all()
+        assert (scores <= 1).all()
+        assert ((labels >= 0) & (labels < 5)).all()
+    assert {found.boxes.dtype, found.scores.dtype} == {np.dtype(dtype)}
+    assert (found.masks is not None) == (family not in ("retinanet", "faster_rcnn"))
+    assert (found.semantic is not None) == (family == "panoptic_fpn")
+    if found.masks is not None:
+        assert found.masks.shape[2:] == (28, 28)
+        assert found.masks.dtype == dtype
+    if found.semantic is not None:
+        assert found.semantic.shape == (2, 19, 26, 4)
+
+
+def assert_equal(found, expected, rtol=0.0):
+    for value, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(value, theirs, rtol=rtol, atol=rtol * max(np.abs(theirs).max(), 1e-6))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_without_an_object_do_not_touch_a_value(results, family):
+    """However many there are, and whatever they hold."""
+    (losses, gradients), _ = results(family)(batch())
+    (more, of_more), _ = results(family)(batch(padding=5))
+    assert_equal(more, losses, rtol=1e-5)
+    assert_equal(of_more, gradients, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", slow_but([FAST], FAMILIES))
+def test_images_without_objects_have_finite_losses_and_gradients(results, family):
+    (losses, gradients), _ = results(family)(batch(objects=False))
+    for name, value in (losses | gradients).items():
+        assert np.isfinite(value).all(), name
+    for name in losses:
+        if "bbox" in name or "mask" in name:
+            assert not losses[name].any(), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_image_is_judged_alone(results, family):
+    """The second image is replaced by nothing, as where a batch is filled up."""
+    _, found = results(family)(batch())
+    of = batch()
+    _, other = results(family)(of._replace(image=of.image.at[1].set(0), size=of.size.at[1].set(0)))
+    assert_equal(*(jax.tree.map(lambda x: x[0], d) for d in (other, found)), rtol=1e-5)
+    assert other.number[1] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bfloat16_computes_boxes_scores_and_losses_in_float32(results, family):
+    (losses, gradients), found = results(family, dtype=jnp.bfloat16)(batch())
+    (exact, _), _ = results(family)(batch())
+    assert {value.dtype for value in (*losses.values(), *gradients.values())} == {np.dtype(np.float32)}
+    check_detections(found, family)
+    for name, loss in losses.items():
+        np.testing.assert_allclose(loss.sum(), exact[name].sum(), rtol=0.5, err_msg=name)
+    assert all(np.isfinite(gradient).all() for gradient in gradients.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_float32_is_float64_to_rounding(results, family):
+    (losses, gradients), found = results(family)(batch())
+    with jax.enable_x64(True):
+        wide = {"dtype": jnp.float64, "param_dtype": jnp.float64}
+        (exact, of_exact), expected = results(family, **wide)(batch(dtype=np.float64))
+    assert_equal(losses, exact, rtol=1e-4)
+    assert_equal(gradients, of_exact, rtol=1e-3)
+    np.testing.assert_array_equal(found.number, expected.number)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+    check_detections(expected, family, np.float64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_random_choice_depends_on_the_keys_alone(family):
+    structure, state = drawn(small(family))
+
+    @jax.jit
+    def losses(state, of):
+        model = nnx.merge(structure, state, copy=True)
+        model.train()
+        model.backbone.eval()
+        return [sum(loss.sum() for loss in model.loss(*of).values()) for _ in range(2)]
+
+    first, second = losses(state, batch())
+    assert losses(state, batch()) == [first, second]
+    assert (first != second) == (family != "retinanet")
+
+
+SEVEN: dict[str, Any] = {"stem_kernel_size": 7, "backbone_options": {"width": 32, "blocks": (1,) * 4}}
+
+# One detector for each value of an option; the rest of a family is the same.
+OPTIONS = [
+    *(("faster_rcnn", {"neck": neck}) for neck in NECKS if neck != "convolution"),
+    *(("mask_rcnn", {"head": head}) for head in HEADS if head != "convolution"),
+    ("retinanet", {"head": "involution"}),
+    *(("retinanet", {"upsampler": upsampler}) for upsampler in UPSAMPLERS if upsampler != "nearest"),
+    (
+        "retinanet",
+        {"backbone": "rednet50", "stem_kernel_size": 7, "backbone_options": {"width": 32, "blocks": (1,) * 4}},
+    ),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "options"), OPTIONS, ids=str)
+def test_every_trained_parameter_gets_a_gradient_with_every_option(family, options):
+    structure, state = drawn(small(family, **options))
+    losses, gradients = jax.jit(lambda state, of: losses_and_gradients(structure, state, of))(state, batch())
+    assert set(losses) == LOSSES[family]
+    for path, gradient in gradients.items():
+        assert np.isfinite(gradient).all(), path
+        assert np.abs(gradient).max() > 0, path
+
+
+def test_options_are_where_they_belong():
+    model = abstract_model(small("mask_rcnn", backbone="rednet50", neck="involution", upsampler="carafe", **SEVEN))
+    kinds = [type(module).__name__ for module in (*model.neck.outputs, *model.neck.upsamplers)]
+    assert kinds == ["Involution"] * 4 + ["CARAFE"] * 3
+    assert type(model.rpn.conv).__name__ == "Conv"
+    assert model.backbone.stem.conv2.spatial_branch.span.kernel.shape[-1] == 7 * 7
+    model = abstract_model(small("retinanet", head="bivolution"))
+    assert {type(conv).__name__ for conv in (*model.dense.class_convs, *model.dense.box_convs)} == {"Bivolution"}
+    assert [type(module).__name__ for module in model.neck.outputs] == ["Conv"] * 5
+
+
+def test_unknown_options_and_missing_truths_are_refused():
+    with pytest.raises(UserError, match="`neck` must be one of convolution, dcdc, involution, bivolution, got 'fpn'"):
+        get_config("faster_rcnn_resnet50", neck="fpn")
+    with pytest.raises(UserError, match="has no option 'hed'"):
+        create("retinanet_resnet50", hed="involution", rngs=nnx.Rngs(0))
+    of = batch()
+    for family, without, message in (
+        ("mask_rcnn", {"masks": None}, "`truths.masks` must be given"),
+        ("panoptic_fpn", {"semantic": None}, "`truths.semantic` must be given"),
+        ("htc", {"semantic": None}, "`truths.semantic` must be given"),
+    ):
+        model = abstract_model(small(family))
+        with pytest.raises(ValueError, match=message):
+            nnx.eval_shape(lambda m, w=without: m.loss(of.image, of.size, of.truths._replace(**w)), model)
+    with pytest.raises(UserError, match=r"must be \[B, H, W, C\] with C = 3, got \(75, 101, 3\)"):
+        nnx.eval_shape(lambda m: m(of.image[0]), abstract_model(small("retinanet")))
+
+
+def test_configurations_can_be_compared_and_replaced():
+    assert get_config("htc_resnet50") == dataclasses.replace(FAMILIES["htc"], backbone="resnet50")
+    assert hash(get_config("htc_resnet50", backbone_options={"width": 8})) == hash(get_config("htc_resnet50"))
+    assert get_config("htc_resnet50", backbone_options={"width": 8}) != get_config("htc_resnet50")
+    assert get_config("mask_rcnn_rednet50").task == "detection"
+    [image] = get_config("retinanet_resnet50").inputs(64, 96)
+    assert (image.shape, image.dtype) == ((1, 64, 96, 3), jnp.float32)
