@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -18,9 +18,6 @@ from ddf_jax.models.fpn import FPN
 from ddf_jax.models.initial_keys import InitialKeys
 from ddf_jax.models.registry import get_config
 
-if TYPE_CHECKING:
-    from ddf_jax.models import detectors
-
 
 class Detector(nnx.Module, abc.ABC):
     """Finds objects in a batch of images: `model(image, size)`.
@@ -34,7 +31,7 @@ class Detector(nnx.Module, abc.ABC):
     first_level = 0
     """The finest stage of the backbone that the pyramid takes."""
 
-    def __init__(self, config: "detectors.DetectorConfig", *, rngs: nnx.Rngs, **pyramid: Any):
+    def __init__(self, config: Any, *, rngs: nnx.Rngs, **pyramid: Any):
         self.backbone = get_config(config.backbone, **config.backbone_fields()).build(rngs=rngs)
         del self.backbone.head  # of a classifier
         stages = self.backbone.feature_info[self.first_level :]
@@ -72,7 +69,7 @@ class RetinaNet(Detector):
 
     first_level = 1
 
-    def __init__(self, config: "detectors.RetinaNetConfig", *, rngs: nnx.Rngs):
+    def __init__(self, config: Any, *, rngs: nnx.Rngs):
         super().__init__(config, rngs=rngs, extra_levels=2, extra="convolution")
         options = {"conv": config.dense_conv_factory, "depth": config.head_depth, "settings": config.retina}
         dtypes = {**config.dtypes, "rngs": InitialKeys(rngs)}
@@ -93,7 +90,7 @@ class TwoStageDetector(Detector):
     regions: Any
     """The second stage, with `loss(levels, size, proposals, truths, key)` and `detect(levels, size, proposals)`."""
 
-    def __init__(self, config: "detectors.TwoStageConfig", *, rngs: nnx.Rngs):
+    def __init__(self, config: Any, *, rngs: nnx.Rngs):
         super().__init__(config, rngs=rngs)
         dtypes = {**config.dtypes, "rngs": InitialKeys(rngs)}
         self.rpn = RPNHead(config.channels, conv=config.dense_conv_factory, settings=config.rpn, **dtypes)
@@ -131,7 +128,7 @@ class TwoStageDetector(Detector):
 class RCNN(TwoStageDetector):
     """Faster R-CNN, or Mask R-CNN with masks."""
 
-    def second_stage(self, config: "detectors.RCNNConfig", dtypes: dict[str, Any]) -> RegionHeads:
+    def second_stage(self, config: Any, dtypes: dict[str, Any]) -> RegionHeads:
         conv = config.mask_conv_factory if config.masks else None
         return RegionHeads(config.channels, config.num_classes, conv=conv, settings=config.regions, **dtypes)
 
@@ -139,7 +136,7 @@ class RCNN(TwoStageDetector):
 class HTC(TwoStageDetector):
     """Hybrid Task Cascade."""
 
-    def second_stage(self, config: "detectors.HTCConfig", dtypes: dict[str, Any]) -> CascadeHeads:
+    def second_stage(self, config: Any, dtypes: dict[str, Any]) -> CascadeHeads:
         return CascadeHeads(
             config.channels,
             config.num_classes,
@@ -153,7 +150,7 @@ class HTC(TwoStageDetector):
 class PanopticFPN(RCNN):
     """Mask R-CNN with a semantic head."""
 
-    def __init__(self, config: "detectors.PanopticFPNConfig", *, rngs: nnx.Rngs):
+    def __init__(self, config: Any, *, rngs: nnx.Rngs):
         super().__init__(config, rngs=rngs)
         dtypes = {**config.dtypes, "rngs": InitialKeys(rngs)}
         self.semantic = PanopticHead(config.channels, config.num_stuff, inner=config.semantic_channels, **dtypes)
