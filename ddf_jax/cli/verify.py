@@ -30,7 +30,8 @@ class VerifyCommand:
     """
 
     pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[PATTERN]")] = "*"
-    """The name of a model or of an upsampler (ddf_up, ddf_up_guided, carafe), or a shell pattern in quotes."""
+    """The name of a model or of an upsampler (ddf_up, ddf_up_guided, carafe), or a shell pattern in quotes. Detectors,
+    which take minutes each, are left out where it matches other models too."""
     reference: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """PATH.json and PATH.npz, recorded with MMDetection or, of fpn_involution, with the authors' pyramid."""
     checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None

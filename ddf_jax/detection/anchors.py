@@ -45,8 +45,8 @@ class Anchors:
         found = []
         for stride, (height, width) in zip(self.strides, sizes, strict=True):
             covered = -(-padded // stride)
-            rows = jnp.arange(height)[None] < covered[:, :1]
-            columns = jnp.arange(width)[None] < covered[:, 1:]
+            rows = jnp.arange(height, dtype=padded.dtype)[None] < covered[:, :1]
+            columns = jnp.arange(width, dtype=padded.dtype)[None] < covered[:, 1:]
             pixels = (rows[:, :, None] & columns[:, None, :]).reshape(len(padded), -1)
             found.append(jnp.repeat(pixels, self.per_pixel, axis=1))
         return found

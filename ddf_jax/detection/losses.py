@@ -29,7 +29,7 @@ def sigmoid_cross_entropy(logits: Array, targets: Array) -> Array:
 
 def softmax_cross_entropy(logits: Array, labels: Array) -> Array:
     """[..., classes] and integers [...] to [...]."""
-    classes = jnp.arange(logits.shape[-1]).reshape((1,) * labels.ndim + (-1,))
+    classes = jnp.arange(logits.shape[-1], dtype=labels.dtype).reshape((1,) * labels.ndim + (-1,))
     return -jnp.where(classes == labels[..., None], jax.nn.log_softmax(logits), 0).sum(-1)
 
 

@@ -109,7 +109,7 @@ class RetinaHead(nnx.Module):
             level = slice(start, start := start + logits.shape[1])
             positive = targets.positive[:, level]
             counts = positive | targets.negative[:, level]
-            classes = jnp.arange(self.num_classes).reshape(1, 1, -1)
+            classes = jnp.arange(self.num_classes, dtype=labels.dtype).reshape(1, 1, -1)
             is_class = positive[..., None] & (labels[:, level, None] == classes)
             losses["loss_cls"].append(mean_over(jnp.where(counts[..., None], focal(logits, is_class), 0), count))
             distance = smooth_l1(deltas, targets.deltas[:, level], 0.0)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ddf_jax.verify.reference import summary
-from ddf_jax.verify.reference_files import Recorded
 
 TOLERANCE = 1e-9
 SHOWN = 15  # quantities that pass, in a table
@@ -45,7 +44,9 @@ class Comparison:
         }
 
 
-def compare(recorded: Recorded, found: Mapping[str, np.ndarray], tolerance: Callable[[str], float]) -> list[Comparison]:
+def compare(
+    recorded: Mapping[str, np.ndarray | None], found: Mapping[str, np.ndarray], tolerance: Callable[[str], float]
+) -> list[Comparison]:
     """Compares every recorded quantity.
 
     The error of numbers is max|ours - theirs| / max|theirs|, measured apart for what has a scale of its own: the sum,

@@ -194,7 +194,7 @@ def _samples(batch: Batch, choices: Any) -> Quantities:
 
 def _accuracy(logits: Array, regions: Regions) -> Array:
     """The share of regions whose best class is right, in percent."""
-    right = (logits.argmax(-1) == regions.labels) & regions.sample.live
+    right = (logits.argmax(-1).astype(regions.labels.dtype) == regions.labels) & regions.sample.live
     return 100 * right.sum() / regions.sample.live.sum()
 
 

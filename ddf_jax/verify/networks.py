@@ -42,7 +42,7 @@ def compare_network(name: str, settings: Settings) -> Report:
 
 def compare_checkpoint(name: str, checkpoint: Path, settings: Settings) -> Report:
     """Compares a registered model with its port, both with the weights of a file."""
-    weights = _read_weights(checkpoint)
+    weights = read_weights(checkpoint)
     num_classes = _num_classes(weights)
     port = _create_port(name, num_classes, settings)
     counters = {key: np.zeros((), np.int64) for key in port.state_dict() if key.endswith(COUNTER)}  # optional in files
@@ -65,7 +65,7 @@ def _compare(name: str, port: Any, weights: Weights, batch: RandomBatch, setting
         model = create_abstract(name, dtype, _num_classes(weights), settings.options)
         load_tensors(model, weights, source)
         if settings.implementation is not None:
-            _choose_implementation(model, settings.implementation)
+            choose_implementation(model, settings.implementation)
         ours = trace_network(model, batch, dtype=dtype)
         errors = relative_errors(ours, trace_port(port, weights, batch, dtype="float64"))
     return Report(name, dtype, settings.size, TOLERANCES[dtype], errors)
@@ -92,14 +92,14 @@ def _rounded(weights: Weights, dtype: str) -> Weights:
     return {name: rounded_to(value, dtype) for name, value in weights.items()}
 
 
-def _choose_implementation(model: nnx.Module, implementation: str) -> None:
+def choose_implementation(model: nnx.Module, implementation: str) -> None:
     """Makes every dynamic filter in the model run that implementation."""
     for _, module in nnx.iter_modules(model):
         if hasattr(module, "implementation"):
             module.implementation = implementation  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _read_weights(path: Path) -> Weights:
+def read_weights(path: Path) -> Weights:
     """The tensors of a checkpoint by official name, in float64."""
     tensors = read_tensors(path)
     official = tensors if naming_of(tensors) == "official" else translate(tensors, "own")

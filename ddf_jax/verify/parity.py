@@ -1,4 +1,4 @@
-"""`verify`: compares registered models and upsamplers with their PyTorch ports."""
+"""`verify`: compares registered models, detectors and upsamplers with their PyTorch ports."""
 
 import fnmatch
 from collections.abc import Collection, Mapping
@@ -9,6 +9,7 @@ import jax
 
 from ddf_jax import models
 from ddf_jax.errors import UserError
+from ddf_jax.verify.detectors import compare_detector
 from ddf_jax.verify.networks import compare_checkpoint, compare_network
 from ddf_jax.verify.report import Report
 from ddf_jax.verify.settings import Settings
@@ -34,9 +35,12 @@ def verify(
     error of a tensor is max|ours - theirs| / max|theirs|. A report passes if no error exceeds its dtype's tolerance
     (`TOLERANCES`).
 
+    Detectors are compared in float64 on two images of their own, as `compare_detector` describes.
+
     Args:
         pattern: name of a registered model or of an upsampler (`UPSAMPLERS`: its output and gradients), or a shell
-            pattern. Models without a port are left out.
+            pattern. Models without a port are left out, and detectors, which take minutes each, where the pattern also
+            matches other models.
         checkpoint: weights of the one model that is compared, in any form that `load_checkpoint` takes; by default
             random weights.
         dtype: dtype of the Flax side's arithmetic. Use float64 with a checkpoint: in float32 a ReLU's input within
@@ -61,7 +65,13 @@ def verify(
     if len(networks) > 1:
         names = ", ".join(networks)
         raise UserError(f"A checkpoint is of one model, but {pattern!r} names {len(networks)}: {names}.")
+    if _is_detector(networks[0]):
+        return [compare_detector(networks[0], checkpoint, settings)]
     return [compare_checkpoint(networks[0], checkpoint, settings)]
+
+
+def _is_detector(name: str) -> bool:
+    return models.get_config(name).task == "detection"
 
 
 def _find(pattern: str, *, among: Collection[str]) -> tuple[list[str], list[str]]:
@@ -73,6 +83,7 @@ def _find(pattern: str, *, among: Collection[str]) -> tuple[list[str], list[str]
     """
     try:
         from ddf_jax import torch_port
+        from ddf_jax.torch_port import detection
     except ImportError as error:
         raise UserError(
             "Verification compares with PyTorch, which is not installed. Install it: pip install 'ddf-jax[torch]'"
@@ -81,7 +92,9 @@ def _find(pattern: str, *, among: Collection[str]) -> tuple[list[str], list[str]
     networks = [name for name in models.list_models(pattern) if name in ports]
     upsamplers = fnmatch.filter(among, pattern)
     if not networks and not upsamplers:
-        known = ", ".join([*ports, *among])
+        networks = detection.list_models(pattern)
+    if not networks and not upsamplers:
+        known = ", ".join([*ports, *among, *detection.list_models()])
         raise UserError(f"No model with a PyTorch port is named {pattern!r}; there are {known}.")
     return networks, upsamplers
 
@@ -91,7 +104,9 @@ def _compare_networks(names: list[str], settings: Settings) -> list[Report]:
 
     reports = []
     for name in tqdm.tqdm(names, unit="model", disable=len(names) < 2):
-        reports.append(compare_network(name, settings))
+        reports.append(
+            compare_detector(name, None, settings) if _is_detector(name) else compare_network(name, settings)
+        )
         if len(names) > 1:  # a model takes some hundred programs; thirty models would exhaust the memory mappings
             jax.clear_caches()
     return reports

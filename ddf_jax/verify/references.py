@@ -94,7 +94,7 @@ def _verify_detector(name: str, path: Path) -> list[Comparison]:
 
 def reference_settings(config: Any, library: str) -> dict[str, Any]:
     """Options of a detector as in the references: 200 proposals (300 in training), 128 of which count in a loss."""
-    match = re.fullmatch(r"mmdet ([23])(\.\d+)*", library)
+    match = re.fullmatch(r"mmdet ([23])(\.[0-9.]+)?", library)
     if match is None:
         raise UserError(f"A reference must be recorded with MMDetection 2 or 3 (`mmdet 3.3.0`), got {library!r:.80}.")
     if not hasattr(config, "rpn"):
