@@ -74,10 +74,21 @@ def image_keys(key: Array | None, count: int) -> Array | None:
 def _choose(candidates: Array, count: Array | int, most: int, key: Array | None) -> Array:
     """`count` ≤ `most` of the candidates [N], or all: [N]."""
     if key is None:
-        golden = (jnp.cumsum(candidates) - 1).astype(jnp.result_type(float)) * GOLDEN
-        priority = golden - jnp.floor(golden)
+        order = _golden_order(jnp.cumsum(candidates) - 1)
+        priority = jnp.where(candidates, -order, jnp.iinfo(jnp.int32).min)
     else:
-        priority = jax.random.uniform(key, candidates.shape)
+        priority = -jnp.where(candidates, jax.random.uniform(key, candidates.shape), 2.0)
     most = min(most, len(candidates))
-    order = jax.lax.top_k(jnp.where(candidates, -priority, -2.0), most)[1]
-    return jnp.zeros_like(candidates).at[order].set(jnp.arange(most) < count) & candidates
+    chosen = jax.lax.top_k(priority, most)[1]
+    return jnp.zeros_like(candidates).at[chosen].set(jnp.arange(most) < count) & candidates
+
+
+def _golden_order(number: Array) -> Array:
+    """The fractional part of n·0.618…, in units of 2⁻³¹, of each number n < 10⁶.
+
+    In integers, as float32 has too few digits: at any precision numbers come in the order that float64 gives.
+    """
+    whole, rest = divmod(GOLDEN * 2**32, 1)
+    number = number.astype(jnp.uint32)
+    share = number * jnp.uint32(int(whole)) + (number.astype(jnp.float32) * jnp.float32(rest)).astype(jnp.uint32)
+    return (share >> jnp.uint32(1)).astype(jnp.int32)

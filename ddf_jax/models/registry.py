@@ -6,7 +6,7 @@ import fnmatch
 import inspect
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -93,7 +93,7 @@ def create(
     *,
     num_classes: int | None = None,
     checkpoint: str | Path | None = None,
-    head: Head = "loaded",
+    head: Head | str = "loaded",
     init_in_channels: InChannels | None = None,
     strict: bool = True,
     dtype: jnp.dtype | type = jnp.float32,
@@ -110,7 +110,8 @@ def create(
         name: one of `list_models()`.
         num_classes: outputs of a classifier; by default its configuration's, 1000.
         checkpoint: a `.safetensors` or `.pth` file with the official (PyTorch) names or our own.
-        head: "fresh" keeps a random head, for other classes than the checkpoint's.
+        head: "fresh" keeps a random head, for other classes than the checkpoint's. Any other value is that of the
+            configuration's own option `head`, as detectors have one.
         init_in_channels: "average" or "repeat" adapts the checkpoint's first convolution to another `in_channels`, as
             `load_checkpoint` describes.
         strict: False loads what fits, and warns of what did not.
@@ -131,11 +132,15 @@ def create(
     """
     if num_classes is not None:
         options["num_classes"] = num_classes
+    fresh = head == "fresh"
+    if head not in get_args(Head):
+        options["head"] = head
     config = get_config(name, dtype=dtype, param_dtype=param_dtype, **options)
     model = config.build(rngs=rngs)
     if checkpoint is not None:
-        load_checkpoint(model, checkpoint, head=head, in_channels=init_in_channels, strict=strict)
-        if head == "loaded":
+        of_checkpoint: Head = "fresh" if fresh else "loaded"
+        load_checkpoint(model, checkpoint, head=of_checkpoint, in_channels=init_in_channels, strict=strict)
+        if not fresh:
             model.eval()
     return model
 

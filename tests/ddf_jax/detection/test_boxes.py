@@ -114,6 +114,16 @@ def test_a_sample_has_few_positives_and_is_filled_up_by_negatives(ordered):
         np.testing.assert_array_equal(index[:8], np.flatnonzero(positive)[np.sort(order)])
 
 
+@pytest.mark.parametrize("wide", [True, False])
+def test_the_fixed_order_is_that_of_float64_at_any_precision(wide):
+    count, chosen = 300_000, 4096
+    with jax.enable_x64(wide):
+        match = Match(jnp.zeros(count, int), jnp.zeros(count, bool), jnp.ones(count, bool))
+        sample = Sampler(chosen, 0.5)(match, None)
+    order = np.argsort(np.arange(count) * GOLDEN % 1, kind="stable")
+    np.testing.assert_array_equal(sample.boxes, np.sort(order[:chosen]))
+
+
 def test_a_sample_of_few_boxes_is_padded():
     match = Match(jnp.zeros(5, int), jnp.arange(5) == 3, jnp.arange(5) < 2)
     sample = Sampler(8, 0.5)(match, jax.random.key(1))

@@ -17,6 +17,8 @@ from ddf_jax.models.detectors import FROZEN
 from ddf_jax.training.step import Unfrozen
 from tests.ddf_jax.models.small import abstract_model
 
+SHARES = {"deltas": 0.1, "classes": 0.1, "objectness": 0.1}  # boxes have an area, and few scores are equal
+
 SIZE = (75, 101)
 SIZES = np.array([[75, 101], [67, 59]], np.int32)
 BOXES = [[4.0, 6, 60, 66], [40, 20, 98, 72], [10, 8, 50, 60]]
@@ -62,7 +64,7 @@ def drawn(config: Any) -> tuple[nnx.GraphDef, nnx.State]:
             return variable.replace(jnp.full(value.shape, path[-1] == "var", value.dtype))
         drawn = rng.standard_normal(value.shape)
         if len(value.shape) > 1:
-            drawn *= np.sqrt(2 / np.prod(value.shape[:-1])) * (0.1 if path[-2] == "deltas" else 1)  # boxes with an area
+            drawn *= np.sqrt(2 / np.prod(value.shape[:-1])) * SHARES.get(path[-2], 1)
         else:
             drawn = 0.1 * drawn + (path[-1] == "scale")
         return variable.replace(jnp.asarray(drawn.astype(value.dtype)))
