@@ -8,11 +8,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ddf_jax import models
 from ddf_jax.checkpoints.conversion import load_tensors
-from ddf_jax.checkpoints.layouts import COUNTER
 from ddf_jax.errors import UserError
 from ddf_jax.verify.comparison import TOLERANCE, compare
 from ddf_jax.verify.detector_quantities import as_batch, evaluation_quantities, training_quantities
@@ -49,6 +47,8 @@ def compare_detector(name: str, checkpoint: Path | None, settings: Settings) -> 
     Raises:
         UserError: another dtype than float64 is asked for, or the checkpoint does not fit.
     """
+    from ddf_jax.verify.torch_trace import trace_detector
+
     if settings.dtype != "float64":  # in float32 the order of near-equal scores may differ, and with it every choice
         raise UserError(f"Detectors are compared in float64, got dtype={settings.dtype!r}.")
     weights = None if checkpoint is None else read_weights(checkpoint)
@@ -66,7 +66,7 @@ def compare_detector(name: str, checkpoint: Path | None, settings: Settings) -> 
         inputs = _inputs(settings.seed, classes)
         batch = as_batch(inputs, model)
         found = evaluation_quantities(model, batch) | training_quantities(model, batch)
-    comparisons = compare(_port_quantities(port, weights, inputs), found, lambda _: TOLERANCE)
+    comparisons = compare(trace_detector(port, weights, inputs), found, lambda _: TOLERANCE)
     errors: dict[str, dict[str, float]] = {}
     for comparison in comparisons:
         part, _, quantity = comparison.quantity.partition("/")
@@ -111,16 +111,3 @@ def _inputs(seed: int, classes: Mapping[str, int]) -> ReferenceInputs:
     inputs = reference_inputs(seed, semantic_classes=semantic)
     truths = tuple(truth._replace(labels=truth.labels % things) for truth in inputs.truths)
     return inputs._replace(truths=truths)
-
-
-def _port_quantities(port: Any, weights: Weights, inputs: ReferenceInputs) -> dict[str, np.ndarray]:
-    import torch
-
-    from ddf_jax.torch_port import detection
-
-    counters = {key: torch.zeros((), dtype=torch.int64) for key in port.state_dict() if key.endswith(COUNTER)}
-    tensors = {key: torch.from_numpy(np.array(value)) for key, value in weights.items()}
-    port.load_state_dict(counters | tensors)
-    truths = [detection.Truth(*map(torch.from_numpy, truth)) for truth in inputs.truths]
-    images = torch.from_numpy(np.ascontiguousarray(inputs.images.transpose(0, 3, 1, 2)))
-    return detection.quantities(port, images, inputs.sizes, truths, torch.from_numpy(inputs.semantic))

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ddf_jax.checkpoints.layouts import COUNTER
+from ddf_jax.torch_port import detection
 from ddf_jax.verify.random_inputs import RandomBatch
+from ddf_jax.verify.reference_inputs import ReferenceInputs
 from ddf_jax.verify.trace import (
     INPUT,
     LAYER_INPUTS,
@@ -72,6 +75,17 @@ def _run(model: nn.Module, images: Tensor) -> tuple[dict[str, np.ndarray], Tenso
             hooks.enter_context(module.register_forward_hook(record(name or LOGITS)))
         logits = model(images)
     return outputs, logits
+
+
+def trace_detector(
+    model: detection.Detector, weights: Mapping[str, np.ndarray], inputs: ReferenceInputs
+) -> dict[str, np.ndarray]:
+    """The quantities of a detector in float64, with `weights` loaded strictly; counters may be missing."""
+    counters = {key: torch.zeros((), dtype=torch.int64) for key in model.state_dict() if key.endswith(COUNTER)}
+    model.double().load_state_dict(counters | to_tensors(weights))
+    truths = [detection.Truth(*map(torch.from_numpy, truth)) for truth in inputs.truths]
+    images = to_channels_first(inputs.images, torch.float64)
+    return detection.quantities(model, images, inputs.sizes, truths, torch.from_numpy(inputs.semantic))
 
 
 def to_tensors(weights: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
