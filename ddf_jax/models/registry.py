@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import fnmatch
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, get_args
 
@@ -85,7 +85,20 @@ def get_config(name: str, **options: Any) -> Any:
             if (renamed := RENAMED_OPTIONS.get(key)) in known:
                 raise UserError(f"`{key}` of {name!r} is now `{renamed}`.")
             raise UserError(f"{name!r} has no option {key!r}.{_nearest(key, known)}")
-    return dataclasses.replace(config, **{key: value for key, value in options.items() if key not in own})
+    replaced = {key: _merged(getattr(config, key), value, key) for key, value in options.items() if key not in own}
+    return dataclasses.replace(config, **replaced)
+
+
+def _merged(settings: Any, value: Any, name: str) -> Any:
+    """The value of an option; a mapping replaces some fields of settings that are a dataclass."""
+    if not isinstance(value, Mapping) or not dataclasses.is_dataclass(settings):
+        return tuple(value) if isinstance(value, list) else value
+    known = [field.name for field in dataclasses.fields(settings)]
+    for key in value:
+        if key not in known:
+            raise UserError(f"`{name}` has no field {key!r}.{_nearest(key, known)}")
+    fields = {key: _merged(getattr(settings, key), item, f"{name}.{key}") for key, item in value.items()}
+    return dataclasses.replace(settings, **fields)  # pyright: ignore[reportArgumentType]
 
 
 def create(

@@ -47,6 +47,21 @@ def global_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.A
     return {name: jax.make_array_from_process_local_data(sharding, values) for name, values in batch.items()}
 
 
+def local_rows(arrays: Any) -> Any:
+    """This process's shards of arrays that are split by `batch_split`, a list for each array, in order."""
+
+    def shards(array: jax.Array) -> list[jax.Array]:
+        first = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+        return [first[start] for start in sorted(first)]
+
+    return jax.tree.map(shards, arrays)
+
+
+def join_local_rows(shards: Any) -> Any:
+    """The rows of `local_rows`, on the host."""
+    return jax.tree.map(np.concatenate, shards, is_leaf=lambda value: isinstance(value, list))
+
+
 class ResumableIterator(Protocol):
     """An endless stream of this process's batches whose position can be saved and set."""
 

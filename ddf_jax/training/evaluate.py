@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,8 +12,8 @@ from jax.sharding import Mesh
 
 from ddf_jax.data.config import DataConfig
 from ddf_jax.errors import RunError
-from ddf_jax.training.devices import InFlight, global_batch
-from ddf_jax.training.processes import ending_together
+from ddf_jax.training.devices import InFlight, global_batch, join_local_rows, local_rows
+from ddf_jax.training.processes import ending_together, gather_json
 from ddf_jax.training.run import Run
 from ddf_jax.training.step import compile_eval_step
 from ddf_jax.training.tasks import Scores, Task
@@ -51,7 +52,8 @@ def evaluate(run: Run, data: DataConfig | None = None) -> dict[str, Any]:
         process_count=jax.process_count(),
     )
     with contextlib.closing(batches):
-        scores = evaluate_batches(eval_step, run.state.variables, batches, mesh, task=task) or {}
+        source = evaluation_source(task, data or recipe.data)
+        scores = evaluate_batches(eval_step, run.state.variables, batches, mesh, task=task, source=source) or {}
     return {"name": recipe.name, "model": recipe.model.name, "step": run.step, **scores, **environment(mesh)}
 
 
@@ -62,22 +64,56 @@ def evaluate_batches(
     mesh: Mesh,
     *,
     task: Task,
+    source: Any = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Scores | None:
     """Evaluates a model on `batches`, each process giving its share; None where `should_stop` asked for it on the way.
 
+    Args:
+        eval_step: from `compile_eval_step`.
+        model_variables: of the model.
+        batches: of this process.
+        mesh: the devices of all processes.
+        task: the run's.
+        source: of the examples, for a task that scores each of them (`evaluation_source`).
+        should_stop: asked after each batch.
+
     Raises:
         RunError: there is no example.
     """
-    in_flight, totals = InFlight[Any](), None
+    in_flight, waiting, totals, results = InFlight[Any](), deque[Mapping[str, np.ndarray]](), None, []
+
+    def take(outputs: list[Any]) -> None:
+        nonlocal totals
+        if not task.per_example:
+            totals = _add(totals, outputs)
+            return
+        for output in outputs:
+            results.extend(task.results(waiting.popleft(), join_local_rows(output), source))
+
     for batch in batches:
-        totals = _add(totals, in_flight.push(eval_step(model_variables, global_batch(batch, mesh))))
+        outputs = eval_step(model_variables, global_batch(batch, mesh))
+        if task.per_example:
+            waiting.append(batch)
+            outputs = local_rows(outputs)
+        take(in_flight.push(outputs))
         if should_stop():
             return None
-    totals = _add(totals, in_flight.drain())
+    take(in_flight.drain())
+    if task.per_example:
+        results = [result for share in gather_json(results) for result in share]
+        if results:
+            return task.score(results, source)
     if totals is None or totals.examples == 0:
         raise RunError("There is no example to evaluate on: the evaluation split is empty.")
     return task.finalize(totals)
+
+
+def evaluation_source(task: Task, data: DataConfig) -> Any:
+    """The source of the evaluation examples, where the task's scores need more of them than their arrays."""
+    from ddf_jax.data.sources import open_source
+
+    return open_source(data, task.examples(), "eval") if task.per_example else None
 
 
 def _add(totals: Any, sums: list[Any]) -> Any:

@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import hashlib
+import json
 import math
 import os
 import signal
@@ -92,6 +93,18 @@ def check_same_in_all_processes(facts: Mapping[str, str]) -> None:
 def digests(values: Iterable[str]) -> np.ndarray:
     """A number for each value, uint32 [n], by which processes compare what is too long to send."""
     return np.array([int.from_bytes(hashlib.sha256(value.encode()).digest()[:4]) for value in values], np.uint32)
+
+
+def gather_json(value: Any) -> list[Any]:
+    """The values of all processes, in their order; for all processes. A value is what JSON has."""
+    if jax.process_count() == 1:
+        return [value]
+    data = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.array([len(data)], np.int32)).reshape(-1)
+    padded = np.zeros(sizes.max(), np.uint8)
+    padded[: len(data)] = data
+    of_all = multihost_utils.process_allgather(padded).reshape(len(sizes), -1)
+    return [json.loads(row[:size].tobytes()) for row, size in zip(of_all, sizes, strict=True)]
 
 
 class StopRequest:

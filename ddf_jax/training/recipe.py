@@ -22,11 +22,20 @@ from ddf_jax.errors import RunError, UserError
 from ddf_jax.training.tasks import Task
 from ddf_jax.training.tasks.classification import Classification
 from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling
+from ddf_jax.training.tasks.detection import Detection
+from ddf_jax.training.tasks.panoptic import Panoptic
 
-TASKS: dict[str, type[Task]] = {"classification": Classification, "depth_upsampling": DepthUpsampling}
+TASKS: dict[str, type[Task]] = {
+    "classification": Classification,
+    "depth_upsampling": DepthUpsampling,
+    "detection": Detection,
+    "panoptic": Panoptic,
+}
 """The tasks that a recipe can have, by their `kind` in `recipe.json`."""
 
-Option = int | float | str | bool | tuple[int, ...]
+Scalar = int | float | str | bool | tuple[float, ...]
+Option = Scalar | Mapping[str, Scalar] | Mapping[str, Mapping[str, Scalar]]
+"""A field's value, or some of the fields of a group of them, such as `{"sampler": {"count": 64}}`."""
 
 
 @dataclasses.dataclass(frozen=True)

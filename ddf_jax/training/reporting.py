@@ -114,14 +114,16 @@ class Reporter:
             report, self._step = self._pending.pop(0), self._step + 1
             check_report(self._step, report, self._parameter_names, self._loss)
             self._loss = loss = float(report.loss)
-            metric = float(report.metric)
+            name, metric = self._task.metric, None if report.metric is None else float(report.metric)
             with contextlib.suppress(OSError):  # of a terminal that has gone
-                self._bar.set_postfix_str(f"loss {loss:.4f}, {self._task.metric} {metric:.4g}", refresh=False)
+                shown = "" if metric is None else f", {name} {metric:.4g}"
+                self._bar.set_postfix_str(f"loss {loss:.4f}{shown}", refresh=False)
                 self._bar.update(self._recipe.batch_size)
             if self._step % self._recipe.log_every == 0:
                 self._write(
                     train_loss=loss,
-                    **{f"train_{self._task.metric}": metric},
+                    **({} if metric is None else {f"train_{name}": metric}),
+                    **{f"train_{part}": float(value) for part, value in report.losses.items()},
                     learning_rate=float(report.learning_rate),
                     gradient_norm=float(np.sqrt(report.gradient_squares.sum(dtype=np.float64))),
                     images_per_second=self._images_per_second(),

@@ -7,7 +7,7 @@ over all devices and processes, whatever their number.
 import contextlib
 import dataclasses
 import fnmatch
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -52,10 +52,11 @@ class StepReport(NamedTuple):
     """Small facts about one training step, fetched a few steps later so that the devices never wait."""
 
     loss: jax.Array  # [], of this batch, before the update
-    metric: jax.Array  # [], the task's metric of this batch, before the update
+    metric: jax.Array | None  # [], the task's metric of this batch, before the update
     learning_rate: jax.Array  # []
     gradient_squares: jax.Array  # [parameters], squared norm of each gradient, in the order of `trained_parameters`
     invalid: dict[str, jax.Array]  # what is wrong with the batch -> [] bool, whether it is
+    losses: Mapping[str, jax.Array] = {}  # [] each, the parts of the loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +101,7 @@ def train_step(
         learning_rate=jnp.asarray(learning_rate(optimizer.step[...])),
         gradient_squares=squared_norms(jax.tree.leaves(gradients)),
         invalid=metrics.invalid,
+        losses=dict(metrics.losses),
     )
     optimizer.update(model, gradients)
     return nnx.to_pure_dict(nnx.state(nodes)), report
@@ -110,7 +112,7 @@ def eval_step(state: ModelState, batch: Batch, *, task: Task) -> Any:
     return task.eval_sums(eval_model(state), batch)
 
 
-def predict_step(state: ModelState, batch: Batch, *, task: Task) -> jax.Array:
+def predict_step(state: ModelState, batch: Batch, *, task: Task) -> Any:
     """The task's predictions for a batch."""
     return task.predict(eval_model(state), batch)
 
@@ -187,12 +189,12 @@ def compile_train_step(
 def compile_eval_step(
     task: Task, info: DataInfo, mesh: Mesh, abstract: ModelState, batch_size: int
 ) -> Callable[[Variables, Batch], Any]:
-    """`(model's variables, batch) -> sums`."""
+    """`(model's variables, batch) -> sums`, or results of each example, split over the devices as the batch is."""
 
     def step(variables: Variables, batch: Batch) -> Any:
         return eval_step(ModelState(abstract.structure, variables), batch, task=task)
 
-    program = jax.jit(step, out_shardings=replicated(mesh))
+    program = jax.jit(step, out_shardings=batch_split(mesh) if task.per_example else replicated(mesh))
     return program.lower(abstract.variables, _abstract_batch(task, info, mesh, batch_size, training=False)).compile()
 
 

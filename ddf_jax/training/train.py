@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from ddf_jax.data.fingerprint import fingerprint
 from ddf_jax.data.pipeline import eval_batches, train_iterator
@@ -22,7 +21,7 @@ from ddf_jax.training.devices import (
     global_batch,
     replicated,
 )
-from ddf_jax.training.evaluate import evaluate_batches
+from ddf_jax.training.evaluate import evaluate_batches, evaluation_source
 from ddf_jax.training.metrics import draw_curves, ornament, read_metrics
 from ddf_jax.training.processes import StopRequest, check_same_in_all_processes, ending_together, wait_for_blame
 from ddf_jax.training.recipe import Recipe, check_fields, recipe_file_record, recipe_key
@@ -191,6 +190,7 @@ def _train(
             parameter_names=trained_parameters(abstract),
         )
         stack.enter_context(contextlib.closing(reporter))
+        source = evaluation_source(task, recipe.data)
         draw = task.draw if isinstance(task, DrawsPicture) else None
 
         retention = Retention(
@@ -215,7 +215,9 @@ def _train(
                 if plan.evaluates_at(state.step) and state.evaluated_step != state.step:
                     model = state.variables["model"]
                     with contextlib.closing(eval_batches(recipe.data, examples, **share)) as evaluation:
-                        scores = evaluate_batches(eval_step, model, evaluation, mesh, task=task, should_stop=stop.poll)
+                        scores = evaluate_batches(
+                            eval_step, model, evaluation, mesh, task=task, source=source, should_stop=stop.poll
+                        )
                     if scores is None:
                         stopping = True
                         break
@@ -224,7 +226,7 @@ def _train(
                     if draw is not None:
                         with contextlib.closing(eval_batches(recipe.data, examples, **share)) as evaluation:
                             batch = next(evaluation)
-                        prediction = np.asarray(predict_step(model, global_batch(batch, mesh)))
+                        prediction = jax.device_get(predict_step(model, global_batch(batch, mesh)))
                         if is_main:
                             with ornament("Cannot draw a picture of the evaluation"):
                                 folder.write_picture(state.step, draw(batch, prediction))

@@ -5,7 +5,7 @@ the same for every task.
 """
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -29,8 +29,9 @@ class StepMetrics(NamedTuple):
     """Loss and metric of a training batch, and what is wrong with the batch."""
 
     loss: jax.Array  # []
-    metric: jax.Array  # [], `Task.metric`
+    metric: jax.Array | None  # [], `Task.metric`; None where a training batch has none
     invalid: dict[str, jax.Array]  # "labels outside the model's classes" -> [] bool, whether the batch has any
+    losses: Mapping[str, jax.Array] = {}  # [] each, what the loss is the sum of, where it is one
 
 
 class Task(abc.ABC):
@@ -44,6 +45,9 @@ class Task(abc.ABC):
     """`task` of the registered models that fit."""
     inputs: ClassVar[tuple[str, ...]] = ("image",)
     """Arrays of a batch that the model is called with."""
+    per_example: ClassVar[bool] = False
+    """Whether `eval_sums` gives arrays [B, …] with the results of each example instead of sums: `results` and `score`
+    then take the place of `finalize`."""
 
     @abc.abstractmethod
     def examples(self) -> "Examples":
@@ -65,12 +69,26 @@ class Task(abc.ABC):
     def eval_sums(self, model: Model, batch: Batch) -> Any:
         """Scalar sums over the real examples of an evaluation batch, a named tuple with their number as `examples`."""
 
-    @abc.abstractmethod
     def finalize(self, sums: Any) -> Scores:
         """Scores from `eval_sums` added up over all batches; None for a score that is not finite."""
+        raise NotImplementedError
+
+    def results(self, batch: Mapping[str, np.ndarray], outputs: Any, source: Any) -> list[dict[str, Any]]:
+        """The results of the real examples of a batch, as JSON has them.
+
+        Args:
+            batch: this process's share.
+            outputs: of `eval_sums`, on the host.
+            source: of the examples.
+        """
+        raise NotImplementedError
+
+    def score(self, results: Sequence[dict[str, Any]], source: Any) -> Scores:
+        """Scores from the results of all examples, each once; `source` has what is true of them."""
+        raise NotImplementedError
 
     @abc.abstractmethod
-    def predict(self, model: Model, batch: Batch) -> jax.Array:
+    def predict(self, model: Model, batch: Batch) -> Any:
         """The model's predictions [B, …] in the form that a user wants."""
 
     @abc.abstractmethod
@@ -82,6 +100,6 @@ class Task(abc.ABC):
 class DrawsPicture(Protocol):
     """A task whose evaluations leave a picture in the run's folder."""
 
-    def draw(self, batch: Mapping[str, np.ndarray], prediction: np.ndarray) -> bytes:
+    def draw(self, batch: Mapping[str, np.ndarray], prediction: Any) -> bytes:
         """The first examples of a batch and the predictions for them, as PNG."""
         ...

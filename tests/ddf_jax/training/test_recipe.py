@@ -81,7 +81,7 @@ def test_a_field_that_the_file_lacks_has_its_default():
         ({"task": {"kind": "classification", "loss": "rmse"}}, r"no field `task.loss`. The nearest is `task.label_sm"),
         (
             {"task": {"kind": "depth"}},
-            r"field `task.kind` must be one of classification, depth_upsampling, got 'depth'",
+            r"field `task.kind` must be one of classification, depth_upsampling, detection, panoptic, got 'depth'",
         ),
         ({"task": {"label_smoothing": 0.1}}, r"field `task.kind` must be one of classification, .*, got None"),
         ({"task": "classification"}, r"field `task` must be an object, got 'classification'"),

@@ -1,0 +1,192 @@
+"""Detection: objects as boxes, and perhaps as masks."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddf_jax.data.info import DataInfo
+from ddf_jax.detection.annotations import Detections, Truths
+from ddf_jax.detection.pasting import paste_masks
+from ddf_jax.detection.rle import encode_mask, rle_to_json
+from ddf_jax.errors import UserError
+from ddf_jax.training.tasks import Batch, Scores, StepMetrics, Task
+
+if TYPE_CHECKING:
+    from ddf_jax.analysis import coco_ap
+    from ddf_jax.data.sources import Examples
+
+Found = dict[str, Any]
+"""The objects of one image as JSON has them: `image_id`, `boxes`, `scores`, `labels` and `masks` or None."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Detection(Task):
+    """The losses of a detector in training; COCO's average precision in evaluation.
+
+    A batch has `image` [B, H, W, C] float32, 0 beyond `size` [B, 2] int32, and the arrays that `PadObjects` describes.
+    The model is called as `model(image, size)` and returns `Detections`; `model.loss` gives its losses.
+    """
+
+    canvas: tuple[int, int] = (800, 1344)
+    """Height and width of the arrays, multiples of 32, into which every image is resized."""
+    short_side: int | None = None
+    """The most that the shorter side of an image may have; default: that of the canvas."""
+    long_side: int | None = None
+    """Likewise the longer side."""
+    max_objects: int = 100
+    """Objects of an image that there is room for."""
+    masks: bool = False
+    """Whether masks are learned and scored; the model must have a mask head."""
+    semantic: bool = False
+    """Whether the classes of all pixels are learned too, for a model with a semantic branch (HTC)."""
+    empty_images: bool = False
+    """Whether images of a folder without an annotation are trained on."""
+
+    metric: ClassVar[str] = "box_ap"
+    model_task: ClassVar[str] = "detection"
+    inputs: ClassVar[tuple[str, ...]] = ("image", "size")
+    per_example: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        from ddf_jax.data.examples import DetectionImages
+
+        object.__setattr__(self, "canvas", tuple(self.canvas))
+        if not isinstance(self.examples(), DetectionImages):  # whose construction checks the options
+            raise UserError("`task` must read images with objects.")
+
+    def examples(self) -> "Examples":
+        from ddf_jax.data.examples import DetectionImages
+
+        return DetectionImages(
+            canvas=self.canvas,
+            short_side=self.short_side,
+            long_side=self.long_side,
+            max_objects=self.max_objects,
+            masks=self.masks,
+            semantic="all" if self.semantic else None,
+            empty_images=self.empty_images,
+        )
+
+    def model_options(self, info: DataInfo) -> dict[str, Any]:
+        options = {"num_classes": info.num_classes, "in_channels": info.channels}
+        return options | ({"num_semantic": info.num_classes + len(info.stuff_names)} if self.semantic else {})
+
+    def batch_spec(self, info: DataInfo, *, training: bool) -> dict[str, jax.ShapeDtypeStruct]:
+        (height, width), count = self.canvas, self.max_objects
+        spec = {
+            "image": ((height, width, info.channels), jnp.float32),
+            "size": ((2,), jnp.int32),
+            "original_size": ((2,), jnp.int32),
+            "image_id": ((), jnp.int32),
+            "boxes": ((count, 4), jnp.float32),
+            "labels": ((count,), jnp.int32),
+            "known": ((count,), jnp.bool),
+            "mask": ((), jnp.bool),
+        }
+        if training and self.masks:
+            spec["masks"] = (count, height, -(-width // 8)), jnp.uint8
+        if training and self.has_semantic:
+            spec["semantic"] = (height, width), jnp.uint8
+        return {name: jax.ShapeDtypeStruct(*kind) for name, kind in spec.items()}
+
+    @property
+    def has_semantic(self) -> bool:
+        """Whether training examples have a map of classes."""
+        return self.semantic
+
+    def step_metrics(self, model: Any, batch: Batch, progress: jax.Array) -> StepMetrics:
+        from ddf_jax.models.detection_networks import total_loss  # Flax is not needed to read a recipe
+
+        del progress
+        truths = Truths(batch["boxes"], batch["labels"], batch["known"], batch.get("masks"), batch.get("semantic"))
+        losses = model.loss(batch["image"], batch["size"], truths)
+        wrong = (batch["labels"] < 0) | (batch["labels"] >= model.config.num_classes)
+        return StepMetrics(
+            loss=total_loss(losses),
+            metric=None,
+            invalid={
+                "pixels that are not finite": ~jnp.all(jnp.isfinite(batch["image"])),
+                "labels outside the model's classes": jnp.any(wrong & batch["known"]),
+            },
+            losses={name: loss.sum() for name, loss in losses.items()},
+        )
+
+    def eval_sums(self, model: Any, batch: Batch) -> Detections:
+        return model(batch["image"], batch["size"])
+
+    def predict(self, model: Any, batch: Batch) -> Any:
+        """`Detections` in pixels of the batch's images."""
+        return model(batch["image"], batch["size"])
+
+    def results(self, batch: Mapping[str, np.ndarray], outputs: Any, source: Any) -> list[Found]:
+        """The objects of each real example of a batch, in pixels of its original image."""
+        del source
+        found = []
+        for row in np.flatnonzero(batch["mask"]).tolist():
+            objects = of_original(outputs, row, batch["size"][row], batch["original_size"][row])
+            found.append({"image_id": int(batch["image_id"][row]), **objects})
+        return found
+
+    def score(self, results: Sequence[Found], source: Any) -> Scores:
+        from ddf_jax.analysis.coco_ap import METRICS, average_precision
+
+        found = {result["image_id"]: as_detections(result) for result in results}
+        truths = {}
+        for index in range(len(source)):
+            image, truth = source.truth(index)
+            if image in found:
+                truths[image] = truth
+        scores: Scores = {}
+        for kind in ("box", "mask") if self.masks else ("box",):
+            precision = average_precision(truths, found, num_classes=len(source.class_names), kind=kind)
+            scores |= {f"test_{kind}_{name}": precision.metrics[name] for name in METRICS}
+        return scores | {"test_examples": len(found)}
+
+    def summary_line(self, scores: Mapping[str, Any]) -> str:
+        kinds = ("box", "mask") if self.masks else ("box",)
+        parts = [
+            f"{kind} AP {_percent(scores[f'test_{kind}_ap'])}, AP50 {_percent(scores[f'test_{kind}_ap50'])}"
+            for kind in kinds
+        ]
+        return f"test {'; '.join(parts)} on {scores['test_examples']} images"
+
+    def draw(self, batch: Mapping[str, np.ndarray], prediction: Any) -> bytes:
+        from ddf_jax.training.detection_picture import draw_detections
+
+        return draw_detections(batch, prediction)
+
+
+def of_original(outputs: Any, row: int, size: np.ndarray, original: np.ndarray) -> Found:
+    """The objects of one image of a batch in pixels of the original image.
+
+    Args:
+        outputs: `Detections` of a batch, on the host.
+        row: the image's.
+        size: its height and width in the batch.
+        original: before it was resized.
+    """
+    count = int(outputs.number[row])
+    scale = (np.asarray(original, np.float64) / size)[[1, 0, 1, 0]]
+    boxes = outputs.boxes[row][:count] * scale.astype(outputs.boxes.dtype)
+    masks = None
+    if outputs.masks is not None:
+        pasted = paste_masks(outputs.masks[row][:count], boxes, *map(int, original))
+        masks = [rle_to_json(encode_mask(mask)) for mask in pasted]
+    scores, labels = outputs.scores[row][:count], outputs.labels[row][:count]
+    return {"boxes": boxes.tolist(), "scores": scores.tolist(), "labels": labels.tolist(), "masks": masks}
+
+
+def as_detections(found: Found) -> "coco_ap.Detections":
+    """What the evaluator takes."""
+    from ddf_jax.analysis.coco_ap import Detections as OfImage
+
+    boxes = np.asarray(found["boxes"], np.float64).reshape(-1, 4)
+    return OfImage(boxes, np.asarray(found["scores"]), np.asarray(found["labels"], np.int64), found["masks"] or ())
+
+
+def _percent(score: float | None) -> str:
+    return "none" if score is None else f"{score:.1%}"
