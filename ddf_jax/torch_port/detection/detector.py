@@ -203,7 +203,7 @@ class TwoStageDetector(Detector):
         semantic: Tensor | None,
     ) -> RoILosses:
         if isinstance(self.roi_head, HTCRoIHead):
-            return self.roi_head.losses(levels, proposals, sizes, truths, _given(semantic), self.settings)
+            return self.roi_head.cascade_losses(levels, proposals, sizes, truths, _given(semantic), self.settings)
         return self.roi_head.losses(levels, proposals, truths, self.settings)
 
     def _fuse(self, found: Detections, logits: Tensor, size: tuple[int, int]) -> Tensor:

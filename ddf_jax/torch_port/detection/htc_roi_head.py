@@ -45,7 +45,7 @@ class HTCRoIHead(nn.Module):
         )
         self.semantic_head = FusedSemanticHead(channels, num_semantic)
 
-    def losses(
+    def cascade_losses(
         self,
         levels: Sequence[Tensor],
         proposals: Sequence[Tensor],

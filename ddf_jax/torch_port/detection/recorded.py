@@ -64,7 +64,7 @@ def _training(
 ) -> Iterator[tuple[str, Tensor]]:
     model.train().zero_grad()
     outputs = model.training_outputs(images, sizes, truths, semantic)
-    total = sum(outputs.losses.values(), start=images.new_zeros(()))
+    total = torch.stack(list(outputs.losses.values())).sum()
     total.backward()
     yield from ((f"train/proposals{image}", boxes) for image, boxes in enumerate(outputs.proposals))
     for number, (positive, negative, truth) in enumerate(outputs.samples):
