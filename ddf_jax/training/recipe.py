@@ -34,8 +34,8 @@ TASKS: dict[str, type[Task]] = {
 """The tasks that a recipe can have, by their `kind` in `recipe.json`."""
 
 Scalar = int | float | str | bool | tuple[float, ...]
-Option = Scalar | Mapping[str, Scalar] | Mapping[str, Mapping[str, Scalar]]
-"""A field's value, or some of the fields of a group of them, such as `{"sampler": {"count": 64}}`."""
+Option = Scalar | Mapping[str, Scalar | Mapping[str, Scalar]]
+"""A field's value, or some of the fields of a group of them, such as `{"sampler": {"count": 64}, "hidden": 512}`."""
 
 
 @dataclasses.dataclass(frozen=True)

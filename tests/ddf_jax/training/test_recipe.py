@@ -35,10 +35,13 @@ RECIPE = Recipe(
     init_in_channels="average",
     freeze=("stem.*", "*norm*"),
 )
+DETECTOR = Recipe(
+    "groups of options", ModelConfig("mask_rcnn_resnet50", {"regions": {"sampler": {"count": 64}, "hidden": 512}})
+)
 DEPTH = Recipe("depth", task=DepthUpsampling(scale=8, loss="charbonnier"))
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, DEPTH, Recipe("defaults")], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", [RECIPE, DETECTOR, DEPTH, Recipe("defaults")], ids=lambda recipe: recipe.name)
 def test_a_recipe_comes_back_exactly(recipe: Recipe):
     text = recipe_to_json(recipe)
     again = recipe_from_json(text)
