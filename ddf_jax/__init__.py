@@ -10,6 +10,7 @@ from ddf_jax.errors import how_to_install
 
 if TYPE_CHECKING:
     from ddf_jax.models import create, list_models
+    from ddf_jax.training.detect import detect
     from ddf_jax.training.evaluate import evaluate
     from ddf_jax.training.recipe import Recipe
     from ddf_jax.training.run import load_run, predict
@@ -22,6 +23,7 @@ __all__ = [
     "Recipe",
     "__version__",
     "create",
+    "detect",
     "dynamic_filter",
     "dynamic_upsample",
     "evaluate",
@@ -34,6 +36,7 @@ __all__ = [
 _MODULES = {
     "Recipe": "ddf_jax.training.recipe",
     "create": "ddf_jax.models",
+    "detect": "ddf_jax.training.detect",
     "dynamic_filter": "pallas_kernels",
     "dynamic_upsample": "pallas_kernels",
     "evaluate": "ddf_jax.training.evaluate",

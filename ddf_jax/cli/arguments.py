@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "train": "ddf_jax.cli.train:TrainCommand",
     "evaluate": "ddf_jax.cli.evaluate:EvaluateCommand",
     "predict": "ddf_jax.cli.predict:PredictCommand",
+    "detect": "ddf_jax.cli.detect:DetectCommand",
     "inspect": "ddf_jax.cli.inspect:InspectCommand",
     "upsample": "ddf_jax.cli.upsample:UpsampleCommand",
     "models": "ddf_jax.cli.models:ModelsCommand",

@@ -11,7 +11,7 @@ from ddf_jax.cli.command import CommandResult, RecipeFile
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateCommand:
-    """Score a run's newest checkpoint on the data that its recipe tests on.
+    """Score a run's newest checkpoint on the data that its recipe tests on; the scores of detectors are in percent.
 
     Example:
       ddf evaluate runs/digits
@@ -21,7 +21,7 @@ class EvaluateCommand:
     """The run's folder."""
     recipe_file: RecipeFile = None
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print the scores as JSON."""
+    """Print the scores as JSON, in 0..1."""
 
     def run(self) -> CommandResult:
         from ddf_jax.training.evaluate import evaluate
@@ -31,5 +31,7 @@ class EvaluateCommand:
         initialize_processes()
         run = load_run(self.folder, recipe_file=self.recipe_file)
         scores = evaluate(run)
-        line = run.recipe.task.summary_line(scores)
-        return CommandResult(scores, f"{scores['name']}, step {scores['step']}: {line}.")
+        task = run.recipe.task
+        line = f"{scores['name']}, step {scores['step']}: {task.summary_line(scores)}."
+        table = task.score_table(scores)
+        return CommandResult(scores, f"{line}\n\n{table}" if table else line)

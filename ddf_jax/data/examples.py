@@ -130,11 +130,15 @@ class DetectionImages:
 
     def evaluation(self, config: DataConfig, source: DetectionSource) -> Transforms:
         del config
-        return [self._resize(), Normalize(source.channels), PadObjects(self.canvas, self.max_objects)]
+        return [*self.evaluation_transforms(source.channels)]
 
     def blank(self, config: DataConfig, source: DetectionSource) -> dict[str, Any]:
         del config
         return unlabelled(np.zeros((*self.canvas, source.channels), np.uint8))
+
+    def evaluation_transforms(self, channels: int) -> list[grain.transforms.Map]:
+        """From an image, as a source with so many channels gives it, to the arrays of evaluation."""
+        return [self._resize(), Normalize(channels), PadObjects(self.canvas, self.max_objects)]
 
     def _resize(self) -> ResizeToFit:
         return ResizeToFit(self.short_side or min(self.canvas), self.long_side or max(self.canvas), self.canvas)

@@ -20,18 +20,25 @@ def read_image(image: UserImage, info: DataInfo, decoding: Decoding = DEFAULT_DE
     """A user's image as a classifier sees it in evaluation, float32 `[H, W, C]`.
 
     Raises:
+        UserError: as `read_pixels`.
+    """
+    example = {"image": read_pixels(image, info, decoding)}
+    for transform in evaluation_transforms(info.image_size, info.channels):
+        example = transform.map(example)
+    return example["image"]
+
+
+def read_pixels(image: UserImage, info: DataInfo, decoding: Decoding = DEFAULT_DECODING) -> np.ndarray:
+    """A user's image as it is stored in a dataset: upright, with the run's channels, uint8 `[H, W, C]`.
+
+    Raises:
         UserError: the file cannot be read or is no image, or the array is not one of pixels.
     """
     if isinstance(image, np.ndarray):
         image = _from_array(image)
     if isinstance(image, Image.Image):
-        array = _from_pillow(image, info.channels, decoding)
-    else:
-        array = _decoded(image, info.channels, decoding)
-    example = {"image": array}
-    for transform in evaluation_transforms(info.image_size, info.channels):
-        example = transform.map(example)
-    return example["image"]
+        return _from_pillow(image, info.channels, decoding)
+    return _decoded(image, info.channels, decoding)
 
 
 def read_rgb(file: Path, decoding: Decoding = DEFAULT_DECODING) -> np.ndarray:

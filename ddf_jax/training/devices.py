@@ -41,6 +41,11 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
         )
 
 
+def padded_rows(count: int, mesh: Mesh, most: int) -> int:
+    """Rows of a batch for `count` examples, padding included: equally many on each device, but `most` there."""
+    return min(most, max(1, -(-count // mesh.size))) * mesh.size
+
+
 def global_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Puts each process's share [b, …] on its own devices as one global array [B, …], split over the mesh."""
     sharding = batch_split(mesh)

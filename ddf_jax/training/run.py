@@ -20,7 +20,7 @@ from ddf_jax.checkpoints.fitting import FitRules, fit
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError
 from ddf_jax.training.checkpoint import Checkpoints
-from ddf_jax.training.devices import Devices, batch_split, data_mesh, replicated
+from ddf_jax.training.devices import Devices, batch_split, data_mesh, padded_rows, replicated
 from ddf_jax.training.processes import check_same_in_all_processes, ending_together
 from ddf_jax.training.recipe import Recipe, read_recipe, recipe_file_record
 from ddf_jax.training.reporting import log_info
@@ -61,7 +61,7 @@ class Run:
         return eval_model(self.state)
 
     @functools.cached_property
-    def predict_step(self) -> Callable[[Variables, Batch], jax.Array]:
+    def predict_step(self) -> Callable[[Variables, Batch], Any]:
         """`(model's variables, batch) -> predictions`, compiled once for each shape of a batch."""
         return jit_predict(self.recipe.task, self.mesh, self.state)
 
@@ -227,11 +227,11 @@ def predict(run: Run, images: "Sequence[UserImage] | np.ndarray") -> np.ndarray:
     if task.inputs != ("image",):
         raise RunError(
             f"`predict` needs a run whose model takes an image alone, got {run.recipe.name}, whose model takes "
-            f"{' and '.join(task.inputs)}. Try `ddf upsample` or `ddf_jax.training.run.upsample`."
+            f"{' and '.join(task.inputs)}. Try {task.used_by}."
         )
     if not len(images):
         raise RunError("`images` must hold an image, got none.")
-    size = min(_BATCH_SIZE, max(1, -(-len(images) // run.mesh.size))) * run.mesh.size  # of a batch, padding included
+    size = padded_rows(len(images), run.mesh, _BATCH_SIZE)
     predictions = []
     for start in range(0, len(images), size):
         batch = np.stack(

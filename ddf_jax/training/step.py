@@ -198,10 +198,10 @@ def compile_eval_step(
     return program.lower(abstract.variables, _abstract_batch(task, info, mesh, batch_size, training=False)).compile()
 
 
-def jit_predict(task: Task, mesh: Mesh, abstract: ModelState) -> Callable[[Variables, Batch], jax.Array]:
+def jit_predict(task: Task, mesh: Mesh, abstract: ModelState) -> Callable[[Variables, Batch], Any]:
     """`(model's variables, batch) -> predictions`, whole on every device; compiled at the first call."""
 
-    def step(variables: Variables, batch: Batch) -> jax.Array:
+    def step(variables: Variables, batch: Batch) -> Any:
         return predict_step(ModelState(abstract.structure, variables), batch, task=task)
 
     return jax.jit(step, out_shardings=replicated(mesh))

@@ -229,7 +229,7 @@ def _train(
                         prediction = jax.device_get(predict_step(model, global_batch(batch, mesh)))
                         if is_main:
                             with ornament("Cannot draw a picture of the evaluation"):
-                                folder.write_picture(state.step, draw(batch, prediction))
+                                folder.write_picture(state.step, draw(batch, prediction, info))
 
                 # Save, and end after the last step.
                 if plan.saves_at(state.step) or stop.save_due:

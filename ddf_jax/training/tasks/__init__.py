@@ -45,6 +45,8 @@ class Task(abc.ABC):
     """`task` of the registered models that fit."""
     inputs: ClassVar[tuple[str, ...]] = ("image",)
     """Arrays of a batch that the model is called with."""
+    used_by: ClassVar[str] = "`ddf predict` or `ddf_jax.predict`"
+    """The command and the function that use a trained model on a user's own images."""
     per_example: ClassVar[bool] = False
     """Whether `eval_sums` gives arrays [B, …] with the results of each example instead of sums: `results` and `score`
     then take the place of `finalize`."""
@@ -95,11 +97,16 @@ class Task(abc.ABC):
     def summary_line(self, scores: Mapping[str, Any]) -> str:
         """The scores for people, the most important one first."""
 
+    def score_table(self, scores: Mapping[str, Any]) -> str:
+        """All scores for people in lines of their own; empty where `summary_line` has them all."""
+        del scores
+        return ""
+
 
 @runtime_checkable
 class DrawsPicture(Protocol):
     """A task whose evaluations leave a picture in the run's folder."""
 
-    def draw(self, batch: Mapping[str, np.ndarray], prediction: Any) -> bytes:
-        """The first examples of a batch and the predictions for them, as PNG."""
+    def draw(self, batch: Mapping[str, np.ndarray], prediction: Any, info: DataInfo) -> bytes:
+        """The first examples of a batch and the predictions for them, as PNG; `info` has the names of the classes."""
         ...

@@ -50,6 +50,7 @@ class DepthUpsampling(Task):
     higher_is_better: ClassVar[bool] = False
     model_task: ClassVar[str] = "depth_upsampling"
     inputs: ClassVar[tuple[str, ...]] = ("image", "low")
+    used_by: ClassVar[str] = "`ddf upsample` or `ddf_jax.training.run.upsample`"
 
     def __post_init__(self) -> None:
         if self.scale < 1:
@@ -119,7 +120,8 @@ class DepthUpsampling(Task):
             f"{scores['test_examples']} images"
         )
 
-    def draw(self, batch: Mapping[str, np.ndarray], prediction: np.ndarray) -> bytes:
+    def draw(self, batch: Mapping[str, np.ndarray], prediction: np.ndarray, info: DataInfo) -> bytes:
+        del info
         shown = {name: np.asarray(values[:_DRAWN]) for name, values in batch.items()}
         return draw_depth(shown, classical_baselines(shown, self.scale) | {"ours": prediction[:_DRAWN]})
 

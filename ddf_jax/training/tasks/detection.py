@@ -12,12 +12,11 @@ from ddf_jax.data.info import DataInfo
 from ddf_jax.detection.annotations import Detections, Truths
 from ddf_jax.detection.pasting import paste_masks
 from ddf_jax.detection.rle import encode_mask, rle_to_json
-from ddf_jax.errors import UserError
 from ddf_jax.training.tasks import Batch, Scores, StepMetrics, Task
 
 if TYPE_CHECKING:
     from ddf_jax.analysis import coco_ap
-    from ddf_jax.data.sources import Examples
+    from ddf_jax.data.examples import DetectionImages
 
 Found = dict[str, Any]
 """The objects of one image as JSON has them: `image_id`, `boxes`, `scores`, `labels` and `masks` or None."""
@@ -49,16 +48,14 @@ class Detection(Task):
     metric: ClassVar[str] = "box_ap"
     model_task: ClassVar[str] = "detection"
     inputs: ClassVar[tuple[str, ...]] = ("image", "size")
+    used_by: ClassVar[str] = "`ddf detect` or `ddf_jax.detect`"
     per_example: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        from ddf_jax.data.examples import DetectionImages
-
         object.__setattr__(self, "canvas", tuple(self.canvas))
-        if not isinstance(self.examples(), DetectionImages):  # whose construction checks the options
-            raise UserError("`task` must read images with objects.")
+        _ = self.examples()  # whose construction checks the options
 
-    def examples(self) -> "Examples":
+    def examples(self) -> "DetectionImages":
         from ddf_jax.data.examples import DetectionImages
 
         return DetectionImages(
@@ -131,6 +128,19 @@ class Detection(Task):
             found.append({"image_id": int(batch["image_id"][row]), **objects})
         return found
 
+    def objects(self, outputs: Any, row: int, size: np.ndarray, original: np.ndarray, info: DataInfo) -> Found:
+        """The objects of one image of a batch as `of_original` gives them, and `panoptic`, its segments or None.
+
+        Args:
+            outputs: `Detections` of a batch, on the host.
+            row: the image's.
+            size: its height and width in the batch.
+            original: before it was resized.
+            info: the data that the model was trained on.
+        """
+        del info
+        return of_original(outputs, row, size, original) | {"panoptic": None}
+
     def score(self, results: Sequence[Found], source: Any) -> Scores:
         from ddf_jax.analysis.coco_ap import METRICS, average_precision
 
@@ -154,10 +164,20 @@ class Detection(Task):
         ]
         return f"test {'; '.join(parts)} on {scores['test_examples']} images"
 
-    def draw(self, batch: Mapping[str, np.ndarray], prediction: Any) -> bytes:
+    def score_table(self, scores: Mapping[str, Any]) -> str:
+        from ddf_jax.analysis.coco_ap import METRICS
+
+        kinds = ("box", "mask") if self.masks else ("box",)
+        rows = {kind: [scores[f"test_{kind}_{name}"] for name in METRICS] for kind in kinds}
+        return percent_table([name.upper().replace("_", " ") for name in METRICS], rows)
+
+    def draw(self, batch: Mapping[str, np.ndarray], prediction: Any, info: DataInfo) -> bytes:
         from ddf_jax.training.detection_picture import draw_detections
 
-        return draw_detections(batch, prediction)
+        def find(row: int) -> Found:
+            return of_original(prediction, row, batch["size"][row], batch["size"][row])
+
+        return draw_detections(batch, find, info)
 
 
 def of_original(outputs: Any, row: int, size: np.ndarray, original: np.ndarray) -> Found:
@@ -186,6 +206,26 @@ def as_detections(found: Found) -> "coco_ap.Detections":
 
     boxes = np.asarray(found["boxes"], np.float64).reshape(-1, 4)
     return OfImage(boxes, np.asarray(found["scores"]), np.asarray(found["labels"], np.int64), found["masks"] or ())
+
+
+def percent_table(columns: Sequence[str], rows: Mapping[str, Sequence[float | None]]) -> str:
+    """Scores in percent, - for one that is none.
+
+    >>> print(percent_table(["AP", "AP SMALL"], {"box": [0.412, None]}))
+           AP  AP SMALL
+    box  41.2         -
+    """
+    edge = max(map(len, rows))
+    header = " " * edge + "".join(f"  {column:>4}" for column in columns)
+    lines = [
+        f"{name:{edge}}"
+        + "".join(
+            f"  {'-' if score is None else f'{100 * score:.1f}':>{max(4, len(column))}}"
+            for column, score in zip(columns, values, strict=True)
+        )
+        for name, values in rows.items()
+    ]
+    return "\n".join([header, *lines])
 
 
 def _percent(score: float | None) -> str:

@@ -11,7 +11,7 @@ from ddf_jax.data.info import DataInfo
 from ddf_jax.detection.panoptic import INSTANCE, FusionSettings, panoptic_map, semantic_map
 from ddf_jax.detection.rle import decode_rle, encode_mask, rle_to_json
 from ddf_jax.training.tasks import Scores
-from ddf_jax.training.tasks.detection import Detection
+from ddf_jax.training.tasks.detection import Detection, percent_table
 
 if TYPE_CHECKING:
     from ddf_jax.data.examples import DetectionImages
@@ -34,7 +34,7 @@ class Panoptic(Detection):
     has_semantic: ClassVar[bool] = True  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def examples(self) -> "DetectionImages":
-        return dataclasses.replace(super().examples(), semantic="stuff")  # pyright: ignore[reportArgumentType]
+        return dataclasses.replace(super().examples(), semantic="stuff")
 
     def model_options(self, info: DataInfo) -> dict[str, Any]:
         return super().model_options(info) | {"num_stuff": len(info.stuff_names)}
@@ -52,6 +52,11 @@ class Panoptic(Detection):
             segments = [{"id": number, "mask": rle_to_json(encode_mask(ids == number))} for number in numbers]
             result["segments"] = segments
         return found
+
+    def objects(self, outputs: Any, row: int, size: np.ndarray, original: np.ndarray, info: DataInfo) -> dict[str, Any]:
+        found = super().objects(outputs, row, size, original, info)
+        ids = self.panoptic_ids(outputs, row, size, original, found, info.num_classes)
+        return found | {"panoptic": ids.astype(np.int32)}
 
     def panoptic_ids(
         self, outputs: Any, row: int, size: np.ndarray, original: np.ndarray, found: Mapping[str, Any], num_things: int
@@ -88,6 +93,11 @@ class Panoptic(Detection):
             suffix = "" if name == "all" else f"_{name}"
             scores |= {f"test_{part}{suffix}": getattr(of_kind, part) for part in ("pq", "sq", "rq")}
         return scores | super().score(results, source)
+
+    def score_table(self, scores: Mapping[str, Any]) -> str:
+        kinds = {"all": "", "things": "_things", "stuff": "_stuff"}
+        rows = {name: [scores[f"test_{part}{suffix}"] for part in ("pq", "sq", "rq")] for name, suffix in kinds.items()}
+        return f"{percent_table(['PQ', 'SQ', 'RQ'], rows)}\n\n{super().score_table(scores)}"
 
     def summary_line(self, scores: Mapping[str, Any]) -> str:
         pq = scores["test_pq"]

@@ -114,6 +114,7 @@ def test_runs_that_cannot_be_read_are_refused(refused, tiny_run, tmp_path):
     for words in (["evaluate", tmp_path / "no"], ["predict", tmp_path / "no", tmp_path / "black.png"]):
         assert f"There is no run in {tmp_path / 'no'}" in refused(*words)
     assert "text.png must be an image file" in refused("predict", tiny_run, tmp_path / "text.png")
+    assert "Try `ddf predict`" in refused("detect", tiny_run, tmp_path / "black.png")
     assert "absent.png" in refused("predict", tiny_run, tmp_path / "absent.png")
 
 

@@ -1,5 +1,6 @@
 """The tasks of detection and panoptic segmentation: results of examples and their scores."""
 
+import re
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from ddf_jax.training.recipe import Recipe, recipe_from_json, recipe_to_json
 from ddf_jax.training.tasks.detection import Detection
 from ddf_jax.training.tasks.panoptic import Panoptic
 
+SIZES = ("SMALL", "MEDIUM", "LARGE")
 SIZE, CANVAS = (32, 48), (64, 96)  # of the image, and of the batch in which it is twice as large
 BOX = (8, 8, 40, 24)
 INFO = DataInfo(2, ("ball", "pole"), 3, train_size=4, eval_size=1, image_size=64, stuff_names=("floor", "wall"))
@@ -72,6 +74,13 @@ def test_objects_are_scored_in_pixels_of_the_original_image_and_padding_is_none(
     scores = task.score(results, OneImage())
     assert (scores["test_box_ap"], scores["test_mask_ap"], scores["test_examples"]) == pytest.approx((1.0, 1.0, 1))
     assert "box AP 100.0%" in task.summary_line(scores)
+    header, box, mask = task.score_table(scores).splitlines()
+    columns = ["AP", "AP50", "AP75", *("AP " + size for size in SIZES), "AR1", "AR10", "AR100"]
+    assert re.split("  +", header.strip()) == columns + ["AR " + size for size in SIZES]
+    of_box = ["box", *["100.0"] * 3, "100.0", "-", "-", *["100.0"] * 4, "-", "-"]  # the only object is small
+    assert box.split() == of_box
+    assert mask.split() == ["mask", *of_box[1:]]
+    assert len(Detection(canvas=CANVAS).score_table(scores).splitlines()) == 2
     nothing = outputs()._replace(number=np.array([0, 0]))
     assert task.score(task.results(batch(), nothing, OneImage()), OneImage())["test_box_ap"] == 0.0
 
@@ -80,6 +89,11 @@ def test_a_panoptic_map_of_the_right_segments_has_a_quality_of_one_and_small_stu
     task = Panoptic(canvas=CANVAS, stuff_area=100)
     scores = task.score(task.results(batch(), outputs(), OneImage()), OneImage())
     assert (scores["test_pq"], scores["test_pq_stuff"], scores["test_box_ap"]) == pytest.approx((1.0, 1.0, 1.0))
+    quality, average_precision = task.score_table(scores).split("\n\n")
+    assert [line.split() for line in quality.splitlines()] == [
+        ["PQ", "SQ", "RQ"], *([kind, *["100.0"] * 3] for kind in ("all", "things", "stuff"))
+    ]  # fmt: skip
+    assert average_precision == Detection(canvas=CANVAS, masks=True).score_table(scores)
     strict = Panoptic(canvas=CANVAS, stuff_area=10_000)
     assert strict.score(strict.results(batch(), outputs(), OneImage()), OneImage())["test_pq"] == pytest.approx(0.5)
 
