@@ -154,7 +154,7 @@ options = {{
     "channels": 32,
     "semantic_channels": 32,
     "rpn": {{"sampler": {{"count": 32}}, **counts}},
-    "regions": {{"sampler": {{"count": 16}}, "hidden": 16, "mask_depth": 1}},
+    "regions": {{"sampler": {{"count": 16}}, "hidden": 16, "mask_depth": 1, "detection": {{"score": 0.01}}}},
 }}
 recipe = Recipe(
     name="tiny_rooms",
