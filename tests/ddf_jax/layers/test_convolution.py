@@ -57,10 +57,13 @@ def test_the_gradient_of_a_strided_pointwise_kernel_compiles_for_a_gpu():
 
 
 @pytest.mark.parametrize(("size", "strides", "dilation"), [((3, 3), (2, 2), (2, 2)), ((3, 2), (2, 1), (1, 2))])
-def test_the_derivatives_of_a_convolution_are_those_of_xla(size, strides, dilation):
+@pytest.mark.parametrize(("groups", "outputs"), [(1, 4), (3, 3)])
+def test_the_derivatives_of_a_convolution_are_those_of_xla(size, strides, dilation, groups, outputs):
     with jax.enable_x64(True):
-        x, kernel = (np.random.default_rng(0).normal(size=shape) for shape in ((2, 7, 8, 3), (*size, 3, 4)))
-        options = {"rhs_dilation": dilation, "dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": 1}
+        shapes = (2, 7, 8, 3), (*size, 3 // groups, outputs)
+        x, kernel = (np.random.default_rng(0).normal(size=shape) for shape in shapes)
+        options = {"rhs_dilation": dilation, "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+        options["feature_group_count"] = groups
 
         def derivatives(convolve):
             def y(x, kernel):
@@ -79,9 +82,9 @@ def test_the_derivatives_of_a_convolution_are_those_of_xla(size, strides, dilati
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12), actual, expected)
 
 
-@pytest.mark.parametrize(("groups", "convolutions"), [(1, 1), (2, 2)])
+@pytest.mark.parametrize(("groups", "convolutions"), [(1, 1), (2, 2), (4, 0)])
 def test_the_gradient_of_a_kernel_of_one_group_is_a_product_on_a_cpu(groups, convolutions):
-    structure, state = nnx.split(nnx.eval_shape(lambda: Conv(4, 6, groups=groups, rngs=nnx.Rngs(0))))
+    structure, state = nnx.split(nnx.eval_shape(lambda: Conv(4, 4, groups=groups, rngs=nnx.Rngs(0))))
 
     def gradient(state, x):
         return jax.value_and_grad(lambda state: (nnx.merge(structure, state)(x) ** 2).sum())(state)
