@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from ddf_jax.data.datasets.rendering import render_room
+from ddf_jax.data.datasets.rendering import render_rooms
 from ddf_jax.data.decode import encode_depth, encode_png
 
 HEIGHT, WIDTH = 128, 160
@@ -47,6 +47,5 @@ class Rooms(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(seed, size) for seed, (split, size) in enumerate(SIZES.items())}
 
     def _generate_examples(self, seed: int, size: int) -> Iterator[tuple[int, Any]]:
-        for index in range(size):
-            view = render_room(np.random.default_rng([seed, index]), HEIGHT, WIDTH)
+        for index, view in enumerate(render_rooms(seed, size, HEIGHT, WIDTH)):
             yield index, {"image": encode_png(view.image), "depth": encode_depth(view.depth)}

@@ -7,18 +7,18 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ddf_jax.data.datasets.furniture import CLASSES
-from ddf_jax.data.datasets.rendering import STUFF, View, render_room
+from ddf_jax.data.datasets.rendering import STUFF, View, render_rooms
 from ddf_jax.data.decode import encode_png
 from ddf_jax.data.panoptic import ids_to_rgb, mask_boxes, segment_masks
 
-HEIGHT, WIDTH = 192, 256
+HEIGHT, WIDTH = 128, 160
 SIZES = {"train": 1280, "test": 100, "validation": 200}
 
 
 class RoomsPanoptic(tfds.core.GeneratorBasedBuilder):
-    """1,580 rooms at 192×256 with every pixel's segment: 1,280 for training, 100 for testing, 200 for validation.
+    """1,580 rooms at 128×160 with every pixel's segment: 1,280 for training, 100 for testing, 200 for validation.
 
-    Room i of a split is that of `rooms`, seen at a higher resolution: `render_room` draws it from the seed (split, i).
+    Its pictures are those of `rooms`.
 
     `panoptic_image` holds each pixel's segment id as COCO's panoptic images do, id = R + 256 G + 256² B. `objects` and
     `stuff` are the tables of the segments with a visible pixel. Objects are things of six classes, however small; a
@@ -35,7 +35,7 @@ class RoomsPanoptic(tfds.core.GeneratorBasedBuilder):
         segment = {"id": np.int64, "area": np.int64}
         return tfds.core.DatasetInfo(
             builder=self,
-            description="1,580 rendered rooms, 192x256 pixels, with exact masks and boxes of things and stuff.",
+            description="1,580 rendered rooms, 128x160 pixels, with exact masks and boxes of things and stuff.",
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(shape=shape, encoding_format="png"),
@@ -59,8 +59,8 @@ class RoomsPanoptic(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(seed, size) for seed, (split, size) in enumerate(SIZES.items())}
 
     def _generate_examples(self, seed: int, size: int) -> Iterator[tuple[int, Any]]:
-        for index in range(size):
-            yield index, _example(render_room(np.random.default_rng([seed, index]), HEIGHT, WIDTH))
+        for index, view in enumerate(render_rooms(seed, size, HEIGHT, WIDTH)):
+            yield index, _example(view)
 
 
 def _example(view: View) -> dict[str, Any]:
