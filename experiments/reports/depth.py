@@ -37,7 +37,7 @@ from experiments.reports.compare import finished_run
 from experiments.reports.results import RESULTS, markdown_table, write_results
 
 FOLDER = RESULTS / "depth"
-PICTURES = Path(__file__).parents[2] / "docs"
+PICTURES = Path(__file__).parents[2] / "docs" / "images"
 TUNING_PICTURES = 24
 DRAWN = 3
 
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         common |= {"also": chosen.also, "also_pictures": len(also)}
     rows = [{**row, "below_bicubic": 1 - row["rmse_cm"] / reference, **common} for row in rows]
     rows.sort(key=lambda row: -row["rmse_cm"])
-    PICTURES.mkdir(exist_ok=True)
+    PICTURES.mkdir(parents=True, exist_ok=True)
     write_atomically(PICTURES / f"joint_depth_{scale}x.png", _picture(methods, first.recipe.data, scale))
     write_results(FOLDER, "depth", rows, table(rows))
     return 0
