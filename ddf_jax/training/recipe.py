@@ -69,8 +69,12 @@ class OptimizerConfig:
     """Whether the weight decay also reaches norm scales and biases (the papers' recipes do)."""
     backbone_factor: float = 1.0
     """Multiplies the learning rate of every parameter outside the head (`head.…`)."""
+    clip_norm: float = 0.0
+    """The most that the norm of all gradients together may be, before the weight decay is added; 0: no limit."""
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.clip_norm < float("inf"):
+            raise UserError(f"`clip_norm` must be a number from 0 on, 0 for no limit, got {self.clip_norm}.")
         if not 0.0 < self.backbone_factor < float("inf"):
             raise UserError(
                 f"`backbone_factor` must be a positive number, got {self.backbone_factor}; `freeze` stops parameters."

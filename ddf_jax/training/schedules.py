@@ -10,6 +10,7 @@ import optax
 from ddf_jax.checkpoints.fitting import HEAD
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError
+from ddf_jax.training.norms import squared_norms
 from ddf_jax.training.recipe import OptimizerConfig, Recipe
 
 
@@ -91,9 +92,24 @@ def learning_rate_schedule(config: OptimizerConfig, plan: StepPlan, batch_size: 
 
 
 def make_optimizer(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
-    """The optimizer that a recipe names; outside the head its steps are multiplied by `backbone_factor`."""
-    rule = {"sgd": sgd, "adam": adam}[config.method](config, learning_rate)
-    return rule if config.backbone_factor == 1.0 else optax.chain(rule, _scale_backbone(config.backbone_factor))
+    """The optimizer that a recipe names, of clipped gradients; outside the head its steps are multiplied by
+    `backbone_factor`."""
+    rules = [{"sgd": sgd, "adam": adam}[config.method](config, learning_rate)]
+    if config.clip_norm:
+        rules.insert(0, clip(config.clip_norm))
+    if config.backbone_factor != 1.0:
+        rules.append(_scale_backbone(config.backbone_factor))
+    return rules[0] if len(rules) == 1 else optax.chain(*rules)  # states of runs without either stay as they were
+
+
+def clip(limit: float) -> optax.GradientTransformation:
+    """Gradients times min(1, limit / (norm + 10⁻⁶)), norm that of all together, as `torch.nn.utils.clip_grad_norm_`."""
+
+    def scale(gradients: optax.Updates, _: Any) -> optax.Updates:
+        factor = jnp.minimum(1.0, limit / (jnp.sqrt(jnp.sum(squared_norms(jax.tree.leaves(gradients)))) + 1e-6))
+        return jax.tree.map(lambda gradient: gradient * factor.astype(gradient.dtype), gradients)
+
+    return optax.stateless(scale)
 
 
 def sgd(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:

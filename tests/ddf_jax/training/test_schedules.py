@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from ddf_jax.data.info import DataInfo
-from ddf_jax.errors import RunError
+from ddf_jax.errors import RunError, UserError
 from ddf_jax.training.recipe import OptimizerConfig, Recipe
 from ddf_jax.training.schedules import StepPlan, learning_rate_schedule, make_optimizer, make_step_plan, sgd
 
@@ -84,6 +84,24 @@ def test_sgd_steps_as_torch_does(nesterov: bool, expected: list[float]):
     path = run_sgd(config, {"w": jnp.ones((2, 3))}, [0.5, -0.2])
     for parameters, value in zip(path, expected, strict=True):
         np.testing.assert_allclose(parameters["w"], np.full((2, 3), value), rtol=1e-6)
+
+
+def test_gradients_are_clipped_by_their_common_norm_before_the_weight_decay():
+    config = OptimizerConfig(momentum=0.0, weight_decay=0.5, clip_norm=2.0)
+    tx = make_optimizer(config, optax.constant_schedule(1.0))
+    parameters = {"v": jnp.full(1, 2.0), "w": jnp.full((1, 1), 4.0)}
+    state: Any = tx.init(parameters)  # pyright: ignore[reportArgumentType]
+    # The norm of (6, 8) is 10, so that a fifth is left; the decay is half of the parameters.
+    updates: Any
+    updates, state = tx.update({"v": jnp.full(1, 6.0), "w": jnp.full((1, 1), 8.0)}, state, parameters)
+    np.testing.assert_allclose(updates["v"], [-(1.2 + 1.0)], rtol=1e-6)
+    np.testing.assert_allclose(updates["w"], [[-(1.6 + 2.0)]], rtol=1e-6)
+    # Small ones stay as they are.
+    updates, _ = tx.update({"v": jnp.full(1, 0.6), "w": jnp.full((1, 1), -0.8)}, state, parameters)
+    np.testing.assert_allclose(updates["v"], [-(0.6 + 1.0)], rtol=1e-6)
+    np.testing.assert_allclose(updates["w"], [[-(-0.8 + 2.0)]], rtol=1e-6)
+    with pytest.raises(UserError, match="`clip_norm` must be a number from 0 on, 0 for no limit, got -1"):
+        OptimizerConfig(clip_norm=-1.0)
 
 
 @pytest.mark.parametrize("method", ["sgd", "adam"])
