@@ -15,6 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from ddf_jax import models
+from ddf_jax.checkpoints.backbone import fit_backbone, is_for_backbone
 from ddf_jax.checkpoints.conversion import read_named
 from ddf_jax.checkpoints.fitting import FitRules, fit
 from ddf_jax.data.info import DataInfo
@@ -152,6 +153,8 @@ def _why_not_executed(recorded: dict[str, str] | None, folder: Path) -> str | No
 def initialize_from(recipe: Recipe, variables: Variables) -> tuple[Variables, dict[str, Any]]:
     """The state before the first step, with the parameters and statistics of the run or file in `recipe.init_from`.
 
+    Those of a classifier go into the backbone of a detector.
+
     Args:
         recipe: of the new run; its `init_…` fields are the rules.
         variables: the state that `initial_variables` made. The optimizer's and what is not loaded stay.
@@ -177,7 +180,8 @@ def initialize_from(recipe: Recipe, variables: Variables) -> tuple[Variables, di
     else:
         tensors = read_named(source, own=shapes)
     rules = FitRules(recipe.init_head, recipe.init_in_channels, recipe.init_allow_missing, recipe.init_allow_unexpected)
-    arrays, report = fit(shapes, tensors, str(source), rules)
+    fit_to = fit_backbone if is_for_backbone(shapes, tensors) else fit
+    arrays, report = fit_to(shapes, tensors, str(source), rules)
     digest = _digest(tensors)
     check_same_in_all_processes({"initial weights": digest})
     log_info(f"Starting from {source}{'' if step is None else f', step {step}'}: {report.line()}.")
