@@ -13,7 +13,7 @@ from ddf_jax.training.schedules import learning_rate_schedule, make_optimizer, m
 from ddf_jax.training.step import abstract_state, compile_train_step
 from pallas_kernels import aot
 
-IMAGENET = "imagenet2012"
+IMAGENET, COCO = "imagenet2012", "coco/2017"
 
 # Class or function that makes an operation -> the category of the operation; the first that is found counts.
 _MAKERS = {
@@ -48,7 +48,7 @@ def plan(recipe: Recipe, *, device: str = "h200", devices: int = 8) -> dict[str,
 
     Raises:
         UserError: there is no such device, the devices cannot share the batch, or the recipe's data are not at hand
-            (ImageNet's need not be).
+            (ImageNet's and COCO's need not be).
         NotImplementedError: JAX's CUDA plugin is not installed; the message states how to install it.
     """
     if device not in aot.DEVICES:
@@ -104,6 +104,10 @@ def _data_info(recipe: Recipe) -> DataInfo:
         names = tuple(map(str, range(1000)))
         size = recipe.data.image_size
         return DataInfo(1000, names, channels=3, train_size=1_281_167, eval_size=50_000, image_size=size)
+    if recipe.data.dataset == COCO and recipe.data.folder is None:
+        things, stuff = (tuple(map(str, range(count))) for count in (80, 53))
+        size = recipe.data.image_size
+        return DataInfo(80, things, 3, train_size=117_266, eval_size=5_000, image_size=size, stuff_names=stuff)
     from ddf_jax.data.sources import describe
 
     return describe(recipe.data, recipe.task.examples())

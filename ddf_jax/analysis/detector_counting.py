@@ -21,11 +21,12 @@ from ddf_jax.analysis.resnet_counting import Size, resnet_parts
 from ddf_jax.detection import box_head, mask_head
 from ddf_jax.detection.box_head import BoxHead
 from ddf_jax.detection.cascade import CascadeHeads
+from ddf_jax.detection.frozen import FROZEN
 from ddf_jax.detection.mask_head import MaskHead
 from ddf_jax.detection.region_heads import RegionHeads
 from ddf_jax.detection.semantic import PanopticHead
 from ddf_jax.models.detection_networks import RetinaNet
-from ddf_jax.models.detectors import FROZEN, DetectorConfig
+from ddf_jax.models.detectors import DetectorConfig
 from ddf_jax.models.registry import get_config
 from ddf_jax.models.resnet import ResNetConfig
 

@@ -14,7 +14,7 @@ class PlanCommand:
 
     It shows collectives by kind, bytes per device, kernels by kind, and by category what a device launches and moves.
     RECIPE comes first, as for `ddf train`, and the other options replace fields of it. JAX's CUDA plugin must be
-    installed. ImageNet recipes need no data.
+    installed. Recipes for ImageNet and COCO need no data.
 
     Examples:
       ddf plan imagenet_ddf_resnet50

@@ -64,9 +64,6 @@ UPSAMPLERS: dict[str, Upsampler] = {
 }
 """Between the pyramid's levels."""
 
-FROZEN = ("backbone.stem.*", "backbone.stages.0.*", "backbone.*.mean", "backbone.*.var")
-"""What the papers freeze of a pretrained backbone: the stem, the first stage, and the statistics of all BatchNorms."""
-
 
 @dataclasses.dataclass(frozen=True)
 class DetectorConfig(abc.ABC):

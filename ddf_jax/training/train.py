@@ -148,6 +148,11 @@ def _train(
 
         # The state: of the newest checkpoint, or initial. A recipe that cannot run leaves no folder behind.
         initial, history = None, []
+        if recipe.freeze and recipe.init_from is None and checkpoints.newest() is None:
+            raise RunError(
+                f"`freeze` ({', '.join(recipe.freeze)}) needs `init_from`, a run or a file whose parameters are worth "
+                "keeping: random ones would never be trained. Or give an empty `freeze`."
+            )
         if recipe.init_from is not None and checkpoints.newest() is None:
             initial, source = initialize_from(recipe, initial_variables(recipe, info, tx, replicated(mesh)))
             history = [event(0, initialized=source)]

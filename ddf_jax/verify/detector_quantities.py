@@ -12,13 +12,13 @@ from jax import Array
 from ddf_jax.checkpoints.rules import official_tensors
 from ddf_jax.detection.annotations import Detections, Proposals, Truths
 from ddf_jax.detection.cascade import CascadeHeads
+from ddf_jax.detection.frozen import FROZEN
 from ddf_jax.detection.panoptic import panoptic_map, semantic_map
 from ddf_jax.detection.pasting import paste_masks
 from ddf_jax.detection.region_heads import is_live, of_images, region_features
 from ddf_jax.detection.regions import Regions
 from ddf_jax.detection.rpn import DenseOutputs
 from ddf_jax.models.detection_networks import HTC, RCNN, Detector, PanopticFPN, RetinaNet, TwoStageDetector, total_loss
-from ddf_jax.models.detectors import FROZEN
 from ddf_jax.training.step import Unfrozen
 from ddf_jax.verify.reference_inputs import ReferenceInputs
 

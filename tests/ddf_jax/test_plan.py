@@ -8,7 +8,7 @@ import sys
 import jax
 import pytest
 
-from ddf_jax.plan import CATEGORIES, plan
+from ddf_jax.plan import CATEGORIES, _data_info, plan
 from ddf_jax.recipes import find_recipe
 from tests.aot import ENVIRONMENT, PLUGIN, needs_plugin, uninstall
 
@@ -63,3 +63,12 @@ def test_the_twins_differ_in_nothing_but_the_operator():
     ours, plain = find_recipe("imagenet_ddf_resnet50"), find_recipe("imagenet_resnet50")
     assert dataclasses.replace(ours, name=plain.name, model=plain.model) == plain
     assert (ours.model.name, plain.model.name) == ("ddf_resnet50", "resnet50")
+
+
+@pytest.mark.parametrize("name", ["coco_mask_rcnn_resnet50", "coco_panoptic_fpn_dcdc_resnet50", "imagenet_resnet50"])
+def test_the_classes_of_known_data_need_no_data(name):
+    recipe = find_recipe(name)
+    info = _data_info(recipe)
+    known = {"imagenet_resnet50": (1000, 0)}.get(name, (80, 53))
+    assert (info.num_classes, len(info.stuff_names)) == known
+    assert recipe.task.batch_spec(info, training=True)["image"].shape[-1] == info.channels

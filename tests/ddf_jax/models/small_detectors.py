@@ -9,11 +9,11 @@ import numpy as np
 from flax import nnx
 
 from ddf_jax.detection.annotations import Detections, Truths
+from ddf_jax.detection.frozen import FROZEN
 from ddf_jax.detection.rpn import ProposalSettings
 from ddf_jax.detection.sampling import Sampler
 from ddf_jax.models import get_config
 from ddf_jax.models.detection_networks import Detector, total_loss
-from ddf_jax.models.detectors import FROZEN
 from ddf_jax.training.step import Unfrozen
 from tests.ddf_jax.models.small import abstract_model
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from ddf_jax.detection.frozen import FROZEN
 from ddf_jax.detection.matching import Matcher
 from ddf_jax.errors import UserError
 from ddf_jax.models import abstract, create, get_config, list_models
-from ddf_jax.models.detectors import FAMILIES, FROZEN, HEADS, NECKS, UPSAMPLERS
+from ddf_jax.models.detectors import FAMILIES, HEADS, NECKS, UPSAMPLERS
 from ddf_jax.training.step import Unfrozen
 from tests.ddf_jax.models.pinned import DETECTORS
 from tests.ddf_jax.models.small import abstract_model

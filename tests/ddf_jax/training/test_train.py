@@ -130,6 +130,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkp
     assert all(math.isfinite(loss) for loss in losses(tmp_path / "run"))
 
 
+def test_random_parameters_are_not_frozen(tmp_path: Path, data_dir: Path):
+    with pytest.raises(UserError, match=r"`freeze` \(stem.\*\) needs `init_from`"):
+        train(tiny_recipe(data_dir, freeze=("stem.*",)), tmp_path / "run", devices=jax.devices()[:1])
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_a_run_starts_from_another_with_frozen_parameters_and_is_resumed_without_it(
     unbroken: Path, tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]

@@ -1,0 +1,30 @@
+"""Faster R-CNN with ResNet-50 on COCO, by the protocol of MMDetection's `1x` schedule.
+
+Command:   ddf train coco_faster_rcnn_resnet50
+Hardware:  8 GPUs with 2 images each
+Time:      not yet run
+Expected:  37.7 % box AP (Li et al., DCDC, Table V; MMDetection's own is 37.4 %); not yet run here
+Recipe:    SGD, 0.02 for 16 images, a tenth after epochs 8 and 11 of 12, 500 steps of linear warm-up (from 0; the papers
+           begin at a thousandth), images of at most 800×1333, flipped. The backbone is a classifier that was trained on
+           ImageNet, `--init-from RUN|FILE`, whose stem, first stage and BatchNorm statistics stay as they are.
+           `--data.folder COCO` names a folder in COCO's layout
+"""
+
+from ddf_jax.data.config import DataConfig
+from ddf_jax.detection.frozen import FROZEN
+from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
+from ddf_jax.training.tasks.detection import Detection
+
+STEPS = 117_266 / 16
+"""Of an epoch over the images that have objects."""
+
+recipe = Recipe(
+    name="coco_faster_rcnn_resnet50",
+    model=ModelConfig("faster_rcnn_resnet50"),
+    data=DataConfig(dataset="coco/2017", eval_split="validation", augment="flip", workers=8),
+    optimizer=OptimizerConfig(learning_rate=0.02 * 256 / 16, drops=(8, 11), warmup_epochs=500 / STEPS),
+    task=Detection(canvas=(800, 1344), short_side=800, long_side=1333),
+    epochs=12,
+    batch_size=16,
+    freeze=FROZEN,
+)

@@ -1,0 +1,22 @@
+"""Hybrid Task Cascade with DCDC-ResNet-50 and DCDC in the neck on COCO; otherwise `coco_mask_rcnn_resnet50`.
+
+Command:   ddf train coco_htc_dcdc_resnet50
+Hardware:  8 GPUs with 2 images each
+Time:      not yet run
+Expected:  46.1 % box AP, 40.6 % mask AP (Li et al., DCDC, Table VI); not yet run here
+Recipe:    20 epochs, a tenth after 16 and 19. The semantic branch learns the panoptic annotations of the folder
+"""
+
+import dataclasses
+
+from ddf_jax.recipes.coco_mask_rcnn_resnet50 import recipe as base
+from ddf_jax.training.recipe import ModelConfig
+
+recipe = dataclasses.replace(
+    base,
+    name="coco_htc_dcdc_resnet50",
+    model=ModelConfig("htc_dcdc_resnet50", {"neck": "dcdc"}),
+    optimizer=dataclasses.replace(base.optimizer, drops=(16, 19)),
+    task=dataclasses.replace(base.task, masks=True, semantic=True),
+    epochs=20,
+)
