@@ -10,6 +10,8 @@ Recipe:    SGD, 0.02 for 16 images, a tenth after epochs 8 and 11 of 12, 500 ste
            `--data.folder COCO` names a folder in COCO's layout
 """
 
+from typing import Any
+
 from ddf_jax.data.config import DataConfig
 from ddf_jax.detection.frozen import FROZEN
 from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
@@ -18,12 +20,15 @@ from ddf_jax.training.tasks.detection import Detection
 STEPS = 117_266 / 16
 """Of an epoch over the images that have objects."""
 
+SIZES: dict[str, Any] = {"canvas": (800, 1344), "short_side": 800, "long_side": 1333}
+"""Of images."""
+
 recipe = Recipe(
     name="coco_faster_rcnn_resnet50",
     model=ModelConfig("faster_rcnn_resnet50"),
     data=DataConfig(dataset="coco/2017", eval_split="validation", augment="flip", workers=8),
     optimizer=OptimizerConfig(learning_rate=0.02 * 256 / 16, drops=(8, 11), warmup_epochs=500 / STEPS),
-    task=Detection(canvas=(800, 1344), short_side=800, long_side=1333),
+    task=Detection(**SIZES),
     epochs=12,
     batch_size=16,
     freeze=FROZEN,

@@ -9,14 +9,16 @@ Recipe:    20 epochs, a tenth after 16 and 19. The semantic branch learns the pa
 
 import dataclasses
 
+from ddf_jax.recipes.coco_faster_rcnn_resnet50 import SIZES
 from ddf_jax.recipes.coco_mask_rcnn_resnet50 import recipe as base
 from ddf_jax.training.recipe import ModelConfig
+from ddf_jax.training.tasks.detection import Detection
 
 recipe = dataclasses.replace(
     base,
     name="coco_htc_dcdc_resnet50",
     model=ModelConfig("htc_dcdc_resnet50", {"neck": "dcdc"}),
     optimizer=dataclasses.replace(base.optimizer, drops=(16, 19)),
-    task=dataclasses.replace(base.task, masks=True, semantic=True),
+    task=Detection(masks=True, semantic=True, **SIZES),
     epochs=20,
 )

@@ -8,12 +8,14 @@ Expected:  38.4 % box AP, 35.1 % mask AP (Li et al., DCDC, Table VI); not yet ru
 
 import dataclasses
 
+from ddf_jax.recipes.coco_faster_rcnn_resnet50 import SIZES
 from ddf_jax.recipes.coco_faster_rcnn_resnet50 import recipe as base
 from ddf_jax.training.recipe import ModelConfig
+from ddf_jax.training.tasks.detection import Detection
 
 recipe = dataclasses.replace(
     base,
     name="coco_mask_rcnn_resnet50",
     model=ModelConfig("mask_rcnn_resnet50"),
-    task=dataclasses.replace(base.task, masks=True),
+    task=Detection(masks=True, **SIZES),
 )

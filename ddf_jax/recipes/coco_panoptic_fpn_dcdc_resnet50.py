@@ -9,6 +9,7 @@ Recipe:    the folder must hold COCO's panoptic annotations
 
 import dataclasses
 
+from ddf_jax.recipes.coco_faster_rcnn_resnet50 import SIZES
 from ddf_jax.recipes.coco_mask_rcnn_resnet50 import recipe as base
 from ddf_jax.training.recipe import ModelConfig
 from ddf_jax.training.tasks.panoptic import Panoptic
@@ -17,5 +18,5 @@ recipe = dataclasses.replace(
     base,
     name="coco_panoptic_fpn_dcdc_resnet50",
     model=ModelConfig("panoptic_fpn_dcdc_resnet50", {"neck": "dcdc"}),
-    task=Panoptic(canvas=(800, 1344), short_side=800, long_side=1333),
+    task=Panoptic(**SIZES),
 )
