@@ -36,7 +36,7 @@ def test_help_lists_the_commands_with_a_line_for_each(ddf):
 @pytest.mark.parametrize(
     ("command", "parts"),
     [
-        ("train", ["RECIPE", "--workdir DIR", "--json", "Shipped recipes: digits, "]),
+        ("train", ["RECIPE", "--workdir DIR", "--json", "Shipped recipes: coco_"]),
         ("evaluate", ["RUN", "--json"]),
         ("predict", ["RUN IMAGE [IMAGE ...]", "--json"]),
         ("inspect", ["RUN IMAGE [IMAGE ...]", "--layer NAME", "--out DIR", "--json"]),
@@ -45,7 +45,7 @@ def test_help_lists_the_commands_with_a_line_for_each(ddf):
         ("verify", ["PATTERN", "--checkpoint FILE", "--dtype {float64,float32}", "--size INT INT"]),
         (
             "plan",
-            ["RECIPE", "--device {h200,h100,a100}", "--devices INT", "--epochs", "--json", "Shipped recipes: digits"],
+            ["RECIPE", "--device {h200,h100,a100}", "--devices INT", "--epochs", "--json", "Shipped recipes: coco_"],
         ),
         ("kernels", ["PATTERN", "--device {h200,h100,a100}", "--dtype {bfloat16,float16,float32}", "--json"]),
     ],
@@ -161,7 +161,7 @@ def test_workdir_and_json_are_of_the_command_not_of_the_recipe():
         ("", "A command is needed; the commands are train, evaluate"),
         ("trian digits", "no command 'trian'; the commands are train, evaluate"),
         ("--verbose", "no command '--verbose'"),
-        ("train", "`ddf train` needs a RECIPE first: digits, "),
+        ("train", "`ddf train` needs a RECIPE first: coco_"),
         ("train --epochs 2 digits", "needs a RECIPE first"),
         ("plan", "`ddf plan` needs a RECIPE first"),
         ("plan digits --device v100", "'v100' for argument '--device'"),
