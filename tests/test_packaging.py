@@ -31,7 +31,8 @@ NEED_NO_EXTRA = [
     "ddf_jax.recipes",
     "ddf_jax.plan",
 ]
-BASE = ["ddf_jax", *(name for name in FILES if lies_in(name, *NEED_NO_EXTRA) and name != "ddf_jax.training.train")]
+NEED_TRAIN = ["ddf_jax.training.train", "ddf_jax.training.drawing"]
+BASE = ["ddf_jax", *(name for name in FILES if lies_in(name, *NEED_NO_EXTRA) and not lies_in(name, *NEED_TRAIN))]
 
 # What is not allowed is not found, as if it were not installed.
 ALLOW_ONLY = """

@@ -90,7 +90,7 @@ def _depthwise(
     for tap in itertools.product(*map(range, kernel.shape[:2])):
         first = [d * place for d, place in zip(dilation, tap, strict=True)]
         last = [start + end for start, end in zip(first, ends, strict=True)]
-        view = lax.slice(padded, (0, *first, 0), (len(x), *last, x.shape[3]), (1, *strides, 1))
+        view = lax.slice(padded, (0, *first, 0), (x.shape[0], *last, x.shape[3]), (1, *strides, 1))
         product = view.astype(wide) * kernel[tap].astype(wide)[None, None]
         y = product if y is None else y + product
     assert y is not None
