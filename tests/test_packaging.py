@@ -25,6 +25,7 @@ NEED_NO_EXTRA = [
     "ddf_jax.models",
     "ddf_jax.analysis",
     "ddf_jax.capture",
+    "ddf_jax.data.canvas",
     "ddf_jax.data.config",
     "ddf_jax.data.info",
     "ddf_jax.training",

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import grain
 import numpy as np
 
+from ddf_jax.data.canvas import check_canvas
 from ddf_jax.data.coco_folder import CocoInstances, CocoOptions
 from ddf_jax.data.coco_layout import has_annotations
 from ddf_jax.data.coco_panoptic import CocoPanoptic
@@ -99,12 +100,7 @@ class DetectionImages:
     empty_images: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.canvas) != 2 or any(side < 1 or side % _STRIDE for side in self.canvas):
-            raise UserError(f"`canvas` must be height and width, multiples of {_STRIDE}, got {self.canvas}.")
-        for name in ("short_side", "long_side", "max_objects"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"`{name}` must be at least 1, got {value}.")
+        check_canvas(self.canvas, short_side=self.short_side, long_side=self.long_side, max_objects=self.max_objects)
         if self.semantic not in (None, "stuff", "all"):
             raise UserError(f"`semantic` must be None, stuff or all, got {self.semantic!r}.")
 
@@ -148,9 +144,6 @@ def unlabelled(image: np.ndarray) -> dict[str, Any]:
     """An image, uint8 [H, W, 3], as a detection source would give it: without objects, its `image_id` -1."""
     boxes, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
     return {"image": image, "image_id": np.int32(-1), "boxes": boxes, "labels": labels}
-
-
-_STRIDE = 32  # of the coarsest features that images are padded for, as MMDetection's
 
 
 def _tfds_split(config: DataConfig, split: Split) -> str:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddf_jax.data.canvas import check_canvas
 from ddf_jax.data.info import DataInfo
 from ddf_jax.detection.annotations import Detections, Truths
 from ddf_jax.detection.pasting import paste_masks
@@ -53,7 +54,7 @@ class Detection(Task):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "canvas", tuple(self.canvas))
-        _ = self.examples()  # whose construction checks the options
+        check_canvas(self.canvas, short_side=self.short_side, long_side=self.long_side, max_objects=self.max_objects)
 
     def examples(self) -> "DetectionImages":
         from ddf_jax.data.examples import DetectionImages
