@@ -72,5 +72,5 @@ def test_shipped_recipes_are_found_from_any_folder_whatever_a_user_calls_recipes
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "Shipped recipes: digits, " in done.stdout
+    assert "Shipped recipes: coco_" in done.stdout
     assert "digits_plain)" in done.stdout  # the default of --name
