@@ -94,22 +94,16 @@ def learning_rate_schedule(config: OptimizerConfig, plan: StepPlan, batch_size: 
 def make_optimizer(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
     """The optimizer that a recipe names, of clipped gradients; outside the head its steps are multiplied by
     `backbone_factor`."""
-    rules = [{"sgd": sgd, "adam": adam}[config.method](config, learning_rate)]
+    rule = {"sgd": sgd, "adam": adam}[config.method](config, learning_rate)
     if config.clip_norm:
-        rules.insert(0, clip(config.clip_norm))
-    if config.backbone_factor != 1.0:
-        rules.append(_scale_backbone(config.backbone_factor))
-    return rules[0] if len(rules) == 1 else optax.chain(*rules)  # states of runs without either stay as they were
+        rule = _of_clipped(rule, config.clip_norm)
+    return rule if config.backbone_factor == 1.0 else optax.chain(rule, _scale_backbone(config.backbone_factor))
 
 
-def clip(limit: float) -> optax.GradientTransformation:
+def clip(gradients: optax.Updates, limit: float) -> optax.Updates:
     """Gradients times min(1, limit / (norm + 10⁻⁶)), norm that of all together, as `torch.nn.utils.clip_grad_norm_`."""
-
-    def scale(gradients: optax.Updates, _: Any) -> optax.Updates:
-        factor = jnp.minimum(1.0, limit / (jnp.sqrt(jnp.sum(squared_norms(jax.tree.leaves(gradients)))) + 1e-6))
-        return jax.tree.map(lambda gradient: gradient * factor.astype(gradient.dtype), gradients)
-
-    return optax.stateless(scale)
+    factor = jnp.minimum(1.0, limit / (jnp.sqrt(jnp.sum(squared_norms(jax.tree.leaves(gradients)))) + 1e-6))
+    return jax.tree.map(lambda gradient: gradient * factor.astype(gradient.dtype), gradients)
 
 
 def sgd(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
@@ -138,6 +132,15 @@ def adam(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.Gradie
     def update(*arguments: Any, **others: Any) -> Any:
         with jax.numpy_dtype_promotion("standard"):  # optax raises a float to the power of its integer step
             return rule.update(*arguments, **others)
+
+    return optax.GradientTransformation(rule.init, update)
+
+
+def _of_clipped(rule: optax.GradientTransformation, limit: float) -> optax.GradientTransformation:
+    """`rule` of clipped gradients. Its state is the same, so that a run may be resumed with another limit or none."""
+
+    def update(updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None) -> Any:
+        return rule.update(clip(updates, limit), state, params)
 
     return optax.GradientTransformation(rule.init, update)
 

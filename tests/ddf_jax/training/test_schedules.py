@@ -105,6 +105,16 @@ def test_gradients_are_clipped_by_their_common_norm_before_the_weight_decay():
 
 
 @pytest.mark.parametrize("method", ["sgd", "adam"])
+def test_a_run_may_be_resumed_with_another_limit_of_its_gradients(method: Any):
+    parameters: Any = {"w": jnp.ones((2, 3))}
+    plain, clipped = (
+        make_optimizer(OptimizerConfig(method, clip_norm=limit), optax.constant_schedule(0.1)).init(parameters)
+        for limit in (0.0, 5.0)
+    )
+    assert jax.tree.structure(plain) == jax.tree.structure(clipped)
+
+
+@pytest.mark.parametrize("method", ["sgd", "adam"])
 def test_the_backbone_takes_the_steps_of_another_learning_rate(method: Any):
     """As a parameter group of torch with `lr · factor` does, momentum and decay included."""
     rng = np.random.default_rng(0)
