@@ -4,6 +4,7 @@ import numpy as np
 
 from ddf_jax.checkpoints.fitting import HEAD, FitRules, LoadReport, Shapes, Tensors, fit
 from ddf_jax.checkpoints.rules import naming_of, translate_name, unknown_names
+from ddf_jax.checkpoints.tensor_files import CheckpointError
 
 BACKBONE = "backbone."
 """The names of a backbone begin so, ours and MMDetection's."""
@@ -19,6 +20,10 @@ def fit_backbone(
     shapes: Shapes, tensors: Tensors, source: str, rules: FitRules
 ) -> tuple[dict[str, np.ndarray], LoadReport]:
     """As `fit`, for the part of the model below `backbone.`; the head of the classifier is not used."""
+    if rules.head == "fresh":
+        raise CheckpointError(
+            f"`head` is fresh, but {source} is a classifier's, of which only the backbone is loaded. Leave it out."
+        )
     inner = {name.removeprefix(BACKBONE): shape for name, shape in shapes.items() if name.startswith(BACKBONE)}
     naming = naming_of(tensors, own=inner)
     unknown = set(unknown_names(list(tensors), naming))

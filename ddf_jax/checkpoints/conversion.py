@@ -39,7 +39,8 @@ def load_checkpoint(
         model: any registered model.
         path: the file.
         ema: loads the averaged weights of a training script's checkpoint instead of the last ones.
-        head: "fresh" leaves the head (`head.…`) as it is and does not use the file's: for other classes.
+        head: "fresh" leaves the head (`head.…`, of a detector all that depends on the classes) as it is and does not
+            use the file's: for other classes.
         in_channels: adapts the first convolution to C channels of the model where the file has C': "average" gives each
             the mean over the file's channels, times C'/C; "repeat" the file's channels cyclically, times C'/C (C ≥ C').
         allow_missing: shell patterns of tensors that stay as they are where the file lacks them, such as

@@ -26,7 +26,13 @@ Shapes = Mapping[str, tuple[int, ...]]
 Tensors = Mapping[str, np.ndarray]
 
 HEAD = "head."
-"""The names of a head begin so."""
+"""The names of a classifier's head begin so."""
+_OF_CLASSES = (
+    f"{HEAD}*",
+    *("dense.classes.*", "semantic.logits.*", "regions.semantic.logits.*"),
+    *("regions.box.classes.*", "regions.box.deltas.*", "regions.mask.logits.*"),
+    *("regions.boxes.*.classes.*", "regions.masks.*.logits.*"),  # of a cascade, whose boxes are those of any class
+)
 _FIRST_CONVOLUTIONS = ("stem.conv.kernel", "stem.conv1.kernel")
 
 
@@ -35,7 +41,7 @@ class FitRules:
     """What may differ between a file and a model; by default nothing.
 
     Args:
-        head: "fresh" leaves the head (`head.…`) as initialised and the file's unused: for other classes.
+        head: "fresh" leaves the head (`is_head`) as initialised and the file's unused: for other classes.
         in_channels: adapts the first convolution to C channels of the model where the file has C': "average" gives each
             the mean over the file's channels, times C'/C; "repeat" the file's channels cyclically, times C'/C (C ≥ C').
         allow_missing: shell patterns of tensors that stay as initialised where the file lacks them, by our names or the
@@ -84,6 +90,15 @@ class LoadReport:
         }
         named = [f"{len(names)} {kind} ({shortened(list(names))})" for kind, names in kinds.items() if names]
         return ", ".join([f"{self.loaded} tensors loaded", *named])
+
+
+def is_head(name: str) -> bool:
+    """Whether a tensor, by our name, depends on the classes: a classifier's head, or a detector's last layers.
+
+    >>> [is_head(name) for name in ("head.kernel", "regions.box.deltas.kernel", "regions.box.hidden1.kernel")]
+    [True, True, False]
+    """
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in _OF_CLASSES)
 
 
 def fit(shapes: Shapes, tensors: Tensors, source: str, rules: FitRules) -> tuple[dict[str, np.ndarray], LoadReport]:
@@ -142,7 +157,7 @@ class _Match:
         self.known = [name for name in self.expected if name not in unknown]
         self.own = {name: name if name in unknown else translate_name(name, self.naming) for name in names}
 
-        is_fresh = {name: rules.head == "fresh" and self.own[name].startswith(HEAD) for name in names}
+        is_fresh = {name: rules.head == "fresh" and is_head(self.own[name]) for name in names}
         common = [name for name in self.expected if name in self.got and not is_fresh[name]]
         differing = [name for name in common if self.got[name].shape != self.expected[name].shape]
         self.adaptable = [name for name in differing if self._differs_in_channels(name)]
@@ -189,7 +204,7 @@ class _Match:
     def remedies(self) -> list[str]:
         """What to do about a difference that has a rule of its own."""
         found = []
-        if any(self.own[name].startswith(HEAD) for name in [*self.misshapen, *self.missing]):
+        if any(is_head(self.own[name]) for name in [*self.misshapen, *self.missing]):
             found.append('  For other classes: `head="fresh"` (`--init-head fresh`).')
         if self.adaptable and not self.adapted:
             found.append('  For other input channels: "average" or "repeat" as `in_channels` (`--init-in-channels`).')
@@ -238,8 +253,8 @@ class _Match:
             for pattern in patterns
             if not self._matching([pattern], *names)
         ]
-        if rules.head == "fresh" and not any(name.startswith(HEAD) for name in self.shapes):
-            found.append(f"`head` is fresh, but the model has no `{HEAD}`")
+        if rules.head == "fresh" and not any(is_head(name) for name in self.shapes):
+            found.append("`head` is fresh, but the model has no tensor that depends on classes")
         if rules.in_channels and not self.adaptable:
             found.append(f"`in_channels` is {rules.in_channels!r}, but no first convolution differs in them alone")
         return found

@@ -117,7 +117,7 @@ class Recipe:
     init_step: int | None = None
     """The checkpoint of the run in `init_from`; default: the newest readable one."""
     init_head: Literal["loaded", "fresh"] = "loaded"
-    """fresh: the head (`head.…`) starts at random, for other classes."""
+    """fresh: the head (`head.…`, of a detector all that depends on classes) starts at random, for other classes."""
     init_in_channels: Literal["repeat", "average"] | None = None
     """Adapts the first convolution of `init_from` to another number of input channels."""
     init_allow_missing: tuple[str, ...] = ()

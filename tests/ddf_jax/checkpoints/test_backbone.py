@@ -48,6 +48,11 @@ def test_weights_of_a_detector_or_for_a_classifier_are_not_for_a_backbone(detect
     assert not is_for_backbone({name: array.shape for name, array in classifier.items()}, classifier)
 
 
+def test_a_fresh_head_of_a_detector_needs_the_weights_of_a_detector(detector, classifier):
+    with pytest.raises(CheckpointError, match="`head` is fresh, but file is a classifier's"):
+        fit_backbone(detector, classifier, "file", dataclasses.replace(EXACT, head="fresh"))
+
+
 def test_another_classifier_is_refused_by_name(detector, classifier):
     lacking = {name: array for name, array in classifier.items() if name != "stem.conv.kernel"}
     with pytest.raises(CheckpointError, match=r"missing \(1\): stem.conv.kernel"):

@@ -17,6 +17,7 @@ from ddf_jax.checkpoints.conversion import expected_shapes, named_arrays
 from ddf_jax.checkpoints.fitting import EXACT, FitRules, LoadReport, fit
 from ddf_jax.checkpoints.rules import official_tensors
 from tests.ddf_jax.models.small import abstract_model, drawn
+from tests.ddf_jax.models.small_detectors import small
 
 OPTIONS: dict[str, Any] = {"blocks": (1,), "width": 4, "num_classes": 7}
 HEAD = ("head.bias", "head.kernel")
@@ -71,6 +72,29 @@ def test_a_fresh_head_is_for_other_classes(naming: str):
     assert fitted(without(prefix, naming), FitRules(head="fresh"))[1].unused == ()
 
 
+@pytest.mark.parametrize("naming", ["own", "official"])
+@pytest.mark.parametrize("family", ["retinanet", "faster_rcnn", "mask_rcnn", "htc", "panoptic_fpn"])
+def test_a_detectors_head_is_all_that_depends_on_its_classes(family: str, naming: str):
+    config = small(family)
+    other = {
+        name: getattr(config, name) + 2
+        for name in ("num_classes", "num_stuff", "num_semantic")
+        if hasattr(config, name)
+    }
+    before, after = (
+        dict(expected_shapes(abstract_model(dataclasses.replace(config, **change)), "own")) for change in ({}, other)
+    )
+    differing = {name for name in before if before[name] != after[name]}
+    assert differing
+    tensors = {name: np.ones(shape, np.float32) for name, shape in before.items()}
+    tensors = tensors if naming == "own" else official_tensors(tensors)
+    with pytest.raises(CheckpointError, match=r"`head=\"fresh\"` \(`--init-head fresh`\)"):
+        fit(after, tensors, "file", EXACT)
+    arrays, report = fit(after, tensors, "file", FitRules(head="fresh"))
+    assert set(report.initialised) == differing
+    assert set(arrays) == set(before) - differing
+
+
 def test_missing_and_unexpected_tensors_are_allowed_by_pattern_alone():
     extra = {"gate.kernel": np.ones((2, 2), np.float32)}
     tensors = without("layer1.0.conv2.ddf.channel_branch.1.", "official") | extra
@@ -94,7 +118,7 @@ def test_a_rule_without_effect_is_an_error():
         (FitRules(in_channels="average"), "`in_channels` is 'average', but no first convolution differs"),
     ):
         assert message in refusal(own(), rules)
-    with pytest.raises(CheckpointError, match=r"`head` is fresh, but the model has no `head\.`"):
+    with pytest.raises(CheckpointError, match=r"`head` is fresh, but the model has no tensor that dep"):
         fit({"a.kernel": (2,)}, {"a.kernel": np.ones(2)}, "file", FitRules(head="fresh"))
 
 
