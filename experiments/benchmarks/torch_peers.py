@@ -3,11 +3,8 @@
 # torch is an extra, and the types are checked without it too.
 # pyright: reportMissingImports=false
 
-import json
 import os
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +14,7 @@ from torch.nn import functional
 
 from ddf_jax import torch_port
 from experiments.benchmarks.timing import LAUNCHES, Pass, Program, host_seconds
+from experiments.benchmarks.torch_parts import allocated_bytes
 from experiments.benchmarks.training_step import TrainingStep
 from pallas_kernels.ops.arg_specs import ArgSpec
 
@@ -135,18 +133,3 @@ def _event_seconds(run: Callable[[], object]) -> float:
     end.record()
     end.synchronize()
     return 1e-3 * start.elapsed_time(end) / LAUNCHES
-
-
-def allocated_bytes(run: Callable[[], object]) -> int:
-    """The most CPU memory allocated at a time during a call, by the profiler's record of allocations and releases."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        run()
-    with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder) / "trace.json"
-        profile.export_chrome_trace(str(trace))
-        events = [event for event in json.loads(trace.read_text())["traceEvents"] if event["name"] == "[memory]"]
-    now = peak = 0
-    for event in sorted(events, key=lambda event: event["ts"]):
-        now += event["args"]["Bytes"]
-        peak = max(peak, now)
-    return peak

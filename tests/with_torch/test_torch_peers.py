@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.benchmarks import gpu_cases, torch_peers
+from experiments.benchmarks import gpu_cases, torch_parts, torch_peers
 from experiments.benchmarks.gpu_cases import Options
 from experiments.benchmarks.gpu_parts import BY_NAME, run, working_device
 from pallas_kernels.ops.arg_specs import ArgSpec
@@ -91,7 +91,7 @@ def test_the_peak_holds_what_is_alive_at_once_and_forgets_what_was_released():
             second = first.clone()
             del first, second
 
-    assert 2 * 2**20 <= torch_peers.allocated_bytes(allocate) < 2.1 * 2**20
+    assert 2 * 2**20 <= torch_parts.allocated_bytes(allocate) < 2.1 * 2**20
 
 
 def test_the_peak_includes_every_tap_of_every_channel():
