@@ -64,6 +64,9 @@ THIRD_PARTY = {
     "ddf_jax.torch_port.detection.recorded": "numpy torch",
     # not in the wheel
     "experiments": "jax flax numpy optax orbax matplotlib PIL | torch triton",
+    "experiments.benchmarks.detection_port": "numpy torch",
+    "experiments.benchmarks.detection_torchvision": "numpy torch torchvision",
+    "experiments.benchmarks.torch_parts": "numpy torch",
     "experiments.benchmarks.torch_peers": "numpy torch",
 }
 

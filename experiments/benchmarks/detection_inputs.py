@@ -4,6 +4,7 @@ A network of random weights proposes boxes that hardly overlap and finds either 
 part gets arrays as a trained network makes them: scores rise and boxes crowd where an object is.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -46,16 +47,20 @@ def make_inputs(size: tuple[int, int], training_size: tuple[int, int], proposals
     """
     rng = np.random.Generator(np.random.Philox(0))
     objects, labels = _objects(rng, size), rng.integers(0, CLASSES, OBJECTS)
-    arrays = {"image": rng.standard_normal((1, *size, 3))}
+    arrays: dict[str, np.ndarray] = {"image": rng.standard_normal((1, *size, 3))}
     grid = [(-(-size[0] // stride), -(-size[1] // stride)) for stride in STRIDES]
     config = FAMILIES["faster_rcnn"]
     assert isinstance(config, RCNNConfig)
-    for number, (shape, anchors) in enumerate(zip(grid, config.rpn.anchors.levels(grid, jnp.float32), strict=True)):
+    anchors = np.concatenate([np.asarray(level) for level in config.rpn.anchors.levels(grid, jnp.float32)])
+    nearest, overlap = _nearest(anchors, objects)
+    logits = 12 * overlap - 6 + rng.standard_normal(overlap.shape)
+    deltas = _deltas(rng, anchors, nearest, overlap, (1.0, 1.0, 1.0, 1.0), 0.15)
+    start = 0
+    for number, shape in enumerate(grid):
+        level = slice(start, start := start + config.rpn.anchors.per_pixel * math.prod(shape))
         arrays[f"level{number}"] = rng.standard_normal((1, *shape, CHANNELS))
-        nearest, overlap = _nearest(anchors, objects)
-        arrays[f"logits{number}"] = (12 * overlap - 6 + rng.standard_normal(overlap.shape)).reshape(1, *shape, -1)
-        deltas = _deltas(rng, np.asarray(anchors), nearest, overlap, (1.0,) * 4, 0.15)
-        arrays[f"deltas{number}"] = deltas.reshape(1, *shape, -1)
+        arrays[f"logits{number}"] = logits[level].reshape(1, *shape, -1)
+        arrays[f"deltas{number}"] = deltas[level].reshape(1, *shape, -1)
     arrays["proposals"] = boxes = _crowd(rng, objects, proposals, size)
     arrays["features"] = np.maximum(rng.standard_normal((proposals, 7, 7, CHANNELS)), 0)
     arrays |= _head_outputs(rng, boxes, objects, labels)
@@ -73,12 +78,18 @@ def make_inputs(size: tuple[int, int], training_size: tuple[int, int], proposals
 
 def make_weights() -> Arrays:
     """Random tensors of the detector by MMDetection's names."""
-    shapes = {
+    tensors = reference_weights(weight_shapes(), 0, SCALES)
+    return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+
+
+def weight_shapes() -> dict[str, tuple[int, ...]]:
+    """Of the detector's tensors by MMDetection's names."""
+    state = nnx.state(abstract(MODEL), nnx.Any(nnx.Param, nnx.BatchStat))
+    own = {
         ".".join(map(str, path)): np.broadcast_to(np.float32(0), value.shape)
-        for path, value in nnx.to_flat_state(nnx.state(abstract(MODEL), nnx.Any(nnx.Param, nnx.BatchStat)))
+        for path, value in nnx.to_flat_state(state)
     }
-    official = {name: tensor.shape for name, tensor in official_tensors(shapes).items()}
-    return {name: tensor.astype(np.float32) for name, tensor in reference_weights(official, 0, SCALES).items()}
+    return {name: tensor.shape for name, tensor in official_tensors(own).items()}
 
 
 def part_shapes(inputs: Arrays) -> dict[str, str]:
@@ -129,7 +140,7 @@ def _crowd(rng: np.random.Generator, objects: np.ndarray, count: int, size: tupl
     return np.concatenate([low, np.clip(centre + sides / 2, low + 1, limits)], axis=1)
 
 
-def _nearest(boxes: object, objects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _nearest(boxes: np.ndarray, objects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The object [N, 4] with the largest IoU with each box, and that IoU [N]."""
     overlaps = np.asarray(iou(jnp.asarray(boxes, jnp.float32), jnp.asarray(objects, jnp.float32)))
     return objects[overlaps.argmax(1)], overlaps.max(1)
