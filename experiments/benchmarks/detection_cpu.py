@@ -94,7 +94,7 @@ def measure(
         parts: the ones to run; None for all.
     """
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "PYTHONPATH": path}
+    environment = {"KINETO_LOG_LEVEL": "5", **os.environ, "PYTHONPATH": path}  # the profiler of torch is talkative
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         for name, arrays in (("inputs", inputs), ("weights", weights)):
             write_arrays(Path(folder) / f"{name}.npz", arrays)

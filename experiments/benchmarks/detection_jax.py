@@ -44,12 +44,13 @@ def make_parts(folder: Path) -> dict[str, Callable[[], Part]]:
     inputs: Arrays = dict(np.load(folder / "inputs.npz"))
     count = len(inputs["proposals"])
 
-    @functools.cache
-    def model() -> Any:
+    def make_model() -> Any:
         model = abstract(MODEL, rpn={"evaluation": {"count": count}})
         load_tensors(model, dict(np.load(folder / "weights.npz")), "the random weights")
         model.sampling = nnx.Rngs(0)["sampling"].fork()  # has no weight
         return model
+
+    model = functools.cache(make_model)  # training, which changes weights, has one of its own
 
     size = jnp.array([inputs["image"].shape[1:3]], jnp.int32)
     image = jnp.asarray(inputs["image"])
@@ -107,7 +108,7 @@ def make_parts(folder: Path) -> dict[str, Callable[[], Part]]:
         "paste_masks": pasted,
         "rest": of_model(rest, levels, *rpn),
         "forward": of_model(lambda model, image: model(image), image),
-        "training_step": lambda: _training_step(model(), inputs),
+        "training_step": lambda: _training_step(make_model(), inputs),
     }
 
 

@@ -40,12 +40,13 @@ def make_parts(folder: Path) -> dict[str, Callable[[], Part]]:
     proposals = torch.from_numpy(inputs["proposals"])
     settings = dataclasses.replace(detection.Settings(), test_proposals=len(proposals))
 
-    @functools.cache
-    def model() -> Any:
+    def make_model() -> Any:
         model = detection.create(MODEL, settings=settings)
         weights = np.load(folder / "weights.npz")
         model.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in weights.items()})
         return model.eval()
+
+    model = functools.cache(make_model)  # training, which changes weights, has one of its own
 
     height, width = inputs["image"].shape[1:3]
     size = (height, width)
@@ -86,7 +87,7 @@ def make_parts(folder: Path) -> dict[str, Callable[[], Part]]:
         "paste_masks": lambda: torch_part(lambda: paste_masks(masks, found, size), masks, found),
         "rest": lambda: torch_part(rest, model().roi_head, levels, dense),
         "forward": lambda: torch_part(lambda: model().predict(image, [size]), model(), image),
-        "training_step": lambda: _training_step(model(), inputs),
+        "training_step": lambda: _training_step(make_model(), inputs),
     }
 
 

@@ -57,10 +57,10 @@ def make_parts(folder: Path) -> dict[str, Callable[[], Part]]:
     inputs = dict(np.load(folder / "inputs.npz"))
     proposals = torch.from_numpy(inputs["proposals"])
 
-    @functools.cache
-    def model() -> Any:
+    def make_model() -> Any:
         return create(dict(np.load(folder / "weights.npz")), len(proposals))
 
+    model = functools.cache(make_model)  # training, which changes weights, has one of its own
     height, width = inputs["image"].shape[1:3]
     size = (height, width)
     image, features = channels_first(inputs["image"]), channels_first(inputs["features"])
@@ -112,7 +112,7 @@ def make_parts(folder: Path) -> dict[str, Callable[[], Part]]:
         "paste_masks": lambda: torch_part(lambda: paste_masks_in_image(masks, found, size) >= 0.5, masks, found),
         "rest": lambda: torch_part(rest, model().roi_heads, of_levels, dense),
         "forward": lambda: torch_part(forward, model(), image),
-        "training_step": lambda: _training_step(model(), inputs),
+        "training_step": lambda: _training_step(make_model(), inputs),
     }
 
 
