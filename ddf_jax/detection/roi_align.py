@@ -11,7 +11,10 @@ from jax import Array
 from ddf_jax.detection.per_image import per_image
 
 WINDOW = 16  # pixels, along both axes, of the parts of a map that are multiplied at once
-PARTS = 64  # parts that are multiplied at once
+PARTS = 32  # parts that are multiplied at once: 32 windows of 256 channels in float32 are 8 MiB
+
+Levels = tuple[Array, ...]
+"""An array of each level of a pyramid."""
 
 
 def roi_align(features: Sequence[Array], boxes: Array, levels: Array, strides: Sequence[int], size: int) -> Array:
@@ -36,13 +39,12 @@ def roi_align(features: Sequence[Array], boxes: Array, levels: Array, strides: S
 
     Reference: He et al., "Mask R-CNN", ICCV 2017.
     """
-    total = jnp.zeros((*boxes.shape[:2], size, size, features[0].shape[-1]), features[0].dtype)
-    for number, (x, stride) in enumerate(zip(features, strides, strict=True)):
-        rows, columns = per_image(
-            functools.partial(_weights, number, stride, size, x.shape[1:3], x.dtype), boxes, levels
-        )
-        total += _weighted(x, rows, columns)
-    return total
+    weights = [
+        per_image(functools.partial(_weights, number, stride, size, x.shape[1:3], x.dtype), boxes, levels)
+        for number, (x, stride) in enumerate(zip(features, strides, strict=True))
+    ]
+    rows, columns = zip(*weights, strict=True)
+    return _weighted(tuple(features), rows, columns)
 
 
 def levels_of(boxes: Array, count: int, finest: float = 56.0) -> Array:
@@ -129,66 +131,91 @@ def _windows(weights: Array) -> tuple[Array, Array]:
 
 
 @jax.custom_vjp
-def _weighted(x: Array, rows: Array, columns: Array) -> Array:
-    """[B, H, W, C] with weights [B, R, size, H] and [B, R, size, W] to [B, R, size, size, C]."""
-    return per_image(_weighted_on_device, x, rows, columns)
+def _weighted(features: Levels, rows: Levels, columns: Levels) -> Array:
+    """Levels [B, H, W, C] with weights [B, R, size, H] and [B, R, size, W] to the sum of all, [B, R, size, size, C]."""
+    return per_image(_weighted_on_device, features, rows, columns)
 
 
 @jax.custom_vjp
-def _spread(dy: Array, rows: Array, columns: Array) -> Array:
-    """The transpose of `_weighted`: [B, R, size, size, C] to [B, H, W, C]."""
+def _spread(dy: Array, rows: Levels, columns: Levels) -> Levels:
+    """The transpose of `_weighted`: [B, R, size, size, C] to levels [B, H, W, C]."""
     return per_image(_spread_on_device, dy, rows, columns)
 
 
-def _weighted_on_device(x: Array, rows: Array, columns: Array, _: Any) -> Array:
-    batch, count, size = rows.shape[:3]
-    rows, columns = (weights.reshape(-1, *weights.shape[2:]) for weights in (rows, columns))
-    parts = _Parts.of(rows, columns)
-    padded = jnp.pad(x, ((0, 0), (0, WINDOW), (0, WINDOW), (0, 0)))
+def _weighted_on_device(features: Levels, rows: Levels, columns: Levels, _: Any) -> Array:
+    batch, count, size = rows[0].shape[:3]
+    total = jnp.zeros((batch * count, size, size, features[0].shape[3]), features[0].dtype)
+    for x, *weights in zip(features, rows, columns, strict=True):
+        total = _add_level(total, x, *(of_axis.reshape(-1, *of_axis.shape[2:]) for of_axis in weights))
+    return total.reshape(batch, count, *total.shape[1:])
+
+
+def _add_level(total: Array, x: Array, rows: Array, columns: Array) -> Array:
+    """Adds what a level [B, H, W, C] gives to the boxes [B·R, size, size, C]."""
+    parts, count = _Parts.of(rows, columns), len(rows) // len(x)
 
     def add(number: Array, total: Array) -> Array:
         box, top, left, live = parts.block(number)
-        a, b = _of_windows(rows, box, top), _of_windows(columns, box, left)
-        y = jnp.einsum("nih,nhwc->niwc", a, _windows_of(padded, box // count, top, left))
-        y = jnp.einsum("niwc,njw->nijc", y, b)
-        return total.at[box].add(jnp.where(live[:, None, None, None], y, 0))
+        (top, a), (left, b) = _of_windows(rows, box, top, live), _of_windows(columns, box, left, live)
+        windows = _windows_of(x, box // count, top, left)
+        y = jnp.einsum("nih,nhwc->niwc", a, windows)
+        # A product for each bin's row: with one for each window XLA would transpose y.
+        b = jnp.broadcast_to(b[:, None], (*a.shape[:2], *b.shape[1:]))
+        return total.at[box].add(jnp.einsum("nijw,niwc->nijc", b, y))
 
-    total = jnp.zeros((batch * count, size, size, x.shape[3]), x.dtype)
-    return jax.lax.fori_loop(0, parts.blocks, add, total).reshape(batch, count, *total.shape[1:])
+    return jax.lax.fori_loop(0, parts.blocks, add, total)
 
 
-def _spread_on_device(dy: Array, rows: Array, columns: Array, _: Any) -> Array:
-    batch, count = rows.shape[:2]
-    height, width, channels = rows.shape[3], columns.shape[3], dy.shape[4]
-    dy, rows, columns = (array.reshape(-1, *array.shape[2:]) for array in (dy, rows, columns))
-    parts = _Parts.of(rows, columns)
+def _spread_on_device(dy: Array, rows: Levels, columns: Levels, _: Any) -> Levels:
+    flat = dy.reshape(-1, *dy.shape[2:])
+    return tuple(
+        _spread_to_level(flat, len(dy), *(of_axis.reshape(-1, *of_axis.shape[2:]) for of_axis in weights))
+        for weights in zip(rows, columns, strict=True)
+    )
+
+
+def _spread_to_level(dy: Array, batch: int, rows: Array, columns: Array) -> Array:
+    """The boxes' [B·R, size, size, C] to a level [B, H, W, C]."""
+    parts, count = _Parts.of(rows, columns), len(rows) // batch
 
     def add(number: Array, total: Array) -> Array:
         box, top, left, live = parts.block(number)
-        a, b = _of_windows(rows, box, top), _of_windows(columns, box, left)
-        given = jnp.where(live[:, None, None, None], dy[box], 0)
-        windows = jnp.einsum("nih,niwc->nhwc", a, jnp.einsum("nijc,njw->niwc", given, b))
-        [spread] = jax.linear_transpose(lambda x: _windows_of(x, box // count, top, left), total)(windows)
-        return total + spread
+        (top, a), (left, b) = _of_windows(rows, box, top, live), _of_windows(columns, box, left, live)
+        windows = jnp.einsum("nih,niwc->nhwc", a, jnp.einsum("nijc,njw->niwc", dy[box], b))
+        down, across = (jnp.arange(length, dtype=jnp.int32)[None] for length in windows.shape[1:3])
+        places = (box // count)[:, None, None], (top[:, None] + down)[:, :, None], (left[:, None] + across)[:, None]
+        return total.at[places].add(windows)
 
-    total = jnp.zeros((batch, height + WINDOW, width + WINDOW, channels), dy.dtype)
-    return jax.lax.fori_loop(0, parts.blocks, add, total)[:, :height, :width]
+    total = jnp.zeros((batch, rows.shape[2], columns.shape[2], dy.shape[3]), dy.dtype)
+    return jax.lax.fori_loop(0, parts.blocks, add, total)
 
 
-def _of_windows(weights: Array, box: Array, first: Array) -> Array:
-    """[B·R, size, length] to [PARTS, size, WINDOW]."""
-    padded = jnp.pad(weights, ((0, 0), (0, 0), (0, WINDOW)))[box]
-    return jax.vmap(lambda of_box, start: jax.lax.dynamic_slice_in_dim(of_box, start, WINDOW, 1))(padded, first)
+def _of_windows(weights: Array, box: Array, first: Array, live: Array) -> tuple[Array, Array]:
+    """The first pixels of the windows, moved into the map [PARTS], and their weights [PARTS, size, WINDOW or length].
+
+    Args:
+      weights: [B·R, size, length].
+      box: [PARTS].
+      first: pixel of each window [PARTS].
+      live: whether there is such a window [PARTS].
+    """
+    length = weights.shape[2]
+    width = min(WINDOW, length)
+    start = jnp.clip(first, 0, length - width)
+    pixel = start[:, None] + jnp.arange(width, dtype=jnp.int32)[None]
+    counts = (pixel >= first[:, None]) & live[:, None]  # of moved windows, the pixels before belong to another one
+    cut = jax.vmap(lambda of_box, start: jax.lax.dynamic_slice_in_dim(of_box, start, width, 1))(weights[box], start)
+    return start, jnp.where(counts[:, None], cut, 0)
 
 
 def _windows_of(x: Array, image: Array, top: Array, left: Array) -> Array:
-    """[B, H, W, C] to [PARTS, WINDOW, WINDOW, C]."""
-    size = (1, WINDOW, WINDOW, x.shape[3])
+    """[B, H, W, C] to [PARTS, WINDOW or H, WINDOW or W, C]."""
+    size = (1, min(WINDOW, x.shape[1]), min(WINDOW, x.shape[2]), x.shape[3])
     places = image, top, left
     return jax.vmap(lambda *place: jax.lax.dynamic_slice(x, (*place, jnp.int32(0)), size)[0])(*places)
 
 
-def _keep(function: Callable[..., Array]) -> Callable[..., tuple[Array, tuple[Array, Array]]]:
+def _keep(function: Callable[..., Any]) -> Callable[..., tuple[Any, tuple[Levels, Levels]]]:
     return lambda value, rows, columns: (function(value, rows, columns), (rows, columns))
 
 
