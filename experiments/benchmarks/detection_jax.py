@@ -20,13 +20,13 @@ from flax import nnx
 from ddf_jax.checkpoints.conversion import load_tensors
 from ddf_jax.detection import box_head, mask_head
 from ddf_jax.detection.annotations import Detections, Proposals, Truths
+from ddf_jax.detection.frozen import FROZEN
 from ddf_jax.detection.pasting import paste_masks
 from ddf_jax.detection.region_heads import region_features
 from ddf_jax.detection.rpn import DenseOutputs
 from ddf_jax.detection.suppression import best_after_nms
 from ddf_jax.models import abstract
 from ddf_jax.models.detection_networks import total_loss
-from ddf_jax.models.detectors import FROZEN
 from ddf_jax.training.step import Unfrozen
 from experiments.benchmarks.detection_inputs import MODEL, NMS_COUNTS
 from experiments.benchmarks.timing import peak_bytes
