@@ -4,8 +4,8 @@ Command:   ddf train coco_faster_rcnn_resnet50
 Hardware:  8 GPUs with 2 images each
 Time:      not yet run
 Expected:  37.7 % box AP (Li et al., DCDC, Table V; MMDetection's own is 37.4 %); not yet run here
-Recipe:    SGD, 0.02 for 16 images, a tenth after epochs 8 and 11 of 12, 500 steps of linear warm-up (from 0; the papers
-           begin at a thousandth), images of at most 800×1333, flipped. The backbone is a classifier that was trained on
+Recipe:    SGD, 0.02 for 16 images, a tenth after epochs 8 and 11 of 12, 500 steps of linear warm-up from a thousandth,
+           images of at most 800×1333, flipped. The backbone is a classifier that was trained on
            ImageNet, `--init-from RUN|FILE`, whose stem, first stage and BatchNorm statistics stay as they are.
            `--data.folder COCO` names a folder in COCO's layout
 """
@@ -27,7 +27,9 @@ recipe = Recipe(
     name="coco_faster_rcnn_resnet50",
     model=ModelConfig("faster_rcnn_resnet50"),
     data=DataConfig(dataset="coco/2017", eval_split="validation", augment="flip", workers=8),
-    optimizer=OptimizerConfig(learning_rate=0.02 * 256 / 16, drops=(8, 11), warmup_epochs=500 / STEPS),
+    optimizer=OptimizerConfig(
+        learning_rate=0.02 * 256 / 16, drops=(8, 11), warmup_epochs=500 / STEPS, warmup_start=0.001
+    ),
     task=Detection(**SIZES),
     epochs=12,
     batch_size=16,

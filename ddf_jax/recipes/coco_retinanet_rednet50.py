@@ -11,11 +11,13 @@ import dataclasses
 
 from ddf_jax.recipes.coco_faster_rcnn_resnet50 import STEPS
 from ddf_jax.recipes.coco_faster_rcnn_resnet50 import recipe as base
-from ddf_jax.training.recipe import ModelConfig, OptimizerConfig
+from ddf_jax.training.recipe import ModelConfig
 
 recipe = dataclasses.replace(
     base,
     name="coco_retinanet_rednet50",
     model=ModelConfig("retinanet_rednet50", {"neck": "involution", "stem_kernel_size": 7}),
-    optimizer=OptimizerConfig(learning_rate=0.01 * 256 / 16, drops=(8, 11), warmup_epochs=2000 / STEPS, clip_norm=40.0),
+    optimizer=dataclasses.replace(
+        base.optimizer, learning_rate=0.01 * 256 / 16, warmup_epochs=2000 / STEPS, clip_norm=40.0
+    ),
 )

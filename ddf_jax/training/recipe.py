@@ -60,6 +60,8 @@ class OptimizerConfig:
     drops: tuple[float, ...] = ()
     """Epochs after each of which the learning rate is divided by ten, instead of the cosine."""
     warmup_epochs: float = 5.0
+    warmup_start: float = 0.0
+    """Share of the peak learning rate at the first step of the warm-up."""
     momentum: float = 0.9
     """Of SGD; Adam has β = (0.9, 0.999)."""
     nesterov: bool = False
@@ -75,6 +77,8 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if not 0.0 <= self.clip_norm < float("inf"):
             raise UserError(f"`clip_norm` must be a number from 0 on, 0 for no limit, got {self.clip_norm}.")
+        if not 0.0 <= self.warmup_start <= 1.0:
+            raise UserError(f"`warmup_start` must be a share of the learning rate in [0, 1], got {self.warmup_start}.")
         if not 0.0 < self.backbone_factor < float("inf"):
             raise UserError(
                 f"`backbone_factor` must be a positive number, got {self.backbone_factor}; `freeze` stops parameters."

@@ -64,19 +64,20 @@ def learning_rate_schedule(config: OptimizerConfig, plan: StepPlan, batch_size: 
     """Linear warm-up, then half a cosine, or, where the recipe has `drops`, a tenth after each of them.
 
     With T = `plan.total_steps`, W = `plan.warmup_steps`, `peak = learning_rate · batch_size / 256` (Goyal et al.,
-    "Accurate, Large Minibatch SGD", 2017) and `end = end_learning_rate`:
+    "Accurate, Large Minibatch SGD", 2017), `start = peak · warmup_start` and `end = end_learning_rate`:
 
-        rate(t) = peak · t / W                                            for t < W
+        rate(t) = start + (peak - start) · t / W                          for t < W
         rate(t) = end + (peak - end) · (1 + cos(π · (t - W) / (T - W))) / 2    after
     """
     peak = config.learning_rate * batch_size / 256
+    start = peak * config.warmup_start
     if plan.drops:
-        warmup = optax.linear_schedule(0.0 if plan.warmup_steps else peak, peak, max(plan.warmup_steps, 1))
+        warmup = optax.linear_schedule(start if plan.warmup_steps else peak, peak, max(plan.warmup_steps, 1))
         decay = optax.piecewise_constant_schedule(1.0, dict.fromkeys(plan.drops, 0.1))
         parts = [warmup, decay]
     else:
         cosine = optax.warmup_cosine_decay_schedule(
-            init_value=0.0,
+            init_value=start,
             peak_value=peak,
             warmup_steps=plan.warmup_steps,
             decay_steps=plan.total_steps,

@@ -57,6 +57,23 @@ def test_the_learning_rate_is_a_line_and_half_a_cosine(warmup: int):
     assert float(rate(50)) == pytest.approx(1e-3)
 
 
+@pytest.mark.parametrize("drops", [(), (30, 40)])
+def test_the_warm_up_starts_from_a_share_of_the_peak(drops: tuple[int, ...]):
+    """mmcv's linear warm-up: rate · (1 - (1 - t / W) · (1 - start))."""
+    config = OptimizerConfig(learning_rate=0.4, end_learning_rate=0.0, warmup_start=0.001)
+    rate: Any = learning_rate_schedule(config, StepPlan(50, 8, 0, 0, epoch_steps=10, drops=drops), batch_size=64)
+    expected = [0.1 * (1 - (1 - t / 8) * (1 - 0.001)) for t in range(9)]
+    np.testing.assert_allclose([rate(jnp.uint32(t)) for t in range(9)], expected, rtol=1e-5, atol=1e-8)
+    if drops:
+        np.testing.assert_allclose([rate(t) for t in (29, 30, 39, 40)], [0.1, 0.01, 0.01, 0.001], rtol=1e-5)
+
+
+@pytest.mark.parametrize("start", [-0.1, 2.0, math.nan])
+def test_a_warm_up_from_no_share_of_the_peak_is_refused(start: float):
+    with pytest.raises(UserError, match=rf"`warmup_start` must be a share .*in \[0, 1\], got {start}"):
+        OptimizerConfig(warmup_start=start)
+
+
 def run_sgd(
     config: OptimizerConfig, parameters: dict[str, jax.Array], gradients: list[float]
 ) -> list[dict[str, jax.Array]]:
