@@ -33,7 +33,7 @@ _OF_CLASSES = (
     *("regions.box.classes.*", "regions.box.deltas.*", "regions.mask.logits.*"),
     *("regions.boxes.*.classes.*", "regions.masks.*.logits.*"),  # of a cascade, whose boxes are those of any class
 )
-_FIRST_CONVOLUTIONS = ("stem.conv.kernel", "stem.conv1.kernel")
+_FIRST_CONVOLUTIONS = tuple(f"{of}stem.{conv}.kernel" for of in ("", "backbone.") for conv in ("conv", "conv1"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +101,9 @@ def is_head(name: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in _OF_CLASSES)
 
 
-def fit(shapes: Shapes, tensors: Tensors, source: str, rules: FitRules) -> tuple[dict[str, np.ndarray], LoadReport]:
+def fit(
+    shapes: Shapes, tensors: Tensors, source: str, rules: FitRules, *, prefix: str = ""
+) -> tuple[dict[str, np.ndarray], LoadReport]:
     """The tensors that a model gets, by our names and in our layouts.
 
     Args:
@@ -109,12 +111,13 @@ def fit(shapes: Shapes, tensors: Tensors, source: str, rules: FitRules) -> tuple
         tensors: by official names or ours.
         source: the origin of the tensors, for errors.
         rules: what may differ.
+        prefix: of the tensors' names in a larger model; patterns match names with it as well as without.
 
     Raises:
         CheckpointError: something differs that may not, a rule has no effect, or nothing would be loaded. The message
             has the names of `tensors`.
     """
-    match = _Match(shapes, tensors, rules)
+    match = _Match(shapes, tensors, rules, prefix)
     if problems := match.problems():
         cause = common_prefix([name for name in match.got if name not in match.expected])
         lines = [f"  {kind} ({len(names)}): {shortened(names, '; ')}" for kind, names in problems.items()]
@@ -148,8 +151,8 @@ def expected_tensors(shapes: Shapes, naming: Naming) -> dict[str, np.ndarray]:
 class _Match:
     """The tensors of a file and those of a model side by side, in the names and layouts of the file."""
 
-    def __init__(self, shapes: Shapes, tensors: Tensors, rules: FitRules):
-        self.rules, self.shapes = rules, shapes
+    def __init__(self, shapes: Shapes, tensors: Tensors, rules: FitRules, prefix: str):
+        self.rules, self.shapes, self.prefix = rules, shapes, prefix
         self.naming: Naming = naming_of(tensors, own=shapes)
         self.got, self.expected = _without_counters(tensors), expected_tensors(shapes, self.naming)
         names = [*self.expected, *self.got]
@@ -237,8 +240,9 @@ class _Match:
         return 1 if self.naming == "official" else 2
 
     def _matching(self, patterns: Iterable[str], *names: str) -> list[str]:
-        """The patterns that match one of the names, ours or the file's."""
+        """The patterns that match one of the names, ours or the file's, with the prefix or without."""
         both = {*names, *(self.own[name] for name in names)}
+        both |= {self.prefix + name for name in both}
         return [pattern for pattern in patterns if any(fnmatch.fnmatchcase(name, pattern) for name in both)]
 
     def _without_effect(self) -> list[str]:
