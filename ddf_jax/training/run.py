@@ -15,7 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from ddf_jax import models
-from ddf_jax.checkpoints.backbone import fit_backbone, is_for_backbone
+from ddf_jax.checkpoints.backbone import fit_backbone, is_for_backbone, own_names
 from ddf_jax.checkpoints.conversion import read_named
 from ddf_jax.checkpoints.fitting import FitRules, fit
 from ddf_jax.data.info import DataInfo
@@ -91,18 +91,9 @@ def load_run(
         RunError: there is no run or no such checkpoint, it is not readable, or nothing registers its model.
     """
     folder, mesh = RunFolder(Path(workdir)), data_mesh(devices)
-    score = Score.of(folder.recipe().task)
     checkpoints = Checkpoints(folder.checkpoints)
     while True:
-        match checkpoint:
-            case "newest":
-                step = checkpoints.newest()
-            case "best":
-                step = checkpoints.best(score)
-            case _:
-                step = checkpoints.readable(checkpoint)
-        if step is None:
-            raise RunError(f"The run in {folder.path} has no checkpoint yet. `ddf train` resumes it.")
+        step = _step(folder, checkpoints, checkpoint)
         try:
             recipe, info = checkpoints.recipe(step), checkpoints.data_info(step)
             if not models.is_registered(recipe.model.name):
@@ -116,6 +107,20 @@ def load_run(
                 continue
             raise
         return Run(recipe, info, step, model, mesh)
+
+
+def _step(folder: RunFolder, checkpoints: Checkpoints, checkpoint: int | Literal["newest", "best"]) -> int:
+    score = Score.of(folder.recipe().task)
+    match checkpoint:
+        case "newest":
+            step = checkpoints.newest()
+        case "best":
+            step = checkpoints.best(score)
+        case _:
+            step = checkpoints.readable(checkpoint)
+    if step is None:
+        raise RunError(f"The run in {folder.path} has no checkpoint yet. `ddf train` resumes it.")
+    return step
 
 
 def _register(name: str, folder: Path, recorded: dict[str, str] | None, given: Path | None) -> None:
@@ -150,13 +155,36 @@ def _why_not_executed(recorded: dict[str, str] | None, folder: Path) -> str | No
     return None
 
 
+def check_init_from(recipe: Recipe) -> None:
+    """Raises `UserError` where a new run of this recipe has nothing to start from, although it must.
+
+    Nothing but `init_from` is read, so that this is known before the data are opened.
+    """
+    source = recipe.init_from
+    if source is None:
+        if recipe.freeze:
+            raise RunError(
+                f"`freeze` ({', '.join(recipe.freeze)}) needs `init_from`, a run or a file whose parameters are worth "
+                "keeping: random ones would never be trained. Or give an empty `freeze`."
+            )
+    elif source.is_dir():
+        folder = RunFolder(source)
+        _step(folder, Checkpoints(folder.checkpoints), "newest" if recipe.init_step is None else recipe.init_step)
+    elif not source.exists():
+        raise RunError(f"`init_from` must be the folder of a run or a file of weights, got {source}, which is neither.")
+    elif recipe.init_step is not None:
+        raise RunError(f"`init_step` is the checkpoint of a run, but `init_from` is the file {source}; leave it out.")
+    else:
+        read_named(source)
+
+
 def initialize_from(recipe: Recipe, variables: Variables) -> tuple[Variables, dict[str, Any]]:
     """The state before the first step, with the parameters and statistics of the run or file in `recipe.init_from`.
 
     Those of a classifier go into the backbone of a detector.
 
     Args:
-        recipe: of the new run; its `init_…` fields are the rules.
+        recipe: of the new run, which `check_init_from` accepts; its `init_…` fields are the rules.
         variables: the state that `initial_variables` made. The optimizer's and what is not loaded stay.
 
     Returns:
@@ -173,18 +201,15 @@ def initialize_from(recipe: Recipe, variables: Variables) -> tuple[Variables, di
         devices = jax.tree.leaves(model)[0].sharding.mesh.devices.flat
         run = load_run(source, "newest" if recipe.init_step is None else recipe.init_step, devices=list(devices))
         tensors, step = {name: np.asarray(leaf) for name, leaf in _floating(run.state.variables).items()}, run.step
-    elif not source.exists():
-        raise RunError(f"`init_from` must be the folder of a run or a file of weights, got {source}, which is neither.")
-    elif recipe.init_step is not None:
-        raise RunError(f"`init_step` is the checkpoint of a run, but `init_from` is the file {source}; leave it out.")
     else:
-        tensors = read_named(source, own=shapes)
+        tensors = read_named(source, own=own_names(shapes))
     rules = FitRules(recipe.init_head, recipe.init_in_channels, recipe.init_allow_missing, recipe.init_allow_unexpected)
-    fit_to = fit_backbone if is_for_backbone(shapes, tensors) else fit
-    arrays, report = fit_to(shapes, tensors, str(source), rules)
+    for_backbone = is_for_backbone(shapes, tensors)
+    arrays, report = (fit_backbone if for_backbone else fit)(shapes, tensors, str(source), rules)
     digest = _digest(tensors)
     check_same_in_all_processes({"initial weights": digest})
-    log_info(f"Starting from {source}{'' if step is None else f', step {step}'}: {report.line()}.")
+    origin = f"{source}{'' if step is None else f', step {step}'}{', as the backbone' if for_backbone else ''}"
+    log_info(f"Starting from {origin}: {report.line()}.")
 
     def place(name: str, old: jax.Array) -> jax.Array:
         return jax.device_put(np.array(arrays[name], old.dtype), old.sharding) if name in arrays else old

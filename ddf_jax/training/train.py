@@ -28,7 +28,7 @@ from ddf_jax.training.recipe import Recipe, check_fields, recipe_file_record, re
 from ddf_jax.training.reporting import Reporter, RunTimer, check_variables, log_info, rescue, summarize
 from ddf_jax.training.resume import RunFacts, RunState, Saver, Start, event, find_start, restore_run
 from ddf_jax.training.retention import Retention, Score
-from ddf_jax.training.run import initialize_from
+from ddf_jax.training.run import check_init_from, initialize_from
 from ddf_jax.training.schedules import learning_rate_schedule, make_optimizer, make_step_plan
 from ddf_jax.training.step import (
     StepReport,
@@ -127,6 +127,8 @@ def _train(
     timer = RunTimer()
     mesh = data_mesh(devices)
     check_batch_size(recipe.batch_size, mesh)
+    if is_new := checkpoints.newest() is None:
+        check_init_from(recipe)
     examples = task.examples()
     info = describe(recipe.data, examples)
     share = {
@@ -148,12 +150,7 @@ def _train(
 
         # The state: of the newest checkpoint, or initial. A recipe that cannot run leaves no folder behind.
         initial, history = None, []
-        if recipe.freeze and recipe.init_from is None and checkpoints.newest() is None:
-            raise RunError(
-                f"`freeze` ({', '.join(recipe.freeze)}) needs `init_from`, a run or a file whose parameters are worth "
-                "keeping: random ones would never be trained. Or give an empty `freeze`."
-            )
-        if recipe.init_from is not None and checkpoints.newest() is None:
+        if recipe.init_from is not None and is_new:
             initial, source = initialize_from(recipe, initial_variables(recipe, info, tx, replicated(mesh)))
             history = [event(0, initialized=source)]
         if is_main:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,7 +22,7 @@ from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.devices import data_mesh
 from ddf_jax.training.evaluate import evaluate
 from ddf_jax.training.recipe import ModelConfig, Recipe, recipe_file_record
-from ddf_jax.training.run import Run, initialize_from, load_run, predict, upsample
+from ddf_jax.training.run import Run, check_init_from, initialize_from, load_run, predict, upsample
 from ddf_jax.training.step import ModelState, leaf_names
 from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling
 
@@ -156,6 +157,29 @@ def test_a_run_starts_from_another_runs_checkpoint_or_from_a_file(
     }
 
 
+def test_a_detector_starts_from_a_classifier_in_its_backbone(
+    run: Run, unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Of a run, and of a file; the rest of the detector and the optimizer keep what they have."""
+    of_run = initial(run)["model"]
+    backbone = {name: value for name, value in of_run.items() if name != "head"}
+    other = jnp.full((2, 3), 5.0, device=jax.tree.leaves(of_run)[0].sharding)
+    start = {"model": {"backbone": backbone, "neck": {"kernel": other}}, "optimizer": {"step": np.uint32(0)}}
+    file = tmp_path / "classifier.safetensors"
+    save_checkpoint(run.model(), file, naming="official")
+    expected = {f"backbone.{name}": value for name, value in bits(run.state.variables).items() if "head" not in name}
+    for source, origin in ((unbroken, f"{unbroken}, step 20"), (file, str(file))):
+        variables, record = initialize_from(Recipe("detector", init_from=source), start)
+        assert bits(variables["model"]) == expected | {"neck.kernel": np.asarray(other).tobytes()}
+        assert variables["optimizer"] == start["optimizer"]
+        assert (record["loaded"], record["initialised"]) == (len(expected), ["neck.kernel"])
+        line = capsys.readouterr().out
+        assert f"Starting from {origin}, as the backbone: {len(expected)} tensors loaded, 1 as initialised" in line
+        assert "2 of the file not used (" in line
+    with pytest.raises(UserError, match=r"taken as the weights of a backbone, does not fit"):
+        initialize_from(Recipe("detector", init_from=file), {**start, "model": {"backbone": {"conv": other}}})
+
+
 def test_a_start_that_cannot_be_is_refused(run: Run, unbroken: Path, tmp_path: Path):
     file, empty = tmp_path / "a.safetensors", shutil.copytree(unbroken, tmp_path / "run")
     save_checkpoint(run.model(), file)
@@ -169,11 +193,13 @@ def test_a_start_that_cannot_be_is_refused(run: Run, unbroken: Path, tmp_path: P
         ({"init_from": empty}, r"run has no checkpoint yet"),
         ({"init_from": tmp_path}, r"There is no run in"),
         ({"init_from": unbroken, "init_step": 13}, r"There is no checkpoint 13"),
-        ({"init_from": unbroken, "init_allow_missing": ("a.*",)}, r"'a.\*' matches nothing that is missing"),
+        ({"freeze": ("stem.*",)}, r"`freeze` \(stem.\*\) needs `init_from`"),
     ]
     for options, message in cases:
         with pytest.raises(UserError, match=message):
-            initialize_from(Recipe("new", **options), initial(run))
+            check_init_from(Recipe("new", **options))
+    with pytest.raises(UserError, match=r"'a.\*' matches nothing that is missing"):
+        initialize_from(Recipe("new", init_from=unbroken, init_allow_missing=("a.*",)), initial(run))
 
 
 MINE = """

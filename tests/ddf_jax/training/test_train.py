@@ -14,11 +14,12 @@ import pytest
 from flax import nnx
 
 from ddf_jax.data import transforms
+from ddf_jax.data.config import DataConfig
 from ddf_jax.errors import DataError, NonFiniteError, RunError, UserError
 from ddf_jax.training import train as loop
 from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.evaluate import evaluate
-from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, recipe_from_json
+from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe, recipe_from_json
 from ddf_jax.training.run import load_run
 from ddf_jax.training.train import train
 from ddf_jax.training.workdir import RunLock
@@ -130,9 +131,20 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkp
     assert all(math.isfinite(loss) for loss in losses(tmp_path / "run"))
 
 
-def test_random_parameters_are_not_frozen(tmp_path: Path, data_dir: Path):
-    with pytest.raises(UserError, match=r"`freeze` \(stem.\*\) needs `init_from`"):
-        train(tiny_recipe(data_dir, freeze=("stem.*",)), tmp_path / "run", devices=jax.devices()[:1])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"freeze": ("stem.*",)}, r"`freeze` \(stem.\*\) needs `init_from`"),
+        ({"init_from": "no.pth"}, r"`init_from` must be the folder of a run or a file of weights, got no.pth"),
+        ({"init_from": __file__}, r"test_train.py"),
+    ],
+)
+def test_a_run_without_what_it_starts_from_ends_before_its_data_are_opened(
+    options: dict[str, Any], message: str, tmp_path: Path
+):
+    recipe = Recipe("r", data=DataConfig(folder=tmp_path / "no_images"), **options)
+    with pytest.raises(UserError, match=message):
+        train(recipe, tmp_path / "run", devices=jax.devices()[:1])
     assert not (tmp_path / "run").exists()
 
 
