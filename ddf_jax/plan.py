@@ -1,6 +1,7 @@
 """Collectives, memory and kernels of a training step compiled ahead of time for a GPU target; no GPU is needed."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,7 +14,9 @@ from ddf_jax.training.schedules import learning_rate_schedule, make_optimizer, m
 from ddf_jax.training.step import abstract_state, compile_train_step
 from pallas_kernels import aot
 
-IMAGENET, COCO = "imagenet2012", "coco/2017"
+IMAGENET = "imagenet2012"
+COCO = Path("coco")
+"""The folder in which the shipped recipes expect COCO 2017."""
 
 # Class or function that makes an operation -> the category of the operation; the first that is found counts.
 _MAKERS = {
@@ -100,14 +103,15 @@ def category(launch: aot.Launch) -> str:
 
 def _data_info(recipe: Recipe) -> DataInfo:
     """Of the step's shapes only the number of classes and channels and the image size depend on the data."""
-    if recipe.data.dataset.startswith(IMAGENET) and recipe.data.folder is None:
+    data = recipe.data
+    if data.folder is None and data.dataset.startswith(IMAGENET):
         names = tuple(map(str, range(1000)))
-        size = recipe.data.image_size
-        return DataInfo(1000, names, channels=3, train_size=1_281_167, eval_size=50_000, image_size=size)
-    if recipe.data.dataset == COCO and recipe.data.folder is None:
+        return DataInfo(1000, names, channels=3, train_size=1_281_167, eval_size=50_000, image_size=data.image_size)
+    if data.folder == COCO and not COCO.exists():
         things, stuff = (tuple(map(str, range(count))) for count in (80, 53))
-        size = recipe.data.image_size
-        return DataInfo(80, things, 3, train_size=117_266, eval_size=5_000, image_size=size, stuff_names=stuff)
+        return DataInfo(
+            80, things, 3, train_size=117_266, eval_size=5_000, image_size=data.image_size, stuff_names=stuff
+        )
     from ddf_jax.data.sources import describe
 
-    return describe(recipe.data, recipe.task.examples())
+    return describe(data, recipe.task.examples())

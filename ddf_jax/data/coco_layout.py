@@ -39,8 +39,8 @@ def find_coco_split(folder: Path, split: str, option: str, kind: Kind) -> CocoSp
     prefix = f"{kind}_"
     if not annotations.is_dir():
         raise UserError(
-            f"{folder} must be in COCO's layout, annotations/{prefix}train2017.json and train2017/, got "
-            f"{describe_folder(folder) if folder.is_dir() else 'no such folder'}."
+            f"`data.folder` must be in COCO's layout, annotations/{prefix}train2017.json and train2017/, got {folder}: "
+            f"{describe_folder(folder) if folder.is_dir() else 'no such folder'}. `--data.folder DIR` names another."
         )
     names = sorted(file.stem.removeprefix(prefix) for file in annotations.glob(f"{prefix}*.json"))
     name = _pick(names, split)

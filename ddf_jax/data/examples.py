@@ -109,7 +109,8 @@ class DetectionImages:
         if config.folder is not None:
             names = (config.train_split, config.eval_split)
             options = CocoOptions(names, config.max_corrupt_share, self.empty_images, config.decoding)
-            panoptic = self.semantic is not None or not has_annotations(config.folder, "instances")
+            has_instances, has_panoptic = (has_annotations(config.folder, kind) for kind in ("instances", "panoptic"))
+            panoptic = self.semantic is not None or (has_panoptic and not has_instances)
             return (CocoPanoptic if panoptic else CocoInstances)(config.folder, split, labels, options)
         _check_dataset(config)
         return TfdsDetection(config.dataset, _tfds_split(config, split), config.data_dir, labels, config.decoding)

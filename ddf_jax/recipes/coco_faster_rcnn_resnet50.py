@@ -4,12 +4,14 @@ Command:   ddf train coco_faster_rcnn_resnet50
 Hardware:  8 GPUs with 2 images each
 Time:      not yet run
 Expected:  37.7 % box AP (Li et al., DCDC, Table V; MMDetection's own is 37.4 %); not yet run here
+Data:      COCO 2017 in `coco/`, or `--data.folder`: `annotations/instances_{train,val}2017.json`, `{train,val}2017/`
+Weights:   of a classifier with this backbone, trained on ImageNet: `--init-from RUN|FILE`. Its stem, first stage and
+           BatchNorm statistics stay as they are, so that the run ends at once without it
 Recipe:    SGD, 0.02 for 16 images, a tenth after epochs 8 and 11 of 12, 500 steps of linear warm-up from a thousandth,
-           images of at most 800×1333, flipped. The backbone is a classifier that was trained on
-           ImageNet, `--init-from RUN|FILE`, whose stem, first stage and BatchNorm statistics stay as they are.
-           `--data.folder COCO` names a folder in COCO's layout
+           images of at most 800×1333, flipped
 """
 
+from pathlib import Path
 from typing import Any
 
 from ddf_jax.data.config import DataConfig
@@ -26,7 +28,7 @@ SIZES: dict[str, Any] = {"canvas": (800, 1344), "short_side": 800, "long_side": 
 recipe = Recipe(
     name="coco_faster_rcnn_resnet50",
     model=ModelConfig("faster_rcnn_resnet50"),
-    data=DataConfig(dataset="coco/2017", eval_split="validation", augment="flip", workers=8),
+    data=DataConfig(folder=Path("coco"), eval_split="val", augment="flip", workers=8),
     optimizer=OptimizerConfig(
         learning_rate=0.02 * 256 / 16, drops=(8, 11), warmup_epochs=500 / STEPS, warmup_start=0.001
     ),

@@ -4,6 +4,7 @@ Command:   ddf train coco_mask_rcnn_rednet50
 Hardware:  8 GPUs with 2 images each
 Time:      not yet run
 Expected:  40.8 % box AP, 36.4 % mask AP (Li et al., Involution, CVPR 2021; their repository); not yet run here
+Weights:   as for `coco_faster_rcnn_rednet50`
 Recipe:    2000 steps of warm-up
 """
 
@@ -16,6 +17,6 @@ from ddf_jax.training.recipe import ModelConfig
 recipe = dataclasses.replace(
     base,
     name="coco_mask_rcnn_rednet50",
-    model=ModelConfig("mask_rcnn_rednet50", {"neck": "involution", "stem_kernel_size": 7}),
+    model=ModelConfig("mask_rcnn_rednet50", {"neck": "involution"}),
     optimizer=dataclasses.replace(base.optimizer, warmup_epochs=2000 / STEPS),
 )

@@ -252,7 +252,7 @@ def test_an_image_is_turned_as_its_annotations_are(tmp_path: Path, stored: bool)
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ([], "must be in COCO's layout, annotations/instances_train2017.json and train2017/, got 0 folders"),
+        ([], "must be in COCO's layout, annotations/instances_train2017.json and train2017/, got .*: 0 folders"),
         (["annotations/instances_val.json"], "`data.train_split` must be .* got 'train': there are val"),
         (["annotations/instances_train.json"], "must have the images of its annotations in train or images/train"),
         (
@@ -267,6 +267,14 @@ def test_a_folder_of_another_layout_is_refused(tmp_path: Path, files: list[str],
         (tmp_path / file).touch()
     with pytest.raises(UserError, match=message):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize(("semantic", "kind"), [(None, "instances"), ("stuff", "panoptic")])
+def test_without_a_folder_one_line_states_what_to_pass(tmp_path: Path, semantic: Any, kind: str):
+    config = DataConfig(folder=tmp_path / "coco", augment="flip")
+    message = rf"annotations/{kind}_train2017.json .*/coco: no such folder. `--data.folder DIR` names another.$"
+    with pytest.raises(UserError, match=message):
+        open_source(config, DetectionImages(semantic=semantic), "train")
 
 
 def test_other_classes_to_evaluate_on_are_refused(tmp_path: Path):
