@@ -70,7 +70,7 @@ class OptimizerConfig:
     decay_norm_and_bias: bool = True
     """Whether the weight decay also reaches norm scales and biases (the papers' recipes do)."""
     backbone_factor: float = 1.0
-    """Multiplies the learning rate of every parameter outside the head (`head.…`)."""
+    """Multiplies the learning rate of a detector's backbone (`backbone.…`), of a classifier's all but its head."""
     clip_norm: float = 0.0
     """The most that the norm of all gradients together may be, before the weight decay is added; 0: no limit."""
 

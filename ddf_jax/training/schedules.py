@@ -1,12 +1,14 @@
 """From a recipe's epochs and rates per 256 examples to steps, a learning rate per step and an optimizer."""
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from ddf_jax.checkpoints.backbone import BACKBONE
 from ddf_jax.checkpoints.fitting import HEAD
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError
@@ -93,12 +95,23 @@ def learning_rate_schedule(config: OptimizerConfig, plan: StepPlan, batch_size: 
 
 
 def make_optimizer(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
-    """The optimizer that a recipe names, of clipped gradients; outside the head its steps are multiplied by
-    `backbone_factor`."""
+    """The optimizer that a recipe names, of clipped gradients; in the backbone (`of_backbone`) its steps are multiplied
+    by `backbone_factor`."""
     rule = {"sgd": sgd, "adam": adam}[config.method](config, learning_rate)
     if config.clip_norm:
         rule = _of_clipped(rule, config.clip_norm)
     return rule if config.backbone_factor == 1.0 else optax.chain(rule, _scale_backbone(config.backbone_factor))
+
+
+def of_backbone(parameters: Collection[str]) -> list[str]:
+    """The names that are of a detector's backbone (`backbone.…`), or else all outside the head of a classifier.
+
+    >>> of_backbone(["backbone.stem.conv.kernel", "neck.0.kernel"]), of_backbone(["stem.conv.kernel", "head.kernel"])
+    (['backbone.stem.conv.kernel'], ['stem.conv.kernel'])
+    """
+    return [name for name in parameters if name.startswith(BACKBONE)] or [
+        name for name in parameters if not name.startswith(HEAD)
+    ]
 
 
 def clip(gradients: optax.Updates, limit: float) -> optax.Updates:
@@ -147,11 +160,14 @@ def _of_clipped(rule: optax.GradientTransformation, limit: float) -> optax.Gradi
 
 
 def _scale_backbone(factor: float) -> optax.GradientTransformation:
-    def scale(path: Any, update: jax.Array) -> jax.Array:
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
-        return update if name.startswith(HEAD) else update * factor
+    def name(path: Any) -> str:
+        return jax.tree_util.keystr(path, simple=True, separator=".")
 
-    return optax.stateless(lambda updates, _: jax.tree.map_with_path(scale, updates))
+    def scale(updates: optax.Updates, _: Any) -> optax.Updates:
+        scaled = set(of_backbone([name(path) for path, _ in jax.tree.leaves_with_path(updates)]))
+        return jax.tree.map_with_path(lambda path, leaf: leaf * factor if name(path) in scaled else leaf, updates)
+
+    return optax.stateless(scale)
 
 
 def _more_than_one_dimension(parameters: optax.Params) -> optax.Params:

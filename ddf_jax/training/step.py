@@ -17,13 +17,14 @@ from flax import nnx
 from jax.sharding import Mesh, Sharding
 
 from ddf_jax import models
+from ddf_jax.checkpoints.backbone import BACKBONE
 from ddf_jax.checkpoints.fitting import HEAD
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError, UserError
 from ddf_jax.training.devices import batch_split, replicated
 from ddf_jax.training.norms import squared_norms
 from ddf_jax.training.recipe import Recipe
-from ddf_jax.training.schedules import StepPlan
+from ddf_jax.training.schedules import StepPlan, of_backbone
 from ddf_jax.training.tasks import Batch, StepMetrics, Task
 
 Variables = dict[str, Any]
@@ -259,10 +260,12 @@ def _check_trained(recipe: Recipe, model: nnx.Module) -> None:
     if not trained:
         raise RunError(f"`freeze` must leave a parameter to train, got {recipe.freeze}, which match all.")
     if recipe.optimizer.backbone_factor != 1.0:
-        if not any(name.startswith(HEAD) for name in parameters):
-            raise RunError(f"`optimizer.backbone_factor` needs a model with a `{HEAD}`, got {recipe.model.name}.")
-        if all(name.startswith(HEAD) for name in trained):
-            raise RunError("`optimizer.backbone_factor` needs a parameter outside the head, but `freeze` matches all.")
+        if not any(name.startswith((BACKBONE, HEAD)) for name in parameters):
+            raise RunError(
+                f"`optimizer.backbone_factor` needs a model with a `{HEAD}` or a `{BACKBONE}`, got {recipe.model.name}."
+            )
+        if set(of_backbone(parameters)).isdisjoint(trained):
+            raise RunError("`optimizer.backbone_factor` needs a parameter of the backbone, but `freeze` matches all.")
 
 
 def _stop_statistics(model: nnx.Module, freeze: tuple[str, ...]) -> None:

@@ -132,10 +132,12 @@ def test_a_run_may_be_resumed_with_another_limit_of_its_gradients(method: Any):
 
 
 @pytest.mark.parametrize("method", ["sgd", "adam"])
-def test_the_backbone_takes_the_steps_of_another_learning_rate(method: Any):
-    """As a parameter group of torch with `lr · factor` does, momentum and decay included."""
+@pytest.mark.parametrize(("rest", "scaled"), [("head", "stages"), ("neck", "backbone")])
+def test_the_backbone_takes_the_steps_of_another_learning_rate(method: Any, rest: str, scaled: str):
+    """As a parameter group of torch with `lr · factor` does, momentum and decay included: of a classifier all but its
+    head, of a detector its backbone."""
     rng = np.random.default_rng(0)
-    start = {"head": {"kernel": jnp.ones((2, 3))}, "stages": {0: {"kernel": jnp.ones((2, 3))}}}
+    start = {rest: {"kernel": jnp.ones((2, 3))}, scaled: {0: {"kernel": jnp.ones((2, 3))}}}
     gradients = [jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), start) for _ in "123"]
 
     def run(factor: float, rate: float) -> Any:
@@ -148,9 +150,9 @@ def test_the_backbone_takes_the_steps_of_another_learning_rate(method: Any):
         return parameters
 
     both, head, backbone = run(0.1, 0.05), run(1.0, 0.05), run(1.0, 0.005)
-    np.testing.assert_array_equal(both["head"]["kernel"], head["head"]["kernel"])
+    np.testing.assert_array_equal(both[rest]["kernel"], head[rest]["kernel"])
     # Its gradients and decay follow its own path.
-    np.testing.assert_allclose(both["stages"][0]["kernel"], backbone["stages"][0]["kernel"], rtol=1e-6)
+    np.testing.assert_allclose(both[scaled][0]["kernel"], backbone[scaled][0]["kernel"], rtol=1e-6)
 
 
 def test_the_decay_spares_norm_and_bias_only_when_asked():

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import re
 from typing import Any
@@ -29,6 +30,7 @@ from ddf_jax.training.step import (
     trained_parameters,
 )
 from ddf_jax.training.tasks.classification import Classification, ClassificationSums
+from ddf_jax.training.tasks.detection import Detection
 
 TASK = Classification(label_smoothing=0.1)
 RATE = optax.constant_schedule(0.05)
@@ -221,7 +223,7 @@ def test_what_is_frozen_keeps_its_bits_and_the_rest_takes_steps_of_sgd():
         ({"freeze": ("*.mean", "*")}, r"`freeze` must leave a parameter to train"),
         (
             {"freeze": ("st*",), "optimizer": OptimizerConfig(backbone_factor=0.1)},
-            r"`optimizer.backbone_factor` needs a parameter outside the head",
+            r"`optimizer.backbone_factor` needs a parameter of the backbone",
         ),
     ],
 )
@@ -231,6 +233,17 @@ def test_freezing_without_effect_or_without_rest_is_refused(change: dict[str, An
     info = DataInfo(10, tuple("0123456789"), channels=1, train_size=100, eval_size=10, image_size=8)
     with pytest.raises(RunError, match=message):
         abstract_state(recipe, info, TX, replicated(data_mesh(jax.devices()[:1])))
+
+
+def test_a_detectors_backbone_may_have_a_rate_of_its_own_where_it_is_trained():
+    options = {"channels": 16, "backbone_options": {"width": 4, "blocks": (1, 1, 1, 1)}}
+    optimizer, task = OptimizerConfig(backbone_factor=0.1), Detection(canvas=(64, 64))
+    recipe = Recipe("r", ModelConfig("retinanet_resnet50", options), optimizer=optimizer, task=task)
+    info = DataInfo(10, tuple("0123456789"), channels=3, train_size=100, eval_size=10, image_size=64)
+    mesh = replicated(data_mesh(jax.devices()[:1]))
+    abstract_state(recipe, info, TX, mesh)
+    with pytest.raises(RunError, match=r"needs a parameter of the backbone, but `freeze` matches all"):
+        abstract_state(dataclasses.replace(recipe, freeze=("backbone.*",)), info, TX, mesh)
 
 
 def test_a_state_that_is_not_finite_is_named():
