@@ -19,13 +19,19 @@ def find_recipe(name: str) -> Recipe:
         return read_recipe(Path(name))
     names = shipped_recipes()
     if name not in names:
+        if of_model := [each for each in names if _shipped(each).model.name == name]:
+            raise UserError(f"A recipe is needed, got the model {name!r}, which is that of {', '.join(of_model)}.")
         nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
         raise UserError(
             f"There is no recipe {name!r}. Did you mean {', '.join(nearest)}? Or give the path of a .py file."
         )
-    return importlib.import_module(f"{__name__}.{name}").recipe
+    return _shipped(name)
 
 
 def shipped_recipes() -> list[str]:
     """The names of the recipes that come with the package."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def _shipped(name: str) -> Recipe:
+    return importlib.import_module(f"{__name__}.{name}").recipe

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ddf_jax.errors import UserError
 from ddf_jax.recipes import find_recipe, shipped_recipes
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +22,14 @@ def test_a_path_is_a_file_and_a_name_is_shipped(tmp_path, monkeypatch):
     assert find_recipe("digits").name == "digits"
     assert find_recipe("digits") is importlib.import_module("ddf_jax.recipes.digits").recipe
     assert "digits" in shipped_recipes()
+
+
+def test_a_models_name_is_refused_with_its_recipes():
+    message = r"A recipe is needed, got the model 'mask_rcnn_resnet50', which is that of coco_mask_rcnn_resnet50.$"
+    with pytest.raises(UserError, match=message):
+        find_recipe("mask_rcnn_resnet50")
+    with pytest.raises(UserError, match=r"no recipe 'htc_resnet50'. Did you mean .*coco_htc_dcdc_resnet50"):
+        find_recipe("htc_resnet50")
 
 
 def test_a_recipe_file_may_import_its_neighbours_and_leaves_no_trace(tmp_path):
