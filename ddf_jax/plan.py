@@ -1,5 +1,6 @@
 """Collectives, memory and kernels of a training step compiled ahead of time for a GPU target; no GPU is needed."""
 
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ CATEGORIES = (*dict.fromkeys(_MAKERS.values()), "copies", "other")
 def plan(recipe: Recipe, *, device: str = "h200", devices: int = 8) -> dict[str, Any]:
     """Collectives, bytes per device, kernels and launches of one training step, and the arguments of the call.
 
+    Where batches have several shapes, the step is that of the first.
+
     `launches` has for each of `CATEGORIES` and for all of them the kernels that a device launches, the bytes that they
     move, the operations of matrix products and convolutions, and a lower bound of the time, the sum over the kernels of
     `pallas_kernels.aot.Launch.roofline_us`.
@@ -61,6 +64,7 @@ def plan(recipe: Recipe, *, device: str = "h200", devices: int = 8) -> dict[str,
     mesh = data_mesh(aot.compile_only_devices(aot.DEVICES[device], devices))
     check_batch_size(recipe.batch_size, mesh)
     info = _data_info(recipe)
+    recipe = dataclasses.replace(recipe, task=recipe.task.variants()[0])
     steps = make_step_plan(recipe, info)
     learning_rate = learning_rate_schedule(recipe.optimizer, steps, recipe.batch_size)
     abstract = abstract_state(recipe, info, make_optimizer(recipe.optimizer, learning_rate), replicated(mesh))

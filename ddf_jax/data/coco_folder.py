@@ -95,9 +95,9 @@ class CocoInstances:
         if not len(kept):
             raise UserError(f"{self._file} must have an image with an object to {split} on, got none.")
         self._kept = kept
-        self._ids, self._sizes = data.images.ids[kept], data.images.sizes[kept]
+        self._ids, self.sizes = data.images.ids[kept], data.images.sizes[kept]
         files = [data.images.files[index] for index in kept]
-        self._images = ImageFiles(found.images, files, options.max_corrupt_share, options.decoding, self._sizes)
+        self._images = ImageFiles(found.images, files, options.max_corrupt_share, options.decoding, self.sizes)
 
     def describe(self, index: int) -> str:
         return f"{self._images.describe(index)} (image {self._ids[index]} of {self._file})"
@@ -125,7 +125,7 @@ class CocoInstances:
 
     def truth(self, index: int) -> tuple[int, Truth]:
         rows = self._rows.of_image(self._kept[index])
-        height, width = self._sizes[index].tolist()
+        height, width = self.sizes[index].tolist()
         masks: tuple[Rle, ...] = ()
         if self._labels.masks:
             rows, masks = self._masks(rows, (height, width))

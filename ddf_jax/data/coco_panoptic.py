@@ -71,9 +71,9 @@ class CocoPanoptic:
             )  # fmt: skip
         if not len(kept):
             raise DataError(f"{self._file} must have an annotation of one of its images, got none.")
-        self._ids, self._sizes = images.ids[kept], images.sizes[kept]
+        self._ids, self.sizes = images.ids[kept], images.sizes[kept]
         files = [images.files[index] for index in kept]
-        self._images = ImageFiles(found.images, files, options.max_corrupt_share, options.decoding, self._sizes)
+        self._images = ImageFiles(found.images, files, options.max_corrupt_share, options.decoding, self.sizes)
 
     def describe(self, index: int) -> str:
         return f"{self._images.describe(index)} (image {self._ids[index]} of {self._file})"
@@ -121,8 +121,8 @@ class CocoPanoptic:
             ids = rgb_to_ids(decode_image(file.read_bytes(), 3, self._decoding, upright=False))
         except (OSError, CorruptImageError) as error:
             raise DataError(f"Every image must have a readable PNG of its segments, got {file}: {error}.") from error
-        if ids.shape != tuple(self._sizes[index]):
-            height, width = self._sizes[index]
+        if ids.shape != tuple(self.sizes[index]):
+            height, width = self.sizes[index]
             raise DataError(f"{file} must have the size of its image, {height}×{width}, got {ids.shape}.")
         rows = slice(*self._table.spans[annotation])
         numbers, labels = self._table.numbers[rows], self._classes[rows]

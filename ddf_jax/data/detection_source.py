@@ -35,6 +35,15 @@ class DetectionSource(Source, Protocol):
     stuff_names: tuple[str, ...]
     """Classes of what has no instances, empty where it is not labelled."""
 
+    @property
+    def sizes(self) -> np.ndarray:
+        """Height and width of each image [N, 2].
+
+        Raises:
+            UserError: they are not known before the images are decoded.
+        """
+        ...
+
     def truth(self, index: int) -> tuple[int, Truth]:
         """An example's `image_id` and all its objects, with masks where they are wanted, in its original pixels."""
         ...

@@ -15,6 +15,7 @@ from ddf_jax.data.depth_source import DepthSource
 from ddf_jax.data.depth_transforms import Downsample, depth_training_transforms
 from ddf_jax.data.detection_source import DetectionSource, Labels
 from ddf_jax.data.detection_transforms import LargeScaleJitter, PadObjects, RandomFlip, ResizeToFit
+from ddf_jax.data.groups import Group
 from ddf_jax.data.image_folder import ImageFolder
 from ddf_jax.data.sources import Source, Split
 from ddf_jax.data.tfds_detection import TfdsDetection
@@ -89,6 +90,7 @@ class DetectionImages:
         masks: whether training examples have the objects' masks.
         semantic: whether they have a map of classes: of stuff, or of all classes (`Labels`).
         empty_images: whether images of a folder without an annotation, and very small ones, are trained on.
+        upright: whether images that are higher than wide have a canvas with the sides exchanged, and batches of theirs.
     """
 
     canvas: tuple[int, int] = (800, 1344)
@@ -98,9 +100,11 @@ class DetectionImages:
     masks: bool = False
     semantic: Literal["stuff", "all"] | None = None
     empty_images: bool = False
+    upright: bool = False
 
     def __post_init__(self) -> None:
-        check_canvas(self.canvas, short_side=self.short_side, long_side=self.long_side, max_objects=self.max_objects)
+        sides = {"short_side": self.short_side, "long_side": self.long_side}
+        check_canvas(self.canvas, upright=self.upright, max_objects=self.max_objects, **sides)
         if self.semantic not in (None, "stuff", "all"):
             raise UserError(f"`semantic` must be None, stuff or all, got {self.semantic!r}.")
 
@@ -114,6 +118,15 @@ class DetectionImages:
             return (CocoPanoptic if panoptic else CocoInstances)(config.folder, split, labels, options)
         _check_dataset(config)
         return TfdsDetection(config.dataset, _tfds_split(config, split), config.data_dir, labels, config.decoding)
+
+    def groups(self, source: DetectionSource) -> list[Group]:
+        if not self.upright:
+            return [Group(self, None)]
+        height, width = source.sizes.T
+        lying = dataclasses.replace(self, upright=False)
+        turned = dataclasses.replace(lying, canvas=self.canvas[::-1])
+        places = {lying: np.flatnonzero(height <= width), turned: np.flatnonzero(height > width)}
+        return [Group(examples, of) for examples, of in places.items() if len(of)]
 
     def training(self, config: DataConfig, source: DetectionSource) -> Transforms:
         augment: dict[str, Transforms] = {

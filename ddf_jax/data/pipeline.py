@@ -12,6 +12,7 @@ import numpy as np
 
 from ddf_jax.data.batches import BatchIterator
 from ddf_jax.data.config import DataConfig
+from ddf_jax.data.groups import InTurns, groups_of
 from ddf_jax.data.sources import Examples, Source, open_source
 from ddf_jax.errors import DataError, UserError, one_line
 
@@ -41,15 +42,23 @@ def train_iterator(
     The state is `{"step": n}`, the number of batches taken. A run may therefore be resumed with another number of
     processes, workers or threads: it sees the batches that the unbroken run would have seen, bit by bit.
 
-    An unreadable image file is replaced by the next readable one of its split.
+    Where the examples have two shapes (`Grouped`), each batch has one, and each group an endless sequence of its own
+    (`InTurns`).
+
+    An unreadable image file is replaced by the next readable one of its split and shape.
 
     Raises:
         UserError: the data cannot be opened, or `batch_size` is not a multiple of `process_count`.
     """
     _check_share(batch_size, process_index, process_count)
     source = open_source(config, examples, "train")
-    dataset = grain.MapDataset.source(_Readable(source)).seed(seed).shuffle().repeat()
-    dataset = dataset.apply(examples.training(config, source))
+    streams, sizes = [], []
+    for number, group in enumerate(groups_of(examples, source)):
+        part = _Readable(group.of(source))
+        endless = grain.MapDataset.source(part).seed(_group_seed(seed, number)).shuffle().repeat()
+        streams.append(endless.apply(group.examples.training(config, source)))
+        sizes.append(len(part))
+    dataset = streams[0] if len(streams) == 1 else InTurns(streams, sizes, batch_size)
     return _batches(dataset, config, batch_size, process_index, process_count)
 
 
@@ -58,21 +67,34 @@ def eval_batches(
 ) -> BatchIterator:
     """Every evaluation example once over all processes, in order; every process gets the same number of full batches.
 
-    The last global batch is filled up with blank examples whose `mask` is False; one of these also replaces an
-    unreadable image file. Processes share a batch as in `train_iterator`.
+    Examples of another shape (`Grouped`) follow those of the first. The last global batch of each shape is filled up
+    with blank examples whose `mask` is False; one of these also replaces an unreadable image file. Processes share a
+    batch as in `train_iterator`.
 
     Raises:
         UserError: the data cannot be opened, or `batch_size` is not a multiple of `process_count`.
     """
     _check_share(batch_size, process_index, process_count)
     source = open_source(config, examples, "eval")
-    dataset = grain.MapDataset.source(_Padded(source, batch_size, examples.blank(config, source)))
-    dataset = dataset.apply(examples.evaluation(config, source))
+    parts = []
+    for group in groups_of(examples, source):
+        padded = _Padded(group.of(source), batch_size, group.examples.blank(config, source))
+        parts.append(grain.MapDataset.source(padded).apply(group.examples.evaluation(config, source)))
+    dataset = parts[0] if len(parts) == 1 else grain.MapDataset.concatenate(parts)
     return _batches(dataset, config, batch_size, process_index, process_count)
 
 
+def _group_seed(seed: int, group: int) -> int:
+    """Of the shuffles and augmentations of a group."""
+    return seed if group == 0 else int(np.random.SeedSequence((seed, group)).generate_state(1)[0])
+
+
 def _batches(
-    dataset: grain.MapDataset[Any], config: DataConfig, batch_size: int, process_index: int, process_count: int
+    dataset: grain.MapDataset[Any] | InTurns,
+    config: DataConfig,
+    batch_size: int,
+    process_index: int,
+    process_count: int,
 ) -> BatchIterator:
     share = batch_size // process_count
     rows = grain.MapDataset.source(_ProcessRows(dataset, batch_size, process_index * share, share))
@@ -93,7 +115,7 @@ def _check_share(batch_size: int, process_index: int, process_count: int) -> Non
 class _ProcessRows:
     """The rows `[start, start + count)` of every global batch, one batch after the other."""
 
-    def __init__(self, dataset: grain.MapDataset[Any], batch_size: int, start: int, count: int):
+    def __init__(self, dataset: grain.MapDataset[Any] | InTurns, batch_size: int, start: int, count: int):
         self._dataset = dataset
         self._batch_size = batch_size
         self._start = start

@@ -89,6 +89,10 @@ class TfdsDetection:
                 example["semantic"] = class_map(segments, *sizes, self._labels.semantic)
         return example
 
+    @property
+    def sizes(self) -> np.ndarray:
+        raise UserError(f"`task.upright` needs a folder in COCO's layout, which states images' sizes, got {self.name}.")
+
     def truth(self, index: int) -> tuple[int, Truth]:
         record = self._records[index]
         with self._readable(index):

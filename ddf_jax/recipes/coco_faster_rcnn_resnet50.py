@@ -8,7 +8,7 @@ Data:      COCO 2017 in `coco/`, or `--data.folder`: `annotations/instances_{tra
 Weights:   of a classifier with this backbone, trained on ImageNet: `--init-from RUN|FILE`. Its stem, first stage and
            BatchNorm statistics stay as they are, so that the run ends at once without it
 Recipe:    SGD, 0.02 for 16 images, a tenth after epochs 8 and 11 of 12, 500 steps of linear warm-up from a thousandth,
-           images of at most 800×1333, flipped
+           images of at most 800×1333 or, upright ones, 1333×800, flipped. A batch has images of one orientation
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ from ddf_jax.training.tasks.detection import Detection
 STEPS = 117_266 / 16
 """Of an epoch over the images that have objects."""
 
-SIZES: dict[str, Any] = {"canvas": (800, 1344), "short_side": 800, "long_side": 1333}
+SIZES: dict[str, Any] = {"canvas": (800, 1344), "upright": True, "short_side": 800, "long_side": 1333}
 """Of images."""
 
 recipe = Recipe(

@@ -93,23 +93,36 @@ def detect(run: Run, images: "Sequence[UserImage] | np.ndarray") -> Iterator[Ima
 
 
 def _found(run: Run, task: Detection, images: list[np.ndarray], size: int) -> Iterator[ImageObjects]:
-    """The objects of a batch of images, padded by its last one to `size` rows."""
+    """The objects of images, those of one canvas in a batch that is padded to `size` rows."""
+    variants = [task.variant(*image.shape[:2]) for image in images]
+    found: dict[int, dict[str, Any]] = {}
+    for variant in dict.fromkeys(variants):
+        places = [place for place, of in enumerate(variants) if of == variant]
+        found |= zip(places, _objects(run, variant, [images[place] for place in places], size), strict=True)
+    for place, image in enumerate(images):
+        objects = found[place]
+        yield ImageObjects(
+            image,
+            np.asarray(objects["boxes"], np.float32).reshape(-1, 4),
+            np.asarray(objects["scores"], np.float32),
+            np.asarray(objects["labels"], np.int32),
+            objects["masks"],
+            objects["panoptic"],
+        )
+
+
+def _objects(run: Run, task: Detection, images: list[np.ndarray], size: int) -> list[dict[str, Any]]:
+    """What `task.objects` gives for each image of a batch."""
     examples = [_example(task, image, run.info.channels) for image in images]
     rows = examples + examples[-1:] * (size - len(examples))
     batch = {name: np.stack([row[name] for row in rows]) for name in task.inputs}
     split = batch_split(run.mesh)
     placed = {name: jax.device_put(values, split) for name, values in batch.items()}
     outputs = jax.device_get(run.predict_step(run.state.variables, placed))
-    for row, image in enumerate(images):
-        found = task.objects(outputs, row, batch["size"][row], np.array(image.shape[:2]), run.info)
-        yield ImageObjects(
-            image,
-            np.asarray(found["boxes"], np.float32).reshape(-1, 4),
-            np.asarray(found["scores"], np.float32),
-            np.asarray(found["labels"], np.int32),
-            found["masks"],
-            found["panoptic"],
-        )
+    return [
+        task.objects(outputs, row, batch["size"][row], np.array(image.shape[:2]), run.info)
+        for row, image in enumerate(images)
+    ]
 
 
 def _example(task: Detection, image: np.ndarray, channels: int) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from ddf_jax.training.devices import batch_split, replicated
 from ddf_jax.training.norms import squared_norms
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.schedules import StepPlan, of_backbone
+from ddf_jax.training.shapes import AbstractBatch, abstract_batches, compile_each
 from ddf_jax.training.tasks import Batch, StepMetrics, Task
 
 Variables = dict[str, Any]
@@ -167,7 +168,9 @@ def initial_variables(
 def compile_train_step(
     recipe: Recipe, info: DataInfo, plan: StepPlan, mesh: Mesh, abstract: TrainState, learning_rate: optax.Schedule
 ) -> Callable[[Variables, Batch], tuple[Variables, StepReport]]:
-    """`(variables, batch) -> (variables, report)`; the memory of the old variables holds the new ones."""
+    """`(variables, batch) -> (variables, report)`; the memory of the old variables holds the new ones.
+
+    Compiled for every shape of the task's batches."""
 
     def step(variables: Variables, batch: Batch) -> tuple[Variables, StepReport]:
         state = TrainState(abstract.structure, variables)
@@ -181,10 +184,13 @@ def compile_train_step(
         )
 
     program = jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
-    batch = _abstract_batch(recipe.task, info, mesh, recipe.batch_size, training=True)
-    with _wrong_options(recipe):
-        lowered = program.lower(abstract.variables, batch)
-    return lowered.compile()
+
+    def compile_for(batch: AbstractBatch) -> Callable[[Variables, Batch], tuple[Variables, StepReport]]:
+        with _wrong_options(recipe):
+            lowered = program.lower(abstract.variables, batch)
+        return lowered.compile()
+
+    return compile_each(compile_for, abstract_batches(recipe.task, info, mesh, recipe.batch_size, training=True))
 
 
 def compile_eval_step(
@@ -196,7 +202,8 @@ def compile_eval_step(
         return eval_step(ModelState(abstract.structure, variables), batch, task=task)
 
     program = jax.jit(step, out_shardings=batch_split(mesh) if task.per_example else replicated(mesh))
-    return program.lower(abstract.variables, _abstract_batch(task, info, mesh, batch_size, training=False)).compile()
+    batches = abstract_batches(task, info, mesh, batch_size, training=False)
+    return compile_each(lambda batch: program.lower(abstract.variables, batch).compile(), batches)
 
 
 def jit_predict(task: Task, mesh: Mesh, abstract: ModelState) -> Callable[[Variables, Batch], Any]:
@@ -286,12 +293,3 @@ def _abstract(build: Callable[[], Any], sharding: Sharding) -> tuple[nnx.GraphDe
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), nnx.to_pure_dict(variables)
     )
     return structure, shapes
-
-
-def _abstract_batch(
-    task: Task, info: DataInfo, mesh: Mesh, batch_size: int, *, training: bool
-) -> dict[str, jax.ShapeDtypeStruct]:
-    return {
-        name: jax.ShapeDtypeStruct((batch_size, *example.shape), example.dtype, sharding=batch_split(mesh))
-        for name, example in task.batch_spec(info, training=training).items()
-    }

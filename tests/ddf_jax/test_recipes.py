@@ -22,7 +22,7 @@ from ddf_jax.errors import UserError
 from ddf_jax.models import get_config
 from ddf_jax.plan import COCO, _data_info
 from ddf_jax.recipes import find_recipe, shipped_recipes
-from ddf_jax.training.recipe import recipe_from_json, recipe_to_json
+from ddf_jax.training.recipe import Recipe, recipe_from_json, recipe_to_json
 from ddf_jax.training.schedules import learning_rate_schedule, make_step_plan
 from ddf_jax.training.train import train
 
@@ -70,8 +70,15 @@ def test_a_detector_is_trained_on_coco_as_the_papers_state(name, tmp_path, monke
     assert recipe.optimizer.clip_norm == (40.0 if name == "coco_retinanet_rednet50" else 0.0)
     assert (recipe.freeze, recipe.data.folder, recipe.data.augment) == (FROZEN, COCO, "flip")
     assert recipe.model.name.startswith(name.removeprefix("coco_").removesuffix("_ddf_up"))
-    resize: Any = next(iter(recipe.task.examples().evaluation(recipe.data, SimpleNamespace(channels=3))))
-    assert [resize.size(*size) for size in ((480, 640), (1000, 3000))] == [(800, 1067), (444, 1333)]
+    sizes = [(480, 640), (1000, 3000), (640, 480), (3000, 1000)]  # MMDetection's, of a scale of 1333×800
+    assert [resized(recipe, size) for size in sizes] == [(800, 1067), (444, 1333), (1067, 800), (1333, 444)]
+
+
+def resized(recipe: Recipe, size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width that an image of a size has in its batch."""
+    task: Any = recipe.task
+    resize: Any = next(iter(task.variant(*size).examples().evaluation(recipe.data, SimpleNamespace(channels=3))))
+    return resize.size(*size)
 
 
 def test_a_detector_without_pretrained_weights_or_coco_ends_in_one_line_before_anything_is_made(tmp_path, monkeypatch):

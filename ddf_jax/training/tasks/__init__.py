@@ -63,6 +63,10 @@ class Task(abc.ABC):
     def batch_spec(self, info: DataInfo, *, training: bool) -> dict[str, jax.ShapeDtypeStruct]:
         """Shape and dtype of one example's arrays."""
 
+    def variants(self) -> Sequence["Task"]:
+        """The task for each shape that a batch can have: more than one where its examples are `Grouped`."""
+        return (self,)
+
     @abc.abstractmethod
     def step_metrics(self, model: Model, batch: Batch, progress: jax.Array) -> StepMetrics:
         """Loss and metric over the real examples of a training batch; `progress` [] is the share of steps taken."""

@@ -45,6 +45,8 @@ class Detection(Task):
     """Whether the classes of all pixels are learned too, for a model with a semantic branch (HTC)."""
     empty_images: bool = False
     """Whether images of a folder without an annotation are trained on."""
+    upright: bool = False
+    """Whether upright images have a canvas with the sides exchanged; a batch then has images of one orientation."""
 
     metric: ClassVar[str] = "box_ap"
     model_task: ClassVar[str] = "detection"
@@ -54,7 +56,8 @@ class Detection(Task):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "canvas", tuple(self.canvas))
-        check_canvas(self.canvas, short_side=self.short_side, long_side=self.long_side, max_objects=self.max_objects)
+        sides = {"short_side": self.short_side, "long_side": self.long_side}
+        check_canvas(self.canvas, upright=self.upright, max_objects=self.max_objects, **sides)
 
     def examples(self) -> "DetectionImages":
         from ddf_jax.data.examples import DetectionImages
@@ -67,7 +70,18 @@ class Detection(Task):
             masks=self.masks,
             semantic="all" if self.semantic else None,
             empty_images=self.empty_images,
+            upright=self.upright,
         )
+
+    def variants(self) -> Sequence["Detection"]:
+        if not self.upright:
+            return (self,)
+        lying = dataclasses.replace(self, upright=False)
+        return lying, dataclasses.replace(lying, canvas=self.canvas[::-1])
+
+    def variant(self, height: int, width: int) -> "Detection":
+        """The one of the `variants` that an image of this size is in."""
+        return self.variants()[self.upright and height > width]
 
     def model_options(self, info: DataInfo) -> dict[str, Any]:
         options = {"num_classes": info.num_classes, "in_channels": info.channels}

@@ -73,7 +73,8 @@ class Panoptic(Detection):
         """
         height, width = map(int, original)
         logits, num_stuff = outputs.semantic[row], outputs.semantic.shape[-1] - 1
-        semantic = semantic_map(logits, self.canvas, (int(size[0]), int(size[1])), (height, width))
+        canvas = self.variant(height, width).canvas
+        semantic = semantic_map(logits, canvas, (int(size[0]), int(size[1])), (height, width))
         drawn = [decode_rle(mask, (height, width)) for mask in found["masks"]]
         masks = np.stack(drawn) if drawn else np.zeros((0, height, width), bool)
         options = {"num_things": num_things, "num_stuff": num_stuff, "settings": self.fusion}

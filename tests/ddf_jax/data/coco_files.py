@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 from ddf_jax.data.panoptic import ids_to_rgb
 
 HEIGHT, WIDTH = 40, 50
+LYING, UPRIGHT = (40, 60), (60, 40)
 CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 2, "name": "cat"}, {"id": 90, "name": "bird"}]
 """Classes: cat, dog, bird."""
 
@@ -64,6 +66,22 @@ def write_coco(folder: Path, data: dict[str, Any] | str | None = None, split: st
     text = data if isinstance(data, str) else json.dumps(instances() if data is None else data)
     (folder / "annotations" / f"instances_{split}.json").write_text(text)
     return folder
+
+
+def write_sized(folder: Path, split: str, sizes: Sequence[tuple[int, int]]) -> None:
+    """A split of images with these heights and widths and one dog each."""
+    (folder / split).mkdir(parents=True)
+    (folder / "annotations").mkdir(exist_ok=True)
+    images = [
+        {"id": number, "file_name": f"{number}.png", "height": height, "width": width}
+        for number, (height, width) in enumerate(sizes)
+    ]
+    for image in images:
+        pixels = np.full((image["height"], image["width"], 3), 9 * image["id"], np.uint8)
+        Image.fromarray(pixels).save(folder / split / image["file_name"])
+    objects = [annotation(number, number, 7, (5.0, 6.0, 20.0, 10.0)) for number in range(len(images))]
+    data = {"images": images, "annotations": objects, "categories": CATEGORIES}
+    (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(data))
 
 
 def panoptic() -> tuple[dict[str, Any], dict[int, np.ndarray]]:

@@ -130,12 +130,18 @@ def test_what_mmdetection_leaves_out_is_not_usable():
     [
         ({"canvas": (64, 100)}, r"`canvas` must be height and width, multiples of 32, got \(64, 100\)"),
         ({"max_objects": 0}, "`max_objects` must be at least 1, got 0"),
+        ({"canvas": (96, 64), "upright": True}, r"wider than high with `upright`, .*, got \(96, 64\)"),
         ({"semantic": "things"}, "`semantic` must be None, stuff or all, got 'things'"),
     ],
 )
 def test_options_that_make_no_batch_are_refused(options: dict[str, Any], message: str):
     with pytest.raises(UserError, match=message):
         DetectionImages(**options)
+
+
+def test_a_dataset_whose_images_sizes_are_not_known_has_no_canvas_for_upright_ones(config: DataConfig):
+    with pytest.raises(UserError, match=r"`task.upright` needs a folder in COCO's layout, .*, got rooms_panoptic"):
+        train_iterator(config, dataclasses.replace(KIND, upright=True), batch_size=1, seed=0)
 
 
 def test_an_augmentation_of_another_task_is_refused(config: DataConfig):

@@ -46,8 +46,8 @@ def rectangle_run(task: Task | None = None, devices: int = 1) -> RectangleRun:
     return RectangleRun(recipe, INFO, 3, make(None, {"batches": []}), data_mesh(jax.devices()[:devices]))
 
 
-def panoptic() -> Panoptic:
-    return Panoptic(canvas=CANVAS, stuff_area=20)
+def panoptic(**options: Any) -> Panoptic:
+    return Panoptic(canvas=CANVAS, stuff_area=20, **options)
 
 
 def find_rectangles(batch: dict[str, np.ndarray], *, masks: bool) -> Any:
@@ -59,7 +59,8 @@ def find_rectangles(batch: dict[str, np.ndarray], *, masks: bool) -> Any:
         boxes[row, :2] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
     scores = np.tile(np.array([0.9, 0.3, 0.0], np.float32), (count, 1))
     labels = np.tile(np.array([1, 0, 0], np.int32), (count, 1))
-    semantic = np.zeros((count, CANVAS[0] // 4, CANVAS[1] // 4, 3), np.float32)
+    height, width = batch["image"].shape[1:3]
+    semantic = np.zeros((count, height // 4, width // 4, 3), np.float32)
     semantic[..., 1] = 1  # the wall
     drawn = np.ones((count, 3, 28, 28), np.float32) if masks else None
     make: Any = Detections  # of numpy's arrays, as on the host

@@ -51,6 +51,21 @@ def test_images_of_several_sizes_are_found_in_their_order_and_padding_is_not_see
     assert [batch["image"].shape[0] for batch in run.batches] == [8, 8]  # one program for all
 
 
+def test_upright_images_are_seen_on_a_canvas_of_theirs_and_found_in_the_order_of_all():
+    run = rectangle_run(panoptic(upright=True))
+    sizes = [(40, 60), (60, 40), (80, 40), (50, 50)]
+    boxes = [(10, 10, 30 + index, 30) for index in range(4)]
+    images = [rectangle_image(*size, box) for size, box in zip(sizes, boxes, strict=True)]
+    for image, box, objects in zip(images, boxes, detect(run, images), strict=True):
+        np.testing.assert_array_equal(objects.image, image)
+        np.testing.assert_allclose(objects.boxes[0], box, atol=1.5)
+        assert objects.panoptic is not None
+        assert objects.panoptic.shape == image.shape[:2]
+        assert objects.panoptic[20, 20] > 1000  # the first object
+    assert [batch["image"].shape for batch in run.batches] == [(4, 64, 96, 3), (4, 96, 64, 3)]
+    assert [batch["size"][:2].tolist() for batch in run.batches] == [[[64, 96], [64, 64]], [[96, 64], [96, 48]]]
+
+
 def test_a_batch_is_computed_when_its_first_image_is_asked_for():
     run = rectangle_run()
     found = detect(run, [rectangle_image(32, 48, (8, 8, 24, 24))] * 5)

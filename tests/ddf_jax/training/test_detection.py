@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from ddf_jax.detection.annotations import Detections
 from ddf_jax.detection.rle import encode_mask
 from ddf_jax.training.devices import data_mesh, global_batch, join_local_rows, local_rows
 from ddf_jax.training.recipe import Recipe, recipe_from_json, recipe_to_json
+from ddf_jax.training.shapes import abstract_batches, compile_each
 from ddf_jax.training.tasks.detection import Detection
 from ddf_jax.training.tasks.panoptic import Panoptic
 
@@ -105,6 +107,31 @@ def test_training_batches_have_masks_and_evaluation_batches_have_none(task):
     assert "masks" not in evaluation
     assert ("semantic" in training) == isinstance(task, Panoptic)
     assert recipe_from_json(recipe_to_json(Recipe("any", task=task))).task == task
+
+
+@pytest.mark.parametrize("kind", [Detection, Panoptic])
+def test_upright_images_have_batches_and_programs_of_another_shape(kind: type[Detection]):
+    task = kind(canvas=CANVAS, masks=True, upright=True)
+    assert [variant.canvas for variant in task.variants()] == [CANVAS, CANVAS[::-1]]
+    assert [task.variant(*size).canvas for size in ((9, 9), (9, 8), (8, 9))] == [CANVAS, CANVAS[::-1], CANVAS]
+    assert Detection(canvas=CANVAS).variant(9, 8).canvas == CANVAS
+    mesh = data_mesh(jax.devices())
+    batches = abstract_batches(task, INFO, mesh, 8, training=True)
+    assert [batch["masks"].shape for batch in batches] == [(8, 100, 64, 12), (8, 100, 96, 8)]
+    step = compile_each(lambda batch: lambda variables, _: (variables, batch["image"].shape), batches)
+    for batch in batches:
+        assert step(3, {name: jnp.zeros(of.shape, of.dtype) for name, of in batch.items()}) == (3, batch["image"].shape)
+
+
+def test_a_panoptic_map_of_an_upright_image_is_not_turned():
+    task = Panoptic(canvas=CANVAS, stuff_area=1, upright=True)
+    logits = np.zeros((1, 24, 16, 3), np.float32)  # of the canvas of 96×64
+    logits[0, :12, :, 0], logits[0, 12:, :, 1] = 1, 1  # the floor above the wall
+    found = outputs()._replace(semantic=logits)
+    arguments: Any = {"size": np.array([96, 64]), "original": np.array([48, 32]), "found": {"masks": [], "labels": []}}
+    ids = task.panoptic_ids(found, 0, **arguments, num_things=2)
+    assert np.unique(ids[:20]).tolist() == [2]
+    assert np.unique(ids[28:]).tolist() == [3]
 
 
 def test_rows_of_all_devices_come_back_in_their_order():
