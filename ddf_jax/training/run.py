@@ -164,8 +164,8 @@ def check_init_from(recipe: Recipe) -> None:
     if source is None:
         if recipe.freeze:
             raise RunError(
-                f"`freeze` ({', '.join(recipe.freeze)}) needs `init_from`, a run or a file whose parameters are worth "
-                "keeping: random ones would never be trained. Or give an empty `freeze`."
+                f"`freeze` ({', '.join(recipe.freeze)}) needs `init_from` (`--init-from RUN|FILE`), a run or a file "
+                "whose parameters are worth keeping: random ones would never be trained. Or give an empty `freeze`."
             )
     elif source.is_dir():
         folder = RunFolder(source)

@@ -84,7 +84,7 @@ def resized(recipe: Recipe, size: tuple[int, int]) -> tuple[int, int]:
 def test_a_detector_without_pretrained_weights_or_coco_ends_in_one_line_before_anything_is_made(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = find_recipe("coco_mask_rcnn_resnet50")
-    with pytest.raises(UserError, match=r"`freeze` .* needs `init_from`, a run or a file"):
+    with pytest.raises(UserError, match=r"`freeze` .* needs `init_from` \(`--init-from RUN\|FILE`\), a run or a file"):
         train(recipe, tmp_path / "run")
     write_tensors("resnet50.safetensors", {"fc.bias": np.zeros(3, np.float32)})
     with pytest.raises(UserError, match=r"got coco: no such folder. `--data.folder DIR` names another.$"):
