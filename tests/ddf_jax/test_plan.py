@@ -8,6 +8,7 @@ import sys
 import jax
 import pytest
 
+from ddf_jax.errors import UserError
 from ddf_jax.plan import CATEGORIES, _data_info, plan
 from ddf_jax.recipes import find_recipe
 from tests.aot import ENVIRONMENT, PLUGIN, needs_plugin, uninstall
@@ -45,6 +46,41 @@ def test_a_step_on_eight_gpus_only_sums_gradients_and_runs_the_kernels():
     assert total["bytes"] <= 20e6
 
 
+DETECTOR = """
+import dataclasses, json, sys
+from ddf_jax.plan import plan
+from ddf_jax.recipes import find_recipe
+recipe = find_recipe(sys.argv[1])
+small = {"channels": 32, "backbone_options": {"width": 32, "blocks": (1, 1, 1, 1)}}
+model = dataclasses.replace(recipe.model, options={**recipe.model.options, **small})
+task = dataclasses.replace(recipe.task, canvas=(128, 160), short_side=None, long_side=None, max_objects=10)
+print(json.dumps(plan(dataclasses.replace(recipe, model=model, task=task))))
+"""
+
+
+@needs_plugin
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "faster_rcnn_ddf_up",
+        "mask_rcnn_resnet50",
+        "retinanet_rednet50",
+        "htc_dcdc_resnet50",
+        "panoptic_fpn_dcdc_resnet50",
+    ],
+)
+def test_a_detectors_step_on_eight_gpus_only_sums(name, tmp_path):
+    """Proposals, NMS, RoIAlign and targets stay with their images; COCO is not at hand."""
+    command = [sys.executable, "-c", DETECTOR, f"coco_{name}"]
+    done = subprocess.run(command, env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["devices"], found["batch_size"]) == (8, 16)
+    assert found["collectives"].pop("all_reduce") > 0
+    assert set(found["collectives"].values()) == {0}
+
+
 def test_without_the_plugin_it_states_what_to_install(monkeypatch):
     uninstall(monkeypatch, *PLUGIN)
     with pytest.raises(NotImplementedError, match=f"pip install jax-cuda13-plugin=={jax.__version__}"):
@@ -66,9 +102,17 @@ def test_the_twins_differ_in_nothing_but_the_operator():
 
 
 @pytest.mark.parametrize("name", ["coco_mask_rcnn_resnet50", "coco_panoptic_fpn_dcdc_resnet50", "imagenet_resnet50"])
-def test_the_classes_of_known_data_need_no_data(name):
+def test_the_classes_of_known_data_need_no_data(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     recipe = find_recipe(name)
     info = _data_info(recipe)
     known = {"imagenet_resnet50": (1000, 0)}.get(name, (80, 53))
     assert (info.num_classes, len(info.stuff_names)) == known
     assert recipe.task.batch_spec(info, training=True)["image"].shape[-1] == info.channels
+
+
+def test_cocos_classes_are_read_where_it_is_at_hand(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "coco").mkdir()
+    with pytest.raises(UserError, match=r"`data.folder` must be in COCO's layout, .*got coco: 0 folders"):
+        _data_info(find_recipe("coco_mask_rcnn_resnet50"))
