@@ -105,13 +105,20 @@ def test_a_process_that_was_started_otherwise_is_named_in_all(seed: int, monkeyp
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_is_a_request_and_handlers_come_back(number: signal.Signals, capfd: pytest.CaptureFixture[str]):
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(number)
-    with StopRequest(data_mesh()) as stop:
-        assert not stop.poll()
-        os.kill(os.getpid(), number)
-        assert stop.poll()
-        assert stop.poll()
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(number)) == before
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, number)}
+    ours = {each: signal.SIG_DFL if old == signal.SIG_IGN else old for each, old in handlers.items()}
+    try:
+        for each, handler in ours.items():  # which nohup or a shell's background may have ignored
+            signal.signal(each, handler)
+        with StopRequest(data_mesh()) as stop:
+            assert not stop.poll()
+            os.kill(os.getpid(), number)
+            assert stop.poll()
+            assert stop.poll()
+        assert {each: signal.getsignal(each) for each in ours} == ours
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
     assert f"{number.name}: saving before the end" in capfd.readouterr().err
 
 
