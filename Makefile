@@ -8,7 +8,7 @@ PARALLEL := --numprocesses=2 --dist=worksteal
 # What depends on the version of JAX.
 NEWEST := tests/pallas_kernels tests/ddf_jax/training tests/test_imports.py tests/test_packaging.py
 
-.PHONY: train zoo depth check test test-newest test-torch test-slow faults format clean
+.PHONY: train zoo depth detect check test test-newest test-torch test-slow faults format clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.installed
@@ -29,6 +29,12 @@ depth: $(VENV)/.installed
 	$(BIN)/ddf train joint_depth_4x
 	$(BIN)/ddf train joint_depth_4x_pac_net
 	$(BIN)/python -m experiments.depth --also validation runs/joint_depth_4x runs/joint_depth_4x_pac_net
+
+detect: $(VENV)/.installed
+	$(BIN)/ddf train rooms_mask_rcnn
+	$(BIN)/ddf train rooms_mask_rcnn_plain
+	$(BIN)/ddf train rooms_panoptic_fpn
+	$(BIN)/python -m experiments.detection runs/rooms_mask_rcnn runs/rooms_mask_rcnn_plain runs/rooms_panoptic_fpn
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

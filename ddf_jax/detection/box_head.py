@@ -136,13 +136,16 @@ def _detect(
     def of_image(boxes: Array, live: Array, logits: Array, deltas: Array, size: Array) -> Detections:
         scores = jax.nn.softmax(logits)[:, :-1]
         count, classes = scores.shape
-        decoded = clip(coder.decode(boxes[:, None], deltas), size[None])
-        every = jnp.broadcast_to(decoded, (count, classes, 4)).reshape(-1, 4)
         labels = jnp.broadcast_to(jnp.arange(classes, dtype=jnp.int32)[None], (count, classes)).reshape(-1)
         candidates = (live[:, None] & (scores > settings.score)).reshape(-1)
+
+        def decoded(number: Array) -> Array:
+            region, label = number // classes, number % classes
+            return clip(coder.decode(boxes[region], deltas[region, label if deltas.shape[1] > 1 else 0]), size)
+
         group = labels if settings.by_class else None
         scores = scores.reshape(-1)
-        kept, number = best_after_nms(every, scores, candidates, settings.threshold, settings.count, group)
-        return Detections(every[kept], scores[kept], labels[kept], number)
+        kept, found = best_after_nms(decoded, scores, candidates, settings.threshold, settings.count, group)
+        return Detections(decoded(kept), scores[kept], labels[kept], found)
 
     return jax.vmap(of_image)(boxes, live, logits, deltas, size)

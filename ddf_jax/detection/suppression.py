@@ -1,5 +1,7 @@
 """Non-maximum suppression: exact, with static shapes."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -36,14 +38,19 @@ def nms(boxes: Array, live: Array, threshold: float, group: Array | None = None)
 
 
 def best_after_nms(
-    boxes: Array, scores: Array, live: Array, threshold: float, count: int, group: Array | None = None
+    boxes: Array | Callable[[Array], Array],
+    scores: Array,
+    live: Array,
+    threshold: float,
+    count: int,
+    group: Array | None = None,
 ) -> tuple[Array, Array]:
     """The numbers of the first `count` boxes by descending score that NMS keeps, and how many there are.
 
     Boxes are judged in blocks until there are enough, so that most of them never are.
 
     Args:
-      boxes: [N, 4].
+      boxes: [N, 4]; or a function from numbers [n] to boxes [n, 4], so that the others need not be computed.
       scores: [N]; of equal ones the first comes first.
       live: whether a box takes part [N].
       threshold: of the IoU.
@@ -53,7 +60,8 @@ def best_after_nms(
     Returns:
       [K], 0 beyond the number of boxes, which is the second result [].
     """
-    size = min(BLOCK, len(boxes))
+    boxes_of = boxes if callable(boxes) else boxes.__getitem__
+    size = min(BLOCK, scores.shape[0])
     number_in_block = jnp.arange(size, dtype=jnp.int32)
     candidates = jnp.sum(live, dtype=jnp.int32)
 
@@ -61,16 +69,16 @@ def best_after_nms(
         block, unjudged, kept, number = state
         _, index = jax.lax.top_k(unjudged, size)
         present = block * size + number_in_block < candidates
-        of_block = None if group is None else group[index]
+        judged, of_block = boxes_of(index), None if group is None else group[index]
 
         def judge_by(part: Array, fallen: Array) -> Array:
             rivals = jax.lax.dynamic_slice(kept, (part * size,), (size,))
             of_rivals = None if group is None else group[rivals]
-            overlap = _overlap(boxes[rivals], boxes[index], threshold, of_rivals, of_block)
+            overlap = _overlap(boxes_of(rivals), judged, threshold, of_rivals, of_block)
             return fallen | (overlap & (part * size + number_in_block < number)[:, None]).any(0)
 
         fallen = jax.lax.fori_loop(0, (number + size - 1) // size, judge_by, jnp.zeros(size, bool))
-        left = nms(boxes[index], present & ~fallen, threshold, of_block)
+        left = nms(judged, present & ~fallen, threshold, of_block)
         place = jnp.where(left, number + jnp.cumsum(left, dtype=jnp.int32) - 1, len(kept))
         place = jnp.where(place < count, place, len(kept))
         kept = kept.at[place].set(index, mode="drop")
