@@ -1,9 +1,13 @@
 """Random keys that make the creation of a model fast."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
+
+_AT_ONCE = 64
 
 
 class InitialKeys:
@@ -17,8 +21,14 @@ class InitialKeys:
     def __init__(self, rngs: nnx.Rngs):
         self.rngs = rngs
         self._key = rngs.params()
+        self._keys: Iterator[Any] = iter(())
         self._count = 0
 
     def params(self) -> Any:
-        self._count += 1
-        return jax.random.fold_in(self._key, self._count)
+        key = next(self._keys, None)
+        if key is None:  # many at once: each alone is a hundred operations of a program that compiles
+            numbers = jnp.arange(self._count + 1, self._count + 1 + _AT_ONCE, dtype=jnp.uint32)
+            self._keys = iter(jax.vmap(jax.random.fold_in, (None, 0))(self._key, numbers))
+            key = next(self._keys)
+            self._count += _AT_ONCE
+        return key
