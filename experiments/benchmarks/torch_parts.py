@@ -9,6 +9,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,7 +74,7 @@ def allocated_bytes(run: Callable[[], object]) -> int:
     return peak
 
 
-def bytes_of(value: object) -> int:
+def bytes_of(value: Any) -> int:
     """Of the tensors in modules, lists and tuples."""
     if isinstance(value, torch.nn.Module):
         return sum(tensor.nbytes for tensor in value.state_dict().values())
