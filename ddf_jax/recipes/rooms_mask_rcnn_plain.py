@@ -2,8 +2,8 @@
 
 Command:   ddf train rooms_mask_rcnn_plain
 Hardware:  2 CPU cores
-Time:      about five minutes (`experiments/results/detection/rooms_panoptic.json` has the measured one)
-Expected:  the scores in `experiments/results/detection/rooms_panoptic.md`
+Time:      about six minutes
+Expected:  18 % box AP50, 11 % mask AP50
 Recipe:    that of `rooms_mask_rcnn`
 """
 
