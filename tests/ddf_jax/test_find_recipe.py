@@ -25,7 +25,8 @@ def test_a_path_is_a_file_and_a_name_is_shipped(tmp_path, monkeypatch):
 
 
 def test_a_models_name_is_refused_with_its_recipes():
-    message = r"A recipe is needed, got the model 'mask_rcnn_resnet50', which is that of coco_mask_rcnn_resnet50, rooms_mask_rcnn_plain.$"
+    recipes = "coco_mask_rcnn_resnet50, rooms_mask_rcnn_plain"
+    message = rf"A recipe is needed, got the model 'mask_rcnn_resnet50', which is that of {recipes}.$"
     with pytest.raises(UserError, match=message):
         find_recipe("mask_rcnn_resnet50")
     with pytest.raises(UserError, match=r"no recipe 'htc_resnet50'. Did you mean .*coco_htc_dcdc_resnet50"):
