@@ -30,7 +30,7 @@ from pathlib import Path
 from ddf_jax.files import write_atomically
 from experiments.benchmarks.detection_inputs import Arrays, make_inputs, make_weights, part_shapes, write_arrays
 from experiments.benchmarks.operator import to_csv
-from experiments.benchmarks.rows import Row, row_environment, row_time
+from experiments.benchmarks.rows import Row, row_machine, row_time
 from experiments.benchmarks.timing import Program, time_programs
 from experiments.benchmarks.turns import Child
 
@@ -120,8 +120,7 @@ def measure(
             | _times(seconds[f"{name} {part}"], int(children[name].ask("bytes", part)))
             | {"process_bytes": int(grown[name, part]) if (name, part) in grown else None}
             | {"compile_s": children[name].ask("compile", part) or None}
-            | row_environment("jax" if name == "jax" else "torch", "cpu")
-            | {"versions": children[name].versions}
+            | row_machine("cpu", children[name].versions)
             for name, part in keys
         ]
 

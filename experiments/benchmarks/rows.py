@@ -44,13 +44,22 @@ def row_error(error: BaseException) -> Row:
 
 
 def row_environment(framework: str, device: str) -> Row:
-    """Device, versions and date.
+    """Device, versions and date of what ran in this process.
 
     Args:
         framework: the package that ran, "jax" or "torch".
-        device: its name of the device; "cpu" becomes the processor's name and its number of cores.
+        device: its name of the device, as for `row_machine`.
     """
-    versions = f"{framework} {version(framework)}, Python {platform.python_version()}"
+    return row_machine(device, f"{framework} {version(framework)}, Python {platform.python_version()}")
+
+
+def row_machine(device: str, versions: str) -> Row:
+    """Device, versions and date.
+
+    Args:
+        device: the framework's name of the device; "cpu" becomes the processor's name and its number of cores.
+        versions: of what ran; an accelerator's driver is added.
+    """
     if device == "cpu":
         device = f"{_processor()}, {os.cpu_count()} cores"
     else:
