@@ -135,17 +135,19 @@ def _detect(
 ) -> Detections:
     def of_image(boxes: Array, live: Array, logits: Array, deltas: Array, size: Array) -> Detections:
         scores = jax.nn.softmax(logits)[:, :-1]
-        count, classes = scores.shape
-        labels = jnp.broadcast_to(jnp.arange(classes, dtype=jnp.int32)[None], (count, classes)).reshape(-1)
+        classes = scores.shape[1]
         candidates = (live[:, None] & (scores > settings.score)).reshape(-1)
 
+        def label_of(number: Array) -> Array:
+            return number % classes
+
         def decoded(number: Array) -> Array:
-            region, label = number // classes, number % classes
+            region, label = number // classes, label_of(number)
             return clip(coder.decode(boxes[region], deltas[region, label if deltas.shape[1] > 1 else 0]), size)
 
-        group = labels if settings.by_class else None
+        group = label_of if settings.by_class else None
         scores = scores.reshape(-1)
         kept, found = best_after_nms(decoded, scores, candidates, settings.threshold, settings.count, group)
-        return Detections(decoded(kept), scores[kept], labels[kept], found)
+        return Detections(decoded(kept), scores[kept], label_of(kept), found)
 
     return jax.vmap(of_image)(boxes, live, logits, deltas, size)

@@ -1,6 +1,8 @@
 """Non-maximum suppression: exact, with static shapes."""
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +10,14 @@ from jax import Array
 
 from ddf_jax.detection.boxes import iou
 
-BLOCK = 256
+BLOCK = 128
 """Boxes that are judged at once."""
+RIVALS = 256
+"""Kept boxes that a block is judged by at once."""
+RANKED = 1024
+"""Boxes that are chosen from all at once: hardly dearer than a block of them."""
+
+Function = Callable[[Array], Array]
 
 
 def nms(boxes: Array, live: Array, threshold: float, group: Array | None = None) -> Array:
@@ -38,16 +46,16 @@ def nms(boxes: Array, live: Array, threshold: float, group: Array | None = None)
 
 
 def best_after_nms(
-    boxes: Array | Callable[[Array], Array],
+    boxes: Array | Function,
     scores: Array,
     live: Array,
     threshold: float,
     count: int,
-    group: Array | None = None,
+    group: Array | Function | None = None,
 ) -> tuple[Array, Array]:
     """The numbers of the first `count` boxes by descending score that NMS keeps, and how many there are.
 
-    Boxes are judged in blocks until there are enough, so that most of them never are.
+    Boxes are ranked and judged in blocks until there are enough, so that most of them never are.
 
     Args:
       boxes: [N, 4]; or a function from numbers [n] to boxes [n, 4], so that the others need not be computed.
@@ -55,44 +63,59 @@ def best_after_nms(
       live: whether a box takes part [N].
       threshold: of the IoU.
       count: K.
-      group: [N], as in `nms`.
+      group: [N], as in `nms`, or a function as for boxes.
 
     Returns:
       [K], 0 beyond the number of boxes, which is the second result [].
     """
-    boxes_of = boxes if callable(boxes) else boxes.__getitem__
     size = min(BLOCK, scores.shape[0])
-    number_in_block = jnp.arange(size, dtype=jnp.int32)
+    blocks = min(RANKED // BLOCK, scores.shape[0] // size)  # that are ranked at once
+    together = min(RIVALS, count)
+    number_in_block, number_in_part = (jnp.arange(length, dtype=jnp.int32) for length in (size, together))
     candidates = jnp.sum(live, dtype=jnp.int32)
 
-    def judge(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-        block, unjudged, kept, number = state
-        _, index = jax.lax.top_k(unjudged, size)
-        present = block * size + number_in_block < candidates
-        judged, of_block = boxes_of(index), None if group is None else group[index]
+    def judge(ranked: Array, first: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        block, kept, number = state
+        index = jax.lax.dynamic_slice(ranked, (block * size,), (size,))
+        present = first + block * size + number_in_block < candidates
+        judged, of_block = _of(boxes, index), _of(group, index)
 
         def judge_by(part: Array, fallen: Array) -> Array:
-            rivals = jax.lax.dynamic_slice(kept, (part * size,), (size,))
-            of_rivals = None if group is None else group[rivals]
-            overlap = _overlap(boxes_of(rivals), judged, threshold, of_rivals, of_block)
-            return fallen | (overlap & (part * size + number_in_block < number)[:, None]).any(0)
+            rivals = jax.lax.dynamic_slice(kept, (part * together,), (together,))
+            overlap = _overlap(_of(boxes, rivals), judged, threshold, _of(group, rivals), of_block)
+            return fallen | (overlap & (part * together + number_in_part < number)[:, None]).any(0)
 
-        fallen = jax.lax.fori_loop(0, (number + size - 1) // size, judge_by, jnp.zeros(size, bool))
+        fallen = jax.lax.fori_loop(0, (number + together - 1) // together, judge_by, jnp.zeros(size, bool))
         left = nms(judged, present & ~fallen, threshold, of_block)
         place = jnp.where(left, number + jnp.cumsum(left, dtype=jnp.int32) - 1, len(kept))
         place = jnp.where(place < count, place, len(kept))
-        kept = kept.at[place].set(index, mode="drop")
         number = jnp.minimum(number + jnp.sum(left, dtype=jnp.int32), count)
-        return block + 1, unjudged.at[index].set(-jnp.inf), kept, number
+        return block + 1, kept.at[place].set(index, mode="drop"), number
+
+    def rank(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        first, unranked, kept, number = state
+        _, ranked = jax.lax.top_k(unranked, blocks * size)
+
+        def more(state: tuple[Array, Array, Array]) -> Array:
+            block, _, number = state
+            return (block < blocks) & (number < count) & (first + block * size < candidates)
+
+        start = jnp.int32(0), kept, number
+        _, kept, number = jax.lax.while_loop(more, functools.partial(judge, ranked, first), start)
+        return first + blocks * size, unranked.at[ranked].set(-jnp.inf), kept, number
 
     def more(state: tuple[Array, Array, Array, Array]) -> Array:
-        block, _, _, number = state
-        return (number < count) & (block * size < candidates)
+        first, _, _, number = state
+        return (number < count) & (first < candidates)
 
-    kept = jnp.zeros(-(-count // size) * size, jnp.int32)  # whole parts
+    kept = jnp.zeros(-(-count // together) * together, jnp.int32)  # whole parts
     start = jnp.int32(0), jnp.where(live, scores, -jnp.inf), kept, jnp.int32(0)
-    _, _, kept, number = jax.lax.while_loop(more, judge, start)
+    _, _, kept, number = jax.lax.while_loop(more, rank, start)
     return kept[:count], number
+
+
+def _of(values: Array | Function | None, numbers: Array) -> Any:
+    return values(numbers) if callable(values) else None if values is None else values[numbers]
 
 
 def _overlap(boxes: Array, others: Array, threshold: float, group: Array | None, other_group: Array | None) -> Array:

@@ -21,7 +21,7 @@ from ddf_jax.checkpoints.backbone import BACKBONE
 from ddf_jax.checkpoints.fitting import HEAD
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError, UserError
-from ddf_jax.training.devices import batch_split, replicated
+from ddf_jax.training.devices import batch_split, compiler_options, replicated
 from ddf_jax.training.norms import squared_norms
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.schedules import StepPlan, of_backbone
@@ -183,7 +183,8 @@ def compile_train_step(
             freeze=recipe.freeze,
         )
 
-    program = jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
+    options = compiler_options(mesh)
+    program = jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh), compiler_options=options)
 
     def compile_for(batch: AbstractBatch) -> Callable[[Variables, Batch], tuple[Variables, StepReport]]:
         with _wrong_options(recipe):
@@ -201,7 +202,8 @@ def compile_eval_step(
     def step(variables: Variables, batch: Batch) -> Any:
         return eval_step(ModelState(abstract.structure, variables), batch, task=task)
 
-    program = jax.jit(step, out_shardings=batch_split(mesh) if task.per_example else replicated(mesh))
+    shardings = batch_split(mesh) if task.per_example else replicated(mesh)
+    program = jax.jit(step, out_shardings=shardings, compiler_options=compiler_options(mesh))
     batches = abstract_batches(task, info, mesh, batch_size, training=False)
     return compile_each(lambda batch: program.lower(abstract.variables, batch).compile(), batches)
 
@@ -212,7 +214,7 @@ def jit_predict(task: Task, mesh: Mesh, abstract: ModelState) -> Callable[[Varia
     def step(variables: Variables, batch: Batch) -> Any:
         return predict_step(ModelState(abstract.structure, variables), batch, task=task)
 
-    return jax.jit(step, out_shardings=replicated(mesh))
+    return jax.jit(step, out_shardings=replicated(mesh), compiler_options=compiler_options(mesh))
 
 
 def parameter_sizes(state: TrainState) -> dict[str, int]:

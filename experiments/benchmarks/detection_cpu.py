@@ -15,7 +15,7 @@ images.
 
 `peak_bytes` counts arguments, results and temporaries: by XLA's account of the compiled program, for PyTorch by its
 profiler's record of every allocation of one run. `process_bytes` of the training step is the largest resident memory of
-a process during a step, minus the one before it had any array.
+a process during a step, minus the one before it had any array; what compilation has released does not count.
 """
 
 import argparse

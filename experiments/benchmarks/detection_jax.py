@@ -27,6 +27,7 @@ from ddf_jax.detection.rpn import DenseOutputs
 from ddf_jax.detection.suppression import best_after_nms
 from ddf_jax.models import abstract
 from ddf_jax.models.detection_networks import total_loss
+from ddf_jax.training.devices import compiler_options, data_mesh
 from ddf_jax.training.step import Unfrozen
 from experiments.benchmarks.detection_inputs import MODEL, NMS_COUNTS
 from experiments.benchmarks.timing import peak_bytes
@@ -144,7 +145,9 @@ def _training_step(model: Any, inputs: Arrays) -> Part:
         return nnx.state((model, optimizer)), loss
 
     batch = images, sizes, truths
-    compiled, seconds = _compile(jax.jit(step, donate_argnums=0), (state, *batch))
+    compiled, seconds = _compile(
+        jax.jit(step, donate_argnums=0, compiler_options=compiler_options(data_mesh())), (state, *batch)
+    )
     state = jax.tree.map(jnp.copy, state)  # the step gives its arguments away
 
     def run() -> None:
