@@ -32,7 +32,7 @@ depth: $(VENV)/.installed
 
 # Two at a time: while one compiles, on one core, the other trains.
 ROOMS := rooms_mask_rcnn rooms_mask_rcnn_plain rooms_panoptic_fpn
-detect: $(VENV)/.installed
+detect: $(VENV)/.installed-detection
 	printf '%s\n' $(ROOMS) | xargs -n 1 -P 2 $(BIN)/ddf train
 	$(BIN)/python -m experiments.detection $(addprefix runs/,$(ROOMS))
 
@@ -73,6 +73,10 @@ $(BIN)/python:
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[train]'
+	touch $@
+
+$(VENV)/.installed-detection: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[detection]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

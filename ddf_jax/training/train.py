@@ -122,6 +122,7 @@ def _train(
     recipe_file: dict[str, str] | None,
 ) -> dict[str, Any]:
     task, is_main = recipe.task, jax.process_index() == 0
+    task.check_packages()
 
     # Devices and data.
     timer = RunTimer()

@@ -5,6 +5,7 @@ the same for every task.
 """
 
 import abc
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -50,6 +51,13 @@ class Task(abc.ABC):
     per_example: ClassVar[bool] = False
     """Whether `eval_sums` gives arrays [B, …] with the results of each example instead of sums: `results` and `score`
     then take the place of `finalize`."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Packages beyond those of the extra `train` that an evaluation imports."""
+
+    def check_packages(self) -> None:
+        """Raises `ModuleNotFoundError` where one of `packages` is missing: before a training, not at its end."""
+        for package in self.packages:
+            importlib.import_module(package)
 
     @abc.abstractmethod
     def examples(self) -> "Examples":

@@ -53,6 +53,7 @@ class Detection(Task):
     inputs: ClassVar[tuple[str, ...]] = ("image", "size")
     used_by: ClassVar[str] = "`ddf detect` or `ddf_jax.detect`"
     per_example: ClassVar[bool] = True
+    packages: ClassVar[tuple[str, ...]] = ("pycocotools",)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "canvas", tuple(self.canvas))

@@ -13,11 +13,14 @@ from ddf_jax.analysis.panoptic_quality import Segments
 from ddf_jax.data.info import DataInfo
 from ddf_jax.detection.annotations import Detections
 from ddf_jax.detection.rle import encode_mask
+from ddf_jax.recipes.rooms_mask_rcnn_plain import recipe as rooms
 from ddf_jax.training.devices import data_mesh, global_batch, join_local_rows, local_rows
 from ddf_jax.training.recipe import Recipe, recipe_from_json, recipe_to_json
 from ddf_jax.training.shapes import abstract_batches, compile_each
 from ddf_jax.training.tasks.detection import Detection
 from ddf_jax.training.tasks.panoptic import Panoptic
+from ddf_jax.training.train import train
+from tests.aot import uninstall
 
 SIZES = ("SMALL", "MEDIUM", "LARGE")
 SIZE, CANVAS = (32, 48), (64, 96)  # of the image, and of the batch in which it is twice as large
@@ -138,3 +141,10 @@ def test_rows_of_all_devices_come_back_in_their_order():
     arrays = {"a": np.arange(16, dtype=np.float32).reshape(8, 2)}
     placed = global_batch(arrays, data_mesh(jax.devices()))
     np.testing.assert_array_equal(join_local_rows(local_rows(placed))["a"], arrays["a"])
+
+
+def test_a_missing_evaluator_is_named_before_a_training(monkeypatch, tmp_path):
+    uninstall(monkeypatch, "pycocotools")
+    with pytest.raises(ModuleNotFoundError, match="pycocotools"):
+        train(rooms, workdir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
