@@ -2,8 +2,8 @@
 
 Command:   ddf train rooms_mask_rcnn
 Hardware:  2 CPU cores
-Time:      about seven minutes, 18 for the three runs of `make detect` and their data
-Expected:  13 % box AP50, 8 % mask AP50; no paper trains on these images. The training is unfinished: the losses still
+Time:      13 minutes next to another training, 20 for the three runs of `make detect` and their data
+Expected:  14 % box AP50, 7 % mask AP50; no paper trains on these images. The training is unfinished: the losses still
            fall when the time is up
 Recipe:    Adam, cosine, batch 4, flips. Anchors are smaller than COCO's, and one of the ratios is of poles. More
            anchors and regions count as found than on COCO (IoUs of 0.5 and 0.4), as there are few objects and little
