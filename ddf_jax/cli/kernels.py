@@ -20,8 +20,9 @@ class KernelsCommand:
 
     Per kernel: registers, spills and stack of a thread, shared memory of a program, the share of loaded bytes that come
     128 bits at a time, instructions per output element, and two lower bounds of its time: memory-bound, where
-    every array moves once, and issue-bound, where every instruction issues once. It needs Triton's compiler: pip
-    install triton.
+    every array moves once, and issue-bound, where every instruction issues once. Then what a simulation of its code
+    gives: the warps of a multiprocessor, its waves of programs, the part of the time that waits for loads, and the
+    time. It needs Triton's compiler: pip install triton.
 
     Examples:
       ddf kernels 'resnet50_56*'
@@ -36,7 +37,8 @@ class KernelsCommand:
     """Of every array."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print `[{kernel, spec, registers, spill_bytes, stack_bytes, shared_bytes, vector_load_share,
-    instructions_per_output, minimum_bytes, floor_us, instruction_bound_us}]`."""
+    instructions_per_output, minimum_bytes, floor_us, instruction_bound_us, resident_warps, waves, bytes_in_flight,
+    exposed_latency_us, predicted_us}]`."""
 
     def run(self) -> CommandResult:
         from pallas_kernels.aot import DEVICES, kernel_table
@@ -55,7 +57,8 @@ class KernelsCommand:
 
 _HEADER = (
     f"{'':38}{'kernel':>8}{'registers':>10}{'spill':>6}{'stack':>6}{'shared':>7}{'128-bit':>8}{'instr/out':>10}"
-    f"{'MB':>9}{'memory-bound µs':>17}{'issue-bound µs':>16}"
+    f"{'MB':>9}{'memory-bound µs':>17}{'issue-bound µs':>16}{'warps':>6}{'waves':>6}{'waiting µs':>11}"
+    f"{'predicted µs':>13}"
 )
 
 
@@ -72,5 +75,6 @@ def _text(row: "KernelRow") -> str:
     return (
         f"{row.spec:38}{row.as_row()['kernel']:>8}{row.registers:10}{row.spill_bytes:6}{row.stack_bytes:6}{row.shared_bytes:7}"
         f"{row.vector_load_share:8.0%}{row.instructions_per_output:10.1f}{row.minimum_bytes / 1e6:9.2f}"
-        f"{row.memory_roofline_us:17.2f}{row.issue_roofline_us:16.2f}"
+        f"{row.memory_roofline_us:17.2f}{row.issue_roofline_us:16.2f}{row.resident_warps:6}{row.waves:6.2f}"
+        f"{row.exposed_latency_us:11.2f}{row.predicted_us:13.2f}"
     )

@@ -1,4 +1,4 @@
-"""Resources and lower time bounds of the GPU kernels: `python -m experiments.kernels`. No GPU needed.
+"""Resources, lower time bounds and predicted times of the GPU kernels: `python -m experiments.kernels`. No GPU needed.
 
 Compiles the kernels of each DDF in ResNet-50 (128 images of 224×224) and of Table 2 of the DDF paper for an H200 in
 bfloat16, and writes rows and a table. Needs Triton's compiler: pip install triton.
@@ -21,7 +21,7 @@ from pallas_kernels.ops.arg_specs import ARG_SPECS, RESNET50
 
 FOLDER = RESULTS / "kernels"
 CALLS = (*RESNET50, ARG_SPECS["fpn_p2"])
-BOUNDS = ("floor_us", "instruction_bound_us")
+BOUNDS = ("floor_us", "instruction_bound_us", "exposed_latency_us", "predicted_us")
 HEADS = (
     "B×H×W×C",
     "stride",
@@ -30,8 +30,12 @@ HEADS = (
     "spills",
     "forward: memory-bound µs",
     "forward: issue-bound µs",
+    "forward: waiting for loads µs",
+    "forward: predicted µs",
     "forward + backward: memory-bound µs",
     "forward + backward: issue-bound µs",
+    "forward + backward: waiting for loads µs",
+    "forward + backward: predicted µs",
 )
 
 
@@ -62,12 +66,13 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as Markdown, a line for each call.
 
     >>> forward = {"kernel": "forward", "registers": 120, "spill_bytes": 0, "stack_bytes": 0, "floor_us": 22.9}
-    >>> forward |= {"instructions_per_output": 26.3, "instruction_bound_us": 20.2}
+    >>> forward |= {"instructions_per_output": 26.3, "instruction_bound_us": 20.2, "exposed_latency_us": 9}
+    >>> forward |= {"predicted_us": 34}
     >>> spatial = forward | {"kernel": "spatial", "registers": 168, "floor_us": 23.1}
     >>> call = {"call": "a", "x": [128, 56, 56, 64], "stride": 1, "device": "NVIDIA H200", "date": "2026-11-22"}
     >>> call["versions"] = {"jax": "0.10.2", "triton": "3.5.0"}
     >>> print(table([forward | call, spatial | call]).splitlines()[-1])
-    | 128×56×56×64 | 1 | 26.3 | 168 | 0 | 22.9 | 20.2 | 46 | 40 |
+    | 128×56×56×64 | 1 | 26.3 | 168 | 0 | 22.9 | 20.2 | 9.0 | 34.0 | 46 | 40 | 18 | 68 |
     """
     first = rows[0]
     lines = [
@@ -75,8 +80,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "",
         "Compiled, not run: instructions of the forward kernel per element of y, the most registers of a thread and",
         "all spilled bytes of a call's kernels, and two lower bounds of time: every array once over the memory bus,",
-        "and every instruction issued. Not counted: the partial sums that the kernel of both filters' cotangents",
-        "writes in addition, and their summation.",
+        "and every instruction issued. A simulation of the machine code gives the time, and what of it waits for",
+        "loads. Not counted: the partial sums that the kernel of both filters' cotangents writes in addition, and",
+        "their summation.",
         f"JAX {first['versions']['jax']}, Triton {first['versions']['triton']}, {first['date']}.",
         "",
     ]

@@ -5,13 +5,19 @@
   collectives, bytes and kernels, `launches` lists the kernels with the bytes and the arithmetic of each.
 * `triton_kernels` takes the Triton kernels out of a lowered program. `resources` compiles one with the public
   ``triton`` package and counts the registers, spills and instructions of its machine code. `kernel_table` does so for
-  every kernel of a call, with the lower bounds of its time.
+  every kernel of a call, with the lower bounds of its time and the time that `predict` finds by running the code on a
+  model of a multiprocessor.
 
 Neither way needs CUDA.
 """
 
 from pallas_kernels.aot.kernel_launches import Launch as Launch
 from pallas_kernels.aot.kernel_launches import launches as launches
+from pallas_kernels.aot.latency import LATENCIES as LATENCIES
+from pallas_kernels.aot.latency import Latencies as Latencies
+from pallas_kernels.aot.latency import Prediction as Prediction
+from pallas_kernels.aot.latency import Traffic as Traffic
+from pallas_kernels.aot.latency import predict as predict
 from pallas_kernels.aot.machine_code import Resources as Resources
 from pallas_kernels.aot.machine_code import resources as resources
 from pallas_kernels.aot.programs import COLLECTIVES as COLLECTIVES

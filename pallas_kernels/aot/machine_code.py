@@ -24,6 +24,7 @@ class Resources:
       shared_bytes: per program.
       instructions: opcodes with their suffixes, in order.
       loops: first and last instruction of each loop, outer loops first.
+      controls: the control bits of each instruction: what it waits for, and how long the next one does.
     """
 
     registers: int
@@ -32,6 +33,7 @@ class Resources:
     shared_bytes: int
     instructions: tuple[str, ...]
     loops: tuple[tuple[int, int], ...]
+    controls: tuple[int, ...]
 
     @property
     def loads(self) -> Counter[str]:
@@ -41,7 +43,7 @@ class Resources:
     @property
     def vector_load_share(self) -> float:
         """The share of a thread's loaded bytes that 128-bit loads bring."""
-        widths = {opcode: _load_bytes(opcode) for opcode in self.loads}
+        widths = {opcode: access_bytes(opcode) for opcode in self.loads}
         total = sum(widths[opcode] * count for opcode, count in self.loads.items())
         return sum(widths[opcode] * count for opcode, count in self.loads.items() if widths[opcode] == 16) / total
 
@@ -50,11 +52,26 @@ class Resources:
 
         Outer loops missing from the code were unrolled by the compiler. Loops inside the given ones run once.
         """
-        depth = [sum(first <= i <= last for first, last in self.loops) for i in range(len(self.instructions))]
-        weights = [1]
-        for trip in trips[max(0, len(trips) - max(depth)) :]:
-            weights.append(weights[-1] * trip)
-        return sum(weights[min(d, len(weights) - 1)] for d in depth)
+        return len(self.trace(trips))
+
+    def trace(self, trips: Sequence[int]) -> list[int]:
+        """The numbers of the instructions that a thread executes, in order; `trips` as for `executed`."""
+        depth = max(sum(first <= n <= last for first, last in self.loops) for n in range(len(self.instructions)))
+        return _unrolled(0, len(self.instructions) - 1, self.loops, trips[max(0, len(trips) - depth) :])
+
+
+def _unrolled(first: int, last: int, loops: Sequence[tuple[int, int]], trips: Sequence[int]) -> list[int]:
+    numbers = []
+    while first <= last:
+        loop = next((span for span in loops if span[0] == first and span[1] <= last), None)
+        if loop is None:
+            numbers.append(first)
+            first += 1
+        else:
+            body = _unrolled(*loop, [span for span in loops if span != loop], trips[1:])
+            numbers += body * (trips[0] if trips else 1)
+            first = loop[1] + 1
+    return numbers
 
 
 def resources(kernel: TritonKernel, device: Device) -> Resources:
@@ -80,11 +97,11 @@ def resources(kernel: TritonKernel, device: Device) -> Resources:
         compiled = triton.compile(str(source), target=GPUTarget("cuda", 10 * major + minor, 32), options=options)
         binary.write_bytes(compiled.asm["cubin"])
         usage = _run(tools / "cuobjdump", "-res-usage", binary)
-        assembly = _run(tools / "nvdisasm", "-c", binary)
+        assembly = _run(tools / "nvdisasm", "-c", "-hex", binary)
     used = {key: int(value) for key, value in re.findall(r"\b(REG|STACK|LOCAL|SHARED):(\d+)", usage)}
-    instructions, loops = _parse(assembly)
+    instructions, loops, controls = _parse(assembly)
     # Spills live on the stack, like local arrays; only spills are written by local stores.
-    spills = sum(_load_bytes(opcode) for opcode in instructions if opcode.startswith("STL"))
+    spills = sum(access_bytes(opcode) for opcode in instructions if opcode.startswith("STL"))
     return Resources(
         registers=used["REG"],
         spill_bytes=spills,
@@ -92,15 +109,23 @@ def resources(kernel: TritonKernel, device: Device) -> Resources:
         shared_bytes=compiled.metadata.shared,
         instructions=instructions,
         loops=loops,
+        controls=controls,
     )
 
 
 _INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)\s*([^;]*);", re.MULTILINE)
 
 
-def _parse(assembly: str) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
-    """Opcodes without padding, and loops as the spans of backward branches, without the trap loop after the end."""
-    labels, opcodes, branches = {}, [], []
+_SECOND_WORD = re.compile(r"^\s+/\* 0x([0-9a-f]{16}) \*/")  # of an instruction, on a line of its own
+_CONTROL_BIT = 41  # the lowest one of the second word
+
+
+def _parse(assembly: str) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...], tuple[int, ...]]:
+    """Opcodes without padding, loops as the spans of backward branches, and control bits.
+
+    The trap loop after the end is none.
+    """
+    labels, opcodes, controls, branches = {}, [], [], []
     for line in assembly.splitlines():
         if label := re.match(r"^(\.L_\w+):", line):
             labels[label[1]] = len(opcodes)
@@ -110,11 +135,14 @@ def _parse(assembly: str) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]
                 branches.append((len(opcodes), target[0]))
             if not opcode.startswith("NOP"):
                 opcodes.append(opcode)
+        elif (word := _SECOND_WORD.match(line)) and len(controls) < len(opcodes):
+            controls.append(int(word[1], 16) >> _CONTROL_BIT)
     spans = {(labels[target], at) for at, target in branches if target in labels and labels[target] < at}
-    return tuple(opcodes), tuple(sorted(spans, key=lambda span: span[0] - span[1]))
+    return tuple(opcodes), tuple(sorted(spans, key=lambda span: span[0] - span[1])), tuple(controls)
 
 
-def _load_bytes(opcode: str) -> int:
+def access_bytes(opcode: str) -> int:
+    """Of a lane, by a load or a store."""
     suffixes = opcode.split(".")
     widths = {"128": 16, "64": 8, "U16": 2, "S16": 2, "U8": 1, "S8": 1}
     return next((width for suffix, width in widths.items() if suffix in suffixes), 4)

@@ -1,4 +1,4 @@
-"""The kernel table: one row per kernel of a call, with the resources of its machine code and two rooflines."""
+"""The kernel table: one row per kernel of a call, with the resources of its machine code and bounds of its time."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from pallas_kernels.aot.latency import Traffic, predict
 from pallas_kernels.aot.machine_code import resources
 from pallas_kernels.aot.programs import triton_kernels
 from pallas_kernels.aot.targets import Device, use_target
 from pallas_kernels.ops.arg_specs import ArgSpec
 from pallas_kernels.ops.autotune import choose_config
 from pallas_kernels.ops.config import ArgShape, KernelName, loop_trips, outputs_per_program
-from pallas_kernels.ops.roofline import issue_roofline_us, memory_roofline_us, minimum_bytes
+from pallas_kernels.ops.roofline import issue_roofline_us, memory_roofline_us, read_bytes, written_bytes
 
 # The names of kernels and columns in printed and stored rows, where they differ from those in Python.
 ROW_KERNELS: dict[KernelName, str] = {
@@ -43,6 +44,11 @@ class KernelRow:
       minimum_bytes: every input and output once.
       memory_roofline_us: microseconds to move those at the bandwidth of the memory.
       issue_roofline_us: microseconds to issue every instruction, one per lane and clock.
+      resident_warps: of a multiprocessor.
+      waves: programs of a multiprocessor, over those that are resident at once.
+      bytes_in_flight: of a multiprocessor's loads, on average.
+      exposed_latency_us: of the predicted time, the share that loads from the L1 cache alone would save.
+      predicted_us: by `latency.predict`.
     """
 
     kernel: KernelName
@@ -56,6 +62,11 @@ class KernelRow:
     minimum_bytes: int
     memory_roofline_us: float
     issue_roofline_us: float
+    resident_warps: int
+    waves: float
+    bytes_in_flight: int
+    exposed_latency_us: float
+    predicted_us: float
 
     def as_row(self) -> dict[str, Any]:
         """The row as printed and stored, with the names of `ROW_KERNELS` and `ROW_COLUMNS`."""
@@ -84,8 +95,11 @@ def kernel_table(device: Device, arg: ArgSpec, dtype: DTypeLike) -> Iterator[Ker
         with use_target(device):
             config = choose_config(shape, kernel)
         lanes = 32 * triton_kernel.num_warps
-        executed = lanes * used.executed(loop_trips(shape, config, kernel))
-        num_bytes = minimum_bytes(arg, dtype, kernel)
+        trips = loop_trips(shape, config, kernel)
+        executed = lanes * used.executed(trips)
+        read, written = read_bytes(arg, dtype, kernel), written_bytes(arg, dtype, kernel)
+        traffic = Traffic(triton_kernel.num_programs, triton_kernel.num_warps, read, written)
+        predicted = predict(used, traffic, trips, device)
         yield KernelRow(
             kernel=kernel,
             spec=f"{arg.name} {jnp.dtype(dtype).name}",
@@ -95,9 +109,14 @@ def kernel_table(device: Device, arg: ArgSpec, dtype: DTypeLike) -> Iterator[Ker
             shared_bytes=used.shared_bytes,
             vector_load_share=round(used.vector_load_share, 3),
             instructions_per_output=round(executed / outputs_per_program(shape, config, kernel), 2),
-            minimum_bytes=num_bytes,
-            memory_roofline_us=round(memory_roofline_us(num_bytes, device.bandwidth), 2),
+            minimum_bytes=read + written,
+            memory_roofline_us=round(memory_roofline_us(read + written, device.bandwidth), 2),
             issue_roofline_us=round(issue_roofline_us(executed * triton_kernel.num_programs, device.issue_rate), 2),
+            resident_warps=predicted.resident_warps,
+            waves=predicted.waves,
+            bytes_in_flight=predicted.bytes_in_flight,
+            exposed_latency_us=predicted.exposed_us,
+            predicted_us=predicted.time_us,
         )
 
 

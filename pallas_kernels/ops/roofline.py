@@ -9,17 +9,39 @@ from pallas_kernels.ops.config import KernelName
 
 def minimum_bytes(arg: ArgSpec, dtype: DTypes, kernel: KernelName) -> int:
     """The bytes of a kernel's inputs and outputs, each moved once."""
+    return read_bytes(arg, dtype, kernel) + written_bytes(arg, dtype, kernel)
+
+
+def read_bytes(arg: ArgSpec, dtype: DTypes, kernel: KernelName) -> int:
+    """The bytes of a kernel's inputs."""
     x, spatial, channel = arg.structs(dtype)
     y = arg.output_struct(dtype)  # and dy
     factors = (spatial, channel) if arg.spec.combine == "mul" else (None, None)
     arrays: dict[KernelName, tuple[Any, ...]] = {
-        "fwd": (x, spatial, channel, y),
-        "dx": (y, spatial, channel, x),
-        "dspatial": (x, y, factors[1], spatial),
-        "dchannel": (x, y, factors[0], channel),
-        "dfilters": (x, y, *factors, spatial, channel),
+        "fwd": (x, spatial, channel),
+        "dx": (y, spatial, channel),
+        "dspatial": (x, y, factors[1]),
+        "dchannel": (x, y, factors[0]),
+        "dfilters": (x, y, *factors),
     }
-    return sum(math.prod(array.shape) * array.dtype.itemsize for array in arrays[kernel] if array is not None)
+    return _num_bytes(arrays[kernel])
+
+
+def written_bytes(arg: ArgSpec, dtype: DTypes, kernel: KernelName) -> int:
+    """The bytes of a kernel's outputs."""
+    x, spatial, channel = arg.structs(dtype)
+    arrays: dict[KernelName, tuple[Any, ...]] = {
+        "fwd": (arg.output_struct(dtype),),
+        "dx": (x,),
+        "dspatial": (spatial,),
+        "dchannel": (channel,),
+        "dfilters": (spatial, channel),
+    }
+    return _num_bytes(arrays[kernel])
+
+
+def _num_bytes(arrays: tuple[Any, ...]) -> int:
+    return sum(math.prod(array.shape) * array.dtype.itemsize for array in arrays if array is not None)
 
 
 def memory_roofline_us(num_bytes: int, bandwidth: float) -> float:

@@ -118,13 +118,14 @@ ASSEMBLY = """
 
 
 def test_instructions_are_counted_as_often_as_their_loops_run():
-    instructions, loops = _parse(ASSEMBLY)
+    instructions, loops, _ = _parse(ASSEMBLY)
     assert instructions == ("LDG.E.128", "FADD", "FMUL", "BRA", "BRA", "LDG.E.U16", "EXIT", "BRA")
     assert loops == ((1, 4), (2, 3))
-    used = aot.Resources(16, 0, 0, 0, instructions, loops)
+    used = aot.Resources(16, 0, 0, 0, instructions, loops, ())
+    assert used.trace((2, 2)) == [0, *[1, *[2, 3] * 2, 4] * 2, 5, 6, 7]
     assert used.executed((10, 5)) == 4 + 10 * 2 + 10 * 5 * 2
     assert used.vector_load_share == 16 / 18
-    once = aot.Resources(16, 0, 0, 0, instructions, ())  # the compiler unrolled the loops
+    once = aot.Resources(16, 0, 0, 0, instructions, (), ())  # the compiler unrolled the loops
     assert once.executed((10, 5)) == len(instructions)
 
 
