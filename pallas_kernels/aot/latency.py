@@ -51,7 +51,7 @@ class Latencies:
 
 
 LATENCIES = Latencies()
-"""`first` and `memory` are fitted to times of an H200 (`experiments/results/gpu`); at rest its memory takes 620 cycles."""
+"""`first` and `memory` are fitted to times of an H200 (`experiments/results/gpu`); at rest memory takes 620 cycles."""
 
 
 class Traffic(NamedTuple):
