@@ -277,22 +277,27 @@ def test_a_head_is_an_option_of_a_detector_and_otherwise_the_checkpoints():
         create("resnet18", head="frsh", rngs=nnx.Rngs(0))
 
 
-def test_unknown_options_and_missing_truths_are_refused():
+def test_unknown_options_and_single_images_are_refused():
     with pytest.raises(UserError, match="`neck` must be one of convolution, dcdc, involution, bivolution, got 'fpn'"):
         get_config("faster_rcnn_resnet50", neck="fpn")
     with pytest.raises(UserError, match="has no option 'hed'"):
         create("retinanet_resnet50", hed="involution", rngs=nnx.Rngs(0))
-    of = batch()
-    for family, without, message in (
-        ("mask_rcnn", {"masks": None}, "`truths.masks` must be given"),
-        ("panoptic_fpn", {"semantic": None}, "`truths.semantic` must be given"),
-        ("htc", {"semantic": None}, "`truths.semantic` must be given"),
-    ):
-        model = abstract_model(small(family))
-        with pytest.raises(ValueError, match=message):
-            nnx.eval_shape(lambda m, w=without: m.loss(of.image, of.size, of.truths._replace(**w)), model)
     with pytest.raises(UserError, match=r"must be \[B, H, W, C\] with C = 3, got \(75, 101, 3\)"):
-        nnx.eval_shape(lambda m: m(of.image[0]), abstract_model(small("retinanet")))
+        nnx.eval_shape(lambda m: m(batch().image[0]), abstract_model(small("retinanet")))
+
+
+@pytest.mark.parametrize(
+    ("family", "missing"),
+    [
+        ("mask_rcnn", "masks"),
+        *(pytest.param(name, "semantic", marks=pytest.mark.slow) for name in ("panoptic_fpn", "htc")),
+    ],
+)
+def test_missing_truths_are_refused(family, missing):
+    of = batch()
+    truths = of.truths._replace(**{missing: None})
+    with pytest.raises(ValueError, match=f"`truths.{missing}` must be given"):
+        nnx.eval_shape(lambda m: m.loss(of.image, of.size, truths), abstract_model(small(family)))
 
 
 def test_configurations_can_be_compared_and_replaced():

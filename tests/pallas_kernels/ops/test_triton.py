@@ -57,7 +57,11 @@ class Interpreted:
 SQUARES, COLUMNS, ROWS, WHOLE = (suite.by_module(Interpreted(patch)) for patch in (SQUARE, COLUMN, ROW, None))
 APART, COLUMNS_APART = (suite.by_module(Interpreted(patch, together=False)) for patch in (SQUARE, COLUMN))
 TILE = ArgSpec("tile", (1, 4, 4, 4))  # four squares, one block of four channels
-DISTANT_TAPS = ("stride_and_dilation", "scale_add_dilation")
+DISTANT_TAPS = ("scale_add_dilation",)
+WITH_HEURISTICS = (
+    ArgSpec("filter", (2, 9, 5, 20), groups=2),
+    ArgSpec("upsample", (1, 3, 5, 12), FilterSpec(3, scale=2)),
+)
 EACH_OPTION = (
     "one_pixel_of_three_channels",
     "stride_past_the_image",
@@ -144,9 +148,7 @@ def test_dspatial_and_dchannel_apart_sum_wide_and_round_once(dtypes, poisoned):
     suite.check(COLUMNS_APART, DTYPES, dtypes, compiler_options=QUICKLY)
 
 
-@pytest.mark.parametrize(
-    "arg", [ArgSpec("filter", (2, 9, 5, 20), groups=2), ArgSpec("upsample", (1, 3, 5, 12), FilterSpec(3, scale=2))]
-)
+@pytest.mark.parametrize("arg", suite.slow_unless(WITH_HEURISTICS, ("filter",)))
 def test_blocks_of_the_heuristics_equal_the_loop(arg, poisoned):
     suite.check(WHOLE, arg, compiler_options=QUICKLY)
 
