@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "versions": {"jax": jax.__version__, "triton": importlib.metadata.version("triton")},
     }
     rows = [
-        {"call": arg.name, "x": list(arg.x), "stride": arg.spec.stride, **row.as_row(), **common} for arg, row in found
+        {"call": arg.name, "x": list(arg.x), "stride": list(arg.spec.stride), **row.as_row(), **common}
+        for arg, row in found
     ]
     write_results(FOLDER, "kernels", rows, table(rows))
     return 0
@@ -69,7 +70,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     >>> forward |= {"instructions_per_output": 26.3, "instruction_bound_us": 20.2, "exposed_latency_us": 9}
     >>> forward |= {"predicted_us": 34}
     >>> spatial = forward | {"kernel": "spatial", "registers": 168, "floor_us": 23.1}
-    >>> call = {"call": "a", "x": [128, 56, 56, 64], "stride": 1, "device": "NVIDIA H200", "date": "2026-11-22"}
+    >>> call = {"call": "a", "x": [128, 56, 56, 64], "stride": [1, 1], "device": "NVIDIA H200", "date": "2026-11-22"}
     >>> call["versions"] = {"jax": "0.10.2", "triton": "3.5.0"}
     >>> print(table([forward | call, spatial | call]).splitlines()[-1])
     | 128×56×56×64 | 1 | 26.3 | 168 | 0 | 22.9 | 20.2 | 9.0 | 34.0 | 46 | 40 | 18 | 68 |
@@ -92,7 +93,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         forward = next(row for row in kernels if row["kernel"] == "forward")
         values = [
             "×".join(map(str, forward["x"])),
-            str(forward["stride"]),
+            "×".join(map(str, dict.fromkeys(forward["stride"]))),
             f"{forward['instructions_per_output']:.1f}",
             str(max(row["registers"] for row in kernels)),
             str(sum(row["spill_bytes"] + row["stack_bytes"] for row in kernels)),
