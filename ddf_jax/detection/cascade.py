@@ -159,9 +159,9 @@ class CascadeHeads(nnx.Module):
         """Each stage's logits [B, K, 28, 28, C] of boxes [B, K, 4]."""
         x, given, logits = self._mask_features(levels, semantic, boxes, live), [], []
         for head in self.masks:
-            features = of_images(head.features, x, *given)
+            features = of_images(head.features, live, x, *given)
             given = [features]
-            logits.append(of_images(head.masks, features))
+            logits.append(of_images(head.masks, live, features))
         return logits
 
     def _choose(self, stage: int, boxes: Array, live: Array, truths: Truths, key: Array | None) -> Regions:
@@ -176,8 +176,8 @@ class CascadeHeads(nnx.Module):
         boxes, positive = regions.boxes[:, :most], regions.sample.positive[:, :most]
         x, given = self._mask_features(levels, semantic, boxes, positive), []
         for head in self.masks[:stage]:
-            given = [of_images(head.features, x, *given)]
-        logits = of_images(self.masks[stage], x, *given)
+            given = [of_images(head.features, positive, x, *given)]
+        logits = of_images(self.masks[stage], positive, x, *given)
         return mask_loss(logits, known_masks(truths, levels, regions, most), regions)
 
     def _box_features(self, levels: Sequence[Array], semantic: Array, boxes: Array, live: Array) -> Array:

@@ -17,6 +17,7 @@ from ddf_jax.detection.matching import Matcher
 from ddf_jax.detection.regions import Regions, choose_regions
 from ddf_jax.detection.roi_align import levels_of, roi_align
 from ddf_jax.detection.sampling import Sampler
+from ddf_jax.layers.batch_norm import statistics_of
 
 STRIDES = (4, 8, 16, 32)
 """Of the levels that regions are taken from."""
@@ -94,7 +95,7 @@ class RegionHeads(nnx.Module):
             most = self.settings.sampler.most_positive
             boxes, positive = regions.boxes[:, :most], regions.sample.positive[:, :most]
             x = region_features(levels, boxes, positive, mask_head.BINS)
-            logits = of_images(self.mask, x)
+            logits = of_images(self.mask, positive, x)
             losses["loss_mask"] = mask_loss(logits, known_masks(truths, levels, regions, most), regions)
         return losses
 
@@ -104,8 +105,9 @@ class RegionHeads(nnx.Module):
         detections = self.box.detect(proposals.boxes, proposals.live, *self.box(x), size, self.settings.detection)
         if self.mask is None:
             return detections
-        x = region_features(levels, detections.boxes, is_live(detections), mask_head.BINS)
-        logits = of_label(of_images(self.mask, x), detections.labels)
+        live = is_live(detections)
+        x = region_features(levels, detections.boxes, live, mask_head.BINS)
+        logits = of_label(of_images(self.mask, live, x), detections.labels)
         return detections._replace(masks=jax.nn.sigmoid(logits))
 
 
@@ -116,10 +118,11 @@ def region_features(levels: Sequence[Array], boxes: Array, live: Array, size: in
     return roi_align(levels, boxes, number, STRIDES[: len(levels)], size)
 
 
-def of_images(head: Callable[..., Array], x: Array, *others: Array) -> Array:
-    """A head of regions [N, …] for those of images [B, K, …]."""
+def of_images(head: Callable[..., Array], live: Array, x: Array, *others: Array) -> Array:
+    """A head of regions [N, …] for those of images [B, K, …]; its batch statistics are of the live ones [B, K]."""
     flat = [array.reshape(-1, *array.shape[2:]) for array in (x, *others)]
-    y = head(*flat)
+    with statistics_of(live.reshape(-1)):
+        y = head(*flat)
     return y.reshape(*x.shape[:2], *y.shape[1:])
 
 

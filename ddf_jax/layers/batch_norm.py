@@ -1,6 +1,9 @@
 """Batch normalisation with torch's statistics."""
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +15,22 @@ from ddf_jax.layers.inputs import compute_dtype
 from ddf_jax.layers.options import python_numbers
 from pallas_kernels import accumulator_dtype
 
+_COUNTED: contextvars.ContextVar[Array | None] = contextvars.ContextVar("counted", default=None)
+
+
+@contextlib.contextmanager
+def statistics_of(samples: Array) -> Iterator[None]:
+    """Within it, the batch of every `BatchNorm` is that of the samples where this [B] is true; the others are padding.
+
+    All samples are normalised. With none that count, the running statistics stay as they are. It must be entered within
+    the function that is compiled: `jax.jit` does not see it.
+    """
+    token = _COUNTED.set(samples)
+    try:
+        yield
+    finally:
+        _COUNTED.reset(token)
+
 
 class BatchNorm(nnx.Module):
     """Normalises every channel over the whole batch: [B, …, C] to the same shape and dtype.
@@ -20,8 +39,8 @@ class BatchNorm(nnx.Module):
     running statistics in evaluation (`model.train()`, `model.eval()`). As in torch, the running variance averages the
     unbiased one, and ``running ← (1 - momentum) · running + momentum · batch``.
 
-    Under `jax.jit` with a sharded batch the statistics are those of the global batch. Statistics are computed in
-    float32 (float64 for float64).
+    Under `jax.jit` with a sharded batch the statistics are those of the global batch, within `statistics_of` those of
+    its samples. Statistics are computed in float32 (float64 for float64).
 
     Args:
         num_features: C.
@@ -71,12 +90,12 @@ class BatchNorm(nnx.Module):
         centred = wide - _per_channel(origin, x)
         offset = jnp.zeros_like(mean)
         if training:
-            count = x.size // x.shape[-1]
+            counted, count, unbiased, momentum = _counted(centred, self.momentum)
             # Both moments come from one pass over x; the clip removes what rounding leaves below zero.
-            offset, square = (total / count for total in channel_sums(centred, centred * centred))
+            offset, square = (total / count for total in channel_sums(counted, counted * counted))
             var = jnp.maximum(square - offset * offset, 0)
-            self._update(self.mean, origin + offset)
-            self._update(self.var, var * (count / max(count - 1, 1)))
+            _update(self.mean, origin + offset, momentum)
+            _update(self.var, var * unbiased, momentum)
         # With one factor and one shift per channel the backward pass needs two sums, of dy and of dy · x.
         factor = jax.lax.rsqrt(var + self.epsilon) * self.scale[...].astype(wide.dtype)
         shift = self.bias[...].astype(wide.dtype) - offset * factor
@@ -87,9 +106,23 @@ class BatchNorm(nnx.Module):
         y = rectified_affine(centred, factor, shift) if relu else centred * factor + shift
         return y.astype(compute_dtype(x, self.dtype))
 
-    def _update(self, running: nnx.BatchStat, batch: Array) -> None:
-        batch = jax.lax.stop_gradient(batch).astype(running[...].dtype)
-        running[...] = (1 - self.momentum) * running[...] + self.momentum * batch
+
+def _counted(x: Array, momentum: Any) -> tuple[Array, Any, Any, Any]:
+    """x with zeros for padding, how many values a channel has without it (n), n / (n - 1), and the momentum."""
+    count, samples = x.size // x.shape[-1], _COUNTED.get()
+    if samples is None:
+        return x, count, count / max(count - 1, 1), momentum
+    if samples.shape != x.shape[:1]:
+        raise ValueError(f"`samples` must be of the {x.shape[0]} samples of x, got the shape {samples.shape}.")
+    count = samples.sum(dtype=x.dtype) * (count // x.shape[0])
+    x = jnp.where(samples.reshape(-1, *(1,) * (x.ndim - 1)), x, 0)
+    momentum = jnp.where(count > 0, momentum, 0)
+    return x, jnp.maximum(count, 1), count / jnp.maximum(count - 1, 1), momentum
+
+
+def _update(running: nnx.BatchStat, batch: Array, momentum: Any) -> None:
+    batch = jax.lax.stop_gradient(batch).astype(running[...].dtype)
+    running[...] = ((1 - momentum) * running[...] + momentum * batch).astype(running[...].dtype)
 
 
 def _per_channel(values: Array, x: Array) -> Array:

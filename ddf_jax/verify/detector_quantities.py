@@ -131,8 +131,9 @@ def _regions(
     logits, deltas = heads.box(region_features(levels, proposals.boxes, proposals.live, 7))
     found = {"bbox_head0_cls": logits, "bbox_head0_reg": deltas}
     if heads.mask is not None:
-        x = region_features(levels, detections.boxes, is_live(detections), 14)
-        found["mask_head0_logits"] = of_images(heads.mask, x)
+        live = is_live(detections)
+        x = region_features(levels, detections.boxes, live, 14)
+        found["mask_head0_logits"] = of_images(heads.mask, live, x)
     return found
 
 

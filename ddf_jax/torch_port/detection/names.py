@@ -53,10 +53,13 @@ def create(
         options: of the backbone, as for `torch_port.create`.
 
     Raises:
-        UserError: no detector has that name, or it has no such head.
+        UserError: no detector has that name, or it has no such neck or head.
     """
     if name not in list_models():
         raise UserError(f"No detector of the port is named {name!r}; there are {', '.join(list_models())}.")
+    for option, op in (("neck", neck), ("head", head)):
+        if op not in ("convolution", "involution"):
+            raise UserError(f'`{option}` must be "convolution" or "involution" in the port, got {op!r}.')
     family, _, network = name.rpartition("_")
     if head != "convolution" and family in ("retinanet", "htc"):
         raise UserError(f'`head` must be "convolution" for {name}, got {head!r}.')

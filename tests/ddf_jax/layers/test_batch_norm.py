@@ -1,5 +1,7 @@
 """Batch normalisation against its formula in float64, and its running statistics."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from flax import nnx
 
 from ddf_jax.layers import BatchNorm, norm_relu
+from ddf_jax.layers.batch_norm import statistics_of
 
 MOMENTUM, EPSILON = 0.3, 1e-3
 
@@ -52,6 +55,43 @@ def test_running_statistics_collect_the_mean_and_the_unbiased_variance():
     apply(norm, x.astype(np.float32))
     np.testing.assert_allclose(norm.mean[...], (1 - MOMENTUM) * mean + MOMENTUM * x.mean((0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(norm.var[...], (1 - MOMENTUM) * var + MOMENTUM * x.var((0, 1, 2), ddof=1), rtol=1e-5)
+
+
+def test_the_statistics_of_some_samples_are_those_of_a_batch_of_them_alone():
+    x = images(shape=(5, 4, 3, 3))
+    cotangent = np.random.RandomState(1).standard_normal(x.shape)
+    live = np.array([True, False, True, True, False])
+
+    def differentiated(x, cotangent, samples=None):
+        def objective(norm, x):
+            with contextlib.nullcontext() if samples is None else statistics_of(jnp.asarray(samples)):
+                y = norm_relu(norm, x)
+            return jnp.vdot(y, cotangent), y
+
+        norm = layer(param_dtype=jnp.float64)
+        ((_, y), gradients) = nnx.value_and_grad(objective, argnums=(0, 1), has_aux=True)(norm, jnp.asarray(x))
+        return y, gradients, norm
+
+    with jax.enable_x64(True):
+        y, (of_norm, dx), norm = differentiated(x, np.where(live[:, None, None, None], cotangent, 0), live)
+        expected, (of_alone, alone), norm_alone = differentiated(x[live], cotangent[live])
+        np.testing.assert_allclose(y[live], expected, rtol=0, atol=1e-13)
+        np.testing.assert_allclose(dx[live], alone, rtol=0, atol=1e-13)
+        assert np.isfinite(y).all()
+        assert (dx[~live] == 0).all()
+        for ours, theirs in ((of_norm, of_alone), (nnx.state(norm), nnx.state(norm_alone))):
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-13), ours, theirs)
+
+
+def test_of_no_samples_the_running_statistics_stay_and_the_values_are_finite():
+    norm, x = layer(), images().astype(np.float32)
+    mean, var = float64(norm.mean), float64(norm.var)
+    with statistics_of(jnp.zeros(2, bool)):
+        assert np.isfinite(norm(x)).all()
+        with pytest.raises(ValueError, match="the 1 samples of x"):
+            norm(x[:1])
+    np.testing.assert_array_equal(norm.mean[...], mean.astype(np.float32))
+    np.testing.assert_array_equal(norm.var[...], var.astype(np.float32))
 
 
 def test_evaluation_normalises_by_the_running_statistics_and_keeps_them():
