@@ -29,6 +29,13 @@ def plain_type(like: Any) -> Any:
     return ShapedArray(like.shape, like.dtype)
 
 
+def no_mosaic_gpu() -> str | None:
+    """Why this JAX has no Mosaic GPU as the kernels need it, or None where it has."""
+    if jax.__version_info__ >= (0, 11):
+        return None
+    return f"needs JAX 0.11 or newer, here is {jax.__version__}."
+
+
 @contextlib.contextmanager
 def without_triton_deprecation() -> Iterator[None]:
     """Lowers Triton kernels without the warning of JAX 0.11 and later that their back end will be removed."""

@@ -9,21 +9,28 @@ from typing import Any
 import jax.numpy as jnp
 from jax import export
 
+from pallas_kernels import compat
 from pallas_kernels.ops.device import DeviceInfo
+from pallas_kernels.ops.form import Form
 from pallas_kernels.ops.implementation import Implementation
 
 # Name to module, imported on first use. A new implementation is a module and a line here.
 IMPLEMENTATIONS = {
+    "mosaic_gpu": "pallas_kernels.ops.mosaic_gpu",
     "triton": "pallas_kernels.ops.triton",
     "xla": "pallas_kernels.ops.xla",
     "reference": "pallas_kernels.ops.reference",
 }
 
-GPU_KERNELS = ("triton",)  # implementations for NVIDIA GPUs, best first
+GPU_KERNELS = ("triton",)
+"""Implementations for NVIDIA GPUs, best first, that are tried where none is named. One that has not been measured on a
+GPU is not among them."""
 
-DISABLED_EXPORT_CHECKS = (export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton"),)
-"""`disabled_checks` of `jax.export.export`, for programs with kernels: JAX guarantees Triton's custom call only for the
-version that exported it. Run such a program with that version."""
+DISABLED_EXPORT_CHECKS = tuple(
+    export.DisabledSafetyCheck.custom_call(target) for target in ("__gpu$xla.gpu.triton", "mosaic_gpu_v2")
+)
+"""`disabled_checks` of `jax.export.export`, for programs with kernels: JAX guarantees their custom calls only for the
+version that exported them. Run such a program with that version."""
 
 Preference = tuple[str | Implementation, ...] | None
 """Implementations, best first: names or modules. None is the best that runs, and logs where a GPU gets no kernel."""
@@ -46,36 +53,45 @@ def preference(implementation: str | Sequence[str] | None) -> Preference:
     return names
 
 
-def choose(preference: Preference, device: DeviceInfo, types: Sequence[Any]) -> Implementation:
-    """The first implementation that can compute with arrays of these types on a device.
+def choose(
+    preference: Preference, device: DeviceInfo, types: Sequence[Any], form: Form | None = None
+) -> Implementation:
+    """The first implementation that can compute a form of arrays of these types on a device; no form is attention.
 
     Raises:
       NotImplementedError: none can; the message lists the reasons.
     """
     reasons = []
     for name in preference or (*GPU_KERNELS, "xla"):
-        reason = _why_not(name, device, types) if isinstance(name, str) else None
+        reason = _why_not(name, device, types, form) if isinstance(name, str) else None
         if reason is None:
             if preference is None and reasons and device.platform == "gpu":
                 _log_once(f"dynamic_filter runs as XLA on this GPU: {' '.join(reasons)}")
-            implementation: Any = importlib.import_module(IMPLEMENTATIONS[name]) if isinstance(name, str) else name
-            return implementation  # a module follows the protocol
+            return _module(name) if isinstance(name, str) else name
         reasons.append(reason)
     raise NotImplementedError(f"{' '.join(reasons)} Add 'xla', which runs everywhere.")
 
 
-def _why_not(name: str, device: DeviceInfo, types: Sequence[Any]) -> str | None:
+def _why_not(name: str, device: DeviceInfo, types: Sequence[Any], form: Form | None) -> str | None:
     """Why the implementation cannot evaluate arrays of these types on this device, or None where it can."""
-    if name not in GPU_KERNELS:
+    if name not in ("mosaic_gpu", "triton"):
         return None
-    if not device.runs_triton:
+    runs, since = (device.runs_triton, "Ampere") if name == "triton" else (device.runs_mosaic, "Hopper")
+    if not runs:
         capability = f" of compute capability {device.capability}" if device.capability else ""
-        return f"implementation={name!r} runs on NVIDIA GPUs from Ampere on, here is: {device.kind}{capability}."
+        return f"implementation={name!r} runs on NVIDIA GPUs from {since} on, here is: {device.kind}{capability}."
     if any(aval.dtype == jnp.float64 for aval in types):
         return f"implementation={name!r} has no float64."
     if not all(isinstance(length, int) for aval in types for length in aval.shape):
         return f"implementation={name!r} has no symbolic sizes."
-    return None
+    if name == "triton":
+        return None
+    reason = compat.no_mosaic_gpu() or _module(name).why_not(form, types)
+    return None if reason is None else f"implementation={name!r} {reason}"
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(IMPLEMENTATIONS[name])
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 GPU_PLATFORMS = ("cuda", "rocm", "gpu")
+HOPPER_OR_NEWER = tuple(f"NVIDIA {kind}" for kind in ("H100", "H200", "GH200", "B100", "B200", "B300", "GB200"))
 
 
 class DeviceInfo(NamedTuple):
@@ -24,12 +25,20 @@ class DeviceInfo(NamedTuple):
     @property
     def runs_triton(self) -> bool:
         """Whether it is an NVIDIA GPU, Ampere or newer."""
+        return self._is_nvidia(8, "NVIDIA")
+
+    @property
+    def runs_mosaic(self) -> bool:
+        """Whether it is an NVIDIA GPU, Hopper or newer."""
+        return self._is_nvidia(9, *HOPPER_OR_NEWER)
+
+    def _is_nvidia(self, major: int, *kinds: str) -> bool:
         if self.platform != "gpu":
             return False
         if self.capability is None:
-            return self.kind.startswith("NVIDIA")
-        major = self.capability.partition(".")[0]
-        return major.isdecimal() and int(major) >= 8  # AMD's are "gfx942"
+            return self.kind.startswith(kinds)
+        found = self.capability.partition(".")[0]
+        return found.isdecimal() and int(found) >= major  # AMD's are "gfx942"
 
 
 DEFAULT_GPU = DeviceInfo("gpu", "NVIDIA H200")

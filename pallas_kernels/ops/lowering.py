@@ -9,6 +9,7 @@ from jax.interpreters import mlir
 from pallas_kernels import compat
 from pallas_kernels.ops.choice import Preference, choose
 from pallas_kernels.ops.device import DEFAULT_GPU, DeviceInfo, device_of_platform, use_device
+from pallas_kernels.ops.form import Form
 from pallas_kernels.ops.implementation import Implementation
 
 
@@ -19,11 +20,15 @@ def device_of(context: Any) -> DeviceInfo:
 
 
 def lower_on_device(
-    context: Any, values: Sequence[Any], preference: Preference, function_of: Callable[[Implementation], Callable]
+    context: Any,
+    values: Sequence[Any],
+    preference: Preference,
+    function_of: Callable[[Implementation], Callable],
+    form: Form | None = None,
 ) -> Any:
-    """Lowers a function of the chosen implementation, on the arrays of one device."""
+    """Lowers a function of the implementation that is chosen for a form, on the arrays of one device."""
     device = device_of(context)
-    function = function_of(choose(preference, device, context.avals_in))
+    function = function_of(choose(preference, device, context.avals_in, form))
     # On one device no axis of a mesh is left.
     context = context.replace(avals_in=[compat.plain_type(aval) for aval in context.avals_in])
     absent = use_device(device) if device is DEFAULT_GPU else contextlib.nullcontext()

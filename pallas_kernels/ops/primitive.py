@@ -265,11 +265,11 @@ def _device_types(*avals: Any, form: Form, preference: Preference) -> list[Any]:
 
 def _run_on_device(*arrays: Array, form: Form, preference: Preference) -> list[Array]:
     """Where `jax.disable_jit` or `jax.debug_nans` runs a program operation by operation."""
-    return list(evaluate(choose(preference, device_of_array(arrays[0]), arrays), form, *arrays))
+    return list(evaluate(choose(preference, device_of_array(arrays[0]), arrays, form), form, *arrays))
 
 
 def _lower_on_device(context: Any, *values: Any, form: Form, preference: Preference) -> Any:
-    return lower_on_device(context, values, preference, lambda module: functools.partial(evaluate, module, form))
+    return lower_on_device(context, values, preference, lambda module: functools.partial(evaluate, module, form), form)
 
 
 _form_p.def_impl(lambda *arrays, program, call: _partitioned(call)(*arrays))

@@ -68,12 +68,12 @@ def check(
     used = [dtype for dtype, shape in zip(dtypes, arg.shapes(), strict=True) if shape is not None]
     accumulator = "float64" if "float64" in used else "float32"
     names, wanted = ("y", "dx", "dspatial", "dchannel"), (dtypes[0], *dtypes)
-    for name, got, repeated, expected, dtype in zip(names, actual, again, _expected(arg, dtypes), wanted, strict=True):
-        if expected is None:
+    for name, got, repeated, right, dtype in zip(names, actual, again, expected(arg, dtypes), wanted, strict=True):
+        if right is None:
             assert got is None, f"{name} of {arg}: expected None, got {got}"
             continue
         assert got.dtype == jnp.dtype(dtype), f"{name} of {arg}: expected {dtype}, got {got.dtype}"
-        assert_close(got, expected, TOLERANCE[accumulator], f"{name} of {arg}, {dtypes}")
+        assert_close(got, right, TOLERANCE[accumulator], f"{name} of {arg}, {dtypes}")
         assert got.tobytes() == repeated.tobytes(), f"{name} of {arg}: two runs gave different bits"
     return run
 
@@ -105,7 +105,8 @@ def assert_close(actual: np.ndarray, expected: np.ndarray, tolerance: float, wha
 
 
 @functools.cache
-def _expected(arg: ArgSpec, dtypes: DTypes) -> oracle.Expected:
+def expected(arg: ArgSpec, dtypes: DTypes) -> oracle.Expected:
+    """The float64 loop's y, dx, dspatial and dchannel."""
     return oracle.evaluate(arg, *arg.arrays(dtype=dtypes), arg.cotangent(dtype=dtypes))
 
 

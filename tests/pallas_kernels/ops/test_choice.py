@@ -10,7 +10,7 @@ import pytest
 from jax import export
 
 import pallas_kernels
-from pallas_kernels import aot, dynamic_filter
+from pallas_kernels import aot, compat, dynamic_filter
 from pallas_kernels.ops import choice, device
 
 X, SPATIAL, CHANNEL = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2, 6, 5, 8), (2, 6, 5, 1, 9), (2, 9, 8)))
@@ -79,23 +79,37 @@ def test_a_gpu_of_another_maker_runs_xla_and_is_logged(logged):
 
 
 @pytest.mark.parametrize(
-    ("kind", "capability", "has_kernel"),
+    ("kind", "capability", "kernels"),
     [
-        ("NVIDIA H200", "9.0", True),
-        ("A100-SXM4-40GB", "8.0", True),  # the name in older drivers
-        ("NVIDIA B200", "10.0", True),
-        ("NVIDIA GeForce RTX 2080 Ti", "7.5", False),
-        ("Tesla V100-SXM2-16GB", "7.0", False),
-        ("AMD Instinct MI300X", "gfx942", False),
+        ("NVIDIA H200", "9.0", ("triton", "mosaic_gpu")),
+        ("A100-SXM4-40GB", "8.0", ("triton",)),  # the name in older drivers
+        ("NVIDIA B200", "10.0", ("triton", "mosaic_gpu")),
+        ("NVIDIA GeForce RTX 2080 Ti", "7.5", ()),
+        ("Tesla V100-SXM2-16GB", "7.0", ()),
+        ("AMD Instinct MI300X", "gfx942", ()),
     ],
 )
-def test_real_gpus_run_the_kernel_from_ampere_on(monkeypatch, kind, capability, has_kernel):
+def test_real_gpus_run_the_kernels_from_ampere_and_from_hopper_on(monkeypatch, kind, capability, kernels):
     gpu = types.SimpleNamespace(platform="gpu", device_kind=kind, compute_capability=capability)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "local_devices", lambda **_: [gpu])
-    reason = choice._why_not("triton", device.device_of_platform("cuda"), ())
-    assert (reason is None) == has_kernel
-    assert has_kernel or f"here is: {kind} of compute capability {capability}." in str(reason)
+    here = device.device_of_platform("cuda")
+    assert (here.runs_triton, here.runs_mosaic) == ("triton" in kernels, "mosaic_gpu" in kernels)
+    for name in {"triton", "mosaic_gpu"} - {*kernels}:
+        reason = choice._why_not(name, here, (), None)
+        assert f"here is: {kind} of compute capability {capability}." in str(reason)
+
+
+def test_a_kernel_that_was_not_measured_runs_where_it_is_named_alone():
+    assert "mosaic_gpu" not in choice.GPU_KERNELS
+    with pytest.raises(NotImplementedError, match="'mosaic_gpu' runs on NVIDIA GPUs from Hopper on, here is: cpu"):
+        dynamic_filter(*(jnp.ones(struct.shape) for struct in (X, SPATIAL, CHANNEL)), implementation="mosaic_gpu")
+
+
+@pytest.mark.skipif(compat.no_mosaic_gpu() is None, reason="this JAX has Mosaic GPU")
+def test_a_jax_without_mosaic_gpu_is_named():
+    with pytest.raises(NotImplementedError, match=rf"'mosaic_gpu' needs JAX 0.11 or newer, here is {jax.__version__}"):
+        choice.choose(("mosaic_gpu",), device.DEFAULT_GPU, ())
 
 
 def test_a_program_for_the_cpu_of_a_machine_with_a_gpu_has_no_kernel(monkeypatch):

@@ -1,0 +1,186 @@
+"""The division of a call into blocks: one warpgroup streams down the rows of a block."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+from pallas_kernels.ops.config import COUNT_LIMIT, LOAD_BYTES, ArgShape
+
+WARPS, LANES = 4, 32  # of a warpgroup
+COPY_BYTES = 128  # of a copy to shared memory: a multiple of these
+MOST_COPIED = 256  # pixels, channels or values of a copy along an axis
+MOST_TAPS = 81  # the code is unrolled over them
+TAPS_IN_REGISTERS = 9  # of the channel filter
+
+# Of a multiprocessor of Hopper, and how many of them an H200 has.
+SHARED_BYTES = 227 * 1024
+REGISTERS = 65536
+MOST_BLOCKS = 16
+MULTIPROCESSORS = 132
+
+# From ptxas's code for DDF and involution.
+BASE_REGISTERS, COLUMN_REGISTERS = 36, 8
+BASE_INSTRUCTIONS = 130  # of a step: barriers, addresses, copies
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """The positions and channels of a warpgroup.
+
+    Args:
+      channels: all of one group, or all of some groups.
+      groups: how many groups those are.
+      vector: neighbouring channels of a thread.
+      columns: neighbouring positions of a thread along Wo.
+      rows: positions along Ho, one after the other.
+      ahead: how many steps before its use a row of x is asked for.
+    """
+
+    channels: int
+    groups: int
+    vector: int
+    columns: int
+    rows: int
+    ahead: int
+
+    @property
+    def threads(self) -> int:
+        """Threads side by side along Wo."""
+        return WARPS * LANES * self.vector // self.channels
+
+    @property
+    def width(self) -> int:
+        """Positions along Wo."""
+        return self.threads * self.columns
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """The rows of x that a block reads, `rows` at each step, and the ages of the positions that read them.
+
+    At step n the position m = n - age reads row e of the step with its tap in row `rows`·age + e.
+    """
+
+    rows: int
+    taps: int
+
+    @property
+    def oldest(self) -> int:
+        return (self.taps - 1) // self.rows
+
+    def tap(self, age: int, row: int) -> int | None:
+        """The row of the tap, if there is one."""
+        tap = self.rows * age + row
+        return tap if tap < self.taps else None
+
+
+def stream(shape: ArgShape) -> Stream:
+    return Stream(shape.spec.stride[0], shape.spec.kernel_size[0])
+
+
+def choose_block(shape: ArgShape) -> Block | None:
+    """The block with the least time by a rough count of instructions, or None if none fits."""
+    return min(_candidates(shape), key=lambda block: _time(shape, block), default=None)
+
+
+def why_not(shape: ArgShape, itemsizes: Sequence[int]) -> str | None:
+    """Why the kernel cannot compute a call of this shape with arrays of these bytes a value, or None where it can."""
+    spec, bytes_ = shape.spec, shape.channels * min(itemsizes)
+    values = shape.batch * math.prod(shape.positions) * shape.groups * max(spec.taps, 2)
+    rules = {
+        "has no upsampling.": spec.scale == 1,
+        "has no stride and dilation along H at once.": spec.dilation[0] == 1 or spec.stride[0] == 1,
+        f"has at most {MOST_TAPS} taps, got {spec.taps}.": spec.taps <= MOST_TAPS,
+        f"needs channels of a multiple of {LOAD_BYTES} bytes, got {bytes_}.": bytes_ % LOAD_BYTES == 0,
+        "counts the spatial filter's values in 31 bits.": values <= COUNT_LIMIT,
+        "has no empty result.": values > 0,
+    }
+    for reason, holds in rules.items():
+        if not holds:
+            return reason
+    if choose_block(shape) is None:
+        return f"has no block for {shape.groups} groups of {shape.group_channels} channels and {spec.taps} taps."
+    return None
+
+
+def shared_bytes(shape: ArgShape, block: Block) -> int:
+    """Bytes of shared memory, from above: filters of four bytes a value."""
+    rows = stream(shape)
+    x = block.ahead * rows.rows * loaded_columns(shape, block) * block.channels * shape.itemsize
+    groups = shape.groups if shape.has_spatial else 0
+    spatial = (block.ahead + rows.oldest) * block.width * groups * shape.spec.taps * shape.itemsize
+    if shape.spec.normalize:
+        spatial += (block.ahead + rows.oldest) * block.width * groups * 8
+    channel = shape.spec.taps * block.channels * shape.itemsize if shape.has_channel else 0
+    return x + spatial + channel + 2 * block.width * block.channels * 4
+
+
+def loaded_columns(shape: ArgShape, block: Block) -> int:
+    """Columns of x that a block loads: whole positions of a thread, and whole `COPY_BYTES`."""
+    step = shape.spec.stride[1] * block.columns
+    threads = block.threads + last_column(shape, block) // step
+    while threads * step * stream(shape).rows * block.channels * shape.itemsize % COPY_BYTES:
+        threads += 1
+    return threads * step
+
+
+def last_column(shape: ArgShape, block: Block) -> int:
+    """The last column of x that a thread reads, relative to its first."""
+    return shape.spec.stride[1] * (block.columns - 1) + shape.spec.span[1]
+
+
+def _candidates(shape: ArgShape) -> Iterator[Block]:
+    group, (height, _) = shape.group_channels, shape.positions
+    heights = sorted({-(-height // strips) for strips in range(1, max(2, height // 4 + 1))})
+    vectors = (shape.vector_size, shape.vector_size // 2)
+    for vector, lanes, columns in itertools.product(vectors, (1, 2, 4, 8, 16, 32), (1, 2, 4)):
+        channels = lanes * vector
+        whole = channels % group == 0 and group % vector == 0
+        groups = channels // group if whole else 1
+        if shape.channels % channels or not (whole or group % channels == 0) or groups & (groups - 1):
+            continue
+        for rows, ahead in itertools.product(heights, (4, 2)):
+            block = Block(channels, groups, vector, columns, rows, ahead)
+            if loaded_columns(shape, block) <= MOST_COPIED and resident(shape, block):
+                yield block
+
+
+def registers(shape: ArgShape, block: Block) -> int:
+    """Of a thread, roughly."""
+    taps = shape.spec.taps
+    sums = block.columns * (stream(shape).oldest + 1)
+    channel = taps if shape.has_channel and taps <= TAPS_IN_REGISTERS else 0
+    return BASE_REGISTERS + COLUMN_REGISTERS * block.columns + block.vector * (1 + sums + channel)
+
+
+def instructions(shape: ArgShape, block: Block) -> float:
+    """Of a thread for one step, roughly."""
+    taps, filters = shape.spec.taps, shape.has_channel + shape.has_spatial
+    wide = shape.itemsize == 4
+    arithmetic = block.columns * block.vector * taps * filters
+    x = stream(shape).rows * (last_column(shape, block) + 1) * (1 + (0 if wide else block.vector))
+    spatial = block.columns * taps * (2 + 2 * bool(shape.spec.normalize)) * shape.has_spatial
+    again = taps * (1 + block.vector) if shape.has_channel and taps > TAPS_IN_REGISTERS else 0
+    return BASE_INSTRUCTIONS + arithmetic + x + spatial + block.columns * again
+
+
+def resident(shape: ArgShape, block: Block) -> int:
+    """Blocks of a multiprocessor at a time."""
+    of_thread = -(-registers(shape, block) // 8) * 8
+    if of_thread > 255:
+        return 0
+    by_memory = SHARED_BYTES // (shared_bytes(shape, block) + 1024)
+    return min(REGISTERS // (WARPS * LANES * of_thread), by_memory, MOST_BLOCKS)
+
+
+def _time(shape: ArgShape, block: Block) -> tuple[float, int]:
+    """In an arbitrary unit; of equal ones the larger block."""
+    (height, width), together = shape.positions, resident(shape, block)
+    strips, tiles = -(-height // block.rows), -(-width // block.width)
+    programs = shape.batch * strips * tiles * (shape.channels // block.channels)
+    waves = math.ceil(programs / (together * MULTIPROCESSORS))
+    # The first and the last steps of a strip have part of the taps only.
+    steps = block.rows + 0.5 * stream(shape).oldest
+    busy = together / (together + 0.7)  # of the issue slots
+    return round(waves * together * steps * instructions(shape, block) / busy), -block.channels * block.columns

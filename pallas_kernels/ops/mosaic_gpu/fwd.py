@@ -1,0 +1,133 @@
+"""The forward kernel: copies run ahead of the arithmetic, so that it waits for nothing but bandwidth.
+
+A block of one warpgroup streams down the rows of x. Each step waits for the rows that were asked for `ahead` steps ago,
+multiplies each value for all positions and taps that read it, writes the row of positions that is complete, and asks
+for the next rows. Copies are bulk tensor copies: they take no registers, and outside of x they give zeros.
+
+A thread has 8 or 16 bytes of neighbouring channels and up to four neighbouring positions. Its sums are those of the
+positions, along H, that read the same row of x; the filter of its channels stays in registers where it fits.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+from pallas_kernels import compat
+from pallas_kernels.ops import normalization
+from pallas_kernels.ops.config import ArgShape
+from pallas_kernels.ops.mosaic_gpu import blocks, layouts
+from pallas_kernels.ops.mosaic_gpu.blocks import Block
+from pallas_kernels.ops.mosaic_gpu.copies import FilterRows
+from pallas_kernels.ops.mosaic_gpu.layouts import Layouts
+from pallas_kernels.ops.mosaic_gpu.program import STORED, Program
+from pallas_kernels.ops.spec import FilterSpec
+
+
+def forward(
+    x: Array,
+    spatial: Array | None,
+    channel: Array | None,
+    spec: FilterSpec,
+    dtype: Any = None,
+    *,
+    block: Block | None = None,
+    interpret: Any = None,
+) -> Array:
+    """y by the forward kernel, as in `implementation.Implementation`. `block` defaults to `choose_block`'s."""
+    shape = ArgShape.of(x, spatial, channel, spec)
+    block = block or blocks.choose_block(shape)
+    if block is None:
+        raise ValueError(f"No block of the Mosaic kernel fits {shape}: see `why_not`.")
+    kernel = Forward(shape, block, jnp.dtype(dtype or x.dtype), interpret)
+    statistics = None
+    if spatial is not None and spec.normalize:
+        statistics = jnp.stack(normalization.statistics(spatial.astype(jnp.float32), spec), axis=-1)
+    return kernel(x, spatial, statistics, channel)
+
+
+class Forward:
+    """The kernel of a call.
+
+    Args:
+      shape: of the call.
+      block: of the kernel.
+      dtype: of y.
+      interpret: parameters of the interpreter, or None.
+    """
+
+    def __init__(self, shape: ArgShape, block: Block, dtype: jnp.dtype, interpret: Any):
+        self.shape, self.block, self.dtype, self.interpret = shape, block, dtype, interpret
+        self.stream = blocks.stream(shape)
+        self.layouts = Layouts(block)
+        self.last_column = blocks.last_column(shape, block)
+        self.tiles = -(-shape.positions[1] // block.width)
+        # With a dilation along H, a block has every so many-th row of positions.
+        self.row_step = shape.spec.dilation[0]
+        self.strips = -(-shape.positions[0] // (block.rows * self.row_step)) * self.row_step
+        self.steps = block.rows + self.stream.oldest
+
+    def __call__(self, x: Array, spatial: Array | None, statistics: Array | None, channel: Array | None) -> Array:
+        shape, block = self.shape, self.block
+        parts = (shape.channels // self.layouts.part, self.layouts.part)
+        self.spatial = None if spatial is None else self._rows(shape.spec.taps, spatial.dtype)
+        self.statistics = None if statistics is None else self._rows(2, statistics.dtype)
+        self.origin = shape.spec.origin
+        if self.interpret is not None:  # the interpreter knows no negative offset
+            x = jnp.pad(x, [(0, 0), *((before, 0) for before in self.origin), (0, 0)])
+            self.origin = (0, 0)
+        arrays: list[Array] = [x.reshape(*x.shape[:3], *parts)]
+        columns = blocks.loaded_columns(shape, block)
+        slots: list[Any] = [plgpu.SMEM((block.ahead, self.stream.rows, columns, *self.layouts.channels), x.dtype)]
+        kept = block.ahead + self.stream.oldest
+        for rows, array in ((self.spatial, spatial), (self.statistics, statistics)):
+            if rows is not None and array is not None:
+                arrays.append(rows.of(array))
+                slots.append(plgpu.SMEM((kept, *rows.shape), array.dtype))
+        if channel is not None:
+            arrays.append(channel.reshape(*channel.shape[:1], shape.spec.taps, *parts))
+            slots.append(plgpu.SMEM((self._channel_taps(channel), *self.layouts.channels), channel.dtype))
+        copies = 1 + sum(rows.copies for rows in (self.spatial, self.statistics) if rows is not None)
+        rows, width = shape.positions
+        out = jax.ShapeDtypeStruct((shape.batch, rows, width, *parts), self.dtype)
+        programs = shape.batch * self.strips * self.tiles * (shape.channels // block.channels)
+        present = [array is not None for array in (spatial, statistics, channel)]
+
+        def dynamic_filter_fwd(*refs):  # the profiler shows the name
+            self._body(*refs, present=present)
+
+        y = plgpu.kernel(
+            dynamic_filter_fwd,
+            out_type=compat.kernel_output(out, x),
+            scratch_types=[
+                *slots,
+                plgpu.SMEM((STORED, block.width, *self.layouts.channels), self.dtype),
+                plgpu.Barrier(num_arrivals=copies, num_barriers=block.ahead),
+                plgpu.Barrier(num_arrivals=1),
+            ],
+            grid=(programs,),
+            grid_names=("program",),
+            interpret=self.interpret,
+            compiler_params=layouts.compiler_params(),
+        )(*arrays)
+        return y.reshape(shape.batch, rows, width, shape.channels)
+
+    def _body(self, *refs: Any, present: list[bool]) -> None:
+        count = 1 + sum(present)
+        inputs, y_ref, slots = iter(refs[1:count]), refs[count], iter(refs[count + 2 : 2 * count + 1])
+        filters = [(next(inputs), next(slots)) if there else None for there in present]
+        y_slots, *barriers = refs[2 * count + 1 :]
+        Program(self, (refs[0], refs[count + 1]), filters, (y_ref, y_slots), (barriers[0], barriers[1])).run()
+
+    def _rows(self, taps: int, dtype: Any) -> FilterRows:
+        shape, block = self.shape, self.block
+        return FilterRows(taps, shape.groups, block.groups, block.width, shape.positions[1], dtype)
+
+    def _channel_taps(self, channel: Array) -> int:
+        """The taps of the channel filter that are copied: rows of zeros make their bytes a multiple."""
+        taps, row = self.shape.spec.taps, self.block.channels * channel.dtype.itemsize
+        while taps * row % blocks.COPY_BYTES:
+            taps += 1
+        return taps

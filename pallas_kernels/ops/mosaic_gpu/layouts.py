@@ -1,0 +1,143 @@
+"""How the values of a block lie in the registers of a warpgroup, and how they are read from shared memory."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.experimental import pallas as pl
+from jax.experimental.mosaic.gpu import fragmented_array
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+from pallas_kernels.ops.mosaic_gpu.blocks import LANES, WARPS, Block
+from pallas_kernels.ops.mosaic_gpu.copies import FilterRows
+
+_load: Any = plgpu.load  # its signature has changed
+
+
+def compiler_params() -> plgpu.CompilerParams:
+    """Of the kernels, which state their barriers themselves."""
+    semantics = plgpu.LoweringSemantics.Lane
+    return plgpu.CompilerParams(lowering_semantics=semantics, unsafe_no_auto_barriers=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layouts:
+    """Arrays [threads, groups, channels of a group]: a thread has neighbouring channels of one place.
+
+    Args:
+      block: of the kernel.
+    """
+
+    block: Block
+
+    @property
+    def part(self) -> int:
+        """Channels of a group of the block."""
+        return self.block.channels // self.block.groups
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        return self.block.groups, self.part
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.block.threads, *self.channels
+
+    @property
+    def full(self) -> Any:
+        threads, groups, part = self.shape
+        of_warp = threads // WARPS
+        assert of_warp * groups * part == LANES * self.block.vector
+        tiling = fragmented_array.Tiling((self.shape, (of_warp, groups, part), (1, 1, self.block.vector)))
+        layout = fragmented_array.TiledLayout(tiling, (-9,), (-6, -5, -4), -1, _check_canonical=False).canonicalize()
+        return plgpu.Layout.TILED(layout.tiling, layout.warp_dims, layout.lane_dims, layout.vector_dim)
+
+    def over_channels(self, filters: Array) -> Array:
+        """[threads] or [threads, groups] for each channel."""
+        return plgpu.layout_cast(lax.broadcast_in_dim(filters, self.shape, range(filters.ndim)), self.full)
+
+    def over_positions(self, channels: Array) -> Array:
+        """[groups, channels of a group] for each thread."""
+        return plgpu.layout_cast(lax.broadcast_in_dim(channels, self.shape, (1, 2)), self.full)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """Loads from shared memory as float32, and stores.
+
+    The interpreter knows no reshaped references: it reshapes values.
+
+    Args:
+      layouts: of the registers.
+      interpreted: whether the interpreter runs.
+    """
+
+    layouts: Layouts
+    interpreted: bool
+
+    def columns(self, slots: Any, at: tuple[Any, ...], column: int, step: int) -> Array:
+        """The values of each thread from [columns, groups, channels]: its column number `column`.
+
+        Args:
+          slots: [..., columns, groups, channels].
+          at: the first indices.
+          column: relative to the thread's first.
+          step: columns from one thread to the next.
+        """
+        shape = slots.shape[len(at) :]
+        steps, rest = divmod(column, step)
+        index = pl.ds(steps, self.layouts.shape[0]), rest
+        return self._read(slots.at[at], (shape[0] // step, step, *shape[1:]), index, self.layouts.full)
+
+    def filters(self, slots: Any, slot: Array, rows: FilterRows, block: Block, tap: int, q: int, group: Any) -> Array:
+        """A value of each thread's filters: [threads], or [threads, groups] where the block has several.
+
+        Args:
+          slots: [..., values of a row], as `FilterRows.shape`.
+          slot: the first index.
+          rows: of the filters.
+          block: of the kernel.
+          tap: the number of the value.
+          q: the number of the thread's position.
+          group: the first group of the block in the row.
+        """
+        threads, groups, taps = block.threads, rows.groups, rows.taps
+        several = block.groups > 1
+        layout = self.layouts.full.reduce(2) if several else self.layouts.full.reduce((1, 2))
+        if rows.whole:
+            ref = slots.at[slot, pl.ds(0, block.width * groups * taps)]
+            which: Any = pl.ds(0 if block.groups == groups else group, block.groups) if several else group
+            if groups == 1:
+                which = 0
+            index = (slice(None), q, which, tap)
+            return self._read(ref, (threads, block.columns, groups, taps), index, layout)
+        ref = slots.at[slot, :, pl.ds(0, block.groups * taps)]
+        index = (slice(None), q, slice(None) if several else 0, tap)
+        return self._read(ref, (threads, block.columns, block.groups, taps), index, layout)
+
+    def channels(self, slots: Any, tap: int) -> Array:
+        """[groups, channels of a group]."""
+        return _load(slots.at[tap], layout=self.layouts.full.reduce(0)).astype(jnp.float32)
+
+    def write(self, slots: Any, slot: Array, values: list[Array]) -> None:
+        """Writes the positions of each thread to [positions, groups, channels]."""
+        threads, *channels = self.layouts.shape
+        if self.interpreted:
+            slots[slot] = jnp.stack(values, 1).reshape(threads * len(values), *channels)
+            return
+        target = slots.at[slot].reshape(threads, len(values), *channels)
+        for q, value in enumerate(values):
+            target[:, q] = value
+
+    def _read(self, ref: Any, shape: tuple[int, ...], index: tuple[Any, ...], layout: Any) -> Array:
+        if self.interpreted:
+            value = ref[...].reshape(shape)
+            for axis, entry in reversed(list(enumerate(index))):
+                if isinstance(entry, pl.Slice):
+                    value = lax.dynamic_slice_in_dim(value, entry.start, int(entry.size), axis)
+                elif not isinstance(entry, slice):
+                    value = lax.dynamic_index_in_dim(value, entry, axis, keepdims=False)
+        else:
+            value = _load(ref.reshape(*shape).at[index], layout=layout, optimized=False)
+        return value.astype(jnp.float32)

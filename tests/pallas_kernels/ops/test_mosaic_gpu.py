@@ -1,0 +1,150 @@
+"""The Mosaic GPU kernels compute the operator, run by Pallas's interpreter of GPUs.
+
+It simulates the copies, the barriers and the shared memory of each block, and raises where a block reads outside of an
+array, or what may not have arrived or may be overwritten at that time.
+"""
+
+import dataclasses
+import importlib
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pallas_kernels import compat, dynamic_filter
+from pallas_kernels.ops.arg_specs import ArgSpec
+from pallas_kernels.ops.config import ArgShape
+from pallas_kernels.ops.spec import FilterSpec
+from tests.pallas_kernels import suite
+
+pytestmark = pytest.mark.skipif(compat.no_mosaic_gpu() is not None, reason=f"the back end {compat.no_mosaic_gpu()}")
+
+
+def check(arg: ArgSpec, dtypes: suite.DTypes = suite.FLOAT32, **options: int):
+    """Asserts that the values are those of the loop, and the same in two runs.
+
+    Args:
+      options: of the block, instead of those that are chosen.
+    """
+    from pallas_kernels.ops.mosaic_gpu import blocks, fwd
+
+    x, spatial, channel = arg.arrays(dtype=dtypes)
+    spatial = None if spatial is None else jnp.expand_dims(spatial, 3)
+    channel = None if channel is None else jnp.expand_dims(channel, 1)
+    block = blocks.choose_block(ArgShape.of(x, spatial, channel, arg.spec))
+    assert block is not None
+    block = dataclasses.replace(block, **options)
+    gpu: Any = importlib.import_module("jax.experimental.pallas.mosaic_gpu")
+    simulated = gpu.InterpretGPUParams(detect_races=True)
+    first, second = (
+        np.asarray(fwd.forward(jnp.asarray(x), spatial, channel, arg.spec, block=block, interpret=simulated))
+        for _ in range(2)
+    )
+    assert first.dtype == jnp.dtype(dtypes[0])
+    suite.assert_close(first, suite.expected(arg, dtypes)[0], suite.TOLERANCE["float32"], f"y of {arg}, {dtypes}")
+    assert first.tobytes() == second.tobytes()
+
+
+def widened(arg: ArgSpec) -> ArgSpec:
+    """One sample, with channels of 16 bytes in each group: every block is simulated."""
+    _, *sizes, channels = arg.x
+    return dataclasses.replace(arg, x=(1, *sizes, 4 * channels))
+
+
+def reason(arg: ArgSpec) -> str | None:
+    """Why the kernel refuses a case."""
+    from pallas_kernels.ops.mosaic_gpu import blocks
+
+    x, spatial, channel = arg.structs()
+    return blocks.why_not(ArgShape.of(x, spatial, channel, arg.spec), [4])
+
+
+CASES = [widened(arg) for arg in suite.HARD_CASES if arg.spec.scale == 1 and arg.name != "stride_and_dilation"]
+EACH_OPTION = (
+    "kernel_3",
+    "stride_2",
+    "dilation_2",
+    "add_in_groups",
+    "no_spatial_filter_add",
+    "rectangular_and_even",
+    "padding_past_the_filter",
+    "softmax_in_groups",
+)
+
+
+@pytest.mark.parametrize("arg", suite.slow_unless(CASES, EACH_OPTION))
+def test_values_equal_the_loop_without_a_race_or_a_read_outside(arg):
+    check(arg, columns=1, rows=3, ahead=2)
+
+
+@pytest.mark.parametrize("arg", suite.slow_unless(CASES, ("one_row",)))
+def test_threads_with_several_columns_equal_the_loop(arg):
+    check(arg, columns=2, rows=2, ahead=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arg", CASES, ids=lambda arg: arg.name)
+def test_the_chosen_blocks_equal_the_loop(arg):
+    check(arg)
+
+
+WIDE = ArgSpec("two_samples", (2, 3, 19, 64), groups=2)
+HALF = [dtypes for dtypes in suite.MIXED_DTYPES if "float64" not in dtypes]
+
+
+@pytest.mark.parametrize(
+    "dtypes", [HALF[0], *(pytest.param(dtypes, marks=pytest.mark.slow) for dtypes in HALF[1:])], ids="-".join
+)
+def test_any_dtypes_are_summed_wide_and_rounded_once(dtypes):
+    check(WIDE, dtypes, columns=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel_size", [3, 7])
+@pytest.mark.parametrize("width", [4, 6, 8])
+def test_filters_of_any_address_are_copied(kernel_size, width):
+    check(ArgSpec("involution", (2, 4, width, 64), FilterSpec(kernel_size), 16, False), columns=1)
+
+
+@pytest.mark.parametrize(
+    ("arg", "message"),
+    [
+        (ArgSpec("scale", (1, 4, 4, 16), FilterSpec(3, scale=2)), "has no upsampling"),
+        (ArgSpec("channels", (1, 4, 4, 6)), "needs channels of a multiple of 16 bytes, got 24"),
+        (ArgSpec("groups", (1, 4, 4, 24), FilterSpec(3), 24), "has no block for 24 groups of 1 channels and 9 taps"),
+        (ArgSpec("taps", (1, 4, 4, 16), FilterSpec(11)), "has at most 81 taps, got 121"),
+        (ArgSpec("both", (1, 9, 9, 16), FilterSpec(3, stride=2, dilation=2)), "no stride and dilation along H at once"),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_what_it_cannot_compute_is_refused_with_the_reason(arg, message):
+    assert message in str(reason(arg))
+
+
+def test_every_call_that_is_not_refused_has_a_block_that_fits():
+    from pallas_kernels.ops.mosaic_gpu import blocks
+
+    for channels, groups, kernel_size, stride, side in ((64, 1, 3, 1, 56), (48, 3, 5, 2, 7), (512, 32, 7, 1, 7)):
+        spec = FilterSpec(kernel_size, stride=stride)
+        shape = ArgShape(spec, 128, side, side, channels, groups, 2, has_spatial=True, has_channel=True)
+        block = blocks.choose_block(shape)
+        assert block is not None
+        assert blocks.shared_bytes(shape, block) <= blocks.SHARED_BYTES
+        assert channels % block.channels == 0
+        assert block.threads * block.channels == 128 * block.vector
+        assert math.gcd(block.channels, channels // groups) in (block.channels, channels // groups)
+
+
+def test_a_gradient_names_the_implementation_that_is_missing():
+    x, spatial = jnp.ones((1, 4, 8, 16)), jnp.ones((1, 4, 8, 1, 9))
+
+    def loss(implementation, x):
+        return dynamic_filter(x, spatial, None, implementation=implementation).sum()
+
+    lowered = jax.jit(jax.grad(lambda x: loss(("mosaic_gpu", "xla"), x)))
+    assert lowered.trace(x).lower(lowering_platforms=("cuda",)) is not None
+    with pytest.raises(NotImplementedError, match="has the forward pass of the filter alone; name another"):
+        jax.jit(jax.grad(lambda x: loss("mosaic_gpu", x))).trace(x).lower(lowering_platforms=("cuda",))
