@@ -35,6 +35,8 @@ class KernelsCommand:
     """What to compile for."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Of every array."""
+    implementation: Literal["triton", "mosaic_gpu"] = "triton"
+    """Whose kernels. Those of Mosaic GPU are the forward ones; they need JAX 0.11 or newer and its CUDA plugin."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print `[{kernel, spec, registers, spill_bytes, stack_bytes, shared_bytes, vector_load_share,
     instructions_per_output, minimum_bytes, floor_us, instruction_bound_us, resident_warps, waves, bytes_in_flight,
@@ -43,15 +45,15 @@ class KernelsCommand:
     def run(self) -> CommandResult:
         from pallas_kernels.aot import DEVICES, kernel_table
 
-        calls, rows = _calls(self.pattern), []
+        calls, rows, device = _calls(self.pattern), [], DEVICES[self.device]
         with explained():
-            for row in (row for arg in calls for row in kernel_table(DEVICES[self.device], arg, self.dtype)):
+            for row in (row for arg in calls for row in kernel_table(device, arg, self.dtype, self.implementation)):
                 if not rows:
                     print(_HEADER)
                 print(_text(row), flush=True)  # at once: a call takes seconds
                 rows.append(row)
         spilling = sum(row.spill_bytes + row.stack_bytes > 0 for row in rows)
-        text = f"{len(rows)} kernels compiled for {DEVICES[self.device].name}; {spilling} of them spill."
+        text = f"{len(rows)} kernels compiled for {device.name}; {spilling} of them spill."
         return CommandResult([row.as_row() for row in rows], text)
 
 

@@ -6,7 +6,8 @@
 * `triton_kernels` takes the Triton kernels out of a lowered program. `resources` compiles one with the public
   ``triton`` package and counts the registers, spills and instructions of its machine code. `kernel_table` does so for
   every kernel of a call, with the lower bounds of its time and the time that `predict` finds by running the code on a
-  model of a multiprocessor.
+  model of a multiprocessor. `mosaic_resources` does the same for the forward kernel of Mosaic GPU, which the plugin
+  compiles.
 
 Neither way needs CUDA.
 """
@@ -18,8 +19,10 @@ from pallas_kernels.aot.latency import Latencies as Latencies
 from pallas_kernels.aot.latency import Prediction as Prediction
 from pallas_kernels.aot.latency import Traffic as Traffic
 from pallas_kernels.aot.latency import predict as predict
+from pallas_kernels.aot.latency import predict_copied as predict_copied
 from pallas_kernels.aot.machine_code import Resources as Resources
 from pallas_kernels.aot.machine_code import resources as resources
+from pallas_kernels.aot.mosaic import mosaic_resources as mosaic_resources
 from pallas_kernels.aot.programs import COLLECTIVES as COLLECTIVES
 from pallas_kernels.aot.programs import TRITON_CALL as TRITON_CALL
 from pallas_kernels.aot.programs import TritonKernel as TritonKernel

@@ -115,6 +115,56 @@ def predict(
     )
 
 
+def predict_copied(
+    code: Resources,
+    traffic: Traffic,
+    trips: Sequence[int],
+    device: Device,
+    asked_bytes: int,
+    latencies: Latencies = LATENCIES,
+) -> Prediction:
+    """Simulates a launch whose inputs and outputs are bulk copies, which run ahead of the arithmetic.
+
+    Each program waits for its first rows. After that copies and arithmetic overlap, and the longer of both is the time.
+    Copies take the bandwidth, or what the bytes that are asked for at a time bring in a memory's latency.
+
+    Args:
+      code: of the kernel.
+      traffic: of the launch.
+      trips: of its nested loops, as for `Resources.executed`.
+      device: that it runs on.
+      asked_bytes: that a program asks for at a time.
+      latencies: of the device.
+    """
+    trace, bare = code.trace(trips), traffic._replace(read_bytes=0, written_bytes=0)
+    latency = _miss_latency(traffic, device, latencies)
+    first = dataclasses.replace(latencies, start=latencies.start + latency)
+    unbound = dataclasses.replace(device, bandwidth=float("inf"))
+    run = _Run(code, trace, bare, unbound, first)
+    without = _Run(code, trace, bare, unbound, latencies)
+    in_flight = run.resident * asked_bytes
+    rate = min(_bytes_per_cycle(device), in_flight / latency)
+    moved = (traffic.read_bytes + traffic.written_bytes) / device.multiprocessors / rate
+    us, cycles = 1e6 / device.clock, latency + max(run.cycles, moved)
+    return Prediction(
+        resident_warps=run.resident * traffic.warps,
+        waves=round(run.programs / run.resident, 2),
+        bytes_in_flight=in_flight,
+        exposed_us=round(us * (cycles - without.cycles), 2),
+        time_us=round(us * cycles, 2),
+    )
+
+
+def _miss_latency(traffic: Traffic, device: Device, latencies: Latencies) -> int:
+    in_l2 = traffic.read_bytes + traffic.written_bytes <= device.l2_cache
+    return latencies.first if in_l2 else latencies.memory
+
+
+def _bytes_per_cycle(device: Device) -> float:
+    """Of a multiprocessor: its share of the bandwidth that a copy reaches."""
+    return COPY_SHARE * device.bandwidth / device.multiprocessors / device.clock
+
+
 class _Instruction(NamedTuple):
     stall: int
     result_barrier: int | None
@@ -142,9 +192,8 @@ class _Run:
         launched = traffic.programs * traffic.warps
         self.miss_share = _share(traffic.read_bytes, launched * sum(one.load_bytes for one in self.trace))
         self.write_share = _share(traffic.written_bytes, launched * sum(one.store_bytes for one in self.trace))
-        in_l2 = traffic.read_bytes + traffic.written_bytes <= device.l2_cache
-        self.miss_latency = latencies.first if in_l2 else latencies.memory
-        self.bytes_per_cycle = COPY_SHARE * device.bandwidth / device.multiprocessors / device.clock
+        self.miss_latency = _miss_latency(traffic, device, latencies)
+        self.bytes_per_cycle = _bytes_per_cycle(device)
         self.l1_free = self.memory_free = 0.0
         self.missed = self.l2_hits = 0.0
         self.byte_cycles = 0.0

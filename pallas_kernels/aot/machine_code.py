@@ -1,4 +1,4 @@
-"""The machine code of a Triton kernel: its registers, shared memory and executed instructions."""
+"""The machine code of a kernel: its registers, shared memory and executed instructions."""
 
 import dataclasses
 import importlib.util
@@ -42,10 +42,11 @@ class Resources:
 
     @property
     def vector_load_share(self) -> float:
-        """The share of a thread's loaded bytes that 128-bit loads bring."""
+        """The share of a thread's loaded bytes that 128-bit loads bring: all of none."""
         widths = {opcode: access_bytes(opcode) for opcode in self.loads}
         total = sum(widths[opcode] * count for opcode, count in self.loads.items())
-        return sum(widths[opcode] * count for opcode, count in self.loads.items() if widths[opcode] == 16) / total
+        wide = sum(widths[opcode] * count for opcode, count in self.loads.items() if widths[opcode] == 16)
+        return wide / total if total else 1.0
 
     def executed(self, trips: Sequence[int]) -> int:
         """Instructions a thread executes when its nested loops run `trips` times, outermost first.
@@ -80,33 +81,62 @@ def resources(kernel: TritonKernel, device: Device) -> Resources:
     Raises:
       NotImplementedError: the ``triton`` package is not installed.
     """
-    spec = importlib.util.find_spec("triton")
-    if spec is None or spec.origin is None:
-        raise NotImplementedError(
-            "Compiling Triton kernels without a GPU needs Triton's own compiler: pip install triton"
-        )
+    _tools()  # raises where there is no Triton
     import triton  # an optional package
     from triton.backends.compiler import GPUTarget
 
     major, minor = device.compute_capability
-    tools = Path(spec.origin).parent / "backends" / "nvidia" / "bin"
     with tempfile.TemporaryDirectory() as folder:
         source, binary = Path(folder, "kernel.ttir"), Path(folder, "kernel.cubin")
         source.write_text(kernel.code)
         options = {"num_warps": kernel.num_warps, "num_stages": kernel.num_stages, "enable_fp_fusion": True}
         compiled = triton.compile(str(source), target=GPUTarget("cuda", 10 * major + minor, 32), options=options)
         binary.write_bytes(compiled.asm["cubin"])
-        usage = _run(tools / "cuobjdump", "-res-usage", binary)
-        assembly = _run(tools / "nvdisasm", "-c", "-hex", binary)
+        return _disassembled(binary, compiled.metadata.shared)
+
+
+def assemble(code: str, device: Device, shared_bytes: int) -> Resources:
+    """Assembles the PTX of a kernel for a device, by the newest assembler that Triton has.
+
+    Raises:
+      NotImplementedError: the ``triton`` package is not installed.
+    """
+    major, minor = device.compute_capability
+    *_, assembler = sorted(_tools().glob("ptxas*"))
+    with tempfile.TemporaryDirectory() as folder:
+        source, binary = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
+        source.write_text(code)
+        _run(assembler, f"-arch=sm_{10 * major + minor}{'a' if major >= 9 else ''}", "-o", binary, source)
+        found = _disassembled(binary, shared_bytes)
+    # Behind the end lies what is done while a barrier is waited for, which branches back.
+    end = len(found.instructions) - found.instructions[::-1].index("EXIT")
+    return dataclasses.replace(
+        found,
+        instructions=found.instructions[:end],
+        loops=tuple(span for span in found.loops if span[1] < end),
+        controls=found.controls[:end],
+    )
+
+
+def _tools() -> Path:
+    """The folder of the assembler and its kin."""
+    spec = importlib.util.find_spec("triton")
+    if spec is None or spec.origin is None:
+        raise NotImplementedError("Compiling kernels without a GPU needs Triton's own compiler: pip install triton")
+    return Path(spec.origin).parent / "backends" / "nvidia" / "bin"
+
+
+def _disassembled(binary: Path, shared_bytes: int) -> Resources:
+    usage = _run(_tools() / "cuobjdump", "-res-usage", binary)
+    instructions, loops, controls = _parse(_run(_tools() / "nvdisasm", "-c", "-hex", binary))
     used = {key: int(value) for key, value in re.findall(r"\b(REG|STACK|LOCAL|SHARED):(\d+)", usage)}
-    instructions, loops, controls = _parse(assembly)
     # Spills live on the stack, like local arrays; only spills are written by local stores.
     spills = sum(access_bytes(opcode) for opcode in instructions if opcode.startswith("STL"))
     return Resources(
         registers=used["REG"],
         spill_bytes=spills,
         stack_bytes=used["STACK"],
-        shared_bytes=compiled.metadata.shared,
+        shared_bytes=shared_bytes,
         instructions=instructions,
         loops=loops,
         controls=controls,
@@ -123,7 +153,7 @@ _CONTROL_BIT = 41  # the lowest one of the second word
 def _parse(assembly: str) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...], tuple[int, ...]]:
     """Opcodes without padding, loops as the spans of backward branches, and control bits.
 
-    The trap loop after the end is none.
+    The trap loop after the end is none, nor is a branch back from code after the end, where a barrier is waited for.
     """
     labels, opcodes, controls, branches = {}, [], [], []
     for line in assembly.splitlines():

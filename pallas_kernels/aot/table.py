@@ -1,20 +1,22 @@
 """The kernel table: one row per kernel of a call, with the resources of its machine code and bounds of its time."""
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from pallas_kernels.aot.latency import Traffic, predict
-from pallas_kernels.aot.machine_code import resources
+from pallas_kernels.aot.latency import Prediction, Traffic, predict, predict_copied
+from pallas_kernels.aot.machine_code import Resources, resources
+from pallas_kernels.aot.mosaic import mosaic_resources
 from pallas_kernels.aot.programs import triton_kernels
 from pallas_kernels.aot.targets import Device, use_target
 from pallas_kernels.ops.arg_specs import ArgSpec
 from pallas_kernels.ops.autotune import choose_config
 from pallas_kernels.ops.config import ArgShape, KernelName, loop_trips, outputs_per_program
+from pallas_kernels.ops.mosaic_gpu import blocks
 from pallas_kernels.ops.roofline import issue_roofline_us, memory_roofline_us, read_bytes, written_bytes
 
 # The names of kernels and columns in printed and stored rows, where they differ from those in Python.
@@ -74,12 +76,17 @@ class KernelRow:
         return row | {"kernel": ROW_KERNELS[self.kernel]}
 
 
-def kernel_table(device: Device, arg: ArgSpec, dtype: DTypeLike) -> Iterator[KernelRow]:
+def kernel_table(
+    device: Device, arg: ArgSpec, dtype: DTypeLike, implementation: Literal["triton", "mosaic_gpu"] = "triton"
+) -> Iterator[KernelRow]:
     """Compiles the kernels of one call, forward and backward, for a device. No GPU needed.
 
     Raises:
-      NotImplementedError: Triton's compiler is not installed.
+      NotImplementedError: a compiler is not installed, or the implementation cannot compute the call.
     """
+    if implementation == "mosaic_gpu":
+        yield _mosaic_row(device, arg, dtype)
+        return
     structs, dy = arg.structs(dtype), arg.output_struct(dtype)
     shape = ArgShape.of(*structs, arg.spec)
 
@@ -94,30 +101,72 @@ def kernel_table(device: Device, arg: ArgSpec, dtype: DTypeLike) -> Iterator[Ker
         used = resources(triton_kernel, device)
         with use_target(device):
             config = choose_config(shape, kernel)
-        lanes = 32 * triton_kernel.num_warps
         trips = loop_trips(shape, config, kernel)
-        executed = lanes * used.executed(trips)
         read, written = read_bytes(arg, dtype, kernel), written_bytes(arg, dtype, kernel)
         traffic = Traffic(triton_kernel.num_programs, triton_kernel.num_warps, read, written)
-        predicted = predict(used, traffic, trips, device)
-        yield KernelRow(
+        yield _row(
             kernel=kernel,
             spec=f"{arg.name} {jnp.dtype(dtype).name}",
-            registers=used.registers,
-            spill_bytes=used.spill_bytes,
-            stack_bytes=used.stack_bytes,
-            shared_bytes=used.shared_bytes,
-            vector_load_share=round(used.vector_load_share, 3),
-            instructions_per_output=round(executed / outputs_per_program(shape, config, kernel), 2),
-            minimum_bytes=read + written,
-            memory_roofline_us=round(memory_roofline_us(read + written, device.bandwidth), 2),
-            issue_roofline_us=round(issue_roofline_us(executed * triton_kernel.num_programs, device.issue_rate), 2),
-            resident_warps=predicted.resident_warps,
-            waves=predicted.waves,
-            bytes_in_flight=predicted.bytes_in_flight,
-            exposed_latency_us=predicted.exposed_us,
-            predicted_us=predicted.time_us,
+            used=used,
+            traffic=traffic,
+            trips=trips,
+            outputs=outputs_per_program(shape, config, kernel),
+            device=device,
+            predicted=predict(used, traffic, trips, device),
         )
+
+
+def _mosaic_row(device: Device, arg: ArgSpec, dtype: DTypeLike) -> KernelRow:
+    used = mosaic_resources(device, arg, dtype)
+    shape = ArgShape.of(*arg.structs(dtype), arg.spec)
+    block = blocks.choose_block(shape)
+    assert block is not None  # the call was compiled
+    read, written = read_bytes(arg, dtype, "fwd"), written_bytes(arg, dtype, "fwd")
+    traffic = Traffic(blocks.num_blocks(shape, block), blocks.WARPS, read, written)
+    trips = blocks.loop_trips(shape, block)
+    asked = blocks.step_bytes(shape, block) * block.ahead
+    return _row(
+        kernel="fwd",
+        spec=f"{arg.name} {jnp.dtype(dtype).name}",
+        used=used,
+        traffic=traffic,
+        trips=trips,
+        outputs=block.rows * block.width * block.channels,
+        device=device,
+        predicted=predict_copied(used, traffic, trips, device, asked),
+    )
+
+
+def _row(
+    *,
+    kernel: KernelName,
+    spec: str,
+    used: Resources,
+    traffic: Traffic,
+    trips: Sequence[int],
+    outputs: int,
+    device: Device,
+    predicted: Prediction,
+) -> KernelRow:
+    executed, moved = 32 * traffic.warps * used.executed(trips), traffic.read_bytes + traffic.written_bytes
+    return KernelRow(
+        kernel=kernel,
+        spec=spec,
+        registers=used.registers,
+        spill_bytes=used.spill_bytes,
+        stack_bytes=used.stack_bytes,
+        shared_bytes=used.shared_bytes,
+        vector_load_share=round(used.vector_load_share, 3),
+        instructions_per_output=round(executed / outputs, 2),
+        minimum_bytes=moved,
+        memory_roofline_us=round(memory_roofline_us(moved, device.bandwidth), 2),
+        issue_roofline_us=round(issue_roofline_us(executed * traffic.programs, device.issue_rate), 2),
+        resident_warps=predicted.resident_warps,
+        waves=predicted.waves,
+        bytes_in_flight=predicted.bytes_in_flight,
+        exposed_latency_us=predicted.exposed_us,
+        predicted_us=predicted.time_us,
+    )
 
 
 _KERNELS: dict[str, KernelName] = {f"dynamic_filter_{kernel}": kernel for kernel in ROW_KERNELS}

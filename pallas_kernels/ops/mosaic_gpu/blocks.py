@@ -116,6 +116,30 @@ def shared_bytes(shape: ArgShape, block: Block) -> int:
     return x + spatial + channel + 2 * block.width * block.channels * 4
 
 
+def num_blocks(shape: ArgShape, block: Block) -> int:
+    """Of a launch."""
+    strips, tiles = num_strips(shape, block), -(-shape.positions[1] // block.width)
+    return shape.batch * strips * tiles * (shape.channels // block.channels)
+
+
+def num_strips(shape: ArgShape, block: Block) -> int:
+    """Blocks along Ho. With a dilation there, a block has every so many-th row."""
+    apart = shape.spec.dilation[0]
+    return -(-shape.positions[0] // (block.rows * apart)) * apart
+
+
+def loop_trips(shape: ArgShape, block: Block) -> tuple[int, ...]:
+    """Iterations of the kernel's loop over the steps in which positions of every age read; none if it runs once."""
+    trips = block.rows - stream(shape).oldest
+    return (trips,) if trips > 1 else ()
+
+
+def step_bytes(shape: ArgShape, block: Block) -> int:
+    """Bytes that a step copies to shared memory."""
+    x = stream(shape).rows * loaded_columns(shape, block) * block.channels
+    return (x + block.width * block.groups * shape.spec.taps * shape.has_spatial) * shape.itemsize
+
+
 def loaded_columns(shape: ArgShape, block: Block) -> int:
     """Columns of x that a block loads: whole positions of a thread, and whole `COPY_BYTES`."""
     step = shape.spec.stride[1] * block.columns
@@ -176,10 +200,8 @@ def resident(shape: ArgShape, block: Block) -> int:
 
 def _time(shape: ArgShape, block: Block) -> tuple[float, int]:
     """In an arbitrary unit; of equal ones the larger block."""
-    (height, width), together = shape.positions, resident(shape, block)
-    strips, tiles = -(-height // block.rows), -(-width // block.width)
-    programs = shape.batch * strips * tiles * (shape.channels // block.channels)
-    waves = math.ceil(programs / (together * MULTIPROCESSORS))
+    together = resident(shape, block)
+    waves = math.ceil(num_blocks(shape, block) / (together * MULTIPROCESSORS))
     # The first and the last steps of a strip have part of the taps only.
     steps = block.rows + 0.5 * stream(shape).oldest
     busy = together / (together + 0.7)  # of the issue slots

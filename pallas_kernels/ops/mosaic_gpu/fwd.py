@@ -64,9 +64,8 @@ class Forward:
         self.layouts = Layouts(block)
         self.last_column = blocks.last_column(shape, block)
         self.tiles = -(-shape.positions[1] // block.width)
-        # With a dilation along H, a block has every so many-th row of positions.
         self.row_step = shape.spec.dilation[0]
-        self.strips = -(-shape.positions[0] // (block.rows * self.row_step)) * self.row_step
+        self.strips = blocks.num_strips(shape, block)
         self.steps = block.rows + self.stream.oldest
 
     def __call__(self, x: Array, spatial: Array | None, statistics: Array | None, channel: Array | None) -> Array:
@@ -92,7 +91,6 @@ class Forward:
         copies = 1 + sum(rows.copies for rows in (self.spatial, self.statistics) if rows is not None)
         rows, width = shape.positions
         out = jax.ShapeDtypeStruct((shape.batch, rows, width, *parts), self.dtype)
-        programs = shape.batch * self.strips * self.tiles * (shape.channels // block.channels)
         present = [array is not None for array in (spatial, statistics, channel)]
 
         def dynamic_filter_fwd(*refs):  # the profiler shows the name
@@ -107,7 +105,7 @@ class Forward:
                 plgpu.Barrier(num_arrivals=copies, num_barriers=block.ahead),
                 plgpu.Barrier(num_arrivals=1),
             ],
-            grid=(programs,),
+            grid=(blocks.num_blocks(shape, block),),
             grid_names=("program",),
             interpret=self.interpret,
             compiler_params=layouts.compiler_params(),
