@@ -19,7 +19,7 @@ from tests.ddf_jax.models.pinned import DETECTORS
 from tests.ddf_jax.models.small import abstract_model
 from tests.ddf_jax.models.small_detectors import SIZES, batch, detections, drawn, losses_and_gradients, small
 
-FAST = "faster_rcnn"
+FAST = "retinanet"
 LOSSES = {
     "retinanet": {"loss_cls", "loss_bbox"},
     "faster_rcnn": {"loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox"},
