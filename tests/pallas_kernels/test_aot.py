@@ -21,11 +21,7 @@ from tests.pallas_kernels.programs import SPLITS
 
 DEPTHWISE = ArgSpec("depthwise", (8, 14, 14, 64), groups=None)
 LOOPED = ArgSpec("looped", (8, 14, 14, 64), FilterSpec(7), groups=4, channel=False)
-COMPILED = (
-    (ARG_SPECS["resnet50_14x14x512_stride2"], "h200"),
-    (LOOPED, "h200"),
-    (DEPTHWISE, "a100"),
-)
+COMPILED = ((LOOPED, "h200"), (DEPTHWISE, "a100"))
 
 
 @needs_triton
@@ -51,7 +47,7 @@ def test_no_kernel_of_a_network_spills(arg, dtype, device):
     "arg",
     suite.slow_unless(
         [*RESNET50, *(ARG_SPECS[name] for name in ("fpn_p2", "fpn_p6", "poster_7"))],
-        ("resnet50_56x56x64", "resnet50_56x56x128_stride2", "fpn_p2", "fpn_p6"),
+        ("resnet50_56x56x64", "resnet50_56x56x128_stride2"),
     ),
 )
 def test_the_forward_pass_takes_at_most_30_instructions_per_output_and_loads_128_bits_at_a_time(
@@ -71,12 +67,14 @@ def test_the_forward_pass_takes_at_most_30_instructions_per_output_and_loads_128
 
 
 PAIRS = tuple(f"{mode} {split}" for mode in ("auto", "explicit", "shard_map") for split in SPLITS)
+EACH_ONCE = ("auto both", "explicit channels", "shard_map samples")
 
 
 @needs_plugin
-def test_eight_gpus_exchange_nothing_but_the_cotangent_of_a_shared_filter():
+@pytest.mark.parametrize("pairs", [EACH_ONCE, pytest.param(PAIRS, marks=pytest.mark.slow)], ids=["each once", "all"])
+def test_eight_gpus_exchange_nothing_but_the_cotangent_of_a_shared_filter(pairs):
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("programs.py"), *PAIRS],
+        [sys.executable, Path(__file__).with_name("programs.py"), *pairs],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
@@ -88,8 +86,8 @@ def test_eight_gpus_exchange_nothing_but_the_cotangent_of_a_shared_filter():
     assert set(attention["collectives"].values()) == {0}
     assert attention["kernels"] == {"__gpu$xla.gpu.triton": 1, "fusion": 0}
     assert attention["bytes_per_device"]["temporaries"] == 0
-    assert len(programs) == 2 * len(PAIRS)
-    for pair in PAIRS:
+    assert len(programs) == 2 * len(pairs)
+    for pair in pairs:
         forward, both = (programs[f"{pair} {name}"] for name in ("forward", "both"))
         assert set(forward["collectives"].values()) == {0}, pair
         assert forward["kernels"]["__gpu$xla.gpu.triton"] == 1, pair
