@@ -80,9 +80,11 @@ def test_targets_are_the_aligned_mask_of_the_object_whatever_the_width(width):
     boxes = np.array([[0, 0, width, 30], [3.3, 4.7, 20.2, 28], [-5, 2, 9, 9], [width - 6, 5, width + 8, 25]], float)
     truth = np.array([0, 2, 1, 2])
     with jax.enable_x64(True):
-        found = mask_targets(jnp.asarray(packed)[None], width, regions_of(boxes, truth, [True] * 4), 4)
+        of_width = jax.jit(lambda packed, regions: mask_targets(packed, width, regions, 4))
+        found = of_width(jnp.asarray(packed)[None], regions_of(boxes, truth, [True] * 4))
         pixels = jnp.asarray(masks[truth], jnp.float64)[..., None]
-        aligned = roi_align([pixels], jnp.asarray(boxes)[:, None], jnp.zeros((4, 1), int), (1,), 28)
+        align = jax.jit(lambda pixels, boxes: roi_align([pixels], boxes, jnp.zeros((4, 1), int), (1,), 28))
+        aligned = align(pixels, jnp.asarray(boxes)[:, None])
     np.testing.assert_array_equal(found[0], np.asarray(aligned)[:, 0, ..., 0] >= 0.5)
     assert 0.1 < np.asarray(found).mean() < 0.9
 

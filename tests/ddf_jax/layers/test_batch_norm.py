@@ -69,7 +69,8 @@ def test_the_statistics_of_some_samples_are_those_of_a_batch_of_them_alone():
             return jnp.vdot(y, cotangent), y
 
         norm = layer(param_dtype=jnp.float64)
-        ((_, y), gradients) = nnx.value_and_grad(objective, argnums=(0, 1), has_aux=True)(norm, jnp.asarray(x))
+        differentiate = nnx.jit(nnx.value_and_grad(objective, argnums=(0, 1), has_aux=True))
+        ((_, y), gradients) = differentiate(norm, jnp.asarray(x))
         return y, gradients, norm
 
     with jax.enable_x64(True):
