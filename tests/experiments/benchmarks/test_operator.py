@@ -8,8 +8,9 @@ import pytest
 
 from experiments.benchmarks import operator
 from pallas_kernels.ops.arg_specs import ArgSpec
+from pallas_kernels.ops.spec import FilterSpec
 
-SMALL = (ArgSpec("1x4x5x2", (1, 4, 5, 2)), ArgSpec("2x3x3x4", (2, 3, 3, 4)))
+SMALL = (ArgSpec("1x4x5x2", (1, 4, 5, 2), FilterSpec(1)), ArgSpec("2x3x3x4", (2, 3, 3, 4), FilterSpec(1)))
 CONTRACT = ["implementation", "shape", "dtype", "kernel_size", "pass", "median_ms", "peak_bytes"]
 
 

@@ -4,13 +4,14 @@ import json
 
 from experiments.reports import kernels
 from pallas_kernels.ops.arg_specs import ArgSpec
+from pallas_kernels.ops.spec import FilterSpec
 from tests.aot import needs_triton, uninstall
 
 
 @needs_triton
 def test_each_call_has_a_row_for_each_kernel_and_a_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(kernels, "FOLDER", tmp_path)
-    monkeypatch.setattr(kernels, "CALLS", (ArgSpec("small", (8, 14, 14, 256)),))
+    monkeypatch.setattr(kernels, "CALLS", (ArgSpec("small", (8, 14, 14, 256), FilterSpec(1)),))
     assert kernels.main([]) == 0
     rows = json.loads((tmp_path / "kernels.json").read_text())
     assert [row["kernel"] for row in rows] == ["forward", "input", "filters"]
