@@ -9,11 +9,17 @@ from pallas_kernels.ops import normalization
 from pallas_kernels.ops.spec import FilterSpec
 from pallas_kernels.ops.triton import normalization as kernels
 
+CASES = [(3, 1, jnp.float32), ((1, 4), 3, jnp.float16), ((1, 6), 2, jnp.bfloat16), (7, 2, jnp.float32)]
+# float32 with both normalisations, and each narrower dtype with one.
+QUICK = [("softmax", *CASES[1]), ("filter_norm", *CASES[2])]
 
-@pytest.mark.parametrize("normalize", ["softmax", "filter_norm"])
+
 @pytest.mark.parametrize(
-    ("kernel_size", "parts", "dtype"),
-    [(3, 1, jnp.float32), ((1, 4), 3, jnp.float16), ((1, 6), 2, jnp.bfloat16), (7, 2, jnp.float32)],
+    ("normalize", "kernel_size", "parts", "dtype"),
+    [
+        pytest.param(*case, marks=() if case[3] == jnp.float32 or case in QUICK else pytest.mark.slow)
+        for case in ((normalize, *case) for normalize in ("softmax", "filter_norm") for case in CASES)
+    ],
 )
 def test_statistics_and_the_cotangent_of_a_sum_of_parts(normalize, kernel_size, parts, dtype):
     spec, rng = FilterSpec(kernel_size, normalize=normalize, gain=1.5), np.random.default_rng(0)
