@@ -14,13 +14,27 @@ from ddf_jax.recipes import find_recipe
 from tests.aot import ENVIRONMENT, PLUGIN, needs_plugin, uninstall
 
 PROGRAM = "import sys; from ddf_jax.cli import main; sys.exit(main(sys.argv[1:]))"
-WORDS = ("--data.image-size", "32", "--model.options", "blocks=1,", "width=32", "--batch-size", "64")
+WORDS = ("--batch-size", "64", "--data.image-size")
+BLOCK = ("--model.options", "blocks=1,", "width=32")
+WHOLE = (*WORDS, "32", *BLOCK)
+SPATIAL = (*WORDS, "8", "--model.name", "ddf_spatial_resnet50", *BLOCK, "stem=small")
 
 
+# Kernels: the forward pass, a cotangent of each operand, two of the normalisation. What XLA can fuse it does: the whole
+# one had 211 launches and 23.5 MB before layers were written for it.
 @needs_plugin
-def test_a_step_on_eight_gpus_only_sums_gradients_and_runs_the_kernels():
+@pytest.mark.parametrize(
+    ("words", "kernels", "launches_allowed", "megabytes_allowed"),
+    [
+        pytest.param(SPATIAL, 5, 155, 15, id="spatial"),
+        pytest.param(WHOLE, 6, 195, 20, id="whole", marks=pytest.mark.slow),
+    ],
+)
+def test_a_step_on_eight_gpus_only_sums_gradients_and_runs_the_kernels(
+    words, kernels, launches_allowed, megabytes_allowed
+):
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, "plan", "imagenet_ddf_resnet50", "--json", *WORDS],
+        [sys.executable, "-c", PROGRAM, "plan", "imagenet_ddf_resnet50", "--json", *words],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
@@ -34,16 +48,15 @@ def test_a_step_on_eight_gpus_only_sums_gradients_and_runs_the_kernels():
     assert set(found["collectives"].values()) == {0}
     assert set(found["bytes_per_device"]) == {"arguments", "outputs", "temporaries"}
     assert min(found["bytes_per_device"].values()) > 0
-    assert found["kernels"]["__gpu$xla.gpu.triton"] == 6  # the forward pass, three cotangents, two of the normalisation
+    assert found["kernels"]["__gpu$xla.gpu.triton"] == kernels
     launches = found["launches"]
     total = launches.pop("total")
     assert set(launches) == set(CATEGORIES)
     for column, value in total.items():
         assert value == pytest.approx(sum(row[column] for row in launches.values()), abs=1)
     assert launches["convolution"]["flops"] > 0.9 * total["flops"] > 0
-    # What XLA can fuse it does: 211 kernels and 23.5 MB before layers were written for it.
-    assert total["launches"] <= 195
-    assert total["bytes"] <= 20e6
+    assert total["launches"] <= launches_allowed
+    assert total["bytes"] <= megabytes_allowed * 1e6
 
 
 DETECTOR = """
