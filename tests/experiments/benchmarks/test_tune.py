@@ -13,9 +13,10 @@ from pallas_kernels.ops.arg_specs import ArgSpec
 from pallas_kernels.ops.config import ArgShape, KernelName
 from pallas_kernels.ops.device import DeviceInfo
 from pallas_kernels.ops.heuristics import heuristic_config
+from pallas_kernels.ops.spec import FilterSpec
 from pallas_kernels.ops.triton import fwd
 
-ARG = ArgSpec("small", (1, 3, 4, 4))
+ARG = ArgSpec("small", (1, 3, 4, 4), FilterSpec((1, 3)))
 SHAPE = ArgShape.of(*ARG.structs(), ARG.spec)
 
 

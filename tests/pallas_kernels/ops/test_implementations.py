@@ -40,7 +40,7 @@ def test_the_reference_sums_wide_and_rounds_once(dtypes):
     suite.check(reference, DTYPES, dtypes)
 
 
-@settings(max_examples=12, **DRAWN)
+@settings(max_examples=6, **DRAWN)
 @given(drawn=suite.arg_specs())
 def test_any_options_equal_the_loop(drawn):
     suite.check(portable, *drawn)
