@@ -22,7 +22,7 @@ from tests.pallas_kernels.ops.test_triton import COLUMNS, QUICKLY
 
 COLLECTIVE = re.compile(r"\b(all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
 X = (8, 4, 5, 16)
-FEW = (2, 2, 3, 8)  # for interpreted kernels
+FEW, A_ROW = (2, 2, 3, 8), FilterSpec((1, 3))  # for interpreted kernels
 
 # Mesh axes of the samples and of the channels, on a mesh of 2 "data" × 4 "model" devices.
 SPLITS = {
@@ -110,7 +110,7 @@ def test_a_cotangent_has_its_inputs_type_also_along_axes_of_one_device(shape, x_
     ("mode", "split"), [("auto", "channels"), pytest.param("explicit", "both", marks=pytest.mark.slow)]
 )
 def test_the_kernels_split_as_the_portable_implementation_does(mode, split):
-    forward, both = check(mode, split, ArgSpec("kernels", FEW), operator=COLUMNS, options=QUICKLY)
+    forward, both = check(mode, split, ArgSpec("kernels", FEW, A_ROW), operator=COLUMNS, options=QUICKLY)
     assert not forward
     assert both == {"all-reduce": 1}
 
@@ -168,7 +168,7 @@ def test_groups_that_fit_no_device_are_still_right():
 
 @pytest.mark.parametrize(("groups", "kernels"), [(1, False), (8, False), (1, True)], ids=str)
 def test_shard_map_of_the_operator_sums_the_cotangent_of_a_shared_filter(groups, kernels):
-    arg = ArgSpec("shard_map", FEW if kernels else X, groups=groups)
+    arg = ArgSpec("shard_map", FEW if kernels else X, A_ROW, groups=groups)
     of_a_device = COLUMNS if kernels else suite.by_name("xla")
     mesh = jax.make_mesh((8,), ("model",), axis_types=(AxisType.Auto,))
     like_x = P(None, None, None, "model")
