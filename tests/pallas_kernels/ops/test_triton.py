@@ -68,10 +68,9 @@ WITH_HEURISTICS = (
     ArgSpec("filter", (2, 9, 5, 20), groups=2),
     ArgSpec("upsample", (1, 3, 5, 12), FilterSpec(3, scale=2)),
 )
-EACH_OPTION = (
+EACH_OPTION = (  # the sum of both filters is that of `DISTANT_TAPS`
     "one_pixel_of_three_channels",
     "stride_past_the_image",
-    "add_in_groups",
     "no_spatial_filter_add",
     "scale_no_spatial_filter",
     "rectangular_and_even",
