@@ -21,17 +21,18 @@ from experiments.benchmarks.step_kernels import measure_kernels
 from experiments.benchmarks.timing import PASSES, ROUNDS, Pass, compiled_program, time_programs
 from experiments.benchmarks.training_step import TrainingStep
 from experiments.benchmarks.tune import CANDIDATE_ROUNDS, kernels_of, measure_of
+from pallas_kernels import compat
 from pallas_kernels.aot.table import ROW_KERNELS
 from pallas_kernels.ops.arg_specs import FPN_LEVELS, POSTER, RESNET50, ArgSpec
 from pallas_kernels.ops.autotune import SEPARATE_KERNELS, Candidate, Tuning, autotune
 from pallas_kernels.ops.choice import GPU_KERNELS
 from pallas_kernels.ops.config import ArgShape, KernelName
 from pallas_kernels.ops.heuristics import heuristic_config
+from pallas_kernels.ops.mosaic_gpu import blocks
 from pallas_kernels.ops.spec import FilterSpec
 
-INTERPRETED = "triton_interpreted"
-# Of a dry run: with more taps the interpreted kernels take long to compile.
-TINY = ArgSpec("tiny", (1, 3, 4, 4), FilterSpec(1))
+INTERPRETED, MOSAIC = "triton_interpreted", "mosaic_gpu"
+TINY = ArgSpec("tiny", (1, 3, 4, 4), FilterSpec(1))  # of a dry run: interpreted, more taps take long to compile
 # The stages of ResNet-50, the first block of one of them, and Table 2 of the DDF paper.
 STAGES = tuple(arg for arg in RESNET50 if arg.spec.stride == (1, 1)) + RESNET50[1:2]
 QUICK = (STAGES[0], FPN_LEVELS[0], *STAGES[1:])
@@ -74,7 +75,8 @@ class Options:
         return tuple(TIMED[name] for name in self.shapes) or (QUICK if self.quick else tuple(TIMED.values()))
 
     def chosen_implementations(self) -> tuple[str, ...]:
-        names = self.implementations or (GPU_KERNELS if self.quick else (*GPU_KERNELS, "xla"))
+        kernels = GPU_KERNELS if self.dry_run or compat.no_mosaic_gpu() else (*GPU_KERNELS, MOSAIC)
+        names = self.implementations or (kernels if self.quick else (*kernels, "xla"))
         return tuple(INTERPRETED if name == "triton" and self.dry_run else name for name in names)
 
 
@@ -95,9 +97,11 @@ def checks(options: Options) -> Iterator[Case]:
     args = (TINY,) if options.dry_run else kernel_checks.CHECKED
     dtypes = ("float32", "bfloat16") if options.quick else tuple(kernel_checks.UNITS)
     for dtype, name, arg in itertools.product(dtypes, options.chosen_implementations(), args):
+        if not _computes(name, arg, dtype):
+            continue
 
         def lower(arg: ArgSpec = arg, name: str = name, dtype: str = dtype) -> jax.stages.Lowered:
-            function = with_cotangents(lambda *inputs: arg.call(*inputs, implementation=name))
+            function = with_cotangents(_call(arg, name))
             dy = jax.ShapeDtypeStruct(arg.output_shape(), jnp.dtype(dtype))
             with kernel_checks.poisoned():
                 return jax.jit(function).lower(dy, *arg.structs(dtype))
@@ -116,7 +120,7 @@ def timings(options: Options) -> Iterator[Case]:
     yield _copy_case(options)
     for arg, dtype in itertools.product(options.args(), _dtypes(options)):
         structs, dy = arg.structs(dtype), jax.ShapeDtypeStruct(arg.output_shape(), jnp.dtype(dtype))
-        for (name, function), which in itertools.product(_functions(arg, options).items(), PASSES):
+        for (name, function), which in itertools.product(_functions(arg, dtype, options).items(), PASSES):
 
             def lower(function: Function = function, which: Pass = which, structs=structs, dy=dy):
                 if which == "forward":
@@ -253,14 +257,25 @@ def _copy_case(options: Options) -> Case:
     return Case(key, measure, lambda: jax.jit(lambda a: a + 1).lower(array))
 
 
-def _functions(arg: ArgSpec, options: Options) -> dict[str, Function]:
+def _functions(arg: ArgSpec, dtype: str, options: Options) -> dict[str, Function]:
     """Everything in JAX that is timed on a call, by name."""
     functions: dict[str, Function] = {
-        name: functools.partial(arg.call, implementation=name) for name in options.chosen_implementations()
+        name: _call(arg, name) for name in options.chosen_implementations() if _computes(name, arg, dtype)
     }
     functions["xla_depthwise"] = lambda x, spatial, channel: depthwise(arg.spec, x)
     functions["xla_unfold"] = functools.partial(unfold, arg.spec)
     return functions
+
+
+def _call(arg: ArgSpec, name: str) -> Function:
+    """The call by an implementation: Mosaic's forward pass with Triton's cotangents."""
+    return functools.partial(arg.call, implementation=(name, "triton") if name == MOSAIC else name)
+
+
+def _computes(name: str, arg: ArgSpec, dtype: str) -> bool:
+    """Whether an implementation computes the values of a call, not another in its place."""
+    shape = ArgShape.of(*arg.structs(dtype), arg.spec)
+    return name != MOSAIC or blocks.why_not(shape, [shape.itemsize]) is None
 
 
 def _dtypes(options: Options) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 It runs in a separate process, because JAX's CUDA plugin reads its settings when JAX starts.
 
-`python programs.py "MODE SPLIT" ...` prints `{"MODE SPLIT PASS": summary}`, and `"auto both attention"`.
+`python programs.py "MODE SPLIT [IMPLEMENTATION]" ...` prints `{"MODE SPLIT [IMPLEMENTATION] PASS": summary}`, and
+`"auto both attention"`.
 """
 
 import functools
@@ -28,14 +29,14 @@ def main() -> None:
     devices = aot.compile_only_devices(aot.DEVICES["h200"], 8)
     found = {}
     for wanted in sys.argv[1:]:
-        mode, split = wanted.split()
+        mode, split, *names = wanted.split()
         axis_type = AxisType.Explicit if mode == "explicit" else AxisType.Auto
         mesh = jax.make_mesh(SPLITS[split], ("data", "model"), axis_types=(axis_type,) * 2, devices=devices)
         structs = [
             jax.ShapeDtypeStruct(struct.shape, struct.dtype, sharding=NamedSharding(mesh, spec))
             for struct, spec in zip((*ARG.structs("bfloat16"), ARG.structs("bfloat16")[0]), SPECS, strict=True)
         ]
-        forward = functools.partial(ARG.call, implementation="triton")
+        forward = functools.partial(ARG.call, implementation=(*names, "triton"))
         if mode == "shard_map":
             forward = jax.shard_map(forward, mesh=mesh, in_specs=SPECS[:3], out_specs=LIKE_X)
         with jax.set_mesh(mesh):

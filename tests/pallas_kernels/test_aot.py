@@ -4,12 +4,14 @@ import functools
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import pytest
 
-from pallas_kernels import aot
+from pallas_kernels import aot, compat
 from pallas_kernels.aot.machine_code import _parse
 from pallas_kernels.ops.arg_specs import ARG_SPECS, RESNET50, ArgSpec
 from pallas_kernels.ops.autotune import choose_config
@@ -66,6 +68,19 @@ def test_the_forward_pass_takes_at_most_30_instructions_per_output_and_loads_128
     assert narrow == config.tile_h * config.tile_w * arg.spec.taps
 
 
+def summaries(programs: Sequence[str]) -> dict[str, Any]:
+    """Of these programs for eight GPUs."""
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("programs.py"), *programs],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 PAIRS = tuple(f"{mode} {split}" for mode in ("auto", "explicit", "shard_map") for split in SPLITS)
 EACH_ONCE = ("auto both", "explicit channels", "shard_map samples")
 
@@ -73,15 +88,7 @@ EACH_ONCE = ("auto both", "explicit channels", "shard_map samples")
 @needs_plugin
 @pytest.mark.parametrize("pairs", [EACH_ONCE, pytest.param(PAIRS, marks=pytest.mark.slow)], ids=["each once", "all"])
 def test_eight_gpus_exchange_nothing_but_the_cotangent_of_a_shared_filter(pairs):
-    done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("programs.py"), *pairs],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    programs = json.loads(done.stdout)
+    programs = summaries(pairs)
     attention = programs.pop("auto both attention")  # it keeps its logits, and exchanges nothing
     assert set(attention["collectives"].values()) == {0}
     assert attention["kernels"] == {"__gpu$xla.gpu.triton": 1, "fusion": 0}
@@ -96,6 +103,60 @@ def test_eight_gpus_exchange_nothing_but_the_cotangent_of_a_shared_filter(pairs)
         assert set(both["collectives"].values()) == {0}, pair
         assert reduced == (0 if pair.endswith("samples") else 1), pair
         assert both["kernels"]["__gpu$xla.gpu.triton"] == 3, pair
+
+
+needs_mosaic = pytest.mark.skipif(compat.no_mosaic_gpu() is not None, reason=f"Mosaic {compat.no_mosaic_gpu()}")
+
+
+@needs_plugin
+@needs_mosaic
+def test_the_mosaic_kernel_is_split_over_eight_gpus_that_exchange_nothing():
+    found = summaries(["explicit both mosaic_gpu"])
+    forward, both = (found[f"explicit both mosaic_gpu {name}"] for name in ("forward", "both"))
+    assert set(forward["collectives"].values()) == {0}
+    assert forward["kernels"] == {"mosaic_gpu_v2": 1, "fusion": 0}
+    assert forward["bytes_per_device"]["temporaries"] == 0
+    assert (both["kernels"]["mosaic_gpu_v2"], both["collectives"]["all_reduce"]) == (1, 1)
+
+
+@needs_plugin
+@needs_triton
+@needs_mosaic
+@pytest.mark.parametrize(
+    ("name", "dtype", "most"),
+    [
+        ("resnet50_56x56x64", "bfloat16", 28),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("resnet50_56x56x128_stride2", "bfloat16", 33),
+                ("resnet50_7x7x512", "float16", 35),
+                ("resnet50_14x14x256", "float32", 30),
+                ("rednet50_56x56x64", "bfloat16", 100),
+                ("rednet50_56x56x128_stride2", "bfloat16", 130),
+            )
+        ),
+    ],
+)
+def test_the_mosaic_kernel_has_no_spill_and_few_instructions(name, dtype, most):
+    [row] = aot.kernel_table(aot.DEVICES["h200"], ARG_SPECS[name], dtype, "mosaic_gpu")
+    assert (row.kernel, row.spill_bytes, row.stack_bytes) == ("fwd", 0, 0)
+    assert row.instructions_per_output <= most
+    assert row.shared_bytes * row.resident_warps // 4 <= aot.DEVICES["h200"].shared_memory
+    assert row.memory_roofline_us < row.predicted_us
+
+
+@needs_plugin
+@needs_mosaic
+def test_a_call_that_the_mosaic_kernel_cannot_compute_is_refused():
+    with pytest.raises(NotImplementedError, match="'mosaic_gpu' has no upsampling"):
+        list(aot.kernel_table(aot.DEVICES["h200"], ARG_SPECS["ddf_up_depth_64"], "bfloat16", "mosaic_gpu"))
+
+
+@pytest.mark.skipif(compat.no_mosaic_gpu() is None, reason="this JAX has Mosaic GPU")
+def test_a_jax_without_mosaic_is_named():
+    with pytest.raises(NotImplementedError, match=r"Mosaic GPU needs JAX 0\.11 or newer"):
+        list(aot.kernel_table(aot.DEVICES["h200"], DEPTHWISE, "bfloat16", "mosaic_gpu"))
 
 
 ASSEMBLY = """

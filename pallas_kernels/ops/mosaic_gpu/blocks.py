@@ -9,6 +9,7 @@ from pallas_kernels.ops.config import COUNT_LIMIT, LOAD_BYTES, ArgShape
 
 WARPS, LANES = 4, 32  # of a warpgroup
 COPY_BYTES = 128  # of a copy to shared memory: a multiple of these
+BANKS_BYTES = 128  # of shared memory: narrower rows with gaps between them would be written to the same banks
 MOST_COPIED = 256  # pixels, channels or values of a copy along an axis
 MOST_TAPS = 81  # the code is unrolled over them
 TAPS_IN_REGISTERS = 9  # of the channel filter
@@ -163,6 +164,8 @@ def _candidates(shape: ArgShape) -> Iterator[Block]:
         whole = channels % group == 0 and group % vector == 0
         groups = channels // group if whole else 1
         if shape.channels % channels or not (whole or group % channels == 0) or groups & (groups - 1):
+            continue
+        if columns > 1 and channels * shape.itemsize < BANKS_BYTES:
             continue
         for rows, ahead in itertools.product(heights, (4, 2)):
             block = Block(channels, groups, vector, columns, rows, ahead)

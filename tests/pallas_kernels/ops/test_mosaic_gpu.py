@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pallas_kernels import compat, dynamic_filter
+from pallas_kernels import aot, compat, dynamic_filter
 from pallas_kernels.ops.arg_specs import ArgSpec
 from pallas_kernels.ops.config import ArgShape
 from pallas_kernels.ops.spec import FilterSpec
@@ -138,13 +138,28 @@ def test_every_call_that_is_not_refused_has_a_block_that_fits():
         assert math.gcd(block.channels, channels // groups) in (block.channels, channels // groups)
 
 
-def test_a_gradient_names_the_implementation_that_is_missing():
+def test_a_gradient_takes_the_next_implementation_or_names_what_is_missing():
     x, spatial = jnp.ones((1, 4, 8, 16)), jnp.ones((1, 4, 8, 1, 9))
 
-    def loss(implementation, x):
-        return dynamic_filter(x, spatial, None, implementation=implementation).sum()
+    def lowered(*implementation: str) -> str:
+        def loss(x):
+            return dynamic_filter(x, spatial, None, implementation=implementation).sum()
 
-    lowered = jax.jit(jax.grad(lambda x: loss(("mosaic_gpu", "xla"), x)))
-    assert lowered.trace(x).lower(lowering_platforms=("cuda",)) is not None
+        return jax.jit(jax.grad(loss)).trace(x).lower(lowering_platforms=("cuda",)).as_text()
+
+    assert lowered("mosaic_gpu", "triton").count(aot.TRITON_CALL) == 1  # of dx
     with pytest.raises(NotImplementedError, match="has the forward pass of the filter alone; name another"):
-        jax.jit(jax.grad(lambda x: loss("mosaic_gpu", x))).trace(x).lower(lowering_platforms=("cuda",))
+        lowered("mosaic_gpu")
+
+
+def test_the_forward_pass_is_one_kernel_under_vmap_and_shard_map():
+    x, spatial = jnp.ones((2, 4, 8, 16)), jnp.ones((2, 4, 8, 1, 9))
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def run(x, spatial):
+        return dynamic_filter(x, spatial, None, implementation="mosaic_gpu")
+
+    split = jax.shard_map(run, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P("data"))
+    for function, arrays in ((split, (x, spatial)), (jax.vmap(run), (x[:, None], spatial[:, None]))):
+        text = jax.jit(function).trace(*arrays).lower(lowering_platforms=("cuda",)).as_text()
+        assert text.count("@mosaic_gpu") == 1, text
