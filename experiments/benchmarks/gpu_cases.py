@@ -15,7 +15,15 @@ import jax.numpy as jnp
 
 from experiments.benchmarks import attention
 from experiments.benchmarks import checks as kernel_checks
-from experiments.benchmarks.peers import Function, depthwise, unfold, with_cotangents
+from experiments.benchmarks.peers import (
+    MOSAIC,
+    Function,
+    computes,
+    depthwise,
+    named_call,
+    unfold,
+    with_cotangents,
+)
 from experiments.benchmarks.rows import Row, row_key, row_time
 from experiments.benchmarks.step_kernels import measure_kernels
 from experiments.benchmarks.timing import PASSES, ROUNDS, Pass, compiled_program, time_programs
@@ -28,10 +36,9 @@ from pallas_kernels.ops.autotune import SEPARATE_KERNELS, Candidate, Tuning, aut
 from pallas_kernels.ops.choice import GPU_KERNELS
 from pallas_kernels.ops.config import ArgShape, KernelName
 from pallas_kernels.ops.heuristics import heuristic_config
-from pallas_kernels.ops.mosaic_gpu import blocks
 from pallas_kernels.ops.spec import FilterSpec
 
-INTERPRETED, MOSAIC = "triton_interpreted", "mosaic_gpu"
+INTERPRETED = "triton_interpreted"
 TINY = ArgSpec("tiny", (1, 3, 4, 4), FilterSpec(1))  # of a dry run: interpreted, more taps take long to compile
 # The stages of ResNet-50, the first block of one of them, and Table 2 of the DDF paper.
 STAGES = tuple(arg for arg in RESNET50 if arg.spec.stride == (1, 1)) + RESNET50[1:2]
@@ -68,6 +75,10 @@ class Options:
     def rounds(self) -> int:
         return 2 if self.dry_run else ROUNDS
 
+    @property
+    def triton(self) -> str:
+        return INTERPRETED if self.dry_run else "triton"
+
     def args(self) -> tuple[ArgSpec, ...]:
         """The calls to time."""
         if self.dry_run:
@@ -77,7 +88,7 @@ class Options:
     def chosen_implementations(self) -> tuple[str, ...]:
         kernels = GPU_KERNELS if self.dry_run or compat.no_mosaic_gpu() else (*GPU_KERNELS, MOSAIC)
         names = self.implementations or (kernels if self.quick else (*kernels, "xla"))
-        return tuple(INTERPRETED if name == "triton" and self.dry_run else name for name in names)
+        return tuple(self.triton if name == "triton" else name for name in names)
 
 
 class Case(NamedTuple):
@@ -97,18 +108,18 @@ def checks(options: Options) -> Iterator[Case]:
     args = (TINY,) if options.dry_run else kernel_checks.CHECKED
     dtypes = ("float32", "bfloat16") if options.quick else tuple(kernel_checks.UNITS)
     for dtype, name, arg in itertools.product(dtypes, options.chosen_implementations(), args):
-        if not _computes(name, arg, dtype):
+        if not computes(name, arg, dtype):
             continue
 
         def lower(arg: ArgSpec = arg, name: str = name, dtype: str = dtype) -> jax.stages.Lowered:
-            function = with_cotangents(_call(arg, name))
+            function = with_cotangents(named_call(arg, name))
             dy = jax.ShapeDtypeStruct(arg.output_shape(), jnp.dtype(dtype))
             with kernel_checks.poisoned():
                 return jax.jit(function).lower(dy, *arg.structs(dtype))
 
         measure = functools.partial(kernel_checks.check, arg=arg, dtype=dtype)
         yield Case(row_key(name, arg, dtype, "forward_backward"), measure, lower)
-    name = _kernels(options)
+    name = options.triton
     pairs = [("float32", attention.TINY)] if options.dry_run else itertools.product(dtypes, attention.CHECKED)
     for dtype, call in pairs:
         measure = functools.partial(call.check, dtype=dtype)
@@ -183,7 +194,7 @@ def tune(options: Options) -> Iterator[Case]:
             ) -> Row:
                 return _tuned(search(), kernel, options)
 
-            key = row_key(_kernels(options), arg, dtype, "forward" if kernel == "fwd" else "forward_backward")
+            key = row_key(options.triton, arg, dtype, "forward" if kernel == "fwd" else "forward_backward")
             yield Case(key | {"kernel": ROW_KERNELS[kernel]}, measure)
 
 
@@ -231,7 +242,7 @@ def _ms(seconds: float) -> float | None:
 
 def _attention_cases(options: Options) -> Iterator[Case]:
     """The fused kernel of attention, and the composition that it replaces."""
-    call, name = attention.TINY if options.dry_run else attention.TIMED, _kernels(options)
+    call, name = attention.TINY if options.dry_run else attention.TIMED, options.triton
     for dtype, composed in itertools.product(_dtypes(options), (False, True)):
 
         def measure(compiled: Any, dtype: str = dtype) -> Row:
@@ -239,10 +250,6 @@ def _attention_cases(options: Options) -> Iterator[Case]:
 
         lower = functools.partial(call.lower, name, dtype, composed)
         yield Case(call.key(f"{name}_composed" if composed else name, dtype), measure, lower)
-
-
-def _kernels(options: Options) -> str:
-    return INTERPRETED if options.dry_run else "triton"
 
 
 def _copy_case(options: Options) -> Case:
@@ -260,22 +267,11 @@ def _copy_case(options: Options) -> Case:
 def _functions(arg: ArgSpec, dtype: str, options: Options) -> dict[str, Function]:
     """Everything in JAX that is timed on a call, by name."""
     functions: dict[str, Function] = {
-        name: _call(arg, name) for name in options.chosen_implementations() if _computes(name, arg, dtype)
+        name: named_call(arg, name) for name in options.chosen_implementations() if computes(name, arg, dtype)
     }
     functions["xla_depthwise"] = lambda x, spatial, channel: depthwise(arg.spec, x)
     functions["xla_unfold"] = functools.partial(unfold, arg.spec)
     return functions
-
-
-def _call(arg: ArgSpec, name: str) -> Function:
-    """The call by an implementation: Mosaic's forward pass with Triton's cotangents."""
-    return functools.partial(arg.call, implementation=(name, "triton") if name == MOSAIC else name)
-
-
-def _computes(name: str, arg: ArgSpec, dtype: str) -> bool:
-    """Whether an implementation computes the values of a call, not another in its place."""
-    shape = ArgShape.of(*arg.structs(dtype), arg.spec)
-    return name != MOSAIC or blocks.why_not(shape, [shape.itemsize]) is None
 
 
 def _dtypes(options: Options) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
-"""Baselines of the kernels in JAX; `torch_peers` has those in PyTorch."""
+"""What the GPU suite compares in JAX: implementations by name, and baselines. `torch_peers` has those in PyTorch."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from pallas_kernels.ops import reference
+from pallas_kernels.ops.arg_specs import ArgSpec
+from pallas_kernels.ops.config import ArgShape
 from pallas_kernels.ops.spec import FilterSpec
+
+MOSAIC = "mosaic_gpu"
 
 Function = Callable[..., Any]
 """(x, spatial, channel) to y."""
@@ -43,3 +48,18 @@ def with_cotangents(function: Function) -> Function:
         return y, *pull_back(dy)
 
     return run
+
+
+def named_call(arg: ArgSpec, name: str) -> Function:
+    """The call by an implementation: Mosaic's forward pass with Triton's cotangents."""
+    return functools.partial(arg.call, implementation=(name, "triton") if name == MOSAIC else name)
+
+
+def computes(name: str, arg: ArgSpec, dtype: str) -> bool:
+    """Whether an implementation computes the values of a call, not another in its place."""
+    if name != MOSAIC:
+        return True
+    from pallas_kernels.ops.mosaic_gpu import blocks  # a back end that may be missing
+
+    shape = ArgShape.of(*arg.structs(dtype), arg.spec)
+    return blocks.why_not(shape, [shape.itemsize]) is None

@@ -16,7 +16,6 @@ from pallas_kernels.aot.targets import Device, use_target
 from pallas_kernels.ops.arg_specs import ArgSpec
 from pallas_kernels.ops.autotune import choose_config
 from pallas_kernels.ops.config import ArgShape, KernelName, loop_trips, outputs_per_program
-from pallas_kernels.ops.mosaic_gpu import blocks
 from pallas_kernels.ops.roofline import issue_roofline_us, memory_roofline_us, read_bytes, written_bytes
 
 # The names of kernels and columns in printed and stored rows, where they differ from those in Python.
@@ -117,6 +116,8 @@ def kernel_table(
 
 
 def _mosaic_row(device: Device, arg: ArgSpec, dtype: DTypeLike) -> KernelRow:
+    from pallas_kernels.ops.mosaic_gpu import blocks  # a back end that may be missing
+
     used = mosaic_resources(device, arg, dtype)
     shape = ArgShape.of(*arg.structs(dtype), arg.spec)
     block = blocks.choose_block(shape)
