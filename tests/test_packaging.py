@@ -1,6 +1,7 @@
 """What an install brings: the names of the wheel, and what works without the extras."""
 
 import importlib.metadata
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -140,6 +141,27 @@ import pallas_kernels, pallas_kernels.ops.arg_specs
 print(*{{name.partition(".")[0] for name in sys.modules}} - base)
 """
     assert {*python(source, tmp_path).split()} - sys.stdlib_module_names == {"pallas_kernels"}
+
+
+@pytest.mark.parametrize("removed", ["triton", "mosaic_gpu"])
+def test_without_the_folder_of_a_gpu_back_end_the_rest_works(removed: str, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "pallas_kernels", tmp_path / "pallas_kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.rmtree(tmp_path / "pallas_kernels" / "ops" / removed)
+    source = f"""
+import jax, jax.numpy as jnp
+from pallas_kernels import aot, dynamic_filter
+x, spatial = jnp.ones((1, 4, 4, 16)), jnp.ones((1, 4, 4, 1, 9))
+def loss(x, **options):
+    return dynamic_filter(x, spatial, None, **options).sum()
+assert jax.grad(loss)(x).shape == x.shape
+text = jax.jit(jax.grad(loss)).trace(x).lower(lowering_platforms=("cuda",)).as_text()
+assert (aot.TRITON_CALL in text) == ({removed!r} != "triton")
+try:
+    jax.jit(lambda x: loss(x, implementation={removed!r})).trace(x).lower(lowering_platforms=("cuda",))
+except NotImplementedError as error:
+    print(error)
+"""
+    assert f"implementation='{removed}' is not part of this installation." in python(source, tmp_path)
 
 
 def test_ddf_without_its_extra_names_the_command_that_installs_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import importlib.util
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -76,6 +77,8 @@ def _why_not(name: str, device: DeviceInfo, types: Sequence[Any], form: Form | N
     """Why the implementation cannot evaluate arrays of these types on this device, or None where it can."""
     if name not in ("mosaic_gpu", "triton"):
         return None
+    if importlib.util.find_spec(IMPLEMENTATIONS[name]) is None:
+        return f"implementation={name!r} is not part of this installation."
     runs, since = (device.runs_triton, "Ampere") if name == "triton" else (device.runs_mosaic, "Hopper")
     if not runs:
         capability = f" of compute capability {device.capability}" if device.capability else ""
