@@ -4,8 +4,11 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from pallas_kernels.ops.config import COUNT_LIMIT, LOAD_BYTES, ArgShape
+
+Kernel = Literal["fwd", "dfilters"]
 
 WARPS, LANES = 4, 32  # of a warpgroup
 COPY_BYTES = 128  # of a copy to shared memory: a multiple of these
@@ -80,12 +83,22 @@ def stream(shape: ArgShape) -> Stream:
     return Stream(shape.spec.stride[0], shape.spec.kernel_size[0])
 
 
-def choose_block(shape: ArgShape) -> Block | None:
-    """The block with the least time by a rough count of instructions, or None if none fits."""
-    return min(_candidates(shape), key=lambda block: _time(shape, block), default=None)
+def choose_block(shape: ArgShape, kernel: Kernel = "fwd", result_bytes: int | None = None) -> Block | None:
+    """The block with the least time by a rough count of instructions, or None if none fits.
+
+    Args:
+      shape: of the call.
+      kernel: which one.
+      result_bytes: of a value of y; by default those of x.
+    """
+    written = 4 if kernel == "dfilters" else max(shape.itemsize, result_bytes or 0)
+    candidates = _candidates(shape, kernel, LOAD_BYTES // written)
+    return min(candidates, key=lambda block: _time(shape, block, kernel), default=None)
 
 
-def why_not(shape: ArgShape, itemsizes: Sequence[int]) -> str | None:
+def why_not(
+    shape: ArgShape, itemsizes: Sequence[int], kernel: Kernel = "fwd", result_bytes: int | None = None
+) -> str | None:
     """Why the kernel cannot compute a call of this shape with arrays of these bytes a value, or None where it can."""
     spec, bytes_ = shape.spec, shape.channels * min(itemsizes)
     values = shape.batch * math.prod(shape.positions) * shape.groups * max(spec.taps, 2)
@@ -100,13 +113,13 @@ def why_not(shape: ArgShape, itemsizes: Sequence[int]) -> str | None:
     for reason, holds in rules.items():
         if not holds:
             return reason
-    if choose_block(shape) is None:
+    if choose_block(shape, kernel, result_bytes) is None:
         return f"has no block for {shape.groups} groups of {shape.group_channels} channels and {spec.taps} taps."
     return None
 
 
-def shared_bytes(shape: ArgShape, block: Block) -> int:
-    """Bytes of shared memory, from above: filters of four bytes a value."""
+def shared_bytes(shape: ArgShape, block: Block, kernel: Kernel = "fwd") -> int:
+    """Bytes of shared memory, from above: results of four bytes a value."""
     rows = stream(shape)
     x = block.ahead * rows.rows * loaded_columns(shape, block) * block.channels * shape.itemsize
     groups = shape.groups if shape.has_spatial else 0
@@ -114,7 +127,11 @@ def shared_bytes(shape: ArgShape, block: Block) -> int:
     if shape.spec.normalize:
         spatial += (block.ahead + rows.oldest) * block.width * groups * 8
     channel = shape.spec.taps * block.channels * shape.itemsize if shape.has_channel else 0
-    return x + spatial + channel + 2 * block.width * block.channels * 4
+    if kernel == "fwd":
+        return x + spatial + channel + 2 * block.width * block.channels * 4
+    dy = (block.ahead + rows.oldest) * block.width * block.channels * shape.itemsize
+    ds = (rows.oldest + 3) * block.width * shape.spec.taps * 4
+    return x + spatial + channel + dy + ds
 
 
 def num_blocks(shape: ArgShape, block: Block) -> int:
@@ -155,10 +172,12 @@ def last_column(shape: ArgShape, block: Block) -> int:
     return shape.spec.stride[1] * (block.columns - 1) + shape.spec.span[1]
 
 
-def _candidates(shape: ArgShape) -> Iterator[Block]:
+def _candidates(shape: ArgShape, kernel: Kernel, widest: int) -> Iterator[Block]:
     group, (height, _) = shape.group_channels, shape.positions
+    if kernel == "dfilters" and shape.spec.taps > TAPS_IN_REGISTERS:
+        return
     heights = sorted({-(-height // strips) for strips in range(1, max(2, height // 4 + 1))})
-    vectors = (shape.vector_size, shape.vector_size // 2)
+    vectors = (widest, widest // 2)  # a thread writes at most 16 bytes at once
     for vector, lanes, columns in itertools.product(vectors, (1, 2, 4, 8, 16, 32), (1, 2, 4)):
         channels = lanes * vector
         whole = channels % group == 0 and group % vector == 0
@@ -167,21 +186,24 @@ def _candidates(shape: ArgShape) -> Iterator[Block]:
             continue
         if columns > 1 and channels * shape.itemsize < BANKS_BYTES:
             continue
+        # One group, as few partial sums of it as there can be, and sums of channels that fill lines of the memory.
+        if kernel == "dfilters" and (groups > 1 or channels < max(32, min(group, LANES * vector))):
+            continue
         for rows, ahead in itertools.product(heights, (4, 2)):
             block = Block(channels, groups, vector, columns, rows, ahead)
-            if loaded_columns(shape, block) <= MOST_COPIED and resident(shape, block):
+            if loaded_columns(shape, block) <= MOST_COPIED and resident(shape, block, kernel):
                 yield block
 
 
-def registers(shape: ArgShape, block: Block) -> int:
+def registers(shape: ArgShape, block: Block, kernel: Kernel = "fwd") -> int:
     """Of a thread, roughly."""
     taps = shape.spec.taps
-    sums = block.columns * (stream(shape).oldest + 1)
+    sums = block.columns * (stream(shape).oldest + 1) + taps * (kernel == "dfilters")
     channel = taps if shape.has_channel and taps <= TAPS_IN_REGISTERS else 0
     return BASE_REGISTERS + COLUMN_REGISTERS * block.columns + block.vector * (1 + sums + channel)
 
 
-def instructions(shape: ArgShape, block: Block) -> float:
+def instructions(shape: ArgShape, block: Block, kernel: Kernel = "fwd") -> float:
     """Of a thread for one step, roughly."""
     taps, filters = shape.spec.taps, shape.has_channel + shape.has_spatial
     wide = shape.itemsize == 4
@@ -189,23 +211,28 @@ def instructions(shape: ArgShape, block: Block) -> float:
     x = stream(shape).rows * (last_column(shape, block) + 1) * (1 + (0 if wide else block.vector))
     spatial = block.columns * taps * (2 + 2 * bool(shape.spec.normalize)) * shape.has_spatial
     again = taps * (1 + block.vector) if shape.has_channel and taps > TAPS_IN_REGISTERS else 0
-    return BASE_INSTRUCTIONS + arithmetic + x + spatial + block.columns * again
+    total = BASE_INSTRUCTIONS + arithmetic + x + spatial + block.columns * again
+    if kernel == "fwd":
+        return total
+    lanes = block.channels // block.groups // block.vector
+    sums = block.columns * taps * (block.vector + 2 * math.log2(lanes) + 3)
+    return total + sums + block.columns * (stream(shape).oldest + 1) * (1 + block.vector)
 
 
-def resident(shape: ArgShape, block: Block) -> int:
+def resident(shape: ArgShape, block: Block, kernel: Kernel = "fwd") -> int:
     """Blocks of a multiprocessor at a time."""
-    of_thread = -(-registers(shape, block) // 8) * 8
+    of_thread = -(-registers(shape, block, kernel) // 8) * 8
     if of_thread > 255:
         return 0
-    by_memory = SHARED_BYTES // (shared_bytes(shape, block) + 1024)
+    by_memory = SHARED_BYTES // (shared_bytes(shape, block, kernel) + 1024)
     return min(REGISTERS // (WARPS * LANES * of_thread), by_memory, MOST_BLOCKS)
 
 
-def _time(shape: ArgShape, block: Block) -> tuple[float, int]:
+def _time(shape: ArgShape, block: Block, kernel: Kernel) -> tuple[float, int]:
     """In an arbitrary unit; of equal ones the larger block."""
-    together = resident(shape, block)
+    together = resident(shape, block, kernel)
     waves = math.ceil(num_blocks(shape, block) / (together * MULTIPROCESSORS))
     # The first and the last steps of a strip have part of the taps only.
     steps = block.rows + 0.5 * stream(shape).oldest
     busy = together / (together + 0.7)  # of the issue slots
-    return round(waves * together * steps * instructions(shape, block) / busy), -block.channels * block.columns
+    return round(waves * together * steps * instructions(shape, block, kernel) / busy), -block.channels * block.columns

@@ -38,10 +38,11 @@ def forward(
 ) -> Array:
     """y by the forward kernel, as in `implementation.Implementation`. `block` defaults to `choose_block`'s."""
     shape = ArgShape.of(x, spatial, channel, spec)
-    block = block or blocks.choose_block(shape)
+    dtype = jnp.dtype(dtype or x.dtype)
+    block = block or blocks.choose_block(shape, "fwd", dtype.itemsize)
     if block is None:
         raise ValueError(f"No block of the Mosaic kernel fits {shape}: see `why_not`.")
-    kernel = Forward(shape, block, jnp.dtype(dtype or x.dtype), interpret)
+    kernel = Forward(shape, block, dtype, interpret)
     statistics = None
     if spatial is not None and spec.normalize:
         statistics = jnp.stack(normalization.statistics(spatial.astype(jnp.float32), spec), axis=-1)
@@ -70,27 +71,9 @@ class Forward:
 
     def __call__(self, x: Array, spatial: Array | None, statistics: Array | None, channel: Array | None) -> Array:
         shape, block = self.shape, self.block
-        parts = (shape.channels // self.layouts.part, self.layouts.part)
-        self.spatial = None if spatial is None else self._rows(shape.spec.taps, spatial.dtype)
-        self.statistics = None if statistics is None else self._rows(2, statistics.dtype)
-        self.origin = shape.spec.origin
-        if self.interpret is not None:  # the interpreter knows no negative offset
-            x = jnp.pad(x, [(0, 0), *((before, 0) for before in self.origin), (0, 0)])
-            self.origin = (0, 0)
-        arrays: list[Array] = [x.reshape(*x.shape[:3], *parts)]
-        columns = blocks.loaded_columns(shape, block)
-        slots: list[Any] = [plgpu.SMEM((block.ahead, self.stream.rows, columns, *self.layouts.channels), x.dtype)]
-        kept = block.ahead + self.stream.oldest
-        for rows, array in ((self.spatial, spatial), (self.statistics, statistics)):
-            if rows is not None and array is not None:
-                arrays.append(rows.of(array))
-                slots.append(plgpu.SMEM((kept, *rows.shape), array.dtype))
-        if channel is not None:
-            arrays.append(channel.reshape(*channel.shape[:1], shape.spec.taps, *parts))
-            slots.append(plgpu.SMEM((self._channel_taps(channel), *self.layouts.channels), channel.dtype))
-        copies = 1 + sum(rows.copies for rows in (self.spatial, self.statistics) if rows is not None)
+        arrays, slots, copies = self.operands(x, spatial, statistics, channel)
         rows, width = shape.positions
-        out = jax.ShapeDtypeStruct((shape.batch, rows, width, *parts), self.dtype)
+        out = jax.ShapeDtypeStruct((shape.batch, rows, width, *self.parts), self.dtype)
         present = [array is not None for array in (spatial, statistics, channel)]
 
         def dynamic_filter_fwd(*refs):  # the profiler shows the name
@@ -112,12 +95,42 @@ class Forward:
         )(*arrays)
         return y.reshape(shape.batch, rows, width, shape.channels)
 
+    @property
+    def parts(self) -> tuple[int, int]:
+        """The axes that the channels of an array are split into."""
+        return self.shape.channels // self.layouts.part, self.layouts.part
+
+    def operands(
+        self, x: Array, spatial: Array | None, statistics: Array | None, channel: Array | None
+    ) -> tuple[list[Array], list[Any], int]:
+        """The arrays that are copied to shared memory, their slots there, and the copies of a step."""
+        shape, block = self.shape, self.block
+        self.spatial = None if spatial is None else self._rows(shape.spec.taps, spatial.dtype)
+        self.statistics = None if statistics is None else self._rows(2, statistics.dtype)
+        self.origin = shape.spec.origin
+        if self.interpret is not None:  # the interpreter knows no negative offset
+            x = jnp.pad(x, [(0, 0), *((before, 0) for before in self.origin), (0, 0)])
+            self.origin = (0, 0)
+        arrays: list[Array] = [x.reshape(*x.shape[:3], *self.parts)]
+        columns = blocks.loaded_columns(shape, block)
+        slots: list[Any] = [plgpu.SMEM((block.ahead, self.stream.rows, columns, *self.layouts.channels), x.dtype)]
+        kept = block.ahead + self.stream.oldest
+        for rows, array in ((self.spatial, spatial), (self.statistics, statistics)):
+            if rows is not None and array is not None:
+                arrays.append(rows.of(array))
+                slots.append(plgpu.SMEM((kept, *rows.shape), array.dtype))
+        if channel is not None:
+            arrays.append(channel.reshape(*channel.shape[:1], shape.spec.taps, *self.parts))
+            slots.append(plgpu.SMEM((self._channel_taps(channel), *self.layouts.channels), channel.dtype))
+        copies = 1 + sum(rows.copies for rows in (self.spatial, self.statistics) if rows is not None)
+        return arrays, slots, copies
+
     def _body(self, *refs: Any, present: list[bool]) -> None:
         count = 1 + sum(present)
         inputs, y_ref, slots = iter(refs[1:count]), refs[count], iter(refs[count + 2 : 2 * count + 1])
         filters = [(next(inputs), next(slots)) if there else None for there in present]
         y_slots, *barriers = refs[2 * count + 1 :]
-        Program(self, (refs[0], refs[count + 1]), filters, (y_ref, y_slots), (barriers[0], barriers[1])).run()
+        Program(self, (refs[0], refs[count + 1]), filters, (y_ref, y_slots), (barriers[0], barriers[1])).run({})
 
     def _rows(self, taps: int, dtype: Any) -> FilterRows:
         shape, block = self.shape, self.block

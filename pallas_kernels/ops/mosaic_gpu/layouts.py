@@ -57,6 +57,16 @@ class Layouts:
         """[threads] or [threads, groups] for each channel."""
         return plgpu.layout_cast(lax.broadcast_in_dim(filters, self.shape, range(filters.ndim)), self.full)
 
+    @property
+    def of_filters(self) -> Any:
+        """Of a value for each thread's filters, [threads] or [threads, groups] where the block has several."""
+        return self.full.reduce(2) if self.block.groups > 1 else self.full.reduce((1, 2))
+
+    @property
+    def threads(self) -> Array:
+        """The number of each thread side by side, [threads]."""
+        return plgpu.broadcasted_iota(jnp.int32, self.shape[:1], 0, layout=self.full.reduce((1, 2)))
+
     def over_positions(self, channels: Array) -> Array:
         """[groups, channels of a group] for each thread."""
         return plgpu.layout_cast(lax.broadcast_in_dim(channels, self.shape, (1, 2)), self.full)
@@ -104,7 +114,7 @@ class Reader:
         """
         threads, groups, taps = block.threads, rows.groups, rows.taps
         several = block.groups > 1
-        layout = self.layouts.full.reduce(2) if several else self.layouts.full.reduce((1, 2))
+        layout = self.layouts.of_filters
         if rows.whole:
             ref = slots.at[slot, pl.ds(0, block.width * groups * taps)]
             which: Any = pl.ds(0 if block.groups == groups else group, block.groups) if several else group
@@ -118,7 +128,7 @@ class Reader:
 
     def channels(self, slots: Any, tap: int) -> Array:
         """[groups, channels of a group]."""
-        return _load(slots.at[tap], layout=self.layouts.full.reduce(0)).astype(jnp.float32)
+        return _load(slots.at[tap], layout=self.layouts.full.reduce(0), optimized=False).astype(jnp.float32)
 
     def write(self, slots: Any, slot: Array, values: list[Array]) -> None:
         """Writes the positions of each thread to [positions, groups, channels]."""
@@ -129,6 +139,15 @@ class Reader:
         target = slots.at[slot].reshape(threads, len(values), *channels)
         for q, value in enumerate(values):
             target[:, q] = value
+
+    def put(self, slots: Any, slot: Array, q: int, tap: int, values: Array) -> None:
+        """Writes a value of each thread [threads] to [taps, positions]."""
+        block, values = self.layouts.block, values.astype(slots.dtype)
+        if self.interpreted:
+            line = slots[slot, tap].reshape(block.threads, block.columns)
+            slots[slot, tap] = line.at[:, q].set(values).reshape(block.width)
+        else:
+            slots.at[slot, tap].reshape(block.threads, block.columns)[:, q] = values
 
     def _read(self, ref: Any, shape: tuple[int, ...], index: tuple[Any, ...], layout: Any) -> Array:
         if self.interpreted:

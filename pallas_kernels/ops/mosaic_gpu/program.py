@@ -1,7 +1,7 @@
 """What a block of the forward kernel does."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -57,42 +57,45 @@ class Program:
         number, part = _divmod(number, shape.channels // block.channels)
         number, tile = _divmod(number, kernel.tiles)
         self.sample, strip = _divmod(number, kernel.strips)
+        self.strip = strip
         strip, residue = _divmod(strip, kernel.row_step)
         self.tile, self.part = tile, part
         self.first_row = strip * (block.rows * kernel.row_step) + residue
         self.first_column = tile * block.width
         self.group = part * block.channels // shape.group_channels
+        groups, _ = self.layouts.channels
+        self.all_parts = pl.ds(part * groups, groups)
 
-    def run(self) -> None:
-        """Streams down the rows."""
+    def run(self, sums: Sums) -> Sums:
+        """Streams down the rows, from these sums on."""
         block, oldest = self.block, self.stream.oldest
         if self.channel is not None:
             source, target = self.channel
             taps = target.shape[0]
-            parts = pl.ds(self.part * self.layouts.channels[0], self.layouts.channels[0])
-            plgpu.copy_gmem_to_smem(source.at[self.sample, pl.ds(jnp.int32(0), taps), parts], target, self.ready)
+            window = source.at[self.sample, pl.ds(jnp.int32(0), taps), self.all_parts]
+            plgpu.copy_gmem_to_smem(window, target, self.ready)
         for step in range(min(block.ahead, self.kernel.steps)):
             self.start(jnp.int32(step))
         if self.channel is not None:
             plgpu.barrier_wait(self.ready)
         channel = self.channel_filter()
-        sums: Sums = {}
         first_full, last_full = min(oldest, block.rows), block.rows
         for step in range(first_full):
             sums = self.visit(jnp.int32(step), sums, range(step + 1), channel)
         if last_full > first_full:
-            keys = [(age, q) for age in range(1, oldest + 1) for q in range(block.columns)]
+            keys = [*sums]
 
             def middle(step: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
                 after = self.visit(step, dict(zip(keys, carry, strict=True)), range(oldest + 1), channel)
                 return tuple(after[key] for key in keys)
 
-            carry = lax.fori_loop(first_full, last_full, middle, tuple(sums[key] for key in keys))
+            carry = lax.fori_loop(first_full, last_full, middle, tuple(sums.values()))
             sums = dict(zip(keys, carry, strict=True))
         for step in range(last_full, self.kernel.steps):
             ages = range(step - block.rows + 1, min(step, oldest) + 1)
             sums = self.visit(jnp.int32(step), sums, ages, channel)
         plgpu.wait_smem_to_gmem(0)
+        return sums
 
     def visit(self, step: Array, sums: Sums, ages: range, channel: Callable[[int], Array | None]) -> Sums:
         """Multiplies the rows of x of a step for the positions of these ages, and writes the oldest."""
@@ -104,26 +107,29 @@ class Program:
         totals = [sums.pop((oldest, q)) for q in range(self.block.columns)] if finished else []
         if finished:  # nothing is written that is not sent: only the copies before the last one are waited for
             pl.when(row < self.shape.positions[0])(lambda: self.store(step, totals))
-        plgpu.commit_smem()  # all threads have read the rows of this step, and written those of y
-        if finished:
+        self.release(step, row if finished else None)
+        return {(age + 1, q): total for (age, q), total in sums.items()}
+
+    def release(self, step: Array, row: Array | None) -> None:
+        """Sends the row of positions that is complete, if there is one, and asks for the rows of a later step."""
+        plgpu.commit_smem()  # all threads have read the rows of this step, and written those of the result
+        if row is not None:
             pl.when(row < self.shape.positions[0])(lambda: self.send(step, row))
 
         @pl.when(step + self.block.ahead < self.kernel.steps)
         def _():
             self.start(step + self.block.ahead)
 
-        return {(age + 1, q): total for (age, q), total in sums.items()}
-
     def start(self, step: Array) -> None:
         """Asks for the rows of x of a step, and for the filters of the row of positions that begins with it."""
-        spec, kernel, layouts_ = self.shape.spec, self.kernel, self.layouts
+        spec, kernel = self.shape.spec, self.kernel
         (top, left), slot = kernel.origin, lax.rem(step, self.block.ahead)
         row = spec.stride[0] * (self.first_row + step * kernel.row_step) - top
         window = self.x_ref.at[
             self.sample,
             pl.ds(row, self.stream.rows),
             pl.ds(self.first_column * spec.stride[1] - left, self.x_slots.shape[2]),
-            pl.ds(self.part * layouts_.channels[0], layouts_.channels[0]),
+            self.all_parts,
         ]
         barrier = self.arrived.at[slot]
         plgpu.copy_gmem_to_smem(window, self.x_slots.at[slot], barrier)
@@ -137,12 +143,26 @@ class Program:
 
     def add(self, step: Array, sums: Sums, ages: range, channel: Callable[[int], Array | None]) -> Sums:
         """Adds the products of the rows of x of a step."""
+        kept = self.filter_slots(step, ages)
+        normalizations = {key: self.normalization(kept[key[0]], key[1]) for key in self.positions(ages)}
+        for x, age, q, tap in self.products(step, ages):
+            term = x * self.filter(kept[age], normalizations[age, q], tap, q, channel)
+            sums[age, q] = sums[age, q] + term if (age, q) in sums else term
+        return sums
+
+    def positions(self, ages: range) -> list[tuple[int, int]]:
+        """Of a thread, by age and number."""
+        return list(itertools.product(ages, range(self.block.columns)))
+
+    def filter_slots(self, step: Array, ages: range) -> dict[int, Array]:
+        """Of the rows of positions of these ages."""
+        kept = self.block.ahead + self.stream.oldest
+        return {age: lax.rem(step + (kept - age), kept) for age in ages}
+
+    def products(self, step: Array, ages: range) -> Iterator[tuple[Array, int, int, int]]:
+        """Each value of x with the age and number of a position that reads it, and the tap by which it does."""
         spec, block = self.shape.spec, self.block
-        slot, kept = lax.rem(step, block.ahead), block.ahead + self.stream.oldest
-        filter_slots = {age: lax.rem(step + (kept - age), kept) for age in ages}
-        normalizations = {
-            (age, q): self.normalization(filter_slots[age], q) for age in ages for q in range(block.columns)
-        }
+        slot = lax.rem(step, block.ahead)
         for row, column in itertools.product(range(self.stream.rows), range(self.kernel.last_column + 1)):
             readers = [
                 (q, tap)
@@ -154,10 +174,7 @@ class Program:
                 continue
             x = self.read.columns(self.x_slots, (slot, row), column, spec.stride[1] * block.columns)
             for (age, i), (q, j) in itertools.product(taps, readers):
-                tap = i * spec.kernel_size[1] + j
-                term = x * self.filter(filter_slots[age], normalizations[age, q], tap, q, channel)
-                sums[age, q] = sums[age, q] + term if (age, q) in sums else term
-        return sums
+                yield x, age, q, i * spec.kernel_size[1] + j
 
     def filter(self, slot: Array, statistics: Any, tap: int, q: int, channel: Callable[[int], Array | None]) -> Array:
         """The combined filter of a tap."""
@@ -165,15 +182,20 @@ class Program:
         if self.spatial is None:
             assert c is not None
             return c
+        s = self.layouts.over_channels(self.spatial_filter(slot, statistics, tap, q))
+        if c is None:
+            return s
+        return s * c if self.shape.spec.combine == "mul" else s + c
+
+    def spatial_filter(self, slot: Array, statistics: Any, tap: int, q: int) -> Array:
+        """The normalised spatial filter of a tap: [threads] or [threads, groups]."""
+        assert self.spatial is not None
         s = self.value(self.spatial, slot, tap, q)
         if statistics is not None:
             shift, factor = statistics
             s = s - shift
             s = (jnp.exp(s) if self.shape.spec.normalize == "softmax" else s) * factor
-        s = self.layouts.over_channels(s)
-        if c is None:
-            return s
-        return s * c if self.shape.spec.combine == "mul" else s + c
+        return s
 
     def normalization(self, slot: Array, q: int) -> tuple[Array, Array] | None:
         """The statistics of a filter."""
@@ -210,22 +232,23 @@ class Program:
 
     def send(self, step: Array, row: Array) -> None:
         """Copies a row of positions from shared memory to y."""
-        (_, columns), block = self.shape.positions, self.block
         slot = lax.rem(step, STORED)
-        parts = pl.ds(self.part * self.layouts.channels[0], self.layouts.channels[0])
-        rest = columns % block.width
-        last = self.tile == self.kernel.tiles - 1
 
         def copy(width: int) -> None:
-            target = self.y_ref.at[self.sample, row, pl.ds(self.first_column, width), parts]
+            target = self.y_ref.at[self.sample, row, pl.ds(self.first_column, width), self.all_parts]
             plgpu.copy_smem_to_gmem(self.y_slots.at[slot, pl.ds(0, width)], target)
 
-        # Only what lies in the row: a contiguous copy would go on in the next one.
+        self.in_row(copy)
+
+    def in_row(self, copy: Callable[[int], None]) -> None:
+        """Copies as many positions as lie in the row: a contiguous copy would go on in the next one."""
+        columns, width = self.shape.positions[1], self.block.width
+        rest, last = columns % width, self.tile == self.kernel.tiles - 1
         if rest == 0:
-            copy(block.width)
+            copy(width)
             return
-        if columns > block.width:
-            pl.when(jnp.logical_not(last))(lambda: copy(block.width))
+        if columns > width:
+            pl.when(jnp.logical_not(last))(lambda: copy(width))
         pl.when(last)(lambda: copy(rest))
 
 

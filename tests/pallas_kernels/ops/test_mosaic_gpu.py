@@ -17,6 +17,7 @@ import pytest
 from pallas_kernels import aot, compat, dynamic_filter
 from pallas_kernels.ops.arg_specs import ArgSpec
 from pallas_kernels.ops.config import ArgShape
+from pallas_kernels.ops.implementation import Operands, cotangents_of
 from pallas_kernels.ops.spec import FilterSpec
 from tests.pallas_kernels import suite
 
@@ -32,20 +33,49 @@ def check(arg: ArgSpec, dtypes: suite.DTypes = suite.FLOAT32, **options: int):
     from pallas_kernels.ops.mosaic_gpu import blocks, fwd
 
     x, spatial, channel = arg.arrays(dtype=dtypes)
-    spatial = None if spatial is None else jnp.expand_dims(spatial, 3)
-    channel = None if channel is None else jnp.expand_dims(channel, 1)
     block = blocks.choose_block(ArgShape.of(x, spatial, channel, arg.spec))
     assert block is not None
     block = dataclasses.replace(block, **options)
-    gpu: Any = importlib.import_module("jax.experimental.pallas.mosaic_gpu")
-    simulated = gpu.InterpretGPUParams(detect_races=True)
     first, second = (
-        np.asarray(fwd.forward(jnp.asarray(x), spatial, channel, arg.spec, block=block, interpret=simulated))
+        fwd.forward(on_device(x), on_device(spatial), on_device(channel), arg.spec, block=block, interpret=simulated())
         for _ in range(2)
     )
-    assert first.dtype == jnp.dtype(dtypes[0])
-    suite.assert_close(first, suite.expected(arg, dtypes)[0], suite.TOLERANCE["float32"], f"y of {arg}, {dtypes}")
-    assert first.tobytes() == second.tobytes()
+    assert_same("y", first, second, arg, dtypes)
+
+
+def check_filters(arg: ArgSpec, dtypes: suite.DTypes = suite.FLOAT32, **options: int):
+    """As `check`, of both filters' cotangents."""
+    from pallas_kernels.ops import mosaic_gpu
+    from pallas_kernels.ops.mosaic_gpu import blocks
+
+    x, spatial, channel = arg.arrays(dtype=dtypes)
+    shape = ArgShape.of(x, spatial, channel, arg.spec)
+    block = blocks.choose_block(shape, "dfilters")
+    assert block is not None
+    block = dataclasses.replace(block, **options)
+    operands = Operands(*map(on_device, (x, arg.cotangent(dtype=dtypes), spatial, channel)))
+    results = {name: array for name, array in cotangents_of(operands).items() if name != "x"}
+    runs = [mosaic_gpu.backward(operands, results, arg.spec, block=block, interpret=simulated()) for _ in range(2)]
+    for name, array in runs[0].items():
+        assert_same(name, array, runs[1][name], arg, dtypes)
+
+
+def assert_same(name: str, first: jax.Array, second: jax.Array, arg: ArgSpec, dtypes: suite.DTypes):
+    number = ("y", "x", "spatial", "channel").index(name)
+    expected = suite.expected(arg, dtypes)[number]
+    assert expected is not None
+    assert first.dtype == jnp.dtype((dtypes[0], *dtypes)[number])
+    suite.assert_close(np.asarray(first), expected, suite.TOLERANCE["float32"], f"{name} of {arg}, {dtypes}")
+    assert np.asarray(first).tobytes() == np.asarray(second).tobytes()
+
+
+def simulated() -> Any:
+    gpu: Any = importlib.import_module("jax.experimental.pallas.mosaic_gpu")
+    return gpu.InterpretGPUParams(detect_races=True)
+
+
+def on_device(array: Any) -> Any:
+    return None if array is None else jnp.asarray(array)
 
 
 def widened(arg: ArgSpec) -> ArgSpec:
@@ -91,6 +121,30 @@ def test_the_chosen_blocks_equal_the_loop(arg):
     check(arg)
 
 
+FILTERS = [
+    dataclasses.replace(arg, x=(*arg.x[:3], 8 * arg.x[3]))  # at least 32 channels of a group
+    for arg in CASES
+    if arg.groups and arg.channel and arg.spec.combine == "mul" and arg.spec.taps <= 9
+]
+
+
+@pytest.mark.parametrize(
+    "arg", suite.slow_unless(FILTERS, ("kernel_3", "stride_2", "padding_past_the_filter", "filter_norm_stride"))
+)
+def test_cotangents_of_both_filters_equal_the_loop_without_a_race_or_a_read_outside(arg):
+    check_filters(arg, columns=1, rows=3, ahead=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arg", FILTERS, ids=lambda arg: arg.name)
+def test_cotangents_of_threads_with_two_columns_equal_the_loop(arg):
+    check_filters(arg, columns=2, rows=2, ahead=3)
+
+
+def test_cotangents_of_a_group_in_several_blocks_are_their_sum():
+    check_filters(ArgSpec("two_blocks", (1, 3, 5, 256), FilterSpec((1, 3))), columns=1)
+
+
 WIDE = ArgSpec("two_samples", (2, 3, 19, 64), groups=2)
 HALF = [dtypes for dtypes in suite.MIXED_DTYPES if "float64" not in dtypes]
 
@@ -100,6 +154,7 @@ HALF = [dtypes for dtypes in suite.MIXED_DTYPES if "float64" not in dtypes]
 )
 def test_any_dtypes_are_summed_wide_and_rounded_once(dtypes):
     check(WIDE, dtypes, columns=1)
+    check_filters(WIDE, dtypes, columns=1)
 
 
 @pytest.mark.slow
@@ -148,8 +203,19 @@ def test_a_gradient_takes_the_next_implementation_or_names_what_is_missing():
         return jax.jit(jax.grad(loss)).trace(x).lower(lowering_platforms=("cuda",)).as_text()
 
     assert lowered("mosaic_gpu", "triton").count(aot.TRITON_CALL) == 1  # of dx
-    with pytest.raises(NotImplementedError, match="has the forward pass of the filter alone; name another"):
+    with pytest.raises(NotImplementedError, match="has the forward pass and both filters' cotangents; name another"):
         lowered("mosaic_gpu")
+
+
+def test_a_backward_pass_takes_one_kernel_for_both_filters_and_tritons_for_x():
+    arrays = jnp.ones((1, 4, 8, 32)), jnp.ones((1, 4, 8, 1, 9)), jnp.ones((1, 9, 32))
+
+    def loss(*arrays):
+        return (dynamic_filter(*arrays, normalize="filter_norm", implementation="mosaic_gpu") ** 2).sum()
+
+    program = jax.jit(jax.grad(loss, (0, 1, 2))).trace(*arrays).lower(lowering_platforms=("cuda",)).as_text()
+    assert program.count("@mosaic_gpu") == 2
+    assert "dynamic_filter_dx" in program
 
 
 def test_the_forward_pass_is_one_kernel_under_vmap_and_shard_map():

@@ -1,0 +1,180 @@
+"""dfilters: the cotangents of both filters, streamed as the forward kernel.
+
+    ds[p, t] = Σ over the channels of a group of dy[p] · x[p + t] · c[t]
+    dc[t]    = Σ over the positions of a sample of dy[p] · x[p + t] · s[p, t]
+
+Each step multiplies the rows of x that arrived with the dy of all positions that read them. A thread keeps the channel
+filter and the sums of its cotangent in registers; the lanes of a position add up its ds, which waits in shared memory
+until the last rows have been read.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+from pallas_kernels import compat
+from pallas_kernels.ops import normalization
+from pallas_kernels.ops.config import ArgShape
+from pallas_kernels.ops.mosaic_gpu import blocks, layouts
+from pallas_kernels.ops.mosaic_gpu.blocks import Block
+from pallas_kernels.ops.mosaic_gpu.fwd import Forward
+from pallas_kernels.ops.mosaic_gpu.program import STORED, Program, Sums
+from pallas_kernels.ops.spec import FilterSpec
+
+
+def filter_cotangents(
+    x: Array,
+    dy: Array,
+    spatial: Array,
+    channel: Array,
+    spec: FilterSpec,
+    dtype: Any = jnp.float32,
+    *,
+    block: Block | None = None,
+    interpret: Any = None,
+) -> tuple[Array, Array]:
+    """The cotangents of the spatial filter that is used, [B, Ho, Wo, 1, G, T], and of the channel filter [B, 1, T, C].
+
+    Args:
+      x: as in `implementation.Implementation`.
+      dy: the cotangent of y.
+      spatial: as given; `spec` may normalise it.
+      channel: as in `implementation.Implementation`.
+      spec: the options of the operator; "mul".
+      dtype: of the first result, where it is not a sum of several. The second is float32.
+      block: by default `blocks.choose_block`'s.
+      interpret: parameters of the interpreter.
+    """
+    shape = ArgShape.of(x, spatial, channel, spec)
+    block = block or blocks.choose_block(shape, "dfilters")
+    if block is None:
+        raise ValueError(f"No block of the Mosaic kernel fits {shape}: see `why_not`.")
+    statistics = None
+    if spec.normalize:
+        statistics = jnp.stack(normalization.statistics(spatial.astype(jnp.float32), spec), axis=-1)
+    whole = block.channels >= shape.group_channels
+    kernel = Cotangents(shape, block, jnp.dtype(dtype if whole else jnp.float32), interpret)
+    ds, dc = kernel.run(x, dy, spatial, statistics, channel)
+    ds, dc = ds[0] if whole else ds.sum(0), dc.sum(1)
+    if spec.factor != 1:
+        ds, dc = (ds * spec.factor).astype(ds.dtype), dc * spec.factor
+    return ds.reshape(spatial.shape), dc.reshape(channel.shape)
+
+
+class Cotangents(Forward):
+    """The kernel of a call. Its `dtype` is that of ds."""
+
+    def run(self, x: Array, dy: Array, spatial: Array, statistics: Array | None, channel: Array) -> tuple[Array, Array]:
+        """ds [N, B, Ho, Wo, G, T], to be added over N, and dc [B, N, T, C] likewise, float32."""
+        shape, block = self.shape, self.block
+        inputs, slots, copies = self.operands(x, spatial, statistics, channel)
+        inputs.append(dy.reshape(*dy.shape[:3], *self.parts))
+        kept, (rows, columns) = block.ahead + self.stream.oldest, shape.positions
+        slots.append(plgpu.SMEM((kept, block.width, *self.layouts.channels), dy.dtype))
+        self.waiting = self.stream.oldest + 1 + STORED
+        self.parts_of_group = max(1, shape.group_channels // block.channels)
+        of_sample = self.strips * self.tiles
+        # With the taps before the positions: threads side by side write neighbouring values.
+        lines = self.parts_of_group * shape.batch * rows * shape.groups
+        out = (
+            jax.ShapeDtypeStruct((lines, shape.spec.taps, self.tiles * block.width), self.dtype),
+            jax.ShapeDtypeStruct((shape.batch, of_sample, shape.spec.taps, *self.parts), jnp.float32),
+        )
+        present = [True, statistics is not None, True]
+
+        def dynamic_filter_dfilters(*refs):  # the profiler shows the name
+            count = len(inputs)
+            x_ref, *rest, dy_ref = refs[:count]
+            ds_ref, dc_ref, x_slots, *rest_slots = refs[count:]
+            dy_slots, ds_slots, arrived, ready = rest_slots[count - 2 :]
+            given = iter(zip(rest, rest_slots, strict=False))
+            filters = [next(given) if there else None for there in present]
+            program = _Program(self, (x_ref, x_slots), filters, (ds_ref, ds_slots), (arrived, ready))
+            program.collect((dy_ref, dy_slots), dc_ref)
+
+        ds, dc = plgpu.kernel(
+            dynamic_filter_dfilters,
+            out_type=tuple(compat.kernel_output(struct, x) for struct in out),
+            scratch_types=[
+                *slots,
+                plgpu.SMEM((self.waiting, shape.spec.taps, block.width), self.dtype),
+                plgpu.Barrier(num_arrivals=copies + 1, num_barriers=block.ahead),
+                plgpu.Barrier(num_arrivals=1),
+            ],
+            grid=(blocks.num_blocks(shape, block),),
+            grid_names=("program",),
+            interpret=self.interpret,
+            compiler_params=layouts.compiler_params(),
+        )(*inputs)
+        ds = ds[..., :columns].reshape(self.parts_of_group, shape.batch, rows, shape.groups, shape.spec.taps, columns)
+        return jnp.moveaxis(ds, -1, 3), dc.reshape(*dc.shape[:3], shape.channels)
+
+
+class _Program(Program):
+    """One block of the kernel."""
+
+    def collect(self, dy: tuple[Any, Any], dc_ref: Any) -> None:
+        """Streams down the rows, and writes this block's sums of dc."""
+        self.dy_ref, self.dy_slots = dy
+        self.ds_slots = self.y_slots
+        zero = plgpu.layout_cast(jnp.zeros(self.layouts.shape, jnp.float32), self.layouts.full)
+        totals = self.run({(-1, tap): zero for tap in range(self.shape.spec.taps)})
+        place = self.strip * self.kernel.tiles + self.tile
+        for (_, tap), total in totals.items():
+            dc_ref[self.sample, place, tap, self.all_parts] = total.sum(0)
+
+    def start(self, step: Array) -> None:
+        """As in the forward kernel, and for the row of dy that begins with a step."""
+        super().start(step)
+        row = self.first_row + step * self.kernel.row_step
+        columns = pl.ds(self.first_column, self.block.width)
+        slot = lax.rem(step, self.block.ahead + self.stream.oldest)
+        barrier = self.arrived.at[lax.rem(step, self.block.ahead)]
+        window = self.dy_ref.at[self.sample, row, columns, self.all_parts]
+        plgpu.copy_gmem_to_smem(window, self.dy_slots.at[slot], barrier)
+
+    def visit(self, step: Array, sums: Sums, ages: range, channel: Callable[[int], Array | None]) -> Sums:
+        """Multiplies the rows of x of a step with dy, for both filters' cotangents."""
+        plgpu.barrier_wait(self.arrived.at[lax.rem(step, self.block.ahead)])
+        sums, kept = dict(sums), self.filter_slots(step, ages)
+        # The slot of a row that begins was sent before the last ones; where none was sent any more, all are waited for.
+        plgpu.wait_smem_to_gmem(STORED, wait_read_only=True)
+        outside = self.first_row + step * self.kernel.row_step >= self.shape.positions[0]
+        pl.when(outside)(lambda: plgpu.wait_smem_to_gmem(0, wait_read_only=True))
+        dys, normalizations = {}, {}
+        for age, q in self.positions(ages):
+            dys[age, q] = self.read.columns(self.dy_slots, (kept[age],), q, self.block.columns)
+            normalizations[age, q] = self.normalization(kept[age], q)
+        for x, age, q, tap in self.products(step, ages):
+            product = x * dys[age, q]
+            s = self.inside(q, self.spatial_filter(kept[age], normalizations[age, q], tap, q))
+            sums[-1, tap] = sums[-1, tap] + product * self.layouts.over_channels(s)
+            factor = channel(tap)
+            assert factor is not None
+            slot = lax.rem(step + (self.kernel.waiting - age), self.kernel.waiting)
+            self.read.put(self.ds_slots, slot, q, tap, (product * factor).sum(2).sum(1))
+        oldest = self.stream.oldest
+        self.release(step, self.first_row + (step - oldest) * self.kernel.row_step if oldest in ages else None)
+        return sums
+
+    def inside(self, q: int, filters: Array) -> Array:
+        """The filters, with zeros beyond the row: what lies there may be no number."""
+        columns = self.shape.positions[1]
+        if columns % self.block.width == 0:
+            return filters
+        left = columns - self.first_column - q  # columns from the first thread's position on
+        thread = self.layouts.threads
+        return jnp.where(thread * self.block.columns < left, filters, 0.0)
+
+    def send(self, step: Array, row: Array) -> None:
+        """Copies a row of ds from shared memory."""
+        slot = lax.rem(step + (self.kernel.waiting - self.stream.oldest), self.kernel.waiting)
+        line = lax.rem(self.part, self.kernel.parts_of_group) * self.shape.batch + self.sample
+        line = (line * self.shape.positions[0] + row) * self.shape.groups + self.group
+        target = self.y_ref.at[line, :, pl.ds(self.first_column, self.block.width)]
+        plgpu.copy_smem_to_gmem(self.ds_slots.at[slot], target)
