@@ -36,7 +36,7 @@ class KernelsCommand:
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Of every array."""
     implementation: Literal["triton", "mosaic_gpu"] = "triton"
-    """Whose kernels. Those of Mosaic GPU are the forward ones; they need JAX 0.11 or newer and its CUDA plugin."""
+    """Whose kernels. Those of Mosaic GPU need JAX 0.11 or newer and its CUDA plugin."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print `[{kernel, spec, registers, spill_bytes, stack_bytes, shared_bytes, vector_load_share,
     instructions_per_output, minimum_bytes, floor_us, instruction_bound_us, resident_warps, waves, bytes_in_flight,

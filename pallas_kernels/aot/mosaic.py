@@ -1,9 +1,10 @@
-"""The forward kernel of Mosaic GPU: its machine code, compiled for a GPU that need not be there.
+"""The kernels of Mosaic GPU: their machine code, compiled for a GPU that need not be there.
 
-JAX's CUDA plugin compiles it, in a process of its own: the plugin reads its settings when JAX starts.
+JAX's CUDA plugin compiles them, in a process of their own: the plugin reads its settings when JAX starts.
 """
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import os
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +29,10 @@ from pallas_kernels.ops.spec import FilterSpec
 PLUGIN = "jax_cuda13_plugin"
 
 
-def mosaic_resources(device: Device, arg: ArgSpec, dtype: DTypeLike) -> Resources:
-    """Compiles the forward kernel of a call for a device.
+def mosaic_resources(
+    device: Device, arg: ArgSpec, dtype: DTypeLike, kernel: Literal["fwd", "dfilters"] = "fwd"
+) -> Resources:
+    """Compiles a kernel of a call for a device.
 
     Raises:
       NotImplementedError: this JAX has no Mosaic GPU, its CUDA plugin or Triton's assembler is not installed, or the
@@ -40,7 +43,7 @@ def mosaic_resources(device: Device, arg: ArgSpec, dtype: DTypeLike) -> Resource
     if importlib.util.find_spec(PLUGIN) is None:
         compile_only_devices(device, 1)  # raises, and says what to install
     with tempfile.TemporaryDirectory() as folder:
-        call = {"device": device.name, "dtype": jnp.dtype(dtype).name, "arg": dataclasses.asdict(arg)}
+        call = {"device": device.name, "dtype": jnp.dtype(dtype).name, "kernel": kernel, "arg": dataclasses.asdict(arg)}
         done = subprocess.run(
             [sys.executable, "-m", "pallas_kernels.aot.mosaic"],
             env=os.environ | {"JAX_PLATFORMS": "cpu", "MOSAIC_GPU_DUMP_TO": folder},
@@ -57,21 +60,25 @@ def mosaic_resources(device: Device, arg: ArgSpec, dtype: DTypeLike) -> Resource
         return assemble(code.read_text(), device, int(shared[1]))
 
 
-def _compile(device: str, dtype: str, arg: dict[str, Any]) -> None:
+def _compile(device: str, dtype: str, kernel: str, arg: dict[str, Any]) -> None:
     """Compiles a call; the compiler leaves its code where the environment says."""
     [target] = [known for known in DEVICES.values() if known.name == device]
     spec = FilterSpec(**arg.pop("spec"))
     call = ArgSpec(**{**arg, "x": tuple(arg["x"])}, spec=spec)
     mesh = jax.make_mesh((1,), ("device",), devices=compile_only_devices(target, 1))
     sharding = NamedSharding(mesh, PartitionSpec())
-    present = [struct for struct in call.structs(dtype) if struct is not None]
+    structs = [*call.structs(dtype), call.output_struct(dtype)]
+    present = [struct for struct in structs if struct is not None]
     arrays = [jax.ShapeDtypeStruct(struct.shape, struct.dtype, sharding=sharding) for struct in present]
-    there = [struct is not None for struct in call.structs(dtype)]
 
     def run(*arrays: Any) -> Any:
         given = iter(arrays)
-        operands: list[Any] = [next(given) if is_there else None for is_there in there]
-        return call.call(*operands, implementation="mosaic_gpu")
+        x, spatial, channel, dy = [None if struct is None else next(given) for struct in structs]
+        assert x is not None
+        forward = functools.partial(call.call, implementation="mosaic_gpu")
+        if kernel == "fwd":
+            return forward(x, spatial, channel)
+        return jax.vjp(functools.partial(forward, x), spatial, channel)[1](dy)
 
     with jax.set_mesh(mesh):
         jax.jit(run).lower(*arrays).compile()

@@ -84,7 +84,7 @@ def kernel_table(
       NotImplementedError: a compiler is not installed, or the implementation cannot compute the call.
     """
     if implementation == "mosaic_gpu":
-        yield _mosaic_row(device, arg, dtype)
+        yield from _mosaic_rows(device, arg, dtype)
         return
     structs, dy = arg.structs(dtype), arg.output_struct(dtype)
     shape = ArgShape.of(*structs, arg.spec)
@@ -115,27 +115,33 @@ def kernel_table(
         )
 
 
-def _mosaic_row(device: Device, arg: ArgSpec, dtype: DTypeLike) -> KernelRow:
+def _mosaic_rows(device: Device, arg: ArgSpec, dtype: DTypeLike) -> Iterator[KernelRow]:
+    """Of the forward kernel, and of both filters' cotangents where there is one."""
     from pallas_kernels.ops.mosaic_gpu import blocks  # a back end that may be missing
 
-    used = mosaic_resources(device, arg, dtype)
     shape = ArgShape.of(*arg.structs(dtype), arg.spec)
-    block = blocks.choose_block(shape)
-    assert block is not None  # the call was compiled
-    read, written = read_bytes(arg, dtype, "fwd"), written_bytes(arg, dtype, "fwd")
-    traffic = Traffic(blocks.num_blocks(shape, block), blocks.WARPS, read, written)
-    trips = blocks.loop_trips(shape, block)
-    asked = blocks.step_bytes(shape, block) * block.ahead
-    return _row(
-        kernel="fwd",
-        spec=f"{arg.name} {jnp.dtype(dtype).name}",
-        used=used,
-        traffic=traffic,
-        trips=trips,
-        outputs=block.rows * block.width * block.channels,
-        device=device,
-        predicted=predict_copied(used, traffic, trips, device, asked),
-    )
+    filters = shape.has_spatial and shape.has_channel and arg.spec.combine == "mul"
+    kernels: tuple[blocks.Kernel, ...] = ("fwd", "dfilters") if filters else ("fwd",)
+    for kernel in kernels:
+        block = blocks.choose_block(shape, kernel)
+        if kernel != "fwd" and block is None:
+            continue
+        used = mosaic_resources(device, arg, dtype, kernel)
+        assert block is not None  # the call was compiled
+        read, written = read_bytes(arg, dtype, kernel), written_bytes(arg, dtype, kernel)
+        traffic = Traffic(blocks.num_blocks(shape, block), blocks.WARPS, read, written)
+        trips = blocks.loop_trips(shape, block)
+        asked = blocks.step_bytes(shape, block, kernel) * block.ahead
+        yield _row(
+            kernel=kernel,
+            spec=f"{arg.name} {jnp.dtype(dtype).name}",
+            used=used,
+            traffic=traffic,
+            trips=trips,
+            outputs=block.rows * block.width * block.channels,
+            device=device,
+            predicted=predict_copied(used, traffic, trips, device, asked),
+        )
 
 
 def _row(

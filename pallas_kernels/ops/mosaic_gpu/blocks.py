@@ -152,10 +152,11 @@ def loop_trips(shape: ArgShape, block: Block) -> tuple[int, ...]:
     return (trips,) if trips > 1 else ()
 
 
-def step_bytes(shape: ArgShape, block: Block) -> int:
+def step_bytes(shape: ArgShape, block: Block, kernel: Kernel = "fwd") -> int:
     """Bytes that a step copies to shared memory."""
     x = stream(shape).rows * loaded_columns(shape, block) * block.channels
-    return (x + block.width * block.groups * shape.spec.taps * shape.has_spatial) * shape.itemsize
+    dy = block.width * block.channels * (kernel == "dfilters")
+    return (x + dy + block.width * block.groups * shape.spec.taps * shape.has_spatial) * shape.itemsize
 
 
 def loaded_columns(shape: ArgShape, block: Block) -> int:
