@@ -26,18 +26,16 @@ def why_not(form: Form | None, types: Sequence[Any]) -> str | None:
     """Why the kernels cannot compute a form of arrays of these types, or None where they can; no form is attention."""
     if form is None:
         return "has no attention."
-    if form.results != ("y",) and not ({*FILTERS} <= {*form.results} and form.spec.combine == "mul"):
+    forward = form.results == ("y",)
+    filters = "y" not in form.results and {*FILTERS} <= {*form.results} and form.spec.combine == "mul"
+    if form.tangents or not (forward or filters):
         return "has the forward pass and both filters' cotangents; name another for the rest: ('mosaic_gpu', 'triton')."
     if "x" in form.results and importlib.util.find_spec("pallas_kernels.ops.triton") is None:
         return "leaves the cotangent of x to 'triton', which is not part of this installation."
-    if form.tangents and form.results != ("y",):
-        return "has no tangents of cotangents."
-    arrays = dict(zip(form.arrays, types, strict=False))
+    arrays = dict(zip(form.arrays, types, strict=True))
     shape = ArgShape.of(arrays["x"], arrays.get("spatial"), arrays.get("channel"), form.spec)
-    itemsizes = [array.dtype.itemsize for array in types]
-    if form.results == ("y",):
-        return blocks.why_not(shape, itemsizes, result_bytes=form.dtypes[0].itemsize)
-    return blocks.why_not(shape, itemsizes, "dfilters")
+    itemsizes = [array.dtype.itemsize for array in types] + ([form.dtypes[0].itemsize] if forward else [])
+    return blocks.why_not(shape, itemsizes, "fwd" if forward else "dfilters")
 
 
 def backward(

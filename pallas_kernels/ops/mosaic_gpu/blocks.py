@@ -13,6 +13,8 @@ Kernel = Literal["fwd", "dfilters"]
 WARPS, LANES = 4, 32  # of a warpgroup
 COPY_BYTES = 128  # of a copy to shared memory: a multiple of these
 BANKS_BYTES = 128  # of shared memory: narrower rows with gaps between them would be written to the same banks
+BUFFER_BYTES = 1024  # of a buffer in shared memory: a multiple of these
+REDUCTION_BYTES = 2048  # of sums over warps
 MOST_COPIED = 256  # pixels, channels or values of a copy along an axis
 MOST_TAPS = 81  # the code is unrolled over them
 TAPS_IN_REGISTERS = 9  # of the channel filter
@@ -83,23 +85,21 @@ def stream(shape: ArgShape) -> Stream:
     return Stream(shape.spec.stride[0], shape.spec.kernel_size[0])
 
 
-def choose_block(shape: ArgShape, kernel: Kernel = "fwd", result_bytes: int | None = None) -> Block | None:
+def choose_block(shape: ArgShape, kernel: Kernel = "fwd", itemsizes: Sequence[int] = ()) -> Block | None:
     """The block with the least time by a rough count of instructions, or None if none fits.
 
     Args:
       shape: of the call.
       kernel: which one.
-      result_bytes: of a value of y; by default those of x.
+      itemsizes: bytes of a value of each array and of the result, where they are not those of x.
     """
-    written = 4 if kernel == "dfilters" else max(shape.itemsize, result_bytes or 0)
-    candidates = _candidates(shape, kernel, LOAD_BYTES // written)
+    sizes = (shape.itemsize, *itemsizes)
+    candidates = _candidates(shape, kernel, min(sizes), max(sizes))
     return min(candidates, key=lambda block: _time(shape, block, kernel), default=None)
 
 
-def why_not(
-    shape: ArgShape, itemsizes: Sequence[int], kernel: Kernel = "fwd", result_bytes: int | None = None
-) -> str | None:
-    """Why the kernel cannot compute a call of this shape with arrays of these bytes a value, or None where it can."""
+def why_not(shape: ArgShape, itemsizes: Sequence[int], kernel: Kernel = "fwd") -> str | None:
+    """Why the kernel cannot compute a call, or None where it can. The arguments are those of `choose_block`."""
     spec, bytes_ = shape.spec, shape.channels * min(itemsizes)
     values = shape.batch * math.prod(shape.positions) * shape.groups * max(spec.taps, 2)
     rules = {
@@ -113,25 +113,26 @@ def why_not(
     for reason, holds in rules.items():
         if not holds:
             return reason
-    if choose_block(shape, kernel, result_bytes) is None:
+    if choose_block(shape, kernel, itemsizes) is None:
         return f"has no block for {shape.groups} groups of {shape.group_channels} channels and {spec.taps} taps."
     return None
 
 
-def shared_bytes(shape: ArgShape, block: Block, kernel: Kernel = "fwd") -> int:
-    """Bytes of shared memory, from above: results of four bytes a value."""
-    rows = stream(shape)
+def shared_bytes(shape: ArgShape, block: Block, kernel: Kernel = "fwd", itemsize: int = 0) -> int:
+    """Bytes of shared memory, from above, with arrays of at most `itemsize` bytes a value; by default those of x."""
+    rows, taps, of_filters = stream(shape), shape.spec.taps, max(itemsize, shape.itemsize)
+    kept = block.ahead + rows.oldest
     x = block.ahead * rows.rows * loaded_columns(shape, block) * block.channels * shape.itemsize
     groups = shape.groups if shape.has_spatial else 0
-    spatial = (block.ahead + rows.oldest) * block.width * groups * shape.spec.taps * shape.itemsize
-    if shape.spec.normalize:
-        spatial += (block.ahead + rows.oldest) * block.width * groups * 8
-    channel = shape.spec.taps * block.channels * shape.itemsize if shape.has_channel else 0
+    spatial = kept * (block.width * groups * taps * of_filters + COPY_BYTES)
+    statistics = kept * (block.width * groups * 8 + COPY_BYTES) if shape.spec.normalize else 0
+    channel = taps * block.channels * of_filters + COPY_BYTES if shape.has_channel else 0
     if kernel == "fwd":
-        return x + spatial + channel + 2 * block.width * block.channels * 4
-    dy = (block.ahead + rows.oldest) * block.width * block.channels * shape.itemsize
-    ds = (rows.oldest + 3) * block.width * shape.spec.taps * 4
-    return x + spatial + channel + dy + ds
+        results = [2 * block.width * block.channels * of_filters]
+    else:
+        dy = kept * block.width * block.channels * of_filters
+        results = [dy, (rows.oldest + 3) * (block.width * taps * 4 + COPY_BYTES), REDUCTION_BYTES]
+    return sum(-(-part // BUFFER_BYTES) * BUFFER_BYTES for part in (x, spatial, statistics, channel, *results))
 
 
 def num_blocks(shape: ArgShape, block: Block) -> int:
@@ -173,12 +174,13 @@ def last_column(shape: ArgShape, block: Block) -> int:
     return shape.spec.stride[1] * (block.columns - 1) + shape.spec.span[1]
 
 
-def _candidates(shape: ArgShape, kernel: Kernel, widest: int) -> Iterator[Block]:
+def _candidates(shape: ArgShape, kernel: Kernel, smallest: int, largest: int) -> Iterator[Block]:
     group, (height, _) = shape.group_channels, shape.positions
     if kernel == "dfilters" and shape.spec.taps > TAPS_IN_REGISTERS:
         return
     heights = sorted({-(-height // strips) for strips in range(1, max(2, height // 4 + 1))})
-    vectors = (widest, widest // 2)  # a thread writes at most 16 bytes at once
+    widest = LOAD_BYTES // (4 if kernel == "dfilters" else largest)  # a thread writes at most 16 bytes at once
+    vectors = (widest, widest // 2)
     for vector, lanes, columns in itertools.product(vectors, (1, 2, 4, 8, 16, 32), (1, 2, 4)):
         channels = lanes * vector
         whole = channels % group == 0 and group % vector == 0
@@ -187,12 +189,15 @@ def _candidates(shape: ArgShape, kernel: Kernel, widest: int) -> Iterator[Block]
             continue
         if columns > 1 and channels * shape.itemsize < BANKS_BYTES:
             continue
+        if channels // groups * smallest % LOAD_BYTES:  # the least that is copied
+            continue
         # One group, as few partial sums of it as there can be, and sums of channels that fill lines of the memory.
         if kernel == "dfilters" and (groups > 1 or channels < max(32, min(group, LANES * vector))):
             continue
         for rows, ahead in itertools.product(heights, (4, 2)):
             block = Block(channels, groups, vector, columns, rows, ahead)
-            if loaded_columns(shape, block) <= MOST_COPIED and resident(shape, block, kernel):
+            fits = shared_bytes(shape, block, kernel, largest) <= SHARED_BYTES
+            if fits and loaded_columns(shape, block) <= MOST_COPIED and resident(shape, block, kernel):
                 yield block
 
 

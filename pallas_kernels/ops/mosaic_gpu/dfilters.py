@@ -51,14 +51,16 @@ def filter_cotangents(
       interpret: parameters of the interpreter.
     """
     shape = ArgShape.of(x, spatial, channel, spec)
-    block = block or blocks.choose_block(shape, "dfilters")
+    sizes = [array.dtype.itemsize for array in (x, dy, spatial, channel)]
+    block = block or blocks.choose_block(shape, "dfilters", sizes)
     if block is None:
         raise ValueError(f"No block of the Mosaic kernel fits {shape}: see `why_not`.")
     statistics = None
     if spec.normalize:
         statistics = jnp.stack(normalization.statistics(spatial.astype(jnp.float32), spec), axis=-1)
     whole = block.channels >= shape.group_channels
-    kernel = Cotangents(shape, block, jnp.dtype(dtype if whole else jnp.float32), interpret)
+    narrow = block.width * jnp.dtype(dtype).itemsize % blocks.LOAD_BYTES  # to be copied
+    kernel = Cotangents(shape, block, jnp.dtype(dtype if whole and not narrow else jnp.float32), interpret)
     ds, dc = kernel.run(x, dy, spatial, statistics, channel)
     ds, dc = ds[0] if whole else ds.sum(0), dc.sum(1)
     if spec.factor != 1:
@@ -73,9 +75,14 @@ class Cotangents(Forward):
         """ds [N, B, Ho, Wo, G, T], to be added over N, and dc [B, N, T, C] likewise, float32."""
         shape, block = self.shape, self.block
         inputs, slots, copies = self.operands(x, spatial, statistics, channel)
+        if dy.shape[1] == 1:  # as of x
+            dy = jnp.pad(dy, ((0, 0), (0, 1), (0, 0), (0, 0)))
         inputs.append(dy.reshape(*dy.shape[:3], *self.parts))
         kept, (rows, columns) = block.ahead + self.stream.oldest, shape.positions
         slots.append(plgpu.SMEM((kept, block.width, *self.layouts.channels), dy.dtype))
+        padded = shape.spec.taps  # so that the rows in shared memory start where copies may
+        while padded * block.width * self.dtype.itemsize % blocks.COPY_BYTES:
+            padded += 1
         self.waiting = self.stream.oldest + 1 + STORED
         self.parts_of_group = max(1, shape.group_channels // block.channels)
         of_sample = self.strips * self.tiles
@@ -102,7 +109,7 @@ class Cotangents(Forward):
             out_type=tuple(compat.kernel_output(struct, x) for struct in out),
             scratch_types=[
                 *slots,
-                plgpu.SMEM((self.waiting, shape.spec.taps, block.width), self.dtype),
+                plgpu.SMEM((self.waiting, padded, block.width), self.dtype),
                 plgpu.Barrier(num_arrivals=copies + 1, num_barriers=block.ahead),
                 plgpu.Barrier(num_arrivals=1),
             ],
@@ -146,14 +153,16 @@ class _Program(Program):
         plgpu.wait_smem_to_gmem(STORED, wait_read_only=True)
         outside = self.first_row + step * self.kernel.row_step >= self.shape.positions[0]
         pl.when(outside)(lambda: plgpu.wait_smem_to_gmem(0, wait_read_only=True))
-        dys, normalizations = {}, {}
+        dys, normalizations, inside = {}, {}, {}
         for age, q in self.positions(ages):
+            inside[age, q] = self.inside(step - age, q)
             dys[age, q] = self.read.columns(self.dy_slots, (kept[age],), q, self.block.columns)
             normalizations[age, q] = self.normalization(kept[age], q)
         for x, age, q, tap in self.products(step, ages):
             product = x * dys[age, q]
-            s = self.inside(q, self.spatial_filter(kept[age], normalizations[age, q], tap, q))
-            sums[-1, tap] = sums[-1, tap] + product * self.layouts.over_channels(s)
+            s = self.spatial_filter(kept[age], normalizations[age, q], tap, q)
+            term = product * self.layouts.over_channels(s)
+            sums[-1, tap] = sums[-1, tap] + (term if inside[age, q] is None else jnp.where(inside[age, q], term, 0.0))
             factor = channel(tap)
             assert factor is not None
             slot = lax.rem(step + (self.kernel.waiting - age), self.kernel.waiting)
@@ -162,14 +171,15 @@ class _Program(Program):
         self.release(step, self.first_row + (step - oldest) * self.kernel.row_step if oldest in ages else None)
         return sums
 
-    def inside(self, q: int, filters: Array) -> Array:
-        """The filters, with zeros beyond the row: what lies there may be no number."""
-        columns = self.shape.positions[1]
-        if columns % self.block.width == 0:
-            return filters
-        left = columns - self.first_column - q  # columns from the first thread's position on
-        thread = self.layouts.threads
-        return jnp.where(thread * self.block.columns < left, filters, 0.0)
+    def inside(self, step: Array, q: int) -> Array | None:
+        """Whether the positions exist (None: all do): dy is zero beyond, but x or a filter there may be infinite."""
+        (rows, columns), block, apart = self.shape.positions, self.block, self.kernel.row_step
+        if columns % block.width == 0 and rows % (block.rows * apart) == 0:
+            return None
+        exists = (self.first_row + step * apart < rows).astype(jnp.int32)
+        left = (columns - self.first_column - q) * exists  # columns from the first thread's position on
+        inside = (self.layouts.threads * block.columns < left).astype(jnp.float32)
+        return self.layouts.over_channels(inside) > 0
 
     def send(self, step: Array, row: Array) -> None:
         """Copies a row of ds from shared memory."""
@@ -177,4 +187,4 @@ class _Program(Program):
         line = lax.rem(self.part, self.kernel.parts_of_group) * self.shape.batch + self.sample
         line = (line * self.shape.positions[0] + row) * self.shape.groups + self.group
         target = self.y_ref.at[line, :, pl.ds(self.first_column, self.block.width)]
-        plgpu.copy_smem_to_gmem(self.ds_slots.at[slot], target)
+        plgpu.copy_smem_to_gmem(self.ds_slots.at[slot, pl.ds(0, self.shape.spec.taps)], target)

@@ -39,7 +39,8 @@ def forward(
     """y by the forward kernel, as in `implementation.Implementation`. `block` defaults to `choose_block`'s."""
     shape = ArgShape.of(x, spatial, channel, spec)
     dtype = jnp.dtype(dtype or x.dtype)
-    block = block or blocks.choose_block(shape, "fwd", dtype.itemsize)
+    sizes = [array.dtype.itemsize for array in (x, spatial, channel) if array is not None]
+    block = block or blocks.choose_block(shape, "fwd", [*sizes, dtype.itemsize])
     if block is None:
         raise ValueError(f"No block of the Mosaic kernel fits {shape}: see `why_not`.")
     kernel = Forward(shape, block, dtype, interpret)
@@ -111,6 +112,8 @@ class Forward:
         if self.interpret is not None:  # the interpreter knows no negative offset
             x = jnp.pad(x, [(0, 0), *((before, 0) for before in self.origin), (0, 0)])
             self.origin = (0, 0)
+        if x.shape[1] == 1:  # a copy would leave out an axis of one row, with its offset
+            x = jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0)))
         arrays: list[Array] = [x.reshape(*x.shape[:3], *self.parts)]
         columns = blocks.loaded_columns(shape, block)
         slots: list[Any] = [plgpu.SMEM((block.ahead, self.stream.rows, columns, *self.layouts.channels), x.dtype)]

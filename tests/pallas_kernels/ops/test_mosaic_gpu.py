@@ -145,6 +145,20 @@ def test_cotangents_of_a_group_in_several_blocks_are_their_sum():
     check_filters(ArgSpec("two_blocks", (1, 3, 5, 256), FilterSpec((1, 3))), columns=1)
 
 
+def test_what_positions_beyond_the_image_would_read_spoils_no_sum():
+    from pallas_kernels.ops.mosaic_gpu import blocks, dfilters
+
+    x, spatial, channel = (jnp.ones(shape) for shape in ((1, 3, 7, 32), (1, 3, 7, 1, 1, 9), (1, 1, 9, 32)))
+    x = x.at[:, :, -1].set(jnp.inf).at[:, -1].set(jnp.inf)  # the first tap reads neither
+    spec = FilterSpec(3)
+    block = blocks.choose_block(ArgShape.of(x, spatial, channel, spec), "dfilters")
+    assert block is not None
+    block = dataclasses.replace(block, columns=1, rows=2)
+    dy = jnp.ones(x.shape)
+    _, found = dfilters.filter_cotangents(x, dy, spatial, channel, spec, block=block, interpret=simulated())
+    np.testing.assert_array_equal(found[0, 0, 0], np.full(32, 12.0))  # two rows of six
+
+
 WIDE = ArgSpec("two_samples", (2, 3, 19, 64), groups=2)
 HALF = [dtypes for dtypes in suite.MIXED_DTYPES if "float64" not in dtypes]
 
@@ -162,6 +176,36 @@ def test_any_dtypes_are_summed_wide_and_rounded_once(dtypes):
 @pytest.mark.parametrize("width", [4, 6, 8])
 def test_filters_of_any_address_are_copied(kernel_size, width):
     check(ArgSpec("involution", (2, 4, width, 64), FilterSpec(kernel_size), 16, False), columns=1)
+
+
+LOWERED = (
+    ArgSpec("one_row", (1, 1, 9, 64)),
+    ArgSpec("groups_of_4", (2, 8, 8, 64), FilterSpec(3), 16),
+    ArgSpec("narrow", (2, 4, 7, 128)),
+    ArgSpec("several_tiles", (1, 5, 56, 128)),
+    ArgSpec("large_kernel", (1, 7, 7, 64), FilterSpec(7), 1, False),
+)
+ALL_DTYPES = (suite.FLOAT32, *HALF)
+
+
+@pytest.mark.parametrize(
+    ("arg", "dtypes"),
+    [
+        pytest.param(arg, dtypes, marks=() if number % len(ALL_DTYPES) == row else pytest.mark.slow)
+        for row, arg in enumerate(LOWERED)
+        for number, dtypes in enumerate(ALL_DTYPES)
+    ],
+    ids=lambda value: getattr(value, "name", None) or "-".join(value),
+)
+def test_what_is_not_refused_is_lowered(arg, dtypes):
+    def run(dy, *arrays):
+        y, pull_back = jax.vjp(lambda *arrays: arg.call(*arrays, implementation=("mosaic_gpu", "xla")), *arrays)
+        return y, pull_back(dy)
+
+    structs = [*arg.structs(dtypes)]
+    traced = jax.jit(run).trace(arg.output_struct(dtypes), *structs)
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert ("@mosaic_gpu" in text) or arg.name == "groups_of_4", text
 
 
 @pytest.mark.parametrize(
