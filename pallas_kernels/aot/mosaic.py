@@ -26,11 +26,12 @@ from pallas_kernels.aot.targets import DEVICES, Device, compile_only_devices
 from pallas_kernels.ops.arg_specs import ArgSpec
 from pallas_kernels.ops.spec import FilterSpec
 
+REFUSED = 3  # exit status
 PLUGIN = "jax_cuda13_plugin"
 
 
 def mosaic_resources(
-    device: Device, arg: ArgSpec, dtype: DTypeLike, kernel: Literal["fwd", "dfilters"] = "fwd"
+    device: Device, arg: ArgSpec, dtype: DTypeLike, kernel: Literal["fwd", "dx", "dfilters"] = "fwd"
 ) -> Resources:
     """Compiles a kernel of a call for a device.
 
@@ -52,8 +53,10 @@ def mosaic_resources(
             text=True,
             check=False,
         )
-        if done.returncode:
+        if done.returncode == REFUSED:
             raise NotImplementedError(done.stderr.strip().splitlines()[-1])
+        if done.returncode:
+            raise RuntimeError(f"The kernel was not compiled:\n{done.stderr}")
         [code], [resources] = (list(Path(folder).glob(pattern)) for pattern in ("*.ptx", "*.resources.txt"))
         shared = re.search(r"smem_scratch_bytes=(\d+)", resources.read_text())
         assert shared is not None
@@ -78,6 +81,8 @@ def _compile(device: str, dtype: str, kernel: str, arg: dict[str, Any]) -> None:
         forward = functools.partial(call.call, implementation="mosaic_gpu")
         if kernel == "fwd":
             return forward(x, spatial, channel)
+        if kernel == "dx":
+            return jax.vjp(lambda x: forward(x, spatial, channel), x)[1](dy)
         return jax.vjp(functools.partial(forward, x), spatial, channel)[1](dy)
 
     with jax.set_mesh(mesh):
@@ -88,4 +93,5 @@ if __name__ == "__main__":
     try:
         _compile(**json.load(sys.stdin))
     except NotImplementedError as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(REFUSED)

@@ -118,8 +118,8 @@ def test_the_mosaic_kernels_are_split_over_eight_gpus_that_exchange_only_the_cot
     assert forward["bytes_per_device"]["temporaries"] == 0
     assert both["collectives"].pop("all_reduce") == 1
     assert set(both["collectives"].values()) == {0}
-    assert both["kernels"]["mosaic_gpu_v2"] == 2
-    assert both["kernels"]["__gpu$xla.gpu.triton"] == 1  # dx
+    assert both["kernels"]["mosaic_gpu_v2"] == 3
+    assert "__gpu$xla.gpu.triton" not in both["kernels"]
 
 
 @needs_plugin
@@ -143,7 +143,8 @@ def test_the_mosaic_kernels_are_split_over_eight_gpus_that_exchange_only_the_cot
 )
 def test_the_mosaic_kernel_has_no_spill_and_few_instructions(name, dtype, most):
     rows = list(aot.kernel_table(aot.DEVICES["h200"], ARG_SPECS[name], dtype, "mosaic_gpu"))
-    assert [row.kernel for row in rows] == (["fwd"] if name.startswith("rednet") else ["fwd", "dfilters"])
+    expected = {"dx": "stride" not in name, "dfilters": not name.startswith("rednet")}
+    assert [row.kernel for row in rows] == ["fwd", *(kernel for kernel, there in expected.items() if there)]
     assert rows[0].instructions_per_output <= most
     for row in rows:
         assert (row.spill_bytes, row.stack_bytes) == (0, 0)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pallas_kernels.ops.config import COUNT_LIMIT, LOAD_BYTES, ArgShape
 
-Kernel = Literal["fwd", "dfilters"]
+Kernel = Literal["fwd", "dx", "dfilters"]  # dx: of the transposed call
 
 WARPS, LANES = 4, 32  # of a warpgroup
 COPY_BYTES = 128  # of a copy to shared memory: a multiple of these
@@ -16,12 +16,14 @@ BANKS_BYTES = 128  # of shared memory: narrower rows with gaps between them woul
 BUFFER_BYTES = 1024  # of a buffer in shared memory: a multiple of these
 REDUCTION_BYTES = 2048  # of sums over warps
 MOST_COPIED = 256  # pixels, channels or values of a copy along an axis
+MOST_COLUMNS = MOST_COPIED - 24  # of a block, without those that are copied for the address alone
 MOST_TAPS = 81  # the code is unrolled over them
 TAPS_IN_REGISTERS = 9  # of the channel filter
 
 # Of a multiprocessor of Hopper, and how many of them an H200 has.
 SHARED_BYTES = 227 * 1024
 REGISTERS = 65536
+MOST_REGISTERS = 255  # of a thread
 MOST_BLOCKS = 16
 MULTIPROCESSORS = 132
 
@@ -41,6 +43,7 @@ class Block:
       columns: neighbouring positions of a thread along Wo.
       rows: positions along Ho, one after the other.
       ahead: how many steps before its use a row of x is asked for.
+      chunks: how many times a thread has `vector` channels, evenly spaced in those of a block of one group.
     """
 
     channels: int
@@ -49,11 +52,12 @@ class Block:
     columns: int
     rows: int
     ahead: int
+    chunks: int = 1
 
     @property
     def threads(self) -> int:
         """Threads side by side along Wo."""
-        return WARPS * LANES * self.vector // self.channels
+        return WARPS * LANES * self.vector * self.chunks // self.channels
 
     @property
     def width(self) -> int:
@@ -85,6 +89,14 @@ def stream(shape: ArgShape) -> Stream:
     return Stream(shape.spec.stride[0], shape.spec.kernel_size[0])
 
 
+def transposed(shape: ArgShape) -> ArgShape:
+    """The call that filters dy to dx, at a stride of 1."""
+    spec = shape.spec
+    padding = [(span - before, span - after) for span, (before, after) in zip(spec.span, spec.padding, strict=True)]
+    height, width = shape.positions
+    return dataclasses.replace(shape, spec=dataclasses.replace(spec, padding=padding), height=height, width=width)
+
+
 def choose_block(shape: ArgShape, kernel: Kernel = "fwd", itemsizes: Sequence[int] = ()) -> Block | None:
     """The block with the least time by a rough count of instructions, or None if none fits.
 
@@ -101,9 +113,12 @@ def choose_block(shape: ArgShape, kernel: Kernel = "fwd", itemsizes: Sequence[in
 def why_not(shape: ArgShape, itemsizes: Sequence[int], kernel: Kernel = "fwd") -> str | None:
     """Why the kernel cannot compute a call, or None where it can. The arguments are those of `choose_block`."""
     spec, bytes_ = shape.spec, shape.channels * min(itemsizes)
+    aside = "has no cotangent of x"
     values = shape.batch * math.prod(shape.positions) * shape.groups * max(spec.taps, 2)
     rules = {
         "has no upsampling.": spec.scale == 1,
+        f"{aside} at a stride, got {spec.stride}.": kernel != "dx" or spec.stride == (1, 1),
+        f"{aside} with padding past the filter.": kernel != "dx" or min(map(min, transposed(shape).spec.padding)) >= 0,
         "has no stride and dilation along H at once.": spec.dilation[0] == 1 or spec.stride[0] == 1,
         f"has at most {MOST_TAPS} taps, got {spec.taps}.": spec.taps <= MOST_TAPS,
         f"needs channels of a multiple of {LOAD_BYTES} bytes, got {bytes_}.": bytes_ % LOAD_BYTES == 0,
@@ -113,6 +128,8 @@ def why_not(shape: ArgShape, itemsizes: Sequence[int], kernel: Kernel = "fwd") -
     for reason, holds in rules.items():
         if not holds:
             return reason
+    if kernel == "dx":
+        shape = transposed(shape)
     if choose_block(shape, kernel, itemsizes) is None:
         return f"has no block for {shape.groups} groups of {shape.group_channels} channels and {spec.taps} taps."
     return None
@@ -121,13 +138,14 @@ def why_not(shape: ArgShape, itemsizes: Sequence[int], kernel: Kernel = "fwd") -
 def shared_bytes(shape: ArgShape, block: Block, kernel: Kernel = "fwd", itemsize: int = 0) -> int:
     """Bytes of shared memory, from above, with arrays of at most `itemsize` bytes a value; by default those of x."""
     rows, taps, of_filters = stream(shape), shape.spec.taps, max(itemsize, shape.itemsize)
-    kept = block.ahead + rows.oldest
+    kept = block.ahead + (0 if kernel == "dx" else rows.oldest)  # rows of filters
+    columns = filter_columns(shape, block, kernel) + (2 * COPY_BYTES // LOAD_BYTES if kernel == "dx" else 0)
     x = block.ahead * rows.rows * loaded_columns(shape, block) * block.channels * shape.itemsize
     groups = shape.groups if shape.has_spatial else 0
-    spatial = kept * (block.width * groups * taps * of_filters + COPY_BYTES)
-    statistics = kept * (block.width * groups * 8 + COPY_BYTES) if shape.spec.normalize else 0
+    spatial = kept * (columns * groups * taps * of_filters + COPY_BYTES)
+    statistics = kept * (columns * groups * 8 + COPY_BYTES) if shape.spec.normalize else 0
     channel = taps * block.channels * of_filters + COPY_BYTES if shape.has_channel else 0
-    if kernel == "fwd":
+    if kernel != "dfilters":
         results = [2 * block.width * block.channels * of_filters]
     else:
         dy = kept * block.width * block.channels * of_filters
@@ -169,6 +187,11 @@ def loaded_columns(shape: ArgShape, block: Block) -> int:
     return threads * step
 
 
+def filter_columns(shape: ArgShape, block: Block, kernel: Kernel) -> int:
+    """Filters of a row that a block uses: of its positions, or for dx of all that read its pixels."""
+    return loaded_columns(shape, block) + block.columns - 1 if kernel == "dx" else block.width
+
+
 def last_column(shape: ArgShape, block: Block) -> int:
     """The last column of x that a thread reads, relative to its first."""
     return shape.spec.stride[1] * (block.columns - 1) + shape.spec.span[1]
@@ -180,9 +203,9 @@ def _candidates(shape: ArgShape, kernel: Kernel, smallest: int, largest: int) ->
         return
     heights = sorted({-(-height // strips) for strips in range(1, max(2, height // 4 + 1))})
     widest = LOAD_BYTES // (4 if kernel == "dfilters" else largest)  # a thread writes at most 16 bytes at once
-    vectors = (widest, widest // 2)
-    for vector, lanes, columns in itertools.product(vectors, (1, 2, 4, 8, 16, 32), (1, 2, 4)):
-        channels = lanes * vector
+    vectors, several = (widest, widest // 2), (1, 2, 4) if kernel == "dfilters" else (1,)
+    for vector, chunks, lanes, columns in itertools.product(vectors, several, (1, 2, 4, 8, 16, 32), (1, 2, 4)):
+        channels = lanes * vector * chunks
         whole = channels % group == 0 and group % vector == 0
         groups = channels // group if whole else 1
         if shape.channels % channels or not (whole or group % channels == 0) or groups & (groups - 1):
@@ -192,12 +215,13 @@ def _candidates(shape: ArgShape, kernel: Kernel, smallest: int, largest: int) ->
         if channels // groups * smallest % LOAD_BYTES:  # the least that is copied
             continue
         # One group, as few partial sums of it as there can be, and sums of channels that fill lines of the memory.
-        if kernel == "dfilters" and (groups > 1 or channels < max(32, min(group, LANES * vector))):
+        few = channels >= min(group, LANES * vector) and lanes * vector >= 32
+        if kernel == "dfilters" and (groups > 1 or not few):
             continue
-        for rows, ahead in itertools.product(heights, (4, 2)):
-            block = Block(channels, groups, vector, columns, rows, ahead)
+        for rows, ahead in itertools.product(heights, (2,) if kernel == "dfilters" else (4, 2)):
+            block = Block(channels, groups, vector, columns, rows, ahead, chunks)
             fits = shared_bytes(shape, block, kernel, largest) <= SHARED_BYTES
-            if fits and loaded_columns(shape, block) <= MOST_COPIED and resident(shape, block, kernel):
+            if fits and loaded_columns(shape, block) <= MOST_COLUMNS and resident(shape, block, kernel):
                 yield block
 
 
@@ -206,30 +230,33 @@ def registers(shape: ArgShape, block: Block, kernel: Kernel = "fwd") -> int:
     taps = shape.spec.taps
     sums = block.columns * (stream(shape).oldest + 1) + taps * (kernel == "dfilters")
     channel = taps if shape.has_channel and taps <= TAPS_IN_REGISTERS else 0
-    return BASE_REGISTERS + COLUMN_REGISTERS * block.columns + block.vector * (1 + sums + channel)
+    ahead = taps * block.columns if kernel == "dx" and taps > TAPS_IN_REGISTERS else 0  # loads of filters
+    columns = BASE_REGISTERS + COLUMN_REGISTERS * block.columns
+    return columns + ahead + block.vector * block.chunks * (1 + sums + channel)
 
 
 def instructions(shape: ArgShape, block: Block, kernel: Kernel = "fwd") -> float:
     """Of a thread for one step, roughly."""
-    taps, filters = shape.spec.taps, shape.has_channel + shape.has_spatial
-    wide = shape.itemsize == 4
-    arithmetic = block.columns * block.vector * taps * filters
-    x = stream(shape).rows * (last_column(shape, block) + 1) * (1 + (0 if wide else block.vector))
+    taps, channels = shape.spec.taps, block.vector * block.chunks
+    arithmetic = 3 if kernel == "dfilters" else shape.has_channel + shape.has_spatial
+    converted = 1 + (0 if shape.itemsize == 4 else block.vector)  # of each load of channels
+    x = stream(shape).rows * (last_column(shape, block) + 1) * block.chunks * converted
     spatial = block.columns * taps * (2 + 2 * bool(shape.spec.normalize)) * shape.has_spatial
-    again = taps * (1 + block.vector) if shape.has_channel and taps > TAPS_IN_REGISTERS else 0
-    total = BASE_INSTRUCTIONS + arithmetic + x + spatial + block.columns * again
-    if kernel == "fwd":
+    again = taps * (1 + channels) if shape.has_channel and taps > TAPS_IN_REGISTERS else 0
+    total = BASE_INSTRUCTIONS + block.columns * channels * taps * arithmetic + x + spatial + block.columns * again
+    if kernel != "dfilters":
         return total
-    lanes = block.channels // block.groups // block.vector
-    sums = block.columns * taps * (block.vector + 2 * math.log2(lanes) + 3)
-    return total + sums + block.columns * (stream(shape).oldest + 1) * (1 + block.vector)
+    lanes = block.channels // channels
+    sums = taps * (block.vector + 2 * math.log2(lanes) + 3)
+    dy = (stream(shape).oldest + 1) * block.chunks * converted
+    return total + block.columns * (sums + dy)
 
 
 def resident(shape: ArgShape, block: Block, kernel: Kernel = "fwd") -> int:
     """Blocks of a multiprocessor at a time."""
-    of_thread = -(-registers(shape, block, kernel) // 8) * 8
-    if of_thread > 255:
+    if (used := registers(shape, block, kernel)) > MOST_REGISTERS:
         return 0
+    of_thread = -(-used // 8) * 8
     by_memory = SHARED_BYTES // (shared_bytes(shape, block, kernel) + 1024)
     return min(REGISTERS // (WARPS * LANES * of_thread), by_memory, MOST_BLOCKS)
 

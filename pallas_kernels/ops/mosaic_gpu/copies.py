@@ -11,10 +11,12 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from pallas_kernels.ops.config import LOAD_BYTES
 from pallas_kernels.ops.mosaic_gpu.blocks import COPY_BYTES, MOST_COPIED
 
+MULTIPLE = COPY_BYTES // LOAD_BYTES
+
 
 @dataclasses.dataclass(frozen=True)
 class FilterRows:
-    """Rows of `width` neighbouring filters of a block: of an array [pixels, groups, taps], some of its groups.
+    """Rows of neighbouring filters of a block: of an array [pixels, groups, taps], some of its groups.
 
     Rows whose addresses are multiples of 16 bytes take one copy of any size. Else those whose pixels are take one
     copy of two axes, and others take copies of at most 256 values.
@@ -23,21 +25,41 @@ class FilterRows:
       taps: values of a filter.
       groups: of the array.
       block_groups: of the block.
-      width: filters of a row.
+      columns: filters that are used of a row.
+      before: how many of them lie before the block's first position.
+      step: positions from one block to the next.
       row: filters from one row of the image to the next.
       dtype: of the array.
+      interpreted: whether the interpreter copies: it knows no negative offset.
     """
 
     taps: int
     groups: int
     block_groups: int
-    width: int
+    columns: int
+    before: int
+    step: int
     row: int
     dtype: Any
+    interpreted: bool = False
 
     @property
     def itemsize(self) -> int:
         return jnp.dtype(self.dtype).itemsize
+
+    @property
+    def lead(self) -> int:
+        """Filters that are copied before the block's first position: to an address that a copy may have."""
+        lead = self.before
+        while self._bulk and lead * self._pixel % LOAD_BYTES:
+            lead += 1
+        return lead
+
+    @property
+    def width(self) -> int:
+        """Filters that are copied of a row: with several axes so many that they fill `COPY_BYTES`."""
+        width = self.columns + self.lead - self.before
+        return width if self.whole else -(-width // MULTIPLE) * MULTIPLE
 
     @property
     def whole(self) -> bool:
@@ -47,17 +69,17 @@ class FilterRows:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of a row in shared memory."""
+        unit = COPY_BYTES // self.itemsize
         if self.whole:
-            return (sum(count for _, count in self.parts),)
-        unit = max(LOAD_BYTES, COPY_BYTES // self.width) // self.itemsize
+            return (sum(count for _, count in self.parts) + (unit if self.lead else 0),)
+        unit = LOAD_BYTES // self.itemsize
         return self.width, -(-self.block_groups * self.taps // unit) * unit
 
     @property
     def parts(self) -> list[tuple[int, int]]:
         """First value and number of values of each copy of a whole row."""
-        unit = COPY_BYTES // self.itemsize
-        values = -(-self.width * self.groups * self.taps // unit) * unit
-        most = values if self._aligned else MOST_COPIED
+        values = self._rounded(self.width * self.groups * self.taps)
+        most = values if self._bulk else MOST_COPIED
         return [(first, min(most, values - first)) for first in range(0, values, most)]
 
     @property
@@ -66,22 +88,48 @@ class FilterRows:
 
     def of(self, array: Array) -> Array:
         """The array as `start` takes it."""
-        return array.reshape(-1) if self.whole else array.reshape(-1, self.groups * self.taps)
+        pixels = jnp.pad(array.reshape(-1, self.groups * self.taps), ((self._in_front, 0), (0, 0)))
+        return pixels.reshape(-1) if self.whole else pixels
 
     def start(self, source: Any, target: Any, barrier: Any, pixel: Array, group: Array) -> None:
-        """Copies the row from this pixel and group on; what lies beyond the array is not used."""
+        """Copies the row of a block from this pixel and group on; what lies beyond the array is not used."""
+        pixel += self._in_front - self.lead
         if not self.whole:
             window = source.at[pl.ds(pixel, self.width), pl.ds(group * self.taps, self.shape[1])]
             plgpu.copy_gmem_to_smem(window, target, barrier)
             return
-        for first, count in self.parts:
-            window = source.at[pl.ds(pixel * (self.groups * self.taps) + first, count)]
-            mode = plgpu.OOBFillMode.UNDEFINED if self._aligned else plgpu.OOBFillMode.ZEROS
-            plgpu.copy_gmem_to_smem(window, target.at[pl.ds(first, count)], barrier, oob_mode=mode)
+        size = self.groups * self.taps
+        first_value = pixel * size
+        if not self._bulk:
+            for first, count in self.parts:
+                window = source.at[pl.ds(first_value + first, count)]
+                plgpu.copy_gmem_to_smem(window, target.at[pl.ds(first, count)], barrier)
+            return
+
+        def copy(begin: Array, skipped: int) -> None:
+            count = self._rounded(self.width * size - skipped)
+            window, mode = source.at[pl.ds(begin, count)], plgpu.OOBFillMode.UNDEFINED
+            plgpu.copy_gmem_to_smem(window, target.at[pl.ds(skipped, count)], barrier, oob_mode=mode)
+
+        if not self.lead:
+            copy(first_value, 0)
+            return
+        pl.when(pixel >= 0)(lambda: copy(first_value, 0))
+        pl.when(pixel < 0)(
+            lambda: copy(jnp.maximum(first_value, 0), self.lead * size)
+        )  # of the first row of the first sample
+
+    def _rounded(self, values: int) -> int:
+        unit = COPY_BYTES // self.itemsize
+        return -(-values // unit) * unit
+
+    @property
+    def _pixel(self) -> int:
+        return self.groups * self.taps * self.itemsize
 
     @property
     def _pitched(self) -> bool:
-        return self.groups * self.taps * self.itemsize % LOAD_BYTES == 0 and self.shape_fits
+        return self._pixel % LOAD_BYTES == 0 and self.shape_fits
 
     @property
     def shape_fits(self) -> bool:
@@ -89,5 +137,13 @@ class FilterRows:
 
     @property
     def _aligned(self) -> bool:
-        pixel = self.groups * self.taps * self.itemsize
-        return self.row * pixel % LOAD_BYTES == 0 and self.width * pixel % LOAD_BYTES == 0
+        return self.row * self._pixel % LOAD_BYTES == 0 and self.step * self._pixel % LOAD_BYTES == 0
+
+    @property
+    def _bulk(self) -> bool:
+        return self.whole and self._aligned
+
+    @property
+    def _in_front(self) -> int:
+        """Pixels that are put before the array."""
+        return self.lead if self.interpreted and not self._bulk else 0

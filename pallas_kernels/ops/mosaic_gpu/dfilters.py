@@ -8,6 +8,8 @@ filter and the sums of its cotangent in registers; the lanes of a position add u
 until the last rows have been read.
 """
 
+import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +25,7 @@ from pallas_kernels.ops.config import ArgShape
 from pallas_kernels.ops.mosaic_gpu import blocks, layouts
 from pallas_kernels.ops.mosaic_gpu.blocks import Block
 from pallas_kernels.ops.mosaic_gpu.fwd import Forward
-from pallas_kernels.ops.mosaic_gpu.program import STORED, Program, Sums
+from pallas_kernels.ops.mosaic_gpu.program import STORED, Channel, Program, Sums
 from pallas_kernels.ops.spec import FilterSpec
 
 
@@ -78,11 +80,13 @@ class Cotangents(Forward):
         if dy.shape[1] == 1:  # as of x
             dy = jnp.pad(dy, ((0, 0), (0, 1), (0, 0), (0, 0)))
         inputs.append(dy.reshape(*dy.shape[:3], *self.parts))
-        kept, (rows, columns) = block.ahead + self.stream.oldest, shape.positions
-        slots.append(plgpu.SMEM((kept, block.width, *self.layouts.channels), dy.dtype))
+        rows, columns = shape.positions
+        slots.append(plgpu.SMEM((self.kept, block.width, *self.layouts.channels), dy.dtype))
         padded = shape.spec.taps  # so that the rows in shared memory start where copies may
         while padded * block.width * self.dtype.itemsize % blocks.COPY_BYTES:
             padded += 1
+        self.rows_beyond = rows % (block.rows * self.row_step) != 0
+        self.taps_from_beyond = self._taps_from_beyond()
         self.waiting = self.stream.oldest + 1 + STORED
         self.parts_of_group = max(1, shape.group_channels // block.channels)
         of_sample = self.strips * self.tiles
@@ -121,6 +125,20 @@ class Cotangents(Forward):
         ds = ds[..., :columns].reshape(self.parts_of_group, shape.batch, rows, shape.groups, shape.spec.taps, columns)
         return jnp.moveaxis(ds, -1, 3), dc.reshape(*dc.shape[:3], shape.channels)
 
+    def _taps_from_beyond(self) -> list[int]:
+        """The taps by which positions beyond the last ones along an axis would read pixels of the image."""
+        shape, spec = self.shape, self.shape.spec
+        first = [
+            stride * length - before
+            for stride, length, before in zip(spec.stride, shape.positions, spec.origin, strict=True)
+        ]
+        return [
+            tap
+            for tap in range(spec.taps)
+            for down, right in [spec.tap_offset(tap)]
+            if (self.rows_beyond and first[0] + down < shape.height) or first[1] + right < shape.width
+        ]
+
 
 class _Program(Program):
     """One block of the kernel."""
@@ -130,56 +148,80 @@ class _Program(Program):
         self.dy_ref, self.dy_slots = dy
         self.ds_slots = self.y_slots
         zero = plgpu.layout_cast(jnp.zeros(self.layouts.shape, jnp.float32), self.layouts.full)
-        totals = self.run({(-1, tap): zero for tap in range(self.shape.spec.taps)})
+        chunks = range(self.block.chunks)
+        totals = self.run({(-1 - chunk, tap): zero for chunk in chunks for tap in range(self.shape.spec.taps)})
         place = self.strip * self.kernel.tiles + self.tile
-        for (_, tap), total in totals.items():
-            dc_ref[self.sample, place, tap, self.all_parts] = total.sum(0)
+        for (key, tap), total in totals.items():
+            parts = pl.ds(self.part * len(chunks) - 1 - key, 1)
+            dc_ref[self.sample, place, tap, parts] = total.sum(0)
 
     def start(self, step: Array) -> None:
         """As in the forward kernel, and for the row of dy that begins with a step."""
         super().start(step)
         row = self.first_row + step * self.kernel.row_step
         columns = pl.ds(self.first_column, self.block.width)
-        slot = lax.rem(step, self.block.ahead + self.stream.oldest)
+        slot = lax.rem(step, self.kernel.kept)
         barrier = self.arrived.at[lax.rem(step, self.block.ahead)]
         window = self.dy_ref.at[self.sample, row, columns, self.all_parts]
         plgpu.copy_gmem_to_smem(window, self.dy_slots.at[slot], barrier)
 
-    def visit(self, step: Array, sums: Sums, ages: range, channel: Callable[[int], Array | None]) -> Sums:
+    def visit(self, step: Array, sums: Sums, ages: range, channel: Channel) -> Sums:
         """Multiplies the rows of x of a step with dy, for both filters' cotangents."""
         plgpu.barrier_wait(self.arrived.at[lax.rem(step, self.block.ahead)])
-        sums, kept = dict(sums), self.filter_slots(step, ages)
+        sums, filters, kept, waiting = dict(sums), self.filters(step), self.kernel.kept, self.kernel.waiting
         # The slot of a row that begins was sent before the last ones; where none was sent any more, all are waited for.
         plgpu.wait_smem_to_gmem(STORED, wait_read_only=True)
         outside = self.first_row + step * self.kernel.row_step >= self.shape.positions[0]
         pl.when(outside)(lambda: plgpu.wait_smem_to_gmem(0, wait_read_only=True))
-        dys, normalizations, inside = {}, {}, {}
-        for age, q in self.positions(ages):
-            inside[age, q] = self.inside(step - age, q)
-            dys[age, q] = self.read.columns(self.dy_slots, (kept[age],), q, self.block.columns)
-            normalizations[age, q] = self.normalization(kept[age], q)
-        for x, age, q, tap in self.products(step, ages):
-            product = x * dys[age, q]
-            s = self.spatial_filter(kept[age], normalizations[age, q], tap, q)
-            term = product * self.layouts.over_channels(s)
-            sums[-1, tap] = sums[-1, tap] + (term if inside[age, q] is None else jnp.where(inside[age, q], term, 0.0))
-            factor = channel(tap)
-            assert factor is not None
-            slot = lax.rem(step + (self.kernel.waiting - age), self.kernel.waiting)
-            self.read.put(self.ds_slots, slot, q, tap, (product * factor).sum(2).sum(1))
+        dys = {
+            (age, q): self.read.columns(self.dy_slots, (lax.rem(step + (kept - age), kept),), q, self.block.columns)
+            for age, q in itertools.product(ages, range(self.block.columns))
+        }
+        exist = functools.cache(functools.partial(self.exist, step))
+        puts: list[Callable[[], None]] = []
+        for xs, readers in self.pixels(step, ages):
+            used = [filters(*reader) for reader in readers]
+            for put in puts:  # after these loads, which could not go before it
+                put()
+            puts = []
+            only = functools.cache(lambda *at, xs=xs: self.only(xs, exist(*at)))
+            for (age, q, tap), s in zip(readers, used, strict=True):
+                at = age if self.kernel.rows_beyond else 0, q
+                [s] = self.only([s], exist(*at))
+                s, total = self.layouts.over_channels(s), None
+                safe = only(*at) if tap in self.kernel.taps_from_beyond else xs
+                for chunk, (x, dy) in enumerate(zip(safe, dys[age, q], strict=True)):
+                    product, factor = x * dy, channel(tap, chunk)
+                    assert factor is not None
+                    sums[-1 - chunk, tap] = sums[-1 - chunk, tap] + product * s
+                    total = product * factor if total is None else total + product * factor
+                assert total is not None
+                slot = lax.rem(step + (waiting - age), waiting)
+                puts.append(functools.partial(self.read.put, self.ds_slots, slot, q, tap, total.sum(2).sum(1)))
+        for put in puts:
+            put()
         oldest = self.stream.oldest
         self.release(step, self.first_row + (step - oldest) * self.kernel.row_step if oldest in ages else None)
         return sums
 
-    def inside(self, step: Array, q: int) -> Array | None:
-        """Whether the positions exist (None: all do): dy is zero beyond, but x or a filter there may be infinite."""
-        (rows, columns), block, apart = self.shape.positions, self.block, self.kernel.row_step
-        if columns % block.width == 0 and rows % (block.rows * apart) == 0:
+    def exist(self, step: Array, age: int, q: int) -> Array | None:
+        """Whether the positions of an age do, for each thread; None if all do."""
+        rows, columns = self.shape.positions
+        if columns % self.block.width == 0 and not self.kernel.rows_beyond:
             return None
-        exists = (self.first_row + step * apart < rows).astype(jnp.int32)
-        left = (columns - self.first_column - q) * exists  # columns from the first thread's position on
-        inside = (self.layouts.threads * block.columns < left).astype(jnp.float32)
-        return self.layouts.over_channels(inside) > 0
+        left = columns - self.first_column - q  # from the first thread's position on
+        if self.kernel.rows_beyond:
+            row = self.first_row + (step - age) * self.kernel.row_step
+            left = jnp.where(row < rows, left, 0)
+        return self.layouts.threads * self.block.columns < left
+
+    def only(self, values: list[Array], inside: Array | None) -> list[Array]:
+        """Zero for positions that do not exist: their dy is zero, but a pixel or what memory holds may be infinite."""
+        if inside is None:
+            return values
+        if values[0].ndim > inside.ndim:
+            inside = self.layouts.over_channels(inside.astype(jnp.float32)) > 0
+        return [jnp.where(inside, value, 0.0) for value in values]
 
     def send(self, step: Array, row: Array) -> None:
         """Copies a row of ds from shared memory."""

@@ -60,6 +60,9 @@ class Forward:
       interpret: parameters of the interpreter, or None.
     """
 
+    name = "dynamic_filter_fwd"
+    program = Program
+
     def __init__(self, shape: ArgShape, block: Block, dtype: jnp.dtype, interpret: Any):
         self.shape, self.block, self.dtype, self.interpret = shape, block, dtype, interpret
         self.stream = blocks.stream(shape)
@@ -69,6 +72,9 @@ class Forward:
         self.row_step = shape.spec.dilation[0]
         self.strips = blocks.num_strips(shape, block)
         self.steps = block.rows + self.stream.oldest
+        self.kept = block.ahead + self.stream.oldest  # rows of filters in shared memory
+        self.filter_columns, self.filters_before = block.width, 0  # as in `FilterRows`
+        self.filter_grid = shape.positions
 
     def __call__(self, x: Array, spatial: Array | None, statistics: Array | None, channel: Array | None) -> Array:
         shape, block = self.shape, self.block
@@ -77,11 +83,12 @@ class Forward:
         out = jax.ShapeDtypeStruct((shape.batch, rows, width, *self.parts), self.dtype)
         present = [array is not None for array in (spatial, statistics, channel)]
 
-        def dynamic_filter_fwd(*refs):  # the profiler shows the name
+        def body(*refs):
             self._body(*refs, present=present)
 
+        body.__name__ = self.name  # the profiler shows it
         y = plgpu.kernel(
-            dynamic_filter_fwd,
+            body,
             out_type=compat.kernel_output(out, x),
             scratch_types=[
                 *slots,
@@ -117,11 +124,10 @@ class Forward:
         arrays: list[Array] = [x.reshape(*x.shape[:3], *self.parts)]
         columns = blocks.loaded_columns(shape, block)
         slots: list[Any] = [plgpu.SMEM((block.ahead, self.stream.rows, columns, *self.layouts.channels), x.dtype)]
-        kept = block.ahead + self.stream.oldest
         for rows, array in ((self.spatial, spatial), (self.statistics, statistics)):
             if rows is not None and array is not None:
                 arrays.append(rows.of(array))
-                slots.append(plgpu.SMEM((kept, *rows.shape), array.dtype))
+                slots.append(plgpu.SMEM((self.kept, *rows.shape), array.dtype))
         if channel is not None:
             arrays.append(channel.reshape(*channel.shape[:1], shape.spec.taps, *self.parts))
             slots.append(plgpu.SMEM((self._channel_taps(channel), *self.layouts.channels), channel.dtype))
@@ -133,11 +139,21 @@ class Forward:
         inputs, y_ref, slots = iter(refs[1:count]), refs[count], iter(refs[count + 2 : 2 * count + 1])
         filters = [(next(inputs), next(slots)) if there else None for there in present]
         y_slots, *barriers = refs[2 * count + 1 :]
-        Program(self, (refs[0], refs[count + 1]), filters, (y_ref, y_slots), (barriers[0], barriers[1])).run({})
+        self.program(self, (refs[0], refs[count + 1]), filters, (y_ref, y_slots), (barriers[0], barriers[1])).run({})
 
     def _rows(self, taps: int, dtype: Any) -> FilterRows:
         shape, block = self.shape, self.block
-        return FilterRows(taps, shape.groups, block.groups, block.width, shape.positions[1], dtype)
+        return FilterRows(
+            taps,
+            shape.groups,
+            block.groups,
+            columns=self.filter_columns,
+            before=self.filters_before,
+            step=block.width,
+            row=self.filter_grid[1],
+            dtype=dtype,
+            interpreted=self.interpret is not None,
+        )
 
     def _channel_taps(self, channel: Array) -> int:
         """The taps of the channel filter that are copied: rows of zeros make their bytes a multiple."""

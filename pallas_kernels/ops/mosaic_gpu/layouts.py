@@ -23,7 +23,9 @@ def compiler_params() -> plgpu.CompilerParams:
 
 @dataclasses.dataclass(frozen=True)
 class Layouts:
-    """Arrays [threads, groups, channels of a group]: a thread has neighbouring channels of one place.
+    """Arrays [threads, groups, channels]: a thread has neighbouring channels of one place.
+
+    The channels are those of a group in the block, or of a chunk of the only group there.
 
     Args:
       block: of the kernel.
@@ -33,16 +35,17 @@ class Layouts:
 
     @property
     def part(self) -> int:
-        """Channels of a group of the block."""
-        return self.block.channels // self.block.groups
+        """Channels of an array."""
+        return self.block.channels // self.block.groups // self.block.chunks
 
     @property
     def channels(self) -> tuple[int, int]:
-        return self.block.groups, self.part
+        """In shared memory."""
+        return self.block.groups * self.block.chunks, self.part
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self.block.threads, *self.channels
+        return self.block.threads, self.block.groups, self.part
 
     @property
     def full(self) -> Any:
@@ -64,8 +67,9 @@ class Layouts:
 
     @property
     def threads(self) -> Array:
-        """The number of each thread side by side, [threads]."""
-        return plgpu.broadcasted_iota(jnp.int32, self.shape[:1], 0, layout=self.full.reduce((1, 2)))
+        """The number of each thread side by side, for each value of its filters."""
+        axes = 2 if self.block.groups > 1 else 1
+        return plgpu.broadcasted_iota(jnp.int32, self.shape[:axes], 0, layout=self.of_filters)
 
     def over_positions(self, channels: Array) -> Array:
         """[groups, channels of a group] for each thread."""
@@ -86,21 +90,26 @@ class Reader:
     layouts: Layouts
     interpreted: bool
 
-    def columns(self, slots: Any, at: tuple[Any, ...], column: int, step: int) -> Array:
-        """The values of each thread from [columns, groups, channels]: its column number `column`.
+    def columns(self, slots: Any, at: tuple[Any, ...], column: int, step: int) -> list[Array]:
+        """The values of each thread from [columns, groups, channels], of each chunk: its column number `column`.
 
         Args:
-          slots: [..., columns, groups, channels].
+          slots: [..., columns, groups or chunks, channels].
           at: the first indices.
           column: relative to the thread's first.
           step: columns from one thread to the next.
         """
-        shape = slots.shape[len(at) :]
+        shape, (threads, groups, _) = slots.shape[len(at) :], self.layouts.shape
         steps, rest = divmod(column, step)
-        index = pl.ds(steps, self.layouts.shape[0]), rest
-        return self._read(slots.at[at], (shape[0] // step, step, *shape[1:]), index, self.layouts.full)
+        return [
+            self._read(slots.at[at], (shape[0] // step, step, *shape[1:]), index, self.layouts.full)
+            for chunk in range(self.layouts.block.chunks)
+            for index in [(pl.ds(steps, threads), rest, pl.ds(chunk * groups, groups))]
+        ]
 
-    def filters(self, slots: Any, slot: Array, rows: FilterRows, block: Block, tap: int, q: int, group: Any) -> Array:
+    def filters(
+        self, slots: Any, slot: Array, rows: FilterRows, block: Block, tap: int, column: int, group: Any
+    ) -> Array:
         """A value of each thread's filters: [threads], or [threads, groups] where the block has several.
 
         Args:
@@ -109,30 +118,34 @@ class Reader:
           rows: of the filters.
           block: of the kernel.
           tap: the number of the value.
-          q: the number of the thread's position.
+          column: relative to the thread's first.
           group: the first group of the block in the row.
         """
-        threads, groups, taps = block.threads, rows.groups, rows.taps
+        threads, groups, taps = rows.width // block.columns, rows.groups, rows.taps
+        steps, q = divmod(column + rows.lead - rows.before, block.columns)
+        of_threads = slice(None) if threads == block.threads else pl.ds(steps, block.threads)
         several = block.groups > 1
         layout = self.layouts.of_filters
         if rows.whole:
-            ref = slots.at[slot, pl.ds(0, block.width * groups * taps)]
+            ref = slots.at[slot, pl.ds(0, threads * block.columns * groups * taps)]
             which: Any = pl.ds(0 if block.groups == groups else group, block.groups) if several else group
             if groups == 1:
                 which = 0
-            index = (slice(None), q, which, tap)
+            index = (of_threads, q, which, tap)
             return self._read(ref, (threads, block.columns, groups, taps), index, layout)
-        ref = slots.at[slot, :, pl.ds(0, block.groups * taps)]
-        index = (slice(None), q, slice(None) if several else 0, tap)
+        ref = slots.at[slot, pl.ds(0, threads * block.columns), pl.ds(0, block.groups * taps)]
+        index = (of_threads, q, slice(None) if several else 0, tap)
         return self._read(ref, (threads, block.columns, block.groups, taps), index, layout)
 
-    def channels(self, slots: Any, tap: int) -> Array:
-        """[groups, channels of a group]."""
-        return _load(slots.at[tap], layout=self.layouts.full.reduce(0), optimized=False).astype(jnp.float32)
+    def channels(self, slots: Any, tap: int, chunk: int) -> Array:
+        """[groups, channels] of a chunk."""
+        groups = self.layouts.shape[1]
+        window = slots.at[tap, pl.ds(chunk * groups, groups)]
+        return _load(window, layout=self.layouts.full.reduce(0), optimized=False).astype(jnp.float32)
 
     def write(self, slots: Any, slot: Array, values: list[Array]) -> None:
         """Writes the positions of each thread to [positions, groups, channels]."""
-        threads, *channels = self.layouts.shape
+        threads, channels = self.layouts.shape[0], self.layouts.channels
         if self.interpreted:
             slots[slot] = jnp.stack(values, 1).reshape(threads * len(values), *channels)
             return

@@ -1,5 +1,6 @@
 """What a block of the forward kernel does."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -20,6 +21,10 @@ Slots = tuple[Any, Any]
 
 Sums = dict[tuple[int, int], Array]
 """By age of the position, and by its number among the thread's."""
+
+
+Channel = Callable[..., Array | None]
+"""The channel filter by the tap and the chunk."""
 
 
 class _Ring(NamedTuple):
@@ -97,7 +102,7 @@ class Program:
         plgpu.wait_smem_to_gmem(0)
         return sums
 
-    def visit(self, step: Array, sums: Sums, ages: range, channel: Callable[[int], Array | None]) -> Sums:
+    def visit(self, step: Array, sums: Sums, ages: range, channel: Channel) -> Sums:
         """Multiplies the rows of x of a step for the positions of these ages, and writes the oldest."""
         plgpu.barrier_wait(self.arrived.at[lax.rem(step, self.block.ahead)])
         sums = self.add(step, dict(sums), ages, channel)
@@ -133,95 +138,91 @@ class Program:
         ]
         barrier = self.arrived.at[slot]
         plgpu.copy_gmem_to_smem(window, self.x_slots.at[slot], barrier)
-        rows, columns = self.shape.positions
-        position = jnp.minimum(self.first_row + step * kernel.row_step, rows - 1)  # the last one again is not used
-        pixel = (self.sample * rows + position) * columns + self.first_column
-        kept = lax.rem(step, self.block.ahead + self.stream.oldest)
+        rows, columns = kernel.filter_grid
+        row = jnp.minimum(jnp.maximum(self.filter_row(step), 0), rows - 1)  # the first and the last again are not used
+        pixel = (self.sample * rows + row) * columns + self.first_column
+        kept = lax.rem(step, kernel.kept)
         for ring in (self.spatial, self.statistics):
             if ring is not None:
                 ring.rows.start(ring.source, ring.slots.at[kept], barrier, pixel, self.group)
 
-    def add(self, step: Array, sums: Sums, ages: range, channel: Callable[[int], Array | None]) -> Sums:
+    def filter_row(self, step: Array) -> Array:
+        """The row of the filters that arrive with the rows of x of a step: of the positions that begin then."""
+        return self.first_row + step * self.kernel.row_step
+
+    def add(self, step: Array, sums: Sums, ages: range, channel: Channel) -> Sums:
         """Adds the products of the rows of x of a step."""
-        kept = self.filter_slots(step, ages)
-        normalizations = {key: self.normalization(kept[key[0]], key[1]) for key in self.positions(ages)}
-        for x, age, q, tap in self.products(step, ages):
-            term = x * self.filter(kept[age], normalizations[age, q], tap, q, channel)
-            sums[age, q] = sums[age, q] + term if (age, q) in sums else term
+        filters = self.filters(step)
+        for [x], readers in self.pixels(step, ages):
+            for age, q, tap in readers:
+                term = x * self.filter(filters, age, q, tap, channel)
+                sums[age, q] = sums[age, q] + term if (age, q) in sums else term
         return sums
 
-    def positions(self, ages: range) -> list[tuple[int, int]]:
-        """Of a thread, by age and number."""
-        return list(itertools.product(ages, range(self.block.columns)))
-
-    def filter_slots(self, step: Array, ages: range) -> dict[int, Array]:
-        """Of the rows of positions of these ages."""
-        kept = self.block.ahead + self.stream.oldest
-        return {age: lax.rem(step + (kept - age), kept) for age in ages}
-
-    def products(self, step: Array, ages: range) -> Iterator[tuple[Array, int, int, int]]:
-        """Each value of x with the age and number of a position that reads it, and the tap by which it does."""
+    def pixels(self, step: Array, ages: range) -> Iterator[tuple[list[Array], list[tuple[int, int, int]]]]:
+        """The pixels of x of a step, each with its chunks and the positions that read it: age, number and tap."""
         spec, block = self.shape.spec, self.block
         slot = lax.rem(step, block.ahead)
         for row, column in itertools.product(range(self.stream.rows), range(self.kernel.last_column + 1)):
             readers = [
-                (q, tap)
-                for q, tap in itertools.product(range(block.columns), range(spec.kernel_size[1]))
-                if spec.stride[1] * q + spec.dilation[1] * tap == column
+                (age, q, i * spec.kernel_size[1] + j)
+                for age in ages
+                if (i := self.stream.tap(age, row)) is not None
+                for q, j in itertools.product(range(block.columns), range(spec.kernel_size[1]))
+                if spec.stride[1] * q + spec.dilation[1] * j == column
             ]
-            taps = [(age, tap) for age in ages if (tap := self.stream.tap(age, row)) is not None]
-            if not readers or not taps:
-                continue
-            x = self.read.columns(self.x_slots, (slot, row), column, spec.stride[1] * block.columns)
-            for (age, i), (q, j) in itertools.product(taps, readers):
-                yield x, age, q, i * spec.kernel_size[1] + j
+            if readers:
+                yield self.read.columns(self.x_slots, (slot, row), column, spec.stride[1] * block.columns), readers
 
-    def filter(self, slot: Array, statistics: Any, tap: int, q: int, channel: Callable[[int], Array | None]) -> Array:
+    def filter(self, filters: Callable[..., Array], age: int, q: int, tap: int, channel: Channel) -> Array:
         """The combined filter of a tap."""
         c = channel(tap)
         if self.spatial is None:
             assert c is not None
             return c
-        s = self.layouts.over_channels(self.spatial_filter(slot, statistics, tap, q))
+        s = self.layouts.over_channels(filters(age, q, tap))
         if c is None:
             return s
         return s * c if self.shape.spec.combine == "mul" else s + c
 
-    def spatial_filter(self, slot: Array, statistics: Any, tap: int, q: int) -> Array:
-        """The normalised spatial filter of a tap: [threads] or [threads, groups]."""
-        assert self.spatial is not None
-        s = self.value(self.spatial, slot, tap, q)
-        if statistics is not None:
-            shift, factor = statistics
-            s = s - shift
-            s = (jnp.exp(s) if self.shape.spec.normalize == "softmax" else s) * factor
-        return s
+    def filters(self, step: Array) -> Callable[[int, int, int], Array]:
+        """The normalised spatial filters at a step, [threads] or [threads, groups], by age, number and tap."""
+        kept, spec = self.kernel.kept, self.shape.spec
 
-    def normalization(self, slot: Array, q: int) -> tuple[Array, Array] | None:
-        """The statistics of a filter."""
-        if self.statistics is None:
-            return None
-        shift, factor = (self.value(self.statistics, slot, n, q) for n in range(2))
-        return shift, factor
+        @functools.cache
+        def statistics(age: int, q: int) -> list[Array]:
+            slot = lax.rem(step + (kept - age), kept)
+            return [self.value(self.statistics, slot, n, q) for n in range(2)]
 
-    def value(self, ring: _Ring, slot: Array, tap: int, q: int) -> Array:
-        """A value of each filter: [threads] or [threads, groups] as float32."""
+        def read(age: int, q: int, tap: int) -> Array:
+            s = self.value(self.spatial, lax.rem(step + (kept - age), kept), tap, q)
+            if self.statistics is None:
+                return s
+            shift, factor = statistics(age, q)
+            return (jnp.exp(s - shift) if spec.normalize == "softmax" else s - shift) * factor
+
+        return read
+
+    def value(self, ring: _Ring | None, slot: Array, tap: int, column: int) -> Array:
+        """A value of each filter, of the thread's column of this number: [threads] or [threads, groups] as float32."""
+        assert ring is not None
         group = self.group if ring.rows.whole else 0
-        return self.read.filters(ring.slots, slot, ring.rows, self.block, tap, q, group)
+        return self.read.filters(ring.slots, slot, ring.rows, self.block, tap, column, group)
 
-    def channel_filter(self) -> Callable[[int], Array | None]:
-        """The channel filter by the tap."""
+    def channel_filter(self) -> Channel:
+        """The channel filter by the tap and the chunk."""
         if self.channel is None:
-            return lambda _: None
+            return lambda tap, chunk=0: None
         slots = self.channel[1]
 
-        def load(tap: int) -> Array:
-            return self.layouts.over_positions(self.read.channels(slots, tap))
+        def load(tap: int, chunk: int = 0) -> Array:
+            return self.layouts.over_positions(self.read.channels(slots, tap, chunk))
 
-        taps = self.shape.spec.taps
+        taps, chunks = self.shape.spec.taps, self.block.chunks
         if taps > blocks.TAPS_IN_REGISTERS:
             return load
-        return [load(tap) for tap in range(taps)].__getitem__
+        loaded = {key: load(*key) for key in itertools.product(range(taps), range(chunks))}
+        return lambda tap, chunk=0: loaded[tap, chunk]
 
     def store(self, step: Array, totals: list[Array]) -> None:
         """Writes a row of positions to shared memory."""

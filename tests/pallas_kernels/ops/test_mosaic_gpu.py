@@ -6,7 +6,6 @@ array, or what may not have arrived or may be overwritten at that time.
 
 import dataclasses
 import importlib
-import math
 from typing import Any
 
 import jax
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pallas_kernels import aot, compat, dynamic_filter
+from pallas_kernels import compat
 from pallas_kernels.ops.arg_specs import ArgSpec
 from pallas_kernels.ops.config import ArgShape
 from pallas_kernels.ops.implementation import Operands, cotangents_of
@@ -43,19 +42,19 @@ def check(arg: ArgSpec, dtypes: suite.DTypes = suite.FLOAT32, **options: int):
     assert_same("y", first, second, arg, dtypes)
 
 
-def check_filters(arg: ArgSpec, dtypes: suite.DTypes = suite.FLOAT32, **options: int):
-    """As `check`, of both filters' cotangents."""
+def check_cotangents(kernel: Any, arg: ArgSpec, dtypes: suite.DTypes = suite.FLOAT32, **options: int):
+    """As `check`, of those that a kernel of the backward pass computes."""
     from pallas_kernels.ops import mosaic_gpu
     from pallas_kernels.ops.mosaic_gpu import blocks
 
     x, spatial, channel = arg.arrays(dtype=dtypes)
     shape = ArgShape.of(x, spatial, channel, arg.spec)
-    block = blocks.choose_block(shape, "dfilters")
+    block = blocks.choose_block(blocks.transposed(shape) if kernel == "dx" else shape, kernel)
     assert block is not None
-    block = dataclasses.replace(block, **options)
+    chosen: dict[Any, Any] = {kernel: dataclasses.replace(block, **options)}
     operands = Operands(*map(on_device, (x, arg.cotangent(dtype=dtypes), spatial, channel)))
-    results = {name: array for name, array in cotangents_of(operands).items() if name != "x"}
-    runs = [mosaic_gpu.backward(operands, results, arg.spec, block=block, interpret=simulated()) for _ in range(2)]
+    results = {name: array for name, array in cotangents_of(operands).items() if (name == "x") == (kernel == "dx")}
+    runs = [mosaic_gpu.backward(operands, results, arg.spec, chosen=chosen, interpret=simulated()) for _ in range(2)]
     for name, array in runs[0].items():
         assert_same(name, array, runs[1][name], arg, dtypes)
 
@@ -82,14 +81,6 @@ def widened(arg: ArgSpec) -> ArgSpec:
     """One sample, with channels of 16 bytes in each group: every block is simulated."""
     _, *sizes, channels = arg.x
     return dataclasses.replace(arg, x=(1, *sizes, 4 * channels))
-
-
-def reason(arg: ArgSpec) -> str | None:
-    """Why the kernel refuses a case."""
-    from pallas_kernels.ops.mosaic_gpu import blocks
-
-    x, spatial, channel = arg.structs()
-    return blocks.why_not(ArgShape.of(x, spatial, channel, arg.spec), [4])
 
 
 CASES = [widened(arg) for arg in suite.HARD_CASES if arg.spec.scale == 1 and arg.name != "stride_and_dilation"]
@@ -121,6 +112,38 @@ def test_the_chosen_blocks_equal_the_loop(arg):
     check(arg)
 
 
+AT_EACH_PIXEL = [
+    arg
+    for arg in CASES
+    if arg.spec.stride == (1, 1) and all(max(a) <= b for a, b in zip(arg.spec.padding, arg.spec.span, strict=True))
+]
+
+
+@pytest.mark.parametrize("arg", suite.slow_unless(AT_EACH_PIXEL, ("kernel_3", "dilation_2", "softmax_in_groups")))
+def test_the_cotangent_of_x_equals_the_loop_without_a_race_or_a_read_outside(arg):
+    check_cotangents("dx", arg, columns=1, rows=3, ahead=2)
+
+
+@pytest.mark.parametrize("arg", suite.slow_unless(AT_EACH_PIXEL, ("causal_sequence",)))
+def test_the_cotangent_of_x_by_threads_with_several_columns_equals_the_loop(arg):
+    check_cotangents("dx", arg, columns=2, rows=2, ahead=3)
+
+
+@pytest.mark.parametrize(("width", "groups"), [(8, 1), pytest.param(7, 1, marks=pytest.mark.slow), (8, 8)])
+def test_the_cotangent_of_x_takes_no_filter_from_beyond_the_image(width, groups):
+    from pallas_kernels.ops.mosaic_gpu import dx
+
+    dy, spatial, channel = (
+        jnp.ones(shape) for shape in ((2, 3, width, 64), (2, 3, width, 1, groups, 9), (2, 1, 9, 64))
+    )
+    spatial = spatial.at[0, :, -1].set(jnp.inf).at[0, -1].set(jnp.inf).at[1, :, 0].set(jnp.inf)
+    shape = ArgShape.of(dy, spatial, channel, FilterSpec(3))
+    found = dx.input_cotangent(dy, spatial, channel, shape, dy.dtype, interpret=simulated())
+    # The pixels that no infinite filter reaches: those that read it from beyond the image would be NaN.
+    assert jnp.isfinite(found[0, 0, : width - 2]).all()
+    assert jnp.isfinite(found[1, :, 2:]).all()
+
+
 FILTERS = [
     dataclasses.replace(arg, x=(*arg.x[:3], 8 * arg.x[3]))  # at least 32 channels of a group
     for arg in CASES
@@ -132,17 +155,17 @@ FILTERS = [
     "arg", suite.slow_unless(FILTERS, ("kernel_3", "stride_2", "padding_past_the_filter", "filter_norm_stride"))
 )
 def test_cotangents_of_both_filters_equal_the_loop_without_a_race_or_a_read_outside(arg):
-    check_filters(arg, columns=1, rows=3, ahead=2)
+    check_cotangents("dfilters", arg, columns=1, rows=3, ahead=2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arg", FILTERS, ids=lambda arg: arg.name)
 def test_cotangents_of_threads_with_two_columns_equal_the_loop(arg):
-    check_filters(arg, columns=2, rows=2, ahead=3)
+    check_cotangents("dfilters", arg, columns=2, rows=2, ahead=3)
 
 
 def test_cotangents_of_a_group_in_several_blocks_are_their_sum():
-    check_filters(ArgSpec("two_blocks", (1, 3, 5, 256), FilterSpec((1, 3))), columns=1)
+    check_cotangents("dfilters", ArgSpec("two_blocks", (1, 3, 5, 256), FilterSpec((1, 3))), columns=1)
 
 
 def test_what_positions_beyond_the_image_would_read_spoils_no_sum():
@@ -168,108 +191,14 @@ HALF = [dtypes for dtypes in suite.MIXED_DTYPES if "float64" not in dtypes]
 )
 def test_any_dtypes_are_summed_wide_and_rounded_once(dtypes):
     check(WIDE, dtypes, columns=1)
-    check_filters(WIDE, dtypes, columns=1)
+    check_cotangents("dfilters", WIDE, dtypes, columns=1)
+    check_cotangents("dx", WIDE, dtypes, columns=1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel_size", [3, 7])
 @pytest.mark.parametrize("width", [4, 6, 8])
 def test_filters_of_any_address_are_copied(kernel_size, width):
-    check(ArgSpec("involution", (2, 4, width, 64), FilterSpec(kernel_size), 16, False), columns=1)
-
-
-LOWERED = (
-    ArgSpec("one_row", (1, 1, 9, 64)),
-    ArgSpec("groups_of_4", (2, 8, 8, 64), FilterSpec(3), 16),
-    ArgSpec("narrow", (2, 4, 7, 128)),
-    ArgSpec("several_tiles", (1, 5, 56, 128)),
-    ArgSpec("large_kernel", (1, 7, 7, 64), FilterSpec(7), 1, False),
-)
-ALL_DTYPES = (suite.FLOAT32, *HALF)
-
-
-@pytest.mark.parametrize(
-    ("arg", "dtypes"),
-    [
-        pytest.param(arg, dtypes, marks=() if number % len(ALL_DTYPES) == row else pytest.mark.slow)
-        for row, arg in enumerate(LOWERED)
-        for number, dtypes in enumerate(ALL_DTYPES)
-    ],
-    ids=lambda value: getattr(value, "name", None) or "-".join(value),
-)
-def test_what_is_not_refused_is_lowered(arg, dtypes):
-    def run(dy, *arrays):
-        y, pull_back = jax.vjp(lambda *arrays: arg.call(*arrays, implementation=("mosaic_gpu", "xla")), *arrays)
-        return y, pull_back(dy)
-
-    structs = [*arg.structs(dtypes)]
-    traced = jax.jit(run).trace(arg.output_struct(dtypes), *structs)
-    text = traced.lower(lowering_platforms=("cuda",)).as_text()
-    assert ("@mosaic_gpu" in text) or arg.name == "groups_of_4", text
-
-
-@pytest.mark.parametrize(
-    ("arg", "message"),
-    [
-        (ArgSpec("scale", (1, 4, 4, 16), FilterSpec(3, scale=2)), "has no upsampling"),
-        (ArgSpec("channels", (1, 4, 4, 6)), "needs channels of a multiple of 16 bytes, got 24"),
-        (ArgSpec("groups", (1, 4, 4, 24), FilterSpec(3), 24), "has no block for 24 groups of 1 channels and 9 taps"),
-        (ArgSpec("taps", (1, 4, 4, 16), FilterSpec(11)), "has at most 81 taps, got 121"),
-        (ArgSpec("both", (1, 9, 9, 16), FilterSpec(3, stride=2, dilation=2)), "no stride and dilation along H at once"),
-    ],
-    ids=lambda value: getattr(value, "name", ""),
-)
-def test_what_it_cannot_compute_is_refused_with_the_reason(arg, message):
-    assert message in str(reason(arg))
-
-
-def test_every_call_that_is_not_refused_has_a_block_that_fits():
-    from pallas_kernels.ops.mosaic_gpu import blocks
-
-    for channels, groups, kernel_size, stride, side in ((64, 1, 3, 1, 56), (48, 3, 5, 2, 7), (512, 32, 7, 1, 7)):
-        spec = FilterSpec(kernel_size, stride=stride)
-        shape = ArgShape(spec, 128, side, side, channels, groups, 2, has_spatial=True, has_channel=True)
-        block = blocks.choose_block(shape)
-        assert block is not None
-        assert blocks.shared_bytes(shape, block) <= blocks.SHARED_BYTES
-        assert channels % block.channels == 0
-        assert block.threads * block.channels == 128 * block.vector
-        assert math.gcd(block.channels, channels // groups) in (block.channels, channels // groups)
-
-
-def test_a_gradient_takes_the_next_implementation_or_names_what_is_missing():
-    x, spatial = jnp.ones((1, 4, 8, 16)), jnp.ones((1, 4, 8, 1, 9))
-
-    def lowered(*implementation: str) -> str:
-        def loss(x):
-            return dynamic_filter(x, spatial, None, implementation=implementation).sum()
-
-        return jax.jit(jax.grad(loss)).trace(x).lower(lowering_platforms=("cuda",)).as_text()
-
-    assert lowered("mosaic_gpu", "triton").count(aot.TRITON_CALL) == 1  # of dx
-    with pytest.raises(NotImplementedError, match="has the forward pass and both filters' cotangents; name another"):
-        lowered("mosaic_gpu")
-
-
-def test_a_backward_pass_takes_one_kernel_for_both_filters_and_tritons_for_x():
-    arrays = jnp.ones((1, 4, 8, 32)), jnp.ones((1, 4, 8, 1, 9)), jnp.ones((1, 9, 32))
-
-    def loss(*arrays):
-        return (dynamic_filter(*arrays, normalize="filter_norm", implementation="mosaic_gpu") ** 2).sum()
-
-    program = jax.jit(jax.grad(loss, (0, 1, 2))).trace(*arrays).lower(lowering_platforms=("cuda",)).as_text()
-    assert program.count("@mosaic_gpu") == 2
-    assert "dynamic_filter_dx" in program
-
-
-def test_the_forward_pass_is_one_kernel_under_vmap_and_shard_map():
-    x, spatial = jnp.ones((2, 4, 8, 16)), jnp.ones((2, 4, 8, 1, 9))
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-
-    def run(x, spatial):
-        return dynamic_filter(x, spatial, None, implementation="mosaic_gpu")
-
-    split = jax.shard_map(run, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P("data"))
-    for function, arrays in ((split, (x, spatial)), (jax.vmap(run), (x[:, None], spatial[:, None]))):
-        text = jax.jit(function).trace(*arrays).lower(lowering_platforms=("cuda",)).as_text()
-        assert text.count("@mosaic_gpu") == 1, text
+    arg = ArgSpec("involution", (2, 4, width, 64), FilterSpec(kernel_size), 16, False)
+    check(arg, columns=1)
+    check_cotangents("dx", arg, columns=1)
