@@ -12,6 +12,8 @@ Kernel = Literal["fwd", "dx", "dfilters"]  # dx: of the transposed call
 
 WARPS, LANES = 4, 32  # of a warpgroup
 COPY_BYTES = 128  # of a copy to shared memory: a multiple of these
+EVEN = 4  # the number of neighbouring filters that a copy of several axes brings: a multiple
+SMALLEST = 2  # bytes of a value
 BANKS_BYTES = 128  # of shared memory: narrower rows with gaps between them would be written to the same banks
 BUFFER_BYTES = 1024  # of a buffer in shared memory: a multiple of these
 REDUCTION_BYTES = 2048  # of sums over warps
@@ -43,6 +45,7 @@ class Block:
       columns: neighbouring positions of a thread along Wo.
       rows: positions along Ho, one after the other.
       ahead: how many steps before its use a row of x is asked for.
+      beyond: how many positions of the last threads are not those of the block.
       chunks: how many times a thread has `vector` channels, evenly spaced in those of a block of one group.
     """
 
@@ -52,6 +55,7 @@ class Block:
     columns: int
     rows: int
     ahead: int
+    beyond: int = 0
     chunks: int = 1
 
     @property
@@ -60,9 +64,14 @@ class Block:
         return WARPS * LANES * self.vector * self.chunks // self.channels
 
     @property
+    def covered(self) -> int:
+        """Positions of the threads along Wo."""
+        return self.threads * self.columns
+
+    @property
     def width(self) -> int:
         """Positions along Wo."""
-        return self.threads * self.columns
+        return self.covered - self.beyond
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,18 +148,34 @@ def shared_bytes(shape: ArgShape, block: Block, kernel: Kernel = "fwd", itemsize
     """Bytes of shared memory, from above, with arrays of at most `itemsize` bytes a value; by default those of x."""
     rows, taps, of_filters = stream(shape), shape.spec.taps, max(itemsize, shape.itemsize)
     kept = block.ahead + (0 if kernel == "dx" else rows.oldest)  # rows of filters
-    columns = filter_columns(shape, block, kernel) + (2 * COPY_BYTES // LOAD_BYTES if kernel == "dx" else 0)
+    columns = filter_columns(shape, block, kernel) + (LOAD_BYTES if kernel == "dx" else 0)
     x = block.ahead * rows.rows * loaded_columns(shape, block) * block.channels * shape.itemsize
-    groups = shape.groups if shape.has_spatial else 0
-    spatial = kept * (columns * groups * taps * of_filters + COPY_BYTES)
-    statistics = kept * (columns * groups * 8 + COPY_BYTES) if shape.spec.normalize else 0
+    values = shape.groups * taps
+    if any(apart(values, block.groups * taps, size) for size in (SMALLEST, 2 * SMALLEST)):
+        columns = -(-columns // EVEN) * EVEN
+        if of_filters == SMALLEST:
+            values = neighbours(block.groups * taps, SMALLEST)
+    filters = (kept * columns + block.beyond) * shape.has_spatial
+    spatial = filters * values * of_filters + (kept + 1) * COPY_BYTES
+    statistics = filters * shape.groups * 8 + (kept + 1) * COPY_BYTES if shape.spec.normalize else 0
     channel = taps * block.channels * of_filters + COPY_BYTES if shape.has_channel else 0
     if kernel != "dfilters":
-        results = [2 * block.width * block.channels * of_filters]
+        results = [2 * block.covered * block.channels * of_filters]
     else:
         dy = kept * block.width * block.channels * of_filters
         results = [dy, (rows.oldest + 3) * (block.width * taps * 4 + COPY_BYTES), REDUCTION_BYTES]
     return sum(-(-part // BUFFER_BYTES) * BUFFER_BYTES for part in (x, spatial, statistics, channel, *results))
+
+
+def apart(pixel: int, values: int, itemsize: int) -> bool:
+    """Whether some of the values of a pixel can be copied without the others."""
+    return pixel * itemsize % LOAD_BYTES == 0 and neighbours(values, itemsize) <= MOST_COPIED and values < pixel
+
+
+def neighbours(values: int, itemsize: int) -> int:
+    """Values that are copied of each pixel, of `EVEN` neighbouring ones: so many that they fill `COPY_BYTES`."""
+    unit = COPY_BYTES // EVEN // itemsize
+    return -(-values // unit) * unit
 
 
 def num_blocks(shape: ArgShape, block: Block) -> int:
@@ -219,7 +244,12 @@ def _candidates(shape: ArgShape, kernel: Kernel, smallest: int, largest: int) ->
         if kernel == "dfilters" and (groups > 1 or not few):
             continue
         for rows, ahead in itertools.product(heights, (2,) if kernel == "dfilters" else (4, 2)):
-            block = Block(channels, groups, vector, columns, rows, ahead, chunks)
+            block = Block(channels, groups, vector, columns, rows, ahead, chunks=chunks)
+            if kernel == "fwd":  # the filters take most of the memory: no more of them than there must be
+                tiles = -(-shape.positions[1] // block.covered)
+                width = -(-shape.positions[1] // tiles)
+                if tiles == 1 or width * shape.groups * shape.spec.taps * shape.itemsize % LOAD_BYTES == 0:
+                    block = dataclasses.replace(block, beyond=block.covered - width)
             fits = shared_bytes(shape, block, kernel, largest) <= SHARED_BYTES
             if fits and loaded_columns(shape, block) <= MOST_COLUMNS and resident(shape, block, kernel):
                 yield block

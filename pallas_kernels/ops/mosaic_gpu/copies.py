@@ -9,9 +9,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from pallas_kernels.ops.config import LOAD_BYTES
-from pallas_kernels.ops.mosaic_gpu.blocks import COPY_BYTES, MOST_COPIED
-
-MULTIPLE = COPY_BYTES // LOAD_BYTES
+from pallas_kernels.ops.mosaic_gpu import blocks
+from pallas_kernels.ops.mosaic_gpu.blocks import COPY_BYTES, EVEN, MOST_COPIED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +26,7 @@ class FilterRows:
       block_groups: of the block.
       columns: filters that are used of a row.
       before: how many of them lie before the block's first position.
-      step: positions from one block to the next.
+      step: positions from one block to the next; 0 where there is no next.
       row: filters from one row of the image to the next.
       dtype: of the array.
       interpreted: whether the interpreter copies: it knows no negative offset.
@@ -59,12 +58,12 @@ class FilterRows:
     def width(self) -> int:
         """Filters that are copied of a row: with several axes so many that they fill `COPY_BYTES`."""
         width = self.columns + self.lead - self.before
-        return width if self.whole else -(-width // MULTIPLE) * MULTIPLE
+        return width if self.whole else -(-width // EVEN) * EVEN
 
     @property
     def whole(self) -> bool:
         """Whether rows are copied with all of their groups."""
-        return self.block_groups == self.groups or not self._pitched
+        return not blocks.apart(self.groups * self.taps, self.block_groups * self.taps, self.itemsize)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -72,8 +71,17 @@ class FilterRows:
         unit = COPY_BYTES // self.itemsize
         if self.whole:
             return (sum(count for _, count in self.parts) + (unit if self.lead else 0),)
-        unit = LOAD_BYTES // self.itemsize
-        return self.width, -(-self.block_groups * self.taps // unit) * unit
+        return self.width, blocks.neighbours(self.block_groups * self.taps, self.itemsize)
+
+    def slots(self, number: int, more: int) -> tuple[int, ...]:
+        """So many rows, one behind the other, with so many filters behind the last one that are read but not used."""
+        rows, *values = self.shape
+        behind = more if values else self._rounded(more * self.groups * self.taps)
+        return number * rows + behind, *values
+
+    def slot(self, slots: Any, number: Array) -> Any:
+        """That of a row."""
+        return slots.at[pl.ds(number * self.shape[0], self.shape[0])]
 
     @property
     def parts(self) -> list[tuple[int, int]]:
@@ -126,14 +134,6 @@ class FilterRows:
     @property
     def _pixel(self) -> int:
         return self.groups * self.taps * self.itemsize
-
-    @property
-    def _pitched(self) -> bool:
-        return self._pixel % LOAD_BYTES == 0 and self.shape_fits
-
-    @property
-    def shape_fits(self) -> bool:
-        return self.block_groups * self.taps <= MOST_COPIED - COPY_BYTES // self.itemsize
 
     @property
     def _aligned(self) -> bool:

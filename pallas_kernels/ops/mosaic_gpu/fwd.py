@@ -92,7 +92,7 @@ class Forward:
             out_type=compat.kernel_output(out, x),
             scratch_types=[
                 *slots,
-                plgpu.SMEM((STORED, block.width, *self.layouts.channels), self.dtype),
+                plgpu.SMEM((STORED, block.covered, *self.layouts.channels), self.dtype),
                 plgpu.Barrier(num_arrivals=copies, num_barriers=block.ahead),
                 plgpu.Barrier(num_arrivals=1),
             ],
@@ -127,7 +127,7 @@ class Forward:
         for rows, array in ((self.spatial, spatial), (self.statistics, statistics)):
             if rows is not None and array is not None:
                 arrays.append(rows.of(array))
-                slots.append(plgpu.SMEM((self.kept, *rows.shape), array.dtype))
+                slots.append(plgpu.SMEM(rows.slots(self.kept, block.beyond), array.dtype))
         if channel is not None:
             arrays.append(channel.reshape(*channel.shape[:1], shape.spec.taps, *self.parts))
             slots.append(plgpu.SMEM((self._channel_taps(channel), *self.layouts.channels), channel.dtype))
@@ -149,7 +149,7 @@ class Forward:
             block.groups,
             columns=self.filter_columns,
             before=self.filters_before,
-            step=block.width,
+            step=block.width if self.tiles > 1 else 0,
             row=self.filter_grid[1],
             dtype=dtype,
             interpreted=self.interpret is not None,

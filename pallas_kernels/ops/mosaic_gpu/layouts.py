@@ -113,27 +113,28 @@ class Reader:
         """A value of each thread's filters: [threads], or [threads, groups] where the block has several.
 
         Args:
-          slots: [..., values of a row], as `FilterRows.shape`.
-          slot: the first index.
+          slots: as `FilterRows.slots`.
+          slot: the number of the row.
           rows: of the filters.
           block: of the kernel.
           tap: the number of the value.
           column: relative to the thread's first.
           group: the first group of the block in the row.
         """
-        threads, groups, taps = rows.width // block.columns, rows.groups, rows.taps
+        groups, taps, several = rows.groups, rows.taps, block.groups > 1
         steps, q = divmod(column + rows.lead - rows.before, block.columns)
-        of_threads = slice(None) if threads == block.threads else pl.ds(steps, block.threads)
-        several = block.groups > 1
+        threads = steps + block.threads
+        start, count = slot * rows.shape[0], threads * block.columns
+        of_threads = pl.ds(steps, block.threads) if steps else slice(None)
         layout = self.layouts.of_filters
         if rows.whole:
-            ref = slots.at[slot, pl.ds(0, threads * block.columns * groups * taps)]
+            ref = slots.at[pl.ds(start, count * groups * taps)]
             which: Any = pl.ds(0 if block.groups == groups else group, block.groups) if several else group
             if groups == 1:
                 which = 0
             index = (of_threads, q, which, tap)
             return self._read(ref, (threads, block.columns, groups, taps), index, layout)
-        ref = slots.at[slot, pl.ds(0, threads * block.columns), pl.ds(0, block.groups * taps)]
+        ref = slots.at[pl.ds(start, count), pl.ds(0, block.groups * taps)]
         index = (of_threads, q, slice(None) if several else 0, tap)
         return self._read(ref, (threads, block.columns, block.groups, taps), index, layout)
 

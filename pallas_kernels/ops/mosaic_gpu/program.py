@@ -144,7 +144,7 @@ class Program:
         kept = lax.rem(step, kernel.kept)
         for ring in (self.spatial, self.statistics):
             if ring is not None:
-                ring.rows.start(ring.source, ring.slots.at[kept], barrier, pixel, self.group)
+                ring.rows.start(ring.source, ring.rows.slot(ring.slots, kept), barrier, pixel, self.group)
 
     def filter_row(self, step: Array) -> Array:
         """The row of the filters that arrive with the rows of x of a step: of the positions that begin then."""
