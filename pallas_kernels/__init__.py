@@ -1,4 +1,4 @@
-"""Fused dynamic filters for JAX: filters that are generated from the input, as GPU kernels with a hand-written VJP."""
+"""Fused dynamic filters for JAX: GPU kernels for filters that are generated from the input, and their derivatives."""
 
 from pallas_kernels import aot as aot
 from pallas_kernels.ops.api import dynamic_filter as dynamic_filter
@@ -14,3 +14,5 @@ from pallas_kernels.ops.primitive import dynamic_filter_taps as dynamic_filter_t
 from pallas_kernels.ops.spec import Combine as Combine
 from pallas_kernels.ops.spec import FilterSpec as FilterSpec
 from pallas_kernels.ops.spec import accumulator_dtype as accumulator_dtype
+from pallas_kernels.tuning import TunedConfigs as TunedConfigs
+from pallas_kernels.tuning import autotune as autotune

@@ -16,6 +16,7 @@ from pallas_kernels.ops.arg_specs import ArgSpec
 from pallas_kernels.ops.implementation import Operands, cotangents_of
 from pallas_kernels.ops.spec import FilterSpec
 from pallas_kernels.ops.triton import bwd, fwd
+from pallas_kernels.tuning.measure import error_share
 
 CHECKED = (
     ArgSpec("odd", (3, 33, 31, 72)),
@@ -31,23 +32,12 @@ CHECKED = (
     ArgSpec("carafe", (2, 13, 17, 64), FilterSpec(5, scale=2), channel=False),
     ArgSpec("kernel_15", (1, 20, 21, 16), FilterSpec(15)),
 )
-UNITS = {"float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
-LOST_IN_SUMS = 1e-5  # of the largest value, by float32 sums in another order
 
 
 def share_of_tolerance(actual: np.ndarray, expected: np.ndarray, dtype: str) -> float:
     """The largest error as a share of the allowed one, counted in float64; infinite where it is NaN."""
     share = float(error_share(actual.astype(np.float64), expected.astype(np.float64), dtype))
     return math.inf if math.isnan(share) else share
-
-
-def error_share(actual: Any, expected: Any, dtype: str, roundings: int = 1) -> Any:
-    """The largest error as a share of the allowed one, of arrays of NumPy or JAX.
-
-    Allowed are half a unit in the last place for each rounding to `dtype`, and what float32 sums lose.
-    """
-    allowed = roundings * UNITS[dtype] / 2 * abs(expected) + LOST_IN_SUMS * abs(expected).max()
-    return (abs(actual - expected) / allowed).max()
 
 
 def check(compiled: Any, arg: ArgSpec, dtype: str) -> Row:

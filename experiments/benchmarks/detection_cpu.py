@@ -31,8 +31,8 @@ from ddf_jax.files import write_atomically
 from experiments.benchmarks.detection_inputs import Arrays, make_inputs, make_weights, part_shapes, write_arrays
 from experiments.benchmarks.operator import to_csv
 from experiments.benchmarks.rows import Row, row_machine, row_time
-from experiments.benchmarks.timing import Program, time_programs
 from experiments.benchmarks.turns import Child
+from pallas_kernels.tuning.timing import Program, time_programs
 
 ROOT = Path(__file__).parents[2]
 

@@ -30,8 +30,8 @@ from ddf_jax.models.detection_networks import total_loss
 from ddf_jax.training.devices import compiler_options, data_mesh
 from ddf_jax.training.step import Unfrozen
 from experiments.benchmarks.detection_inputs import MODEL, NMS_COUNTS
-from experiments.benchmarks.timing import peak_bytes
 from experiments.benchmarks.turns import Part, serve
+from pallas_kernels.tuning.timing import peak_bytes
 
 Arrays = dict[str, np.ndarray]
 

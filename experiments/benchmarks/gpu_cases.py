@@ -26,17 +26,18 @@ from experiments.benchmarks.peers import (
 )
 from experiments.benchmarks.rows import Row, row_key, row_time
 from experiments.benchmarks.step_kernels import measure_kernels
-from experiments.benchmarks.timing import PASSES, ROUNDS, Pass, compiled_program, time_programs
 from experiments.benchmarks.training_step import TrainingStep
-from experiments.benchmarks.tune import CANDIDATE_ROUNDS, kernels_of, measure_of
+from experiments.benchmarks.tune import kernels_of
 from pallas_kernels import compat
 from pallas_kernels.aot.table import ROW_KERNELS
 from pallas_kernels.ops.arg_specs import FPN_LEVELS, POSTER, RESNET50, ArgSpec
-from pallas_kernels.ops.autotune import SEPARATE_KERNELS, Candidate, Tuning, autotune
+from pallas_kernels.ops.autotune import SEPARATE_KERNELS, Candidate, Tuning, search
 from pallas_kernels.ops.choice import GPU_KERNELS
 from pallas_kernels.ops.config import ArgShape, KernelName
 from pallas_kernels.ops.heuristics import heuristic_config
 from pallas_kernels.ops.spec import FilterSpec
+from pallas_kernels.tuning.measure import CANDIDATE_ROUNDS, UNITS, measure_of
+from pallas_kernels.tuning.timing import PASSES, ROUNDS, Pass, compiled_program, time_programs
 
 INTERPRETED = "triton_interpreted"
 TINY = ArgSpec("tiny", (1, 3, 4, 4), FilterSpec(1))  # of a dry run: interpreted, more taps take long to compile
@@ -106,7 +107,7 @@ class Case(NamedTuple):
 def checks(options: Options) -> Iterator[Case]:
     """Value and cotangents of every kernel against float64, with NaN behind every array; then those of attention."""
     args = (TINY,) if options.dry_run else kernel_checks.CHECKED
-    dtypes = ("float32", "bfloat16") if options.quick else tuple(kernel_checks.UNITS)
+    dtypes = ("float32", "bfloat16") if options.quick else tuple(UNITS)
     for dtype, name, arg in itertools.product(dtypes, options.chosen_implementations(), args):
         if not computes(name, arg, dtype):
             continue
@@ -209,7 +210,7 @@ def _search(arg: ArgSpec, dtype: str, kernels: Sequence[KernelName], options: Op
             known = config == heuristic_config(shape, kernel)
             yield from measure([(kernel, config)]) if known else [TimeoutError("a dry run")]
 
-    return autotune(shape, kernels, measure_heuristic if options.dry_run else measure)
+    return search(shape, kernels, measure_heuristic if options.dry_run else measure)
 
 
 def _tuned(found: Mapping[KernelName, Tuning], kernel: KernelName, options: Options) -> Row:

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from experiments.benchmarks import gpu_cases
 from experiments.benchmarks.gpu_cases import Case, Options
 from experiments.benchmarks.rows import Row, read_rows, row_environment, row_error
-from experiments.benchmarks.timing import COMPILED_TOGETHER, compile_together
 from pallas_kernels.ops.choice import IMPLEMENTATIONS
+from pallas_kernels.tuning.timing import COMPILED_TOGETHER, compile_together
 
 OUT_OF_TIME = 3  # exit status of a part that has cases left
 IDENTITY = ("part", "implementation", "shape", "dtype", "pass", "kernel")

@@ -28,10 +28,10 @@ import jax
 from ddf_jax.files import write_atomically
 from experiments.benchmarks.peers import Function, with_cotangents
 from experiments.benchmarks.rows import Row, row_environment, row_key, row_time
-from experiments.benchmarks.timing import PASSES, Pass, Program, jax_program, time_programs
 from pallas_kernels.ops import xla
 from pallas_kernels.ops.arg_specs import BENCHMARK, ArgSpec
 from pallas_kernels.ops.choice import IMPLEMENTATIONS
+from pallas_kernels.tuning.timing import PASSES, Pass, Program, jax_program, time_programs
 
 MakeProgram = Callable[[ArgSpec, Pass], Program]
 

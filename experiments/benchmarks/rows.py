@@ -15,8 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmarks.timing import Clock, Pass
 from pallas_kernels.ops.arg_specs import ArgSpec
+from pallas_kernels.tuning.timing import Clock, Pass
 
 Row = dict[str, Any]
 

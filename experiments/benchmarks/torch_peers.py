@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from ddf_jax import torch_port
-from experiments.benchmarks.timing import LAUNCHES, Pass, Program, host_seconds
 from experiments.benchmarks.torch_parts import allocated_bytes
 from experiments.benchmarks.training_step import TrainingStep
 from pallas_kernels.ops.arg_specs import ArgSpec
+from pallas_kernels.tuning.timing import LAUNCHES, Pass, Program, host_seconds
 
 TorchFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 """x [B, C, H, W], spatial [B, T, Ho, Wo], channel [B, C, T] to y [B, C, Ho, Wo]."""

@@ -15,7 +15,7 @@ from flax import nnx
 
 from ddf_jax import models
 from experiments.benchmarks.rows import Row, row_time
-from experiments.benchmarks.timing import peak_bytes
+from pallas_kernels.tuning.timing import peak_bytes
 
 Arrays = tuple[Any, jax.Array, jax.Array]
 """State, images and labels of a step."""

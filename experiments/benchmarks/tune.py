@@ -9,38 +9,18 @@ machine are written and nothing is measured.
 """
 
 import argparse
-import functools
 import json
-import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-
-from experiments.benchmarks.checks import UNITS, error_share
 from experiments.benchmarks.rows import Row, read_rows
-from experiments.benchmarks.timing import compile_together, compiled_program, time_programs
-from pallas_kernels.ops import autotune, xla
-from pallas_kernels.ops.arg_specs import ARG_SPECS, RESNET50, ArgSpec
-from pallas_kernels.ops.autotune import Candidate, Measure
-from pallas_kernels.ops.config import ArgShape, BlockConfig, KernelName
+from pallas_kernels.ops import autotune
+from pallas_kernels.ops.arg_specs import ARG_SPECS, RESNET50
+from pallas_kernels.ops.config import ArgShape, KernelName
 from pallas_kernels.ops.device import current_device
-from pallas_kernels.ops.form import Name
 from pallas_kernels.ops.heuristics import backward_kernels
-from pallas_kernels.ops.implementation import Operands, cotangents_of
-from pallas_kernels.ops.triton import bwd, fwd
-
-CANDIDATE_ROUNDS = 5
-RESULTS: dict[KernelName, tuple[Name, ...]] = {
-    "dx": ("x",),
-    "dspatial": ("spatial",),
-    "dchannel": ("channel",),
-    "dfilters": ("spatial", "channel"),
-}
+from pallas_kernels.tuning.measure import UNITS, measure_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for dtype in options.dtypes:
             shape = ArgShape.of(*arg.structs(dtype), arg.spec)
             kernels = kernels_of(shape)
-            found = autotune.autotune(shape, kernels, measure_of(arg, dtype))
+            found = autotune.search(shape, kernels, measure_of(arg, dtype))
             for kernel in kernels:
                 tuning = found[kernel]
                 try:
@@ -97,75 +77,3 @@ def write_tuned_rows(path: Path) -> int:
             configs = autotune.read_tuned_configs(Path(folder), kind)
         print(f"{len(configs)} configs for {kind}: {autotune.write_tuned_configs(kind, configs)}")
     return 0 if found else 1
-
-
-def measure_of(
-    arg: ArgSpec,
-    dtype: str,
-    *,
-    interpret: bool = False,
-    rounds: int = CANDIDATE_ROUNDS,
-    out_of_time: Callable[[], bool] = lambda: False,
-) -> Measure:
-    """The measure of the kernels of a call: of each candidate the median of the rounds.
-
-    An `ArithmeticError` stands for a candidate whose values are not those of the portable implementation, a
-    `TimeoutError` for one that was not reached.
-
-    Args:
-        arg: the call.
-        dtype: of every array.
-        interpret: runs Pallas's interpreter, for tests on a CPU.
-        rounds: how often each is timed.
-        out_of_time: whether to stop.
-    """
-    x, spatial, channel = jax.device_put(arg.arrays(dtype=dtype))
-    operands = Operands(x, jax.device_put(arg.cotangent(dtype=dtype)), spatial, channel)
-    cotangents = cotangents_of(operands)
-
-    def lower(kernel: KernelName, config: BlockConfig) -> jax.stages.Lowered:
-        if out_of_time():
-            raise TimeoutError
-        results = {name: struct for name, struct in cotangents.items() if name in RESULTS.get(kernel, ())}
-
-        def run(operands: Operands) -> dict[Any, jax.Array]:
-            if kernel == "fwd":
-                x, _, spatial, channel = operands
-                assert x is not None
-                return {"y": fwd.forward(x, spatial, channel, arg.spec, config=config, interpret=interpret)}
-            return bwd.backward(operands, results, arg.spec, configs={kernel: config}, interpret=interpret)
-
-        return jax.jit(run).lower(operands)
-
-    def portable(operands: Operands) -> dict[Any, jax.Array]:
-        x, _, spatial, channel = operands
-        assert x is not None
-        y = xla.forward(x, spatial, channel, arg.spec)
-        return {"y": y, **xla.backward(operands, cotangents, arg.spec)}
-
-    @jax.jit
-    def share(found: jax.Array, expected: jax.Array) -> jax.Array:
-        return error_share(found.astype(jnp.float32), expected.astype(jnp.float32), dtype, roundings=2)
-
-    def seconds(compiled: jax.stages.Compiled, expected: Mapping[Any, jax.Array]) -> float:
-        if out_of_time():
-            raise TimeoutError
-        for name, found in compiled(operands).items():
-            worst = float(share(found, expected[name]))
-            if not worst <= 1:
-                raise ArithmeticError(
-                    f"expected the portable implementation's values, got an error of {worst:.3g} times the allowed one"
-                )
-        return statistics.median(time_programs({"": compiled_program(compiled, (operands,))}, rounds)[""])
-
-    def measure(candidates: Sequence[Candidate]) -> Iterator[float | Exception]:
-        for program in compile_together([functools.partial(lower, *candidate) for candidate in candidates]):
-            try:
-                yield seconds(program.result(), expected.result())
-            except Exception as error:
-                yield error
-
-    pool = ThreadPoolExecutor(1)
-    expected = pool.submit(jax.jit(portable), operands)
-    pool.shutdown(wait=False)
-    return measure

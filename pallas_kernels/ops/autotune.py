@@ -4,8 +4,11 @@
 
 * `tuned/` next to this file holds those that the package ships, and is never written to by it;
 * `cache_folder()` holds the user's own. They take precedence.
+
+Those of `use_configs` take precedence over both.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -14,9 +17,11 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from pallas_kernels.ops import heuristics
 from pallas_kernels.ops.config import ArgShape, BlockConfig, KernelName, validate_config
@@ -36,11 +41,34 @@ Measure = Callable[[Sequence[Candidate]], Iterable[float | Exception]]
 """Seconds of each candidate, in order; an error in place of one that cannot run, or that computes wrong values."""
 
 
+_used = jax.make_user_context(default_value=())  # the items of `use_configs`: what is compiled depends on them
+_requests: list[dict[tuple[ArgShape, KernelName], None]] = []
+
+
 def choose_config(shape: ArgShape, kernel: KernelName) -> BlockConfig:
-    """The fastest config measured on the device in use, or the heuristic's."""
-    return tuned_configs(device_of_platform("cuda").kind).get((shape, kernel)) or heuristics.heuristic_config(
-        shape, kernel
-    )
+    """The config of `use_configs`, the fastest one measured on the device in use, or the heuristic's."""
+    for requested in _requests:
+        requested[shape, kernel] = None
+    known = tuned_configs(device_of_platform("cuda").kind) | dict(_used.value)
+    return known.get((shape, kernel)) or heuristics.heuristic_config(shape, kernel)
+
+
+@contextlib.contextmanager
+def use_configs(configs: Mapping[tuple[ArgShape, KernelName], BlockConfig]) -> Iterator[None]:
+    """Programs that are called within it are compiled with these configs, anew where they were with others."""
+    with _used((*_used.value, *configs.items())):
+        yield
+
+
+@contextlib.contextmanager
+def requested_kernels() -> Iterator[dict[tuple[ArgShape, KernelName], None]]:
+    """The kernels of the programs that are lowered within it."""
+    requested: dict[tuple[ArgShape, KernelName], None] = {}
+    _requests.append(requested)
+    try:
+        yield requested
+    finally:
+        _requests[:] = [others for others in _requests if others is not requested]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +116,7 @@ class Tuning:
         return sum(map(math.isnan, self.measured.values()))
 
 
-def autotune(shape: ArgShape, kernels: Sequence[KernelName], measure: Measure) -> dict[KernelName, Tuning]:
+def search(shape: ArgShape, kernels: Sequence[KernelName], measure: Measure) -> dict[KernelName, Tuning]:
     """Searches the config of each kernel in two steps: the tile, then the number of warps of the fastest tile.
 
     Each step measures the candidates of all kernels together. Those that fail are logged. With dfilters, the kernels

@@ -219,9 +219,10 @@ class _Program(Program):
         """Zero for positions that do not exist: their dy is zero, but a pixel or what memory holds may be infinite."""
         if inside is None:
             return values
+        condition = inside
         if values[0].ndim > inside.ndim:
-            inside = self.layouts.over_channels(inside.astype(jnp.float32)) > 0
-        return [jnp.where(inside, value, 0.0) for value in values]
+            condition = self.layouts.over_channels(inside.astype(jnp.float32)) > 0
+        return [jnp.where(condition, value, 0.0) for value in values]
 
     def send(self, step: Array, row: Array) -> None:
         """Copies a row of ds from shared memory."""

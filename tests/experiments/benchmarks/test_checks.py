@@ -12,6 +12,7 @@ from experiments.benchmarks.peers import with_cotangents
 from pallas_kernels.ops.arg_specs import ArgSpec
 from pallas_kernels.ops.config import ArgShape
 from pallas_kernels.ops.heuristics import backward_kernels
+from pallas_kernels.tuning.measure import UNITS, error_share
 
 SMALL = ArgSpec("small", (1, 4, 5, 4))
 
@@ -20,7 +21,7 @@ def compiled(dtype: str) -> Any:
     return jax.jit(with_cotangents(lambda *inputs: SMALL.call(*inputs, implementation="xla")))
 
 
-@pytest.mark.parametrize("dtype", checks.UNITS)
+@pytest.mark.parametrize("dtype", UNITS)
 def test_right_values_and_cotangents_pass(dtype: str):
     row = checks.check(compiled(dtype), SMALL, dtype)
     assert row["passed"] is True
@@ -51,7 +52,7 @@ def test_other_bits_in_the_second_run_fail():
     assert (row["same_bits_twice"], row["passed"]) == (False, False)
 
 
-@pytest.mark.parametrize("dtype", checks.UNITS)
+@pytest.mark.parametrize("dtype", UNITS)
 def test_every_kernel_is_checked(dtype: str):
     shapes = [ArgShape.of(*arg.structs(dtype), arg.spec) for arg in checks.CHECKED]
     assert {kernel for shape in shapes for kernel in backward_kernels(shape)} == {
@@ -80,5 +81,5 @@ def test_the_tolerance_is_half_a_unit_per_rounding_and_a_share_of_the_largest_va
     expected = np.array([1.0, 100.0])
     off = expected + np.array([2.0**-8 + 1e-3, 0.0])
     assert checks.share_of_tolerance(off, expected, "bfloat16") == pytest.approx(1)
-    assert checks.error_share(off, expected, "bfloat16", roundings=2) < 1
+    assert error_share(off, expected, "bfloat16", roundings=2) < 1
     assert checks.share_of_tolerance(np.array([np.nan, 100.0]), expected, "float32") == np.inf

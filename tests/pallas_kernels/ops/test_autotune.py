@@ -76,7 +76,7 @@ def test_the_best_tile_is_measured_with_other_numbers_of_warps_and_the_fastest_w
         steps.append(candidates)
         return times(seconds)(candidates)
 
-    found = autotune.autotune(SHAPE, ("fwd", "dx"), measure)
+    found = autotune.search(SHAPE, ("fwd", "dx"), measure)
     best = dataclasses.replace(OTHERS[2], num_warps=4, block_patches=2 * FIRST.block_patches)
     assert (found["fwd"].best, found["fwd"].seconds) == (best, 0.5)
     assert found["fwd"].failed == 2
@@ -87,7 +87,7 @@ def test_the_best_tile_is_measured_with_other_numbers_of_warps_and_the_fastest_w
 
 
 def test_the_kernels_that_dfilters_stands_for_are_measured_with_the_heuristics_config():
-    found = autotune.autotune(SHAPE, ("dfilters",), times(lambda kernel, config: 1.0))
+    found = autotune.search(SHAPE, ("dfilters",), times(lambda kernel, config: 1.0))
     assert len(found["dfilters"].measured) > 3
     for kernel in ("dspatial", "dchannel"):
         assert [*found[kernel].measured] == [heuristic_config(SHAPE, kernel)]
@@ -99,7 +99,7 @@ def test_where_every_config_fails_the_error_names_the_kernel():
             raise RuntimeError("no")
         return 1.0
 
-    found = autotune.autotune(SHAPE, ("fwd", "dx"), times(fails))
+    found = autotune.search(SHAPE, ("fwd", "dx"), times(fails))
     assert found["fwd"].best == FIRST
     with pytest.raises(RuntimeError, match=r"All .* configs of the dx kernel failed"):
         _ = found["dx"].best

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.benchmarks import timing
+from pallas_kernels.tuning import timing
 
 
 def test_programs_take_turns_in_changing_order_and_run_once_untimed():

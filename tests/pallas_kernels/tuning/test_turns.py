@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.benchmarks.timing import Program, time_programs
 from experiments.benchmarks.turns import VERBS, Child
+from pallas_kernels.tuning.timing import Program, time_programs
 
 # Every run of a part adds a line to the file.
 PROGRAM = """
