@@ -51,7 +51,7 @@ def with_cotangents(function: Function) -> Function:
 
 
 def named_call(arg: ArgSpec, name: str) -> Function:
-    """The call by an implementation: Mosaic's forward pass with Triton's cotangents."""
+    """The call by an implementation: Mosaic's kernels, with Triton's where it has none."""
     return functools.partial(arg.call, implementation=(name, "triton") if name == MOSAIC else name)
 
 

@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ddf_jax.files import write_atomically
+from experiments.benchmarks.peers import MOSAIC
 from experiments.benchmarks.rows import Row, read_rows
+from experiments.reports import kernels
 from experiments.reports.results import markdown_table
 
 OURS = "triton"
 PEERS = {
+    MOSAIC: "Mosaic GPU",
     "xla_unfold": "unfold, JAX",
     "torch_compiled_unfold": "unfold, torch.compile",
     "torch_unfold": "unfold, PyTorch",
@@ -99,14 +102,15 @@ def operator_table(rows: Sequence[Row], which: str) -> str:
     >>> rows += [common | {"implementation": "triton", "median_ms": 0.2}]
     >>> rows += [common | {"implementation": "xla_unfold", "median_ms": 1.0}]
     >>> print(operator_table(rows, "forward"), end="")
-    | call | µs | share of the copy bandwidth | unfold, JAX | speed-up |
-    |---|--:|--:|--:|--:|
-    | a, bfloat16 | 200.0 | 50 % | 1000.0 | 5.0× |
+    | call | µs | predicted | share of the copy bandwidth | unfold, JAX | speed-up |
+    |---|--:|--:|--:|--:|--:|
+    | a, bfloat16 | 200.0 |  | 50 % | 1000.0 | 5.0× |
     """
     times: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:
         if row.get("pass") == which and "minimum_bytes" in row:
             times.setdefault((row["shape"], row["dtype"]), {})[row["implementation"]] = row
+    device, predicted = next((row["device"] for row in rows if "device" in row), ""), predictions(which)
     bandwidth = next((row["bytes_per_second"] for row in rows if row.get("implementation") == "copy"), None)
     calls = {key: found for key, found in times.items() if OURS in found}
     peers = {name: title for name, title in PEERS.items() if any(name in found for found in calls.values())}
@@ -114,12 +118,33 @@ def operator_table(rows: Sequence[Row], which: str) -> str:
     for (shape, dtype), found in calls.items():
         ours = found[OURS]
         share = f"{100 * ours['minimum_bytes'] / bandwidth / (1e-3 * ours['median_ms']):.0f} %" if bandwidth else ""
-        cells.append([f"{shape}, {dtype}", f"{1e3 * ours['median_ms']:.1f}", share])
+        model = {name: predicted.get((device, shape, dtype, name), "") for name in (OURS, MOSAIC)}
+        cells.append([f"{shape}, {dtype}", f"{1e3 * ours['median_ms']:.1f}", model[OURS], share])
         for name in peers:
             peer = found.get(name)
-            cells[-1] += [f"{1e3 * peer['median_ms']:.1f}", _ratio(peer, ours)] if peer else ["", ""]
-    heads = ["call", "µs", "share of the copy bandwidth"]
-    return _table([*heads, *(head for title in peers.values() for head in (title, "speed-up"))], cells)
+            cells[-1] += [f"{1e3 * peer['median_ms']:.1f}" if peer else ""]
+            cells[-1] += [model[name]] if name == MOSAIC else []
+            cells[-1] += [_ratio(peer, ours) if peer else ""]
+    heads = ["call", "µs", "predicted", "share of the copy bandwidth"]
+    for name, title in peers.items():
+        heads += [title, *(["predicted"] if name == MOSAIC else []), "speed-up"]
+    return _table(heads, cells)
+
+
+def predictions(which: str) -> dict[tuple[str, str, str, str], str]:
+    """Microseconds that the model of `experiments.kernels` gives, by device, call, dtype and implementation.
+
+    Only of calls whose kernels it has all: Mosaic leaves some of a backward pass to Triton.
+    """
+    times: dict[tuple[str, str, str, str], dict[str, float]] = {}
+    for row in kernels.stored_rows():
+        key = row["device"], row["call"], row["spec"].split()[-1], row["implementation"]
+        times.setdefault(key, {})[row["kernel"]] = row["predicted_us"]
+    if which == "forward":
+        return {key: f"{found['forward']:.1f}" for key, found in times.items()}
+    every = {key[:3]: found.keys() for key, found in times.items() if key[3] == OURS}
+    whole = {key: found for key, found in times.items() if found.keys() == every.get(key[:3])}
+    return {key: f"{sum(found.values()):.1f}" for key, found in whole.items()}
 
 
 def attention_table(rows: Iterable[Row]) -> str:

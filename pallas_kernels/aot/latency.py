@@ -265,9 +265,8 @@ class _Run:
 
 _HALF_RATE = 2
 _UNITS = {
-    "FFMA": ("float", 1),
-    "FADD": ("float", 1),
-    "FMUL": ("float", 1),
+    **dict.fromkeys(("FFMA", "FADD", "FMUL"), ("float", 1)),
+    **dict.fromkeys(("FFMA2", "FADD2", "FMUL2"), ("float", 2)),  # of pairs, on Blackwell
     "MUFU": ("special", 8),
     "IMAD": ("multiply", _HALF_RATE),
     **dict.fromkeys(("LDG", "STG", "LDS", "STS", "LDL", "STL", "LDC", "SHFL", "S2R", "RED", "ATOMG"), ("memory", 1)),

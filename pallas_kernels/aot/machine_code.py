@@ -161,7 +161,7 @@ def _parse(assembly: str) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...],
             labels[label[1]] = len(opcodes)
         elif found := _INSTRUCTION.match(line):
             opcode, operands = found[2], found[3]
-            if opcode == "BRA" and (target := re.search(r"\.L_\w+", operands)):
+            if opcode.split(".")[0] == "BRA" and (target := re.search(r"\.L_\w+", operands)):
                 branches.append((len(opcodes), target[0]))
             if not opcode.startswith("NOP"):
                 opcodes.append(opcode)

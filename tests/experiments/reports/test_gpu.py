@@ -41,12 +41,29 @@ def test_each_part_that_has_rows_has_a_table(tmp_path: Path, capsys: pytest.Capt
     ]
     for line in (
         "| bfloat16 | 2 | 1 | 1.50 |",
-        "| a, bfloat16 | 100.0 |  | 300.0 | 3.0× |",  # no copy was timed
+        "| a, bfloat16 | 100.0 |  |  | 300.0 | 3.0× |",  # no copy was timed
         "| batch norm | 3 | 2.00 | 1.50 |",
         "| a, bfloat16, dfilters | 200.0 | 100.0 | 7×1, 2 |  |",
     ):
         assert line in text.splitlines()
     assert "No kernel runs in 20.0 % of 2.5 ms (net)." in text
+
+
+def test_predicted_times_stand_beside_the_measured_ones(monkeypatch: pytest.MonkeyPatch):
+    predicted = {"device": "NVIDIA H200", "call": "a", "spec": "a bfloat16"}
+    times = {"triton": {"forward": 40.0, "input": 50.0}, "mosaic_gpu": {"forward": 30.0}}
+    stored = [
+        predicted | {"implementation": name, "kernel": kernel, "predicted_us": microseconds}
+        for name, kernels in times.items()
+        for kernel, microseconds in kernels.items()
+    ]
+    monkeypatch.setattr(gpu.kernels, "stored_rows", lambda: stored)
+    rows = [TIMED | {"implementation": name, "median_ms": 0.1} for name in times]
+    rows += [row | {"pass": "forward_backward"} for row in rows]
+    forward, both = (gpu.operator_table(rows, which).splitlines() for which in gpu.PASSES)
+    assert forward[0] == "| call | µs | predicted | share of the copy bandwidth | Mosaic GPU | predicted | speed-up |"
+    assert forward[-1] == "| a, bfloat16 | 100.0 | 40.0 |  | 100.0 | 30.0 | 1.0× |"
+    assert both[-1] == "| a, bfloat16 | 100.0 | 90.0 |  | 100.0 |  | 1.0× |"  # Mosaic has not all kernels
 
 
 def test_without_rows_it_states_what_measures_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
