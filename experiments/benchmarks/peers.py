@@ -59,7 +59,7 @@ def computes(name: str, arg: ArgSpec, dtype: str) -> bool:
     """Whether an implementation computes the values of a call, not another in its place."""
     if name != MOSAIC:
         return True
-    from pallas_kernels.ops.mosaic_gpu import blocks  # a back end that may be missing
+    from pallas_kernels.ops.mosaic_gpu import selection  # a back end that may be missing
 
     shape = ArgShape.of(*arg.structs(dtype), arg.spec)
-    return blocks.why_not(shape, [shape.itemsize]) is None
+    return selection.why_not(shape, [shape.itemsize]) is None

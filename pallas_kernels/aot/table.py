@@ -117,17 +117,17 @@ def kernel_table(
 
 def _mosaic_rows(device: Device, arg: ArgSpec, dtype: DTypeLike) -> Iterator[KernelRow]:
     """Of the forward kernel, and of those of the backward pass that there are."""
-    from pallas_kernels.ops.mosaic_gpu import blocks  # a back end that may be missing
+    from pallas_kernels.ops.mosaic_gpu import blocks, selection  # a back end that may be missing
 
     call = ArgShape.of(*arg.structs(dtype), arg.spec)
     filters = call.has_spatial and call.has_channel and arg.spec.combine == "mul"
     kernels: tuple[blocks.Kernel, ...] = ("fwd", "dx", "dfilters") if filters else ("fwd", "dx")
     for kernel in kernels:
-        if kernel != "fwd" and blocks.why_not(call, [call.itemsize], kernel):
+        if kernel != "fwd" and selection.why_not(call, [call.itemsize], kernel):
             continue
         used = mosaic_resources(device, arg, dtype, kernel)
-        shape = blocks.transposed(call) if kernel == "dx" else call
-        block = blocks.choose_block(shape, kernel)
+        shape = blocks.transposed(call, call.itemsize) if kernel == "dx" else call
+        block = selection.choose_block(shape, kernel)
         assert block is not None  # the call was compiled
         read, written = read_bytes(arg, dtype, kernel), written_bytes(arg, dtype, kernel)
         traffic = Traffic(blocks.num_blocks(shape, block), blocks.WARPS, read, written)

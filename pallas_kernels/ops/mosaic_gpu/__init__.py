@@ -15,7 +15,7 @@ from pallas_kernels.ops import normalization
 from pallas_kernels.ops.config import ArgShape
 from pallas_kernels.ops.form import FILTERS, Form, Name, select
 from pallas_kernels.ops.implementation import Operands, Results
-from pallas_kernels.ops.mosaic_gpu import blocks
+from pallas_kernels.ops.mosaic_gpu import selection
 from pallas_kernels.ops.mosaic_gpu.blocks import Block, Kernel
 from pallas_kernels.ops.mosaic_gpu.dfilters import filter_cotangents
 from pallas_kernels.ops.mosaic_gpu.dx import input_cotangent
@@ -30,13 +30,15 @@ def why_not(form: Form | None, types: Sequence[Any]) -> str | None:
     if form.tangents:
         return "has no forward-mode derivatives."
     arrays = dict(zip(form.arrays, types, strict=True))
+    sizes = {name: array.dtype.itemsize for name, array in arrays.items()}
+    results = dict(zip(form.results, form.dtypes, strict=True))
     batch, *_, channels = next(arrays[name] for name in ("x", "y") if name in arrays).shape
-    x = jax.ShapeDtypeStruct((batch, *form.size, channels), types[0].dtype)
+    x = jax.ShapeDtypeStruct((batch, *form.size, channels), arrays["x"].dtype if "x" in arrays else results["x"])
     shape = ArgShape.of(x, arrays.get("spatial"), arrays.get("channel"), form.spec)
-    itemsizes = [dtype.itemsize for dtype in (*(array.dtype for array in types), *form.dtypes)]
+    itemsizes = [*sizes.values(), *(dtype.itemsize for dtype in form.dtypes)]
     if "y" in form.results:
-        return blocks.why_not(shape, itemsizes)
-    found, reason = _kernels(shape, form.results, itemsizes)
+        return selection.why_not(shape, itemsizes)
+    found, reason = _kernels(shape, form.results, [sizes["y"], *itemsizes])
     if not found:
         return reason
     rest = {*form.results}.difference(*found.values())
@@ -57,7 +59,7 @@ def backward(
     dy, given = operands.y, [array for array in operands if array is not None]
     assert dy is not None
     shape = ArgShape.of_backward(operands, results, spec)
-    itemsizes = [array.dtype.itemsize for array in (*given, *results.values())]
+    itemsizes = [array.dtype.itemsize for array in (dy, *given, *results.values())]
     kernels, _ = _kernels(shape, results, itemsizes)
     found: dict[Name, Array] = {}
     chosen = chosen or {}
@@ -94,7 +96,10 @@ def backward(
 def _kernels(
     shape: ArgShape, results: Collection[Name], itemsizes: Sequence[int]
 ) -> tuple[dict[Kernel, set[Name]], str]:
-    """The kernels that compute cotangents, with those of each, and the reason against the last one that does not."""
+    """The kernels that compute cotangents, with those of each, and the reason against the last one that does not.
+
+    The first itemsize is that of dy.
+    """
     found: dict[Kernel, set[Name]] = {}
     reason = "has the cotangents of x and of both filters at once, with 'mul'; name another for the rest: "
     reason += "('mosaic_gpu', 'triton')."
@@ -102,7 +107,7 @@ def _kernels(
     if {*FILTERS} <= {*results} and shape.spec.combine == "mul":
         wanted["dfilters"] = {*FILTERS}
     for kernel, names in wanted.items():
-        against = blocks.why_not(shape, itemsizes, kernel)
+        against = selection.why_not(shape, itemsizes, kernel)
         if against is None:
             found[kernel] = names
         else:

@@ -9,8 +9,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from pallas_kernels.ops.config import LOAD_BYTES
-from pallas_kernels.ops.mosaic_gpu import blocks
-from pallas_kernels.ops.mosaic_gpu.blocks import COPY_BYTES, EVEN, MOST_COPIED
+
+COPY_BYTES = 128  # of a copy to shared memory: a multiple of these
+EVEN = 4  # the number of neighbouring filters that a copy of several axes brings: a multiple
+MOST_COPIED = 256  # pixels, channels or values of a copy along an axis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,7 @@ class FilterRows:
       before: how many of them lie before the block's first position.
       step: positions from one block to the next; 0 where there is no next.
       row: filters from one row of the image to the next.
-      dtype: of the array.
+      itemsize: bytes of a value.
       interpreted: whether the interpreter copies: it knows no negative offset.
     """
 
@@ -39,12 +41,8 @@ class FilterRows:
     before: int
     step: int
     row: int
-    dtype: Any
+    itemsize: int
     interpreted: bool = False
-
-    @property
-    def itemsize(self) -> int:
-        return jnp.dtype(self.dtype).itemsize
 
     @property
     def lead(self) -> int:
@@ -63,15 +61,17 @@ class FilterRows:
     @property
     def whole(self) -> bool:
         """Whether rows are copied with all of their groups."""
-        return not blocks.apart(self.groups * self.taps, self.block_groups * self.taps, self.itemsize)
+        pixel = self.groups * self.taps
+        apart = self._pixel % LOAD_BYTES == 0 and self._neighbours <= min(pixel, MOST_COPIED)
+        return self.block_groups == self.groups or not apart
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of a row in shared memory."""
-        unit = COPY_BYTES // self.itemsize
-        if self.whole:
-            return (sum(count for _, count in self.parts) + (unit if self.lead else 0),)
-        return self.width, blocks.neighbours(self.block_groups * self.taps, self.itemsize)
+        if not self.whole:
+            return self.width, self._neighbours
+        before = self._rounded(self.lead * self.groups * self.taps) if self._bulk else 0
+        return (sum(count for _, count in self.parts) + before,)
 
     def slots(self, number: int, more: int) -> tuple[int, ...]:
         """So many rows, one behind the other, with so many filters behind the last one that are read but not used."""
@@ -114,22 +114,21 @@ class FilterRows:
                 plgpu.copy_gmem_to_smem(window, target.at[pl.ds(first, count)], barrier)
             return
 
-        def copy(begin: Array, skipped: int) -> None:
-            count = self._rounded(self.width * size - skipped)
-            window, mode = source.at[pl.ds(begin, count)], plgpu.OOBFillMode.UNDEFINED
-            plgpu.copy_gmem_to_smem(window, target.at[pl.ds(skipped, count)], barrier, oob_mode=mode)
-
-        if not self.lead:
-            copy(first_value, 0)
-            return
-        pl.when(pixel >= 0)(lambda: copy(first_value, 0))
-        pl.when(pixel < 0)(
-            lambda: copy(jnp.maximum(first_value, 0), self.lead * size)
-        )  # of the first row of the first sample
+        # Nothing lies before the array: what is read of the row is then put behind the place of what is missing.
+        count, missing = self._rounded(self.width * size), jnp.maximum(-first_value, 0) if self.lead else 0
+        window = source.at[pl.ds(first_value + missing, count)]
+        mode = plgpu.OOBFillMode.UNDEFINED
+        plgpu.copy_gmem_to_smem(window, target.at[pl.ds(missing, count)], barrier, oob_mode=mode)
 
     def _rounded(self, values: int) -> int:
         unit = COPY_BYTES // self.itemsize
         return -(-values // unit) * unit
+
+    @property
+    def _neighbours(self) -> int:
+        """Values that are copied of each pixel, of `EVEN` neighbouring ones: so many that they fill `COPY_BYTES`."""
+        unit = COPY_BYTES // EVEN // self.itemsize
+        return -(-self.block_groups * self.taps // unit) * unit
 
     @property
     def _pixel(self) -> int:

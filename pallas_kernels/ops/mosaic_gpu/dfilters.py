@@ -21,9 +21,10 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from pallas_kernels import compat
 from pallas_kernels.ops import normalization
-from pallas_kernels.ops.config import ArgShape
-from pallas_kernels.ops.mosaic_gpu import blocks, layouts
+from pallas_kernels.ops.config import LOAD_BYTES, ArgShape
+from pallas_kernels.ops.mosaic_gpu import blocks, layouts, selection
 from pallas_kernels.ops.mosaic_gpu.blocks import Block
+from pallas_kernels.ops.mosaic_gpu.copies import COPY_BYTES
 from pallas_kernels.ops.mosaic_gpu.fwd import Forward
 from pallas_kernels.ops.mosaic_gpu.program import STORED, Channel, Program, Sums
 from pallas_kernels.ops.spec import FilterSpec
@@ -49,19 +50,19 @@ def filter_cotangents(
       channel: as in `implementation.Implementation`.
       spec: the options of the operator; "mul".
       dtype: of the first result, where it is not a sum of several. The second is float32.
-      block: by default `blocks.choose_block`'s.
+      block: by default `selection.choose_block`'s.
       interpret: parameters of the interpreter.
     """
     shape = ArgShape.of(x, spatial, channel, spec)
     sizes = [array.dtype.itemsize for array in (x, dy, spatial, channel)]
-    block = block or blocks.choose_block(shape, "dfilters", sizes)
+    block = block or selection.choose_block(shape, "dfilters", sizes)
     if block is None:
         raise ValueError(f"No block of the Mosaic kernel fits {shape}: see `why_not`.")
     statistics = None
     if spec.normalize:
         statistics = jnp.stack(normalization.statistics(spatial.astype(jnp.float32), spec), axis=-1)
     whole = block.channels >= shape.group_channels
-    narrow = block.width * jnp.dtype(dtype).itemsize % blocks.LOAD_BYTES  # to be copied
+    narrow = block.width * jnp.dtype(dtype).itemsize % LOAD_BYTES  # to be copied
     kernel = Cotangents(shape, block, jnp.dtype(dtype if whole and not narrow else jnp.float32), interpret)
     ds, dc = kernel.run(x, dy, spatial, statistics, channel)
     ds, dc = ds[0] if whole else ds.sum(0), dc.sum(1)
@@ -73,6 +74,8 @@ def filter_cotangents(
 class Cotangents(Forward):
     """The kernel of a call. Its `dtype` is that of ds."""
 
+    name = "dfilters"
+
     def run(self, x: Array, dy: Array, spatial: Array, statistics: Array | None, channel: Array) -> tuple[Array, Array]:
         """ds [N, B, Ho, Wo, G, T], to be added over N, and dc [B, N, T, C] likewise, float32."""
         shape, block = self.shape, self.block
@@ -83,7 +86,7 @@ class Cotangents(Forward):
         rows, columns = shape.positions
         slots.append(plgpu.SMEM((self.kept, block.width, *self.layouts.channels), dy.dtype))
         padded = shape.spec.taps  # so that the rows in shared memory start where copies may
-        while padded * block.width * self.dtype.itemsize % blocks.COPY_BYTES:
+        while padded * block.width * self.dtype.itemsize % COPY_BYTES:
             padded += 1
         self.rows_beyond = rows % (block.rows * self.row_step) != 0
         self.taps_from_beyond = self._taps_from_beyond()

@@ -15,7 +15,7 @@ from jax import Array
 
 from pallas_kernels.ops import normalization
 from pallas_kernels.ops.config import ArgShape
-from pallas_kernels.ops.mosaic_gpu import blocks
+from pallas_kernels.ops.mosaic_gpu import blocks, selection
 from pallas_kernels.ops.mosaic_gpu.blocks import Block
 from pallas_kernels.ops.mosaic_gpu.fwd import Forward
 from pallas_kernels.ops.mosaic_gpu.program import Channel, Program
@@ -32,9 +32,9 @@ def input_cotangent(
     interpret: Any = None,
 ) -> Array:
     """dx [B, H, W, C] of a call of this shape. The arguments are those of `dfilters.filter_cotangents`."""
-    transposed = blocks.transposed(shape)
+    transposed = blocks.transposed(shape, dy.dtype.itemsize)
     sizes = [array.dtype.itemsize for array in (dy, spatial, channel) if array is not None]
-    block = block or blocks.choose_block(transposed, "dx", [*sizes, jnp.dtype(dtype).itemsize])
+    block = block or selection.choose_block(transposed, "dx", [*sizes, jnp.dtype(dtype).itemsize])
     if block is None:
         raise ValueError(f"No block of the Mosaic kernel fits {shape}: see `why_not`.")
     statistics = None
@@ -47,13 +47,11 @@ def input_cotangent(
 class Transposed(Forward):
     """The kernel of a call. Its `shape` is that of the transposed call: "x" is dy, and its positions are pixels."""
 
-    name = "dynamic_filter_dx"
+    name = "dx"
 
     def __init__(self, shape: ArgShape, block: Block, dtype: jnp.dtype, interpret: Any):
         super().__init__(shape, block, dtype, interpret)
         self.program = _Program
-        self.kept = block.ahead
-        self.filter_columns, self.filters_before = blocks.filter_columns(shape, block, "dx"), shape.spec.origin[1]
         self.filter_grid = shape.height, shape.width
 
 

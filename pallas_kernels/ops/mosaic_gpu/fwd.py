@@ -18,9 +18,9 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from pallas_kernels import compat
 from pallas_kernels.ops import normalization
 from pallas_kernels.ops.config import ArgShape
-from pallas_kernels.ops.mosaic_gpu import blocks, layouts
-from pallas_kernels.ops.mosaic_gpu.blocks import Block
-from pallas_kernels.ops.mosaic_gpu.copies import FilterRows
+from pallas_kernels.ops.mosaic_gpu import blocks, layouts, selection
+from pallas_kernels.ops.mosaic_gpu.blocks import Block, Kernel
+from pallas_kernels.ops.mosaic_gpu.copies import COPY_BYTES, FilterRows
 from pallas_kernels.ops.mosaic_gpu.layouts import Layouts
 from pallas_kernels.ops.mosaic_gpu.program import STORED, Program
 from pallas_kernels.ops.spec import FilterSpec
@@ -40,7 +40,7 @@ def forward(
     shape = ArgShape.of(x, spatial, channel, spec)
     dtype = jnp.dtype(dtype or x.dtype)
     sizes = [array.dtype.itemsize for array in (x, spatial, channel) if array is not None]
-    block = block or blocks.choose_block(shape, "fwd", [*sizes, dtype.itemsize])
+    block = block or selection.choose_block(shape, "fwd", [*sizes, dtype.itemsize])
     if block is None:
         raise ValueError(f"No block of the Mosaic kernel fits {shape}: see `why_not`.")
     kernel = Forward(shape, block, dtype, interpret)
@@ -60,7 +60,7 @@ class Forward:
       interpret: parameters of the interpreter, or None.
     """
 
-    name = "dynamic_filter_fwd"
+    name: Kernel = "fwd"
     program = Program
 
     def __init__(self, shape: ArgShape, block: Block, dtype: jnp.dtype, interpret: Any):
@@ -72,8 +72,7 @@ class Forward:
         self.row_step = shape.spec.dilation[0]
         self.strips = blocks.num_strips(shape, block)
         self.steps = block.rows + self.stream.oldest
-        self.kept = block.ahead + self.stream.oldest  # rows of filters in shared memory
-        self.filter_columns, self.filters_before = block.width, 0  # as in `FilterRows`
+        self.kept = blocks.kept_rows(shape, block, self.name)
         self.filter_grid = shape.positions
 
     def __call__(self, x: Array, spatial: Array | None, statistics: Array | None, channel: Array | None) -> Array:
@@ -86,7 +85,7 @@ class Forward:
         def body(*refs):
             self._body(*refs, present=present)
 
-        body.__name__ = self.name  # the profiler shows it
+        body.__name__ = f"dynamic_filter_{self.name}"  # the profiler shows it
         y = plgpu.kernel(
             body,
             out_type=compat.kernel_output(out, x),
@@ -142,22 +141,12 @@ class Forward:
         self.program(self, (refs[0], refs[count + 1]), filters, (y_ref, y_slots), (barriers[0], barriers[1])).run({})
 
     def _rows(self, taps: int, dtype: Any) -> FilterRows:
-        shape, block = self.shape, self.block
-        return FilterRows(
-            taps,
-            shape.groups,
-            block.groups,
-            columns=self.filter_columns,
-            before=self.filters_before,
-            step=block.width if self.tiles > 1 else 0,
-            row=self.filter_grid[1],
-            dtype=dtype,
-            interpreted=self.interpret is not None,
-        )
+        interpreted, size = self.interpret is not None, jnp.dtype(dtype).itemsize
+        return blocks.filter_rows(self.shape, self.block, self.name, taps, size, interpreted=interpreted)
 
     def _channel_taps(self, channel: Array) -> int:
         """The taps of the channel filter that are copied: rows of zeros make their bytes a multiple."""
         taps, row = self.shape.spec.taps, self.block.channels * channel.dtype.itemsize
-        while taps * row % blocks.COPY_BYTES:
+        while taps * row % COPY_BYTES:
             taps += 1
         return taps

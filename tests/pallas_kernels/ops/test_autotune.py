@@ -77,7 +77,7 @@ def test_the_best_tile_is_measured_with_other_numbers_of_warps_and_the_fastest_w
         return times(seconds)(candidates)
 
     found = autotune.search(SHAPE, ("fwd", "dx"), measure)
-    best = dataclasses.replace(OTHERS[2], num_warps=4, block_patches=2 * FIRST.block_patches)
+    best = dataclasses.replace(OTHERS[2], num_warps=4, block_patches=4 * FIRST.block_patches)
     assert (found["fwd"].best, found["fwd"].seconds) == (best, 0.5)
     assert found["fwd"].failed == 2
     assert math.isnan(found["fwd"].heuristic_seconds)

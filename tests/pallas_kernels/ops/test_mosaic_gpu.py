@@ -29,10 +29,10 @@ def check(arg: ArgSpec, dtypes: suite.DTypes = suite.FLOAT32, **options: int):
     Args:
       options: of the block, instead of those that are chosen.
     """
-    from pallas_kernels.ops.mosaic_gpu import blocks, fwd
+    from pallas_kernels.ops.mosaic_gpu import fwd, selection
 
     x, spatial, channel = arg.arrays(dtype=dtypes)
-    block = blocks.choose_block(ArgShape.of(x, spatial, channel, arg.spec))
+    block = selection.choose_block(ArgShape.of(x, spatial, channel, arg.spec))
     assert block is not None
     block = dataclasses.replace(block, beyond=0, **options) if options else block
     first, second = (
@@ -45,14 +45,14 @@ def check(arg: ArgSpec, dtypes: suite.DTypes = suite.FLOAT32, **options: int):
 def check_cotangents(kernel: Any, arg: ArgSpec, dtypes: suite.DTypes = suite.FLOAT32, **options: int):
     """As `check`, of those that a kernel of the backward pass computes."""
     from pallas_kernels.ops import mosaic_gpu
-    from pallas_kernels.ops.mosaic_gpu import blocks
+    from pallas_kernels.ops.mosaic_gpu import blocks, selection
 
     x, spatial, channel = arg.arrays(dtype=dtypes)
-    shape = ArgShape.of(x, spatial, channel, arg.spec)
-    block = blocks.choose_block(blocks.transposed(shape) if kernel == "dx" else shape, kernel)
+    dy, shape = arg.cotangent(dtype=dtypes), ArgShape.of(x, spatial, channel, arg.spec)
+    block = selection.choose_block(blocks.transposed(shape, dy.dtype.itemsize) if kernel == "dx" else shape, kernel)
     assert block is not None
     chosen: dict[Any, Any] = {kernel: dataclasses.replace(block, **options)}
-    operands = Operands(*map(on_device, (x, arg.cotangent(dtype=dtypes), spatial, channel)))
+    operands = Operands(*map(on_device, (x, dy, spatial, channel)))
     results = {name: array for name, array in cotangents_of(operands).items() if (name == "x") == (kernel == "dx")}
     runs = [mosaic_gpu.backward(operands, results, arg.spec, chosen=chosen, interpret=simulated()) for _ in range(2)]
     for name, array in runs[0].items():
@@ -128,6 +128,24 @@ def test_the_cotangent_of_x_by_threads_with_several_columns_equals_the_loop(arg)
     check_cotangents("dx", arg, columns=2, rows=2, ahead=3)
 
 
+NO_PADDING = ((0, 0), (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("arg", "options"),
+    [
+        (ArgSpec("narrow_dy", (1, 3, 10, 32), FilterSpec((1, 8), padding=NO_PADDING)), {}),
+        (ArgSpec("tiles", (1, 1, 8, 128), FilterSpec((1, 16)), 1, False), {"columns": 1, "vector": 4, "channels": 128}),
+        pytest.param(
+            ArgSpec("groups", (1, 9, 9, 64), FilterSpec(7, padding=NO_PADDING), 16, False), {}, marks=pytest.mark.slow
+        ),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_the_filters_before_a_row_may_lie_before_the_array(arg, options):
+    check_cotangents("dx", arg, **options)
+
+
 @pytest.mark.parametrize(("width", "groups"), [(8, 1), pytest.param(7, 1, marks=pytest.mark.slow), (8, 8)])
 def test_the_cotangent_of_x_takes_no_filter_from_beyond_the_image(width, groups):
     from pallas_kernels.ops.mosaic_gpu import dx
@@ -168,12 +186,12 @@ def test_cotangents_of_a_group_in_several_blocks_are_their_sum():
 
 
 def test_what_positions_beyond_the_image_would_read_spoils_no_sum():
-    from pallas_kernels.ops.mosaic_gpu import blocks, dfilters
+    from pallas_kernels.ops.mosaic_gpu import dfilters, selection
 
     x, spatial, channel = (jnp.ones(shape) for shape in ((1, 3, 7, 32), (1, 3, 7, 1, 1, 9), (1, 1, 9, 32)))
     x = x.at[:, :, -1].set(jnp.inf).at[:, -1].set(jnp.inf)  # the first tap reads neither
     spec = FilterSpec(3)
-    block = blocks.choose_block(ArgShape.of(x, spatial, channel, spec), "dfilters")
+    block = selection.choose_block(ArgShape.of(x, spatial, channel, spec), "dfilters")
     assert block is not None
     block = dataclasses.replace(block, columns=1, rows=2)
     dy = jnp.ones(x.shape)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from pallas_kernels import aot, compat, dynamic_filter
+from pallas_kernels import aot, compat, dynamic_filter, local_correlation
 from pallas_kernels.ops.arg_specs import ArgSpec
 from pallas_kernels.ops.config import ArgShape
 from pallas_kernels.ops.spec import FilterSpec
@@ -18,10 +18,11 @@ pytestmark = pytest.mark.skipif(compat.no_mosaic_gpu() is not None, reason=f"the
 
 def reason(arg: ArgSpec, kernel: Any = "fwd") -> str | None:
     """Why a kernel refuses a case."""
-    from pallas_kernels.ops.mosaic_gpu import blocks
+
+    from pallas_kernels.ops.mosaic_gpu import selection
 
     x, spatial, channel = arg.structs()
-    return blocks.why_not(ArgShape.of(x, spatial, channel, arg.spec), [4], kernel)
+    return selection.why_not(ArgShape.of(x, spatial, channel, arg.spec), [4], kernel)
 
 
 LOWERED = (
@@ -54,6 +55,24 @@ def test_what_is_not_refused_is_lowered(arg, dtypes):
     assert ("@mosaic_gpu" in text) or arg.name == "groups_of_4", text
 
 
+def test_filters_of_all_groups_are_counted_where_a_copy_brings_them():
+    arg = ArgSpec("wide_groups", (2, 14, 128, 320), FilterSpec(7), 4)
+    run = jax.jit(lambda *arrays: arg.call(*arrays, implementation=("mosaic_gpu", "xla")))
+    run.trace(*arg.structs("bfloat16")).lower(lowering_platforms=("cuda",))
+
+
+@pytest.mark.parametrize("dtypes", [("bfloat16", "float32"), ("float32", "bfloat16")], ids="-".join)
+def test_a_correlation_of_arrays_of_two_dtypes_has_derivatives(dtypes):
+    query, key = (jnp.ones((1, 8, 56, 32), dtype) for dtype in dtypes)
+
+    def loss(query, key):
+        found = local_correlation(query, key, kernel_size=3, implementation=("mosaic_gpu", "triton"))
+        return found.astype(jnp.float32).sum()
+
+    text = jax.jit(jax.grad(loss, (0, 1))).trace(query, key).lower(lowering_platforms=("cuda",)).as_text()
+    assert "@mosaic_gpu" in text
+
+
 @pytest.mark.parametrize(
     ("arg", "message"),
     [
@@ -78,14 +97,14 @@ def test_the_cotangent_of_x_is_refused_where_its_kernel_has_none():
 
 
 def test_every_call_that_is_not_refused_has_a_block_that_fits():
-    from pallas_kernels.ops.mosaic_gpu import blocks
+    from pallas_kernels.ops.mosaic_gpu import blocks, selection
 
     for channels, groups, kernel_size, stride, side in ((64, 1, 3, 1, 56), (48, 3, 5, 2, 7), (512, 32, 7, 1, 7)):
         spec = FilterSpec(kernel_size, stride=stride)
         shape = ArgShape(spec, 128, side, side, channels, groups, 2, has_spatial=True, has_channel=True)
-        block = blocks.choose_block(shape)
+        block = selection.choose_block(shape)
         assert block is not None
-        assert blocks.shared_bytes(shape, block) <= blocks.SHARED_BYTES
+        assert blocks.shared_bytes(shape, block) <= selection.SHARED_BYTES
         assert channels % block.channels == 0
         assert block.threads * block.channels == 128 * block.vector
         assert math.gcd(block.channels, channels // groups) in (block.channels, channels // groups)
