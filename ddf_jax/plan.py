@@ -10,8 +10,9 @@ import jax
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import UserError
 from ddf_jax.training.devices import check_batch_size, data_mesh, replicated
+from ddf_jax.training.optimizers import make_optimizer
 from ddf_jax.training.recipe import Recipe
-from ddf_jax.training.schedules import learning_rate_schedule, make_optimizer, make_step_plan
+from ddf_jax.training.schedules import learning_rate_schedule, make_step_plan
 from ddf_jax.training.step import abstract_state, compile_train_step
 from pallas_kernels import aot
 

@@ -67,7 +67,8 @@ nnx.eval_shape(lambda: create("resnet18", num_classes=10, rngs=nnx.Rngs(0)))
 from ddf_jax.data.info import DataInfo
 from ddf_jax.training.devices import data_mesh, global_batch, replicated
 from ddf_jax.training.recipe import ModelConfig, Recipe
-from ddf_jax.training.schedules import learning_rate_schedule, make_optimizer, make_step_plan
+from ddf_jax.training.optimizers import make_optimizer
+from ddf_jax.training.schedules import learning_rate_schedule, make_step_plan
 from ddf_jax.training.step import abstract_state, compile_train_step, initial_variables
 
 recipe = Recipe("r", ModelConfig("resnet18", {{"stem": "small", "width": 4, "blocks": (1,)}}), batch_size=2)

@@ -2,5 +2,6 @@
 
 The public functions are `ddf_jax.train`, `load_run`, `evaluate` and `predict`.
 
-`recipe`, `schedules`, `tasks` and `step` build a training step with the base install; the loop needs the `train` extra.
+`recipe`, `schedules`, `optimizers`, `tasks` and `step` build a training step with the base install; the loop needs the
+`train` extra.
 """

@@ -26,9 +26,9 @@ from jax.experimental import multihost_utils
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import DiskError, RunError, one_line
 from ddf_jax.files import damage, make_folder, sync_folder, sync_tree, unused, write_checksums, write_json
+from ddf_jax.training.leaves import leaf_names
 from ddf_jax.training.recipe import Recipe, recipe_from_json
 from ddf_jax.training.retention import Retention, Score, from_best
-from ddf_jax.training.step import leaf_names
 
 _log = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from ddf_jax.data.config import DataConfig
 from ddf_jax.dataclass_json import decode, encode
 from ddf_jax.errors import RunError, UserError
+from ddf_jax.training.optimizer_config import OptimizerConfig
 from ddf_jax.training.tasks import Task
 from ddf_jax.training.tasks.classification import Classification
 from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling
@@ -46,43 +47,6 @@ class ModelConfig:
     """A name that `ddf models` lists."""
     options: Mapping[str, Option] = dataclasses.field(default_factory=dict)
     """Fields of the model's own configuration to replace, such as `{"stem": "small"}`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
-    """SGD with momentum or Adam, with linear warm-up and cosine decay or decay by tenths."""
-
-    method: Literal["sgd", "adam"] = "sgd"
-    learning_rate: float = 0.1
-    """Peak learning rate per 256 examples of the global batch."""
-    end_learning_rate: float = 1e-5
-    """Learning rate at the end of the cosine, not scaled by the batch size."""
-    drops: tuple[float, ...] = ()
-    """Epochs after each of which the learning rate is divided by ten, instead of the cosine."""
-    warmup_epochs: float = 5.0
-    warmup_start: float = 0.0
-    """Share of the peak learning rate at the first step of the warm-up."""
-    momentum: float = 0.9
-    """Of SGD; Adam has β = (0.9, 0.999)."""
-    nesterov: bool = False
-    weight_decay: float = 1e-4
-    """L2 added to the gradient (as in the papers)."""
-    decay_norm_and_bias: bool = True
-    """Whether the weight decay also reaches norm scales and biases (the papers' recipes do)."""
-    backbone_factor: float = 1.0
-    """Multiplies the learning rate of a detector's backbone (`backbone.…`), of a classifier's all but its head."""
-    clip_norm: float = 0.0
-    """The most that the norm of all gradients together may be, before the weight decay is added; 0: no limit."""
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.clip_norm < float("inf"):
-            raise UserError(f"`clip_norm` must be a number from 0 on, 0 for no limit, got {self.clip_norm}.")
-        if not 0.0 <= self.warmup_start <= 1.0:
-            raise UserError(f"`warmup_start` must be a share of the learning rate in [0, 1], got {self.warmup_start}.")
-        if not 0.0 < self.backbone_factor < float("inf"):
-            raise UserError(
-                f"`backbone_factor` must be a positive number, got {self.backbone_factor}; `freeze` stops parameters."
-            )
 
 
 @dataclasses.dataclass(frozen=True)

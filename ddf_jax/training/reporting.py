@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddf_jax.errors import NonFiniteError
+from ddf_jax.training.leaves import leaf_names
 from ddf_jax.training.metrics import MetricsLog
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.resume import RunState
-from ddf_jax.training.step import StepReport, Variables, leaf_names
+from ddf_jax.training.step import StepReport, Variables
 from ddf_jax.training.tasks import Scores
 
 _log = logging.getLogger(__name__)

@@ -22,11 +22,12 @@ from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError
 from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.devices import Devices, batch_split, data_mesh, padded_rows, replicated
+from ddf_jax.training.leaves import leaf_names
 from ddf_jax.training.processes import check_same_in_all_processes, ending_together
 from ddf_jax.training.recipe import Recipe, read_recipe, recipe_file_record
 from ddf_jax.training.reporting import log_info
 from ddf_jax.training.retention import Score
-from ddf_jax.training.step import ModelState, Variables, abstract_model, eval_model, jit_predict, leaf_names
+from ddf_jax.training.step import ModelState, Variables, abstract_model, eval_model, jit_predict
 from ddf_jax.training.tasks import Batch
 from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling
 from ddf_jax.training.workdir import RunFolder

@@ -1,18 +1,14 @@
-"""From a recipe's epochs and rates per 256 examples to steps, a learning rate per step and an optimizer."""
+"""From a recipe's epochs and rates per 256 examples to steps and a learning rate per step."""
 
 import dataclasses
-from collections.abc import Collection
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from ddf_jax.checkpoints.backbone import BACKBONE
-from ddf_jax.checkpoints.fitting import HEAD
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError
-from ddf_jax.training.norms import squared_norms
 from ddf_jax.training.recipe import OptimizerConfig, Recipe
 
 
@@ -92,83 +88,3 @@ def learning_rate_schedule(config: OptimizerConfig, plan: StepPlan, batch_size: 
         return jnp.prod(jnp.stack([jnp.asarray(part(at)) for part in parts]))
 
     return schedule
-
-
-def make_optimizer(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
-    """The optimizer that a recipe names, of clipped gradients; in the backbone (`of_backbone`) its steps are multiplied
-    by `backbone_factor`."""
-    rule = {"sgd": sgd, "adam": adam}[config.method](config, learning_rate)
-    if config.clip_norm:
-        rule = _of_clipped(rule, config.clip_norm)
-    return rule if config.backbone_factor == 1.0 else optax.chain(rule, _scale_backbone(config.backbone_factor))
-
-
-def of_backbone(parameters: Collection[str]) -> list[str]:
-    """The names that are of a detector's backbone (`backbone.…`), or else all outside the head of a classifier.
-
-    >>> of_backbone(["backbone.stem.conv.kernel", "neck.0.kernel"]), of_backbone(["stem.conv.kernel", "head.kernel"])
-    (['backbone.stem.conv.kernel'], ['stem.conv.kernel'])
-    """
-    return [name for name in parameters if name.startswith(BACKBONE)] or [
-        name for name in parameters if not name.startswith(HEAD)
-    ]
-
-
-def clip(gradients: optax.Updates, limit: float) -> optax.Updates:
-    """Gradients times min(1, limit / (norm + 10⁻⁶)), norm that of all together, as `torch.nn.utils.clip_grad_norm_`."""
-    factor = jnp.minimum(1.0, limit / (jnp.sqrt(jnp.sum(squared_norms(jax.tree.leaves(gradients)))) + 1e-6))
-    return jax.tree.map(lambda gradient: gradient * factor.astype(gradient.dtype), gradients)
-
-
-def sgd(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
-    """Stochastic gradient descent exactly as `torch.optim.SGD` does it, weight decay included.
-
-        d = g + λ·w;  v = μ·v + d;  w = w - rate(t) · v        (nesterov: w - rate(t) · (d + μ·v))
-
-    The decay λ is L2 added to the gradient, ahead of the momentum μ. Without `decay_norm_and_bias` it spares parameters
-    of one dimension: norm scales, biases and the learned scale of a filter norm.
-    """
-    mask = None if config.decay_norm_and_bias else _more_than_one_dimension
-    return optax.chain(
-        optax.add_decayed_weights(config.weight_decay, mask=mask),
-        optax.sgd(learning_rate, momentum=config.momentum, nesterov=config.nesterov),
-    )
-
-
-def adam(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
-    """Adam exactly as `torch.optim.Adam` does it, weight decay included: λ·w is added to the gradient.
-
-    Reference: Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015.
-    """
-    mask = None if config.decay_norm_and_bias else _more_than_one_dimension
-    rule = optax.chain(optax.add_decayed_weights(config.weight_decay, mask=mask), optax.adam(learning_rate))
-
-    def update(*arguments: Any, **others: Any) -> Any:
-        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to the power of its integer step
-            return rule.update(*arguments, **others)
-
-    return optax.GradientTransformation(rule.init, update)
-
-
-def _of_clipped(rule: optax.GradientTransformation, limit: float) -> optax.GradientTransformation:
-    """`rule` of clipped gradients. Its state is the same, so that a run may be resumed with another limit or none."""
-
-    def update(updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None) -> Any:
-        return rule.update(clip(updates, limit), state, params)
-
-    return optax.GradientTransformation(rule.init, update)
-
-
-def _scale_backbone(factor: float) -> optax.GradientTransformation:
-    def name(path: Any) -> str:
-        return jax.tree_util.keystr(path, simple=True, separator=".")
-
-    def scale(updates: optax.Updates, _: Any) -> optax.Updates:
-        scaled = set(of_backbone([name(path) for path, _ in jax.tree.leaves_with_path(updates)]))
-        return jax.tree.map_with_path(lambda path, leaf: leaf * factor if name(path) in scaled else leaf, updates)
-
-    return optax.stateless(scale)
-
-
-def _more_than_one_dimension(parameters: optax.Params) -> optax.Params:
-    return jax.tree.map(lambda parameter: parameter.ndim > 1, parameters)

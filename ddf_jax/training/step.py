@@ -5,9 +5,7 @@ over all devices and processes, whatever their number.
 """
 
 import contextlib
-import dataclasses
-import fnmatch
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,14 +15,14 @@ from flax import nnx
 from jax.sharding import Mesh, Sharding
 
 from ddf_jax import models
-from ddf_jax.checkpoints.backbone import BACKBONE
-from ddf_jax.checkpoints.fitting import HEAD
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError, UserError
 from ddf_jax.training.devices import batch_split, compiler_options, replicated
+from ddf_jax.training.freezing import Unfrozen, check_trained, stop_statistics
+from ddf_jax.training.leaves import leaf_names
 from ddf_jax.training.norms import squared_norms
 from ddf_jax.training.recipe import Recipe
-from ddf_jax.training.schedules import StepPlan, of_backbone
+from ddf_jax.training.schedules import StepPlan
 from ddf_jax.training.shapes import AbstractBatch, abstract_batches, compile_each
 from ddf_jax.training.tasks import Batch, StepMetrics, Task
 
@@ -61,16 +59,6 @@ class StepReport(NamedTuple):
     losses: Mapping[str, jax.Array] = {}  # [] each, the parts of the loss
 
 
-@dataclasses.dataclass(frozen=True)
-class Unfrozen:
-    """A filter of Flax for the variables whose names none of the shell patterns in `freeze` matches."""
-
-    freeze: tuple[str, ...]
-
-    def __call__(self, path: Sequence[Any], value: Any) -> bool:
-        return not _matches_any(".".join(map(str, path)), self.freeze)
-
-
 def train_step(
     state: TrainState,
     batch: Batch,
@@ -88,7 +76,7 @@ def train_step(
     nodes = nnx.merge(*state)
     model, optimizer = nodes["model"], nodes["optimizer"]
     model.train()
-    _stop_statistics(model, freeze)
+    stop_statistics(model, freeze)
     progress = optimizer.step[...] / total_steps
 
     def objective(model: nnx.Module) -> tuple[jax.Array, StepMetrics]:
@@ -229,11 +217,6 @@ def trained_parameters(state: TrainState) -> list[str]:
     return leaf_names(nnx.to_pure_dict(nnx.state(nodes["model"], nodes["optimizer"].wrt)))
 
 
-def leaf_names(tree: Any) -> list[str]:
-    """The path to each leaf, joined by dots, in the order of `jax.tree.leaves`."""
-    return [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in jax.tree.leaves_with_path(tree)]
-
-
 @contextlib.contextmanager
 def _wrong_options(recipe: Recipe) -> Iterator[None]:
     """Explains a `ValueError` of a layer or an operator: the recipe's options have made it a wrong call."""
@@ -248,45 +231,9 @@ def _wrong_options(recipe: Recipe) -> Iterator[None]:
 
 def _build(recipe: Recipe, info: DataInfo, tx: optax.GradientTransformation) -> dict[str, Any]:
     model = create_model(recipe, info)
-    _check_trained(recipe, model)
+    check_trained(recipe, model)
     trained = nnx.All(nnx.Param, Unfrozen(recipe.freeze)) if recipe.freeze else nnx.Param
     return {"model": model, "optimizer": nnx.Optimizer(model, tx, wrt=trained)}
-
-
-def _check_trained(recipe: Recipe, model: nnx.Module) -> None:
-    """Raises `RunError` where `freeze` or `backbone_factor` has no effect, or nothing is left to train."""
-    parameters, statistics = (
-        leaf_names(nnx.to_pure_dict(nnx.state(model, kind))) for kind in (nnx.Param, nnx.BatchStat)
-    )
-    for pattern in recipe.freeze:
-        if not any(_matches_any(name, (pattern,)) for name in parameters + statistics):
-            first = ", ".join(sorted({name.partition(".")[0] for name in parameters}))
-            raise RunError(
-                f"`freeze` must match parameters or statistics of {recipe.model.name}, got {pattern!r}, which matches "
-                f"none. Their names begin with {first}."
-            )
-    trained = [name for name in parameters if not _matches_any(name, recipe.freeze)]
-    if not trained:
-        raise RunError(f"`freeze` must leave a parameter to train, got {recipe.freeze}, which match all.")
-    if recipe.optimizer.backbone_factor != 1.0:
-        if not any(name.startswith((BACKBONE, HEAD)) for name in parameters):
-            raise RunError(
-                f"`optimizer.backbone_factor` needs a model with a `{HEAD}` or a `{BACKBONE}`, got {recipe.model.name}."
-            )
-        if set(of_backbone(parameters)).isdisjoint(trained):
-            raise RunError("`optimizer.backbone_factor` needs a parameter of the backbone, but `freeze` matches all.")
-
-
-def _stop_statistics(model: nnx.Module, freeze: tuple[str, ...]) -> None:
-    """Makes modules with a frozen statistic use what they have and leave it as it is."""
-    for path, module in nnx.iter_modules(model) if freeze else ():
-        names = [name for name, value in vars(module).items() if isinstance(value, nnx.BatchStat)]
-        if any(_matches_any(".".join(map(str, (*path, name))), freeze) for name in names):
-            module.eval()
-
-
-def _matches_any(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _abstract(build: Callable[[], Any], sharding: Sharding) -> tuple[nnx.GraphDef[Any], Variables]:

@@ -19,7 +19,7 @@ from ddf_jax.detection.region_heads import is_live, of_images, region_features
 from ddf_jax.detection.regions import Regions
 from ddf_jax.detection.rpn import DenseOutputs
 from ddf_jax.models.detection_networks import HTC, RCNN, Detector, PanopticFPN, RetinaNet, TwoStageDetector, total_loss
-from ddf_jax.training.step import Unfrozen
+from ddf_jax.training.freezing import Unfrozen
 from ddf_jax.verify.reference_inputs import ReferenceInputs
 
 Quantities = dict[str, np.ndarray]

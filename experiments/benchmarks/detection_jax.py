@@ -28,7 +28,7 @@ from ddf_jax.detection.suppression import best_after_nms
 from ddf_jax.models import abstract
 from ddf_jax.models.detection_networks import total_loss
 from ddf_jax.training.devices import compiler_options, data_mesh
-from ddf_jax.training.step import Unfrozen
+from ddf_jax.training.freezing import Unfrozen
 from experiments.benchmarks.detection_inputs import MODEL, NMS_COUNTS
 from experiments.benchmarks.turns import Part, serve
 from pallas_kernels.tuning.timing import peak_bytes

@@ -14,7 +14,7 @@ from ddf_jax.detection.rpn import ProposalSettings
 from ddf_jax.detection.sampling import Sampler
 from ddf_jax.models import get_config
 from ddf_jax.models.detection_networks import Detector, total_loss
-from ddf_jax.training.step import Unfrozen
+from ddf_jax.training.freezing import Unfrozen
 from tests.ddf_jax.models.small import abstract_model
 
 SHARES = {"deltas": 0.1, "classes": 0.1, "objectness": 0.1}  # boxes have an area, and few scores are equal

@@ -14,7 +14,7 @@ from ddf_jax.detection.matching import Matcher
 from ddf_jax.errors import UserError
 from ddf_jax.models import abstract, create, get_config, list_models
 from ddf_jax.models.detectors import FAMILIES, HEADS, NECKS, UPSAMPLERS
-from ddf_jax.training.step import Unfrozen
+from ddf_jax.training.freezing import Unfrozen
 from tests.ddf_jax.models.pinned import DETECTORS
 from tests.ddf_jax.models.small import abstract_model
 from tests.ddf_jax.models.small_detectors import SIZES, batch, detections, drawn, losses_and_gradients, small

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ddf_jax.training.step import leaf_names
+from ddf_jax.training.leaves import leaf_names
 
 ROOT = Path(__file__).parents[3]
 

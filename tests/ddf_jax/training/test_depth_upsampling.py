@@ -16,8 +16,9 @@ from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import UserError
 from ddf_jax.training.devices import data_mesh
 from ddf_jax.training.evaluate import evaluate_batches
+from ddf_jax.training.optimizers import adam
 from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
-from ddf_jax.training.schedules import adam, learning_rate_schedule, make_step_plan
+from ddf_jax.training.schedules import learning_rate_schedule, make_step_plan
 from ddf_jax.training.step import ModelState, create_model, eval_step
 from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling, charbonnier, draw_depth, root_mean_square
 

@@ -21,9 +21,10 @@ from ddf_jax.models import registry
 from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.devices import data_mesh
 from ddf_jax.training.evaluate import evaluate
+from ddf_jax.training.leaves import leaf_names
 from ddf_jax.training.recipe import ModelConfig, Recipe, recipe_file_record
 from ddf_jax.training.run import Run, check_init_from, initialize_from, load_run, predict, upsample
-from ddf_jax.training.step import ModelState, leaf_names
+from ddf_jax.training.step import ModelState
 from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling
 
 

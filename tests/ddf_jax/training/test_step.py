@@ -15,16 +15,16 @@ from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import NonFiniteError, RunError
 from ddf_jax.layers import BatchNorm
 from ddf_jax.training.devices import data_mesh, global_batch, replicated
+from ddf_jax.training.freezing import Unfrozen
+from ddf_jax.training.leaves import leaf_names
+from ddf_jax.training.optimizers import make_optimizer
 from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
 from ddf_jax.training.reporting import check_report, check_variables
-from ddf_jax.training.schedules import make_optimizer
 from ddf_jax.training.step import (
     ModelState,
     TrainState,
-    Unfrozen,
     abstract_state,
     eval_step,
-    leaf_names,
     parameter_sizes,
     train_step,
     trained_parameters,
@@ -224,6 +224,10 @@ def test_what_is_frozen_keeps_its_bits_and_the_rest_takes_steps_of_sgd():
         (
             {"freeze": ("st*",), "optimizer": OptimizerConfig(backbone_factor=0.1)},
             r"`optimizer.backbone_factor` needs a parameter of the backbone",
+        ),
+        (
+            {"optimizer": OptimizerConfig(no_decay=("stem.*", "norm.*"))},
+            r"`optimizer.no_decay` must match parameters of resnet18, got 'norm\.\*'",
         ),
     ],
 )
