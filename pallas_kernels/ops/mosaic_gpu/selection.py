@@ -34,7 +34,8 @@ MOST_BLOCKS = 16
 MULTIPROCESSORS = 132
 
 # From ptxas's code for DDF and involution.
-BASE_REGISTERS, COLUMN_REGISTERS = 36, 8
+BASE_REGISTERS, COLUMN_REGISTERS, PARTIAL_REGISTERS = 36, 8, 12  # the last: where the last of several blocks is partial
+SOME_GROUPS = 1.1  # times the instructions, where a block finds its groups among others
 BASE_INSTRUCTIONS = 130  # of a step: barriers, addresses, copies
 
 
@@ -121,6 +122,8 @@ def registers(shape: ArgShape, block: Block, kernel: Kernel = "fwd") -> int:
     channel = taps if shape.has_channel and taps <= TAPS_IN_REGISTERS else 0
     ahead = taps * block.columns if kernel == "dx" and taps > TAPS_IN_REGISTERS else 0  # loads of filters
     columns = BASE_REGISTERS + COLUMN_REGISTERS * block.columns
+    if kernel != "dfilters" and block.width < shape.positions[1] and shape.positions[1] % block.width:
+        columns += PARTIAL_REGISTERS
     return columns + ahead + block.vector * block.chunks * (1 + sums + channel)
 
 
@@ -157,4 +160,6 @@ def _time(shape: ArgShape, block: Block, kernel: Kernel) -> tuple[float, int]:
     # The first and the last steps of a strip have part of the taps only.
     steps = block.rows + 0.5 * stream(shape).oldest
     busy = together / (together + 0.7)  # of the issue slots
+    if shape.has_spatial and block.groups < shape.groups and shape.spec.taps > TAPS_IN_REGISTERS:
+        busy /= SOME_GROUPS
     return round(waves * together * steps * instructions(shape, block, kernel) / busy), -block.channels * block.columns
