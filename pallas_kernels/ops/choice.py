@@ -79,10 +79,12 @@ def _why_not(name: str, device: DeviceInfo, types: Sequence[Any], form: Form | N
         return None
     if importlib.util.find_spec(IMPLEMENTATIONS[name]) is None:
         return f"implementation={name!r} is not part of this installation."
-    runs, since = (device.runs_triton, "Ampere") if name == "triton" else (device.runs_mosaic, "Hopper")
+    runs, which = device.runs_triton, "from Ampere on"
+    if name == "mosaic_gpu":
+        runs, which = device.runs_mosaic, "of compute capability 9 and 10"
     if not runs:
         capability = f" of compute capability {device.capability}" if device.capability else ""
-        return f"implementation={name!r} runs on NVIDIA GPUs from {since} on, here is: {device.kind}{capability}."
+        return f"implementation={name!r} runs on NVIDIA GPUs {which}, here is: {device.kind}{capability}."
     if any(aval.dtype == jnp.float64 for aval in types):
         return f"implementation={name!r} has no float64."
     if not all(isinstance(length, int) for aval in types for length in aval.shape):

@@ -29,7 +29,9 @@ class DeviceInfo(NamedTuple):
 
     @property
     def runs_mosaic(self) -> bool:
-        """Whether it is an NVIDIA GPU, Hopper or newer."""
+        """Whether it is an NVIDIA GPU of a data centre, Hopper or newer: others have less shared memory."""
+        if self.capability is not None and self.capability.partition(".")[0] not in ("9", "10"):
+            return False
         return self._is_nvidia(9, *HOPPER_OR_NEWER)
 
     def _is_nvidia(self, major: int, *kinds: str) -> bool:

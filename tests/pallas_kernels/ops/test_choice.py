@@ -84,6 +84,7 @@ def test_a_gpu_of_another_maker_runs_xla_and_is_logged(logged):
         ("NVIDIA H200", "9.0", ("triton", "mosaic_gpu")),
         ("A100-SXM4-40GB", "8.0", ("triton",)),  # the name in older drivers
         ("NVIDIA B200", "10.0", ("triton", "mosaic_gpu")),
+        ("NVIDIA GeForce RTX 5090", "12.0", ("triton",)),
         ("NVIDIA GeForce RTX 2080 Ti", "7.5", ()),
         ("Tesla V100-SXM2-16GB", "7.0", ()),
         ("AMD Instinct MI300X", "gfx942", ()),
@@ -102,7 +103,7 @@ def test_real_gpus_run_the_kernels_from_ampere_and_from_hopper_on(monkeypatch, k
 
 def test_a_kernel_that_was_not_measured_runs_where_it_is_named_alone():
     assert "mosaic_gpu" not in choice.GPU_KERNELS
-    with pytest.raises(NotImplementedError, match="'mosaic_gpu' runs on NVIDIA GPUs from Hopper on, here is: cpu"):
+    with pytest.raises(NotImplementedError, match="'mosaic_gpu' runs on NVIDIA GPUs of compute capability 9 and 10, here is: cpu"):
         dynamic_filter(*(jnp.ones(struct.shape) for struct in (X, SPATIAL, CHANNEL)), implementation="mosaic_gpu")
 
 
