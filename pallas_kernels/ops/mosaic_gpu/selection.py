@@ -159,7 +159,8 @@ def _time(shape: ArgShape, block: Block, kernel: Kernel) -> tuple[float, int]:
     waves = math.ceil(num_blocks(shape, block) / (together * MULTIPROCESSORS))
     # The first and the last steps of a strip have part of the taps only.
     steps = block.rows + 0.5 * stream(shape).oldest
-    busy = together / (together + 0.7)  # of the issue slots
+    # Of the issue slots; what is unrolled over many taps hides more of its latency.
+    busy = together / (together + (0.7 if shape.spec.taps <= TAPS_IN_REGISTERS else 0.35))
     if shape.has_spatial and block.groups < shape.groups and shape.spec.taps > TAPS_IN_REGISTERS:
         busy /= SOME_GROUPS
     return round(waves * together * steps * instructions(shape, block, kernel) / busy), -block.channels * block.columns
