@@ -105,7 +105,7 @@ def test_a_search_has_the_times_of_all_candidates_and_an_error_where_it_ran_out_
     for row in rows.values():
         assert row["measured"] == row["candidates"] == len(row["candidates_ms"])
         assert "error" not in row
-    assert rows["forward"]["candidates_ms"]["4x2, 2 warps"] == rows["forward"]["heuristic_ms"] == 1.0
+    assert rows["forward"]["candidates_ms"]["2x2, 1 warps"] == rows["forward"]["heuristic_ms"] == 1.0
     assert rows["filters"]["separate_ms"] == 2.0  # dspatial and dchannel
     assert "separate_ms" not in rows["input"]
 
