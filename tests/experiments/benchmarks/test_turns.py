@@ -54,7 +54,7 @@ def test_a_child_answers_each_question_with_a_number(log, capfd):
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is read from /proc")
 def test_the_growth_is_the_memory_that_a_process_takes_for_a_part(log):
     with child(log) as asked:
-        assert 4e7 < asked.ask("growth", "work") < 6e7  # two runs keep 20 MB each
+        assert 3.9e7 < asked.ask("growth", "work") < 6e7  # two runs keep 20 MB each, in whole pages
 
 
 def test_processes_take_turns(log):
