@@ -14,6 +14,7 @@ LAYOUT = [
     "ddf_jax.errors",
     "ddf_jax.files",
     "ddf_jax.dataclass_json",
+    "ddf_jax.registered",
     "ddf_jax.watch",
     "ddf_jax.functional",
     "ddf_jax.layers",

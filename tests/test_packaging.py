@@ -20,6 +20,7 @@ NEED_NO_EXTRA = [
     "pallas_kernels",
     "ddf_jax.errors",
     "ddf_jax.files",
+    "ddf_jax.registered",
     "ddf_jax.functional",
     "ddf_jax.layers",
     "ddf_jax.checkpoints",

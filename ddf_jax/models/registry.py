@@ -1,10 +1,8 @@
 """Registry of models: a name maps to a function that returns a frozen configuration."""
 
 import dataclasses
-import difflib
-import fnmatch
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, get_args
 
@@ -15,6 +13,7 @@ from flax import nnx
 from ddf_jax.checkpoints import load_checkpoint
 from ddf_jax.checkpoints.fitting import Head, InChannels
 from ddf_jax.errors import UserError
+from ddf_jax.registered import Registry, nearest
 
 
 class ModelBuilder(Protocol):
@@ -31,7 +30,7 @@ class ModelBuilder(Protocol):
 
 
 Factory = TypeVar("Factory", bound=Callable[..., ModelBuilder])
-_FACTORIES: dict[str, Callable[..., Any]] = {}
+MODELS = Registry("model")
 
 RENAMED_OPTIONS = {"sweeps": "iterations"}
 """Options of models under their former names, to their names now."""
@@ -43,11 +42,7 @@ def register(factory: Factory) -> Factory:
     Raises:
         UserError: another function has the name.
     """
-    name = factory.__name__
-    if name in _FACTORIES:
-        raise UserError(f"A model named {name!r} is registered already; choose another name.")
-    _FACTORIES[name] = factory
-    return factory
+    return MODELS.register(factory)
 
 
 def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
@@ -58,13 +53,12 @@ def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
     >>> list_models(task="depth_upsampling")
     ['ddf_up_net', 'djf', 'pac_net']
     """
-    names = sorted(fnmatch.filter(_FACTORIES, pattern))
-    return [name for name in names if task in (None, _FACTORIES[name]().task)]
+    return [name for name in MODELS.names(pattern) if task in (None, MODELS.get(name)().task)]
 
 
 def is_registered(name: str) -> bool:
     """Whether a model has this name."""
-    return name in _FACTORIES
+    return name in MODELS
 
 
 def get_config(name: str, **options: Any) -> Any:
@@ -73,9 +67,7 @@ def get_config(name: str, **options: Any) -> Any:
     Raises:
         UserError: the name or an option is unknown; the message lists the nearest ones.
     """
-    if not is_registered(name):
-        raise UserError(f"There is no model named {name!r}.{_nearest(name, _FACTORIES)}")
-    factory = _FACTORIES[name]
+    factory = MODELS.get(name)
     own = inspect.signature(factory).parameters
     config = factory(**{key: value for key, value in options.items() if key in own})
     fields = [field.name for field in dataclasses.fields(config)]
@@ -84,7 +76,7 @@ def get_config(name: str, **options: Any) -> Any:
             known = [*own, *fields]
             if (renamed := RENAMED_OPTIONS.get(key)) in known:
                 raise UserError(f"`{key}` of {name!r} is now `{renamed}`.")
-            raise UserError(f"{name!r} has no option {key!r}.{_nearest(key, known)}")
+            raise UserError(f"{name!r} has no option {key!r}.{nearest(key, known)}")
     replaced = {key: _merged(getattr(config, key), value, key) for key, value in options.items() if key not in own}
     return dataclasses.replace(config, **replaced)
 
@@ -96,7 +88,7 @@ def _merged(settings: Any, value: Any, name: str) -> Any:
     known = [field.name for field in dataclasses.fields(settings)]
     for key in value:
         if key not in known:
-            raise UserError(f"`{name}` has no field {key!r}.{_nearest(key, known)}")
+            raise UserError(f"`{name}` has no field {key!r}.{nearest(key, known)}")
     fields = {key: _merged(getattr(settings, key), item, f"{name}.{key}") for key, item in value.items()}
     return dataclasses.replace(settings, **fields)  # pyright: ignore[reportArgumentType]
 
@@ -172,9 +164,3 @@ def abstract(name: str, **options: Any) -> Any:
     (512, 10)
     """
     return nnx.eval_shape(lambda: create(name, rngs=nnx.Rngs(0), **options))
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    names = sorted(names)
-    matches = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f" Did you mean {' or '.join(map(repr, matches))}?" if matches else f" There are: {', '.join(names)}."

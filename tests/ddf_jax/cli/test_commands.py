@@ -207,12 +207,12 @@ recipe = dataclasses.replace(runpy.run_path({tiny!r})["recipe"], name="mine", mo
 @pytest.mark.slow
 def test_commands_read_a_run_whose_recipe_file_registers_its_model(ddf, refused, tiny, tmp_path, monkeypatch):
     """Each as in a process of its own, which has not executed the file."""
-    known, file, run, image = dict(registry._FACTORIES), tmp_path / "mine.py", tmp_path / "run", tmp_path / "a.png"
+    known, file, run, image = dict(registry.MODELS.entries), tmp_path / "mine.py", tmp_path / "run", tmp_path / "a.png"
     file.write_text(MINE.format(tiny=str(tiny)))
     Image.new("L", (8, 8)).save(image)
 
     def alone(command, *words):
-        monkeypatch.setattr(registry, "_FACTORIES", dict(known))
+        monkeypatch.setattr(registry.MODELS, "entries", dict(known))
         return command(*words)
 
     assert alone(ddf, "train", file, "--workdir", run).status == 0

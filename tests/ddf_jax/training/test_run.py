@@ -219,7 +219,7 @@ recipe = Recipe("mine", ModelConfig("mine"))
 @pytest.fixture
 def mine(unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run of a model that a recipe file registers, in a process that has not executed it."""
-    monkeypatch.setattr(registry, "_FACTORIES", dict(registry._FACTORIES))
+    monkeypatch.setattr(registry.MODELS, "entries", dict(registry.MODELS.entries))
     file, workdir = tmp_path / "mine.py", shutil.copytree(unbroken, tmp_path / "run")
     file.write_text(MINE)
     change_record(workdir, recipe_file_record(file))
