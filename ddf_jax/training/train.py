@@ -22,6 +22,7 @@ from ddf_jax.training.devices import (
     replicated,
 )
 from ddf_jax.training.evaluate import evaluate_batches, evaluation_source
+from ddf_jax.training.initial_weights import check_init_from, initialize_from
 from ddf_jax.training.metrics import draw_curves, ornament, read_metrics
 from ddf_jax.training.optimizers import make_optimizer
 from ddf_jax.training.processes import StopRequest, check_same_in_all_processes, ending_together, wait_for_blame
@@ -29,7 +30,6 @@ from ddf_jax.training.recipe import Recipe, check_fields, recipe_file_record, re
 from ddf_jax.training.reporting import Reporter, RunTimer, check_variables, log_info, rescue, summarize
 from ddf_jax.training.resume import RunFacts, RunState, Saver, Start, event, find_start, restore_run
 from ddf_jax.training.retention import Retention, Score
-from ddf_jax.training.run import check_init_from, initialize_from
 from ddf_jax.training.schedules import learning_rate_schedule, make_step_plan
 from ddf_jax.training.step import (
     StepReport,

@@ -21,9 +21,10 @@ from ddf_jax.models import registry
 from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.devices import data_mesh
 from ddf_jax.training.evaluate import evaluate
+from ddf_jax.training.initial_weights import check_init_from, initialize_from
 from ddf_jax.training.leaves import leaf_names
 from ddf_jax.training.recipe import ModelConfig, Recipe, recipe_file_record
-from ddf_jax.training.run import Run, check_init_from, initialize_from, load_run, predict, upsample
+from ddf_jax.training.run import Run, load_run, predict, upsample
 from ddf_jax.training.step import ModelState
 from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling
 
@@ -124,7 +125,7 @@ def test_a_run_starts_from_another_runs_checkpoint_or_from_a_file(
     run: Run, unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     compared: list[dict[str, str]] = []
-    monkeypatch.setattr("ddf_jax.training.run.check_same_in_all_processes", compared.append)
+    monkeypatch.setattr("ddf_jax.training.initial_weights.check_same_in_all_processes", compared.append)
     start = Recipe("new", init_from=unbroken)
     variables, record = initialize_from(start, initial(run))
     assert bits(variables["model"]) == bits(run.state.variables)
