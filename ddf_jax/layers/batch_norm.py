@@ -3,7 +3,7 @@
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,14 @@ from ddf_jax.layers.inputs import compute_dtype
 from ddf_jax.layers.options import python_numbers
 from pallas_kernels import accumulator_dtype
 
+_GROUPS: contextvars.ContextVar[int] = contextvars.ContextVar("groups", default=1)
 _COUNTED: contextvars.ContextVar[Array | None] = contextvars.ContextVar("counted", default=None)
 
 
 @contextlib.contextmanager
-def statistics_of(samples: Array) -> Iterator[None]:
+def statistics_of(samples: Array | None) -> Iterator[None]:
     """Within it, the batch of every `BatchNorm` is that of the samples where this [B] is true; the others are padding.
+    With None all are true.
 
     All samples are normalised. With none that count, the running statistics stay as they are. It must be entered within
     the function that is compiled: `jax.jit` does not see it.
@@ -32,6 +34,21 @@ def statistics_of(samples: Array) -> Iterator[None]:
         _COUNTED.reset(token)
 
 
+@contextlib.contextmanager
+def statistics_of_groups(groups: int) -> Iterator[None]:
+    """Within it, every `BatchNorm` in training normalises so many consecutive parts of a batch, each by itself.
+
+    The running statistics are updated with the means of theirs. With parts as large as a device's share of the batch it
+    does what frameworks do that keep the statistics of each device apart, on any number of devices. It must be entered
+    within the function that is compiled: `jax.jit` does not see it.
+    """
+    token = _GROUPS.set(groups)
+    try:
+        yield
+    finally:
+        _GROUPS.reset(token)
+
+
 class BatchNorm(nnx.Module):
     """Normalises every channel over the whole batch: [B, …, C] to the same shape and dtype.
 
@@ -40,7 +57,7 @@ class BatchNorm(nnx.Module):
     unbiased one, and ``running ← (1 - momentum) · running + momentum · batch``.
 
     Under `jax.jit` with a sharded batch the statistics are those of the global batch, within `statistics_of` those of
-    its samples. Statistics are computed in float32 (float64 for float64).
+    its samples, within `statistics_of_groups` those of its parts. They are computed in float32 (float64 for float64).
 
     Args:
         num_features: C.
@@ -81,11 +98,39 @@ class BatchNorm(nnx.Module):
 
     def _normalized(self, x: Array, *, relu: bool) -> Array:
         check_channels(x, self.num_features)
+        groups = 1 if self.use_running_average else _GROUPS.get()
+        if groups == 1:
+            y, moments = self._of_one_batch(x, relu)
+        else:
+            y, moments = self._of_groups(x, relu, groups)
+        if moments is not None:
+            _update(self.mean, moments.mean, moments.momentum)
+            _update(self.var, moments.var, moments.momentum)
+        return y.astype(compute_dtype(x, self.dtype))
+
+    def _of_groups(self, x: Array, relu: bool, groups: int) -> tuple[Array, "_Moments"]:
+        if len(x) % groups:
+            raise ValueError(f"The batch must be a multiple of the {groups} groups of its statistics, got {x.shape}.")
+        parts = x.reshape(groups, len(x) // groups, *x.shape[1:])
+        samples = _COUNTED.get()
+        of_parts = None if samples is None else samples.reshape(groups, -1)
+
+        def normalize(part: Array, samples: Array | None) -> tuple[Array, _Moments | None]:
+            with statistics_of(samples):
+                return self._of_one_batch(part, relu)
+
+        y, found = jax.vmap(normalize)(parts, of_parts)
+        moments: Any = found  # in training there are some
+        momentum = jnp.broadcast_to(jnp.asarray(moments.momentum, moments.mean.dtype), (groups,))  # 0: nothing counted
+        share = momentum / jnp.maximum(momentum.sum(), jnp.finfo(momentum.dtype).tiny)
+        return y.reshape(x.shape), _Moments(share @ moments.mean, share @ moments.var, momentum.mean())
+
+    def _of_one_batch(self, x: Array, relu: bool) -> tuple[Array, "_Moments | None"]:
         wide = x.astype(accumulator_dtype(x))
         mean, var = self.mean[...].astype(wide.dtype), self.var[...].astype(wide.dtype)
         # Values relative to the running mean are small: no digits are lost where the mean is many deviations from 0.
         # A bfloat16 has fewer digits than the sums of its values can lose, and a mean less to read makes XLA fuse more.
-        training = not self.use_running_average
+        training, moments = not self.use_running_average, None
         origin = jnp.zeros_like(mean) if training and x.dtype == jnp.bfloat16 else mean
         centred = wide - _per_channel(origin, x)
         offset = jnp.zeros_like(mean)
@@ -94,8 +139,7 @@ class BatchNorm(nnx.Module):
             # Both moments come from one pass over x; the clip removes what rounding leaves below zero.
             offset, square = (total / count for total in channel_sums(counted, counted * counted))
             var = jnp.maximum(square - offset * offset, 0)
-            _update(self.mean, origin + offset, momentum)
-            _update(self.var, var * unbiased, momentum)
+            moments = _Moments(origin + offset, var * unbiased, momentum)
         # With one factor and one shift per channel the backward pass needs two sums, of dy and of dy · x.
         factor = jax.lax.rsqrt(var + self.epsilon) * self.scale[...].astype(wide.dtype)
         shift = self.bias[...].astype(wide.dtype) - offset * factor
@@ -103,8 +147,15 @@ class BatchNorm(nnx.Module):
             factor, shift = channel_spread(factor, shift, centred)
         else:
             factor, shift = _per_channel(factor, x), _per_channel(shift, x)
-        y = rectified_affine(centred, factor, shift) if relu else centred * factor + shift
-        return y.astype(compute_dtype(x, self.dtype))
+        return rectified_affine(centred, factor, shift) if relu else centred * factor + shift, moments
+
+
+class _Moments(NamedTuple):
+    """Statistics of a batch for the running ones: `var` is the unbiased one, `momentum` the weight of both."""
+
+    mean: Array
+    var: Array
+    momentum: Any
 
 
 def _counted(x: Array, momentum: Any) -> tuple[Array, Any, Any, Any]:

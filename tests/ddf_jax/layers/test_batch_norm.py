@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from ddf_jax.layers import BatchNorm, norm_relu
-from ddf_jax.layers.batch_norm import statistics_of
+from ddf_jax.layers.batch_norm import statistics_of, statistics_of_groups
 
 MOMENTUM, EPSILON = 0.3, 1e-3
 
@@ -199,3 +199,31 @@ def test_half_precision_in_and_out_with_statistics_in_float32():
     assert norm.mean[...].dtype == jnp.float32
     expected = formula(np.asarray(x, np.float64), float64(norm.scale), float64(norm.bias))
     np.testing.assert_allclose(np.asarray(y, np.float64), expected, rtol=2**-8, atol=2**-8)
+
+
+def test_each_group_has_statistics_of_its_own_and_the_running_ones_their_mean():
+    """As devices that keep their statistics apart; also with padding, of which one group may consist."""
+    x = images(1.0, (6, 5, 7, 3))
+    live = np.array([True, True, True, False, False, False])
+
+    @nnx.jit
+    def grouped(norm, x, live):
+        with statistics_of_groups(3), statistics_of(live):
+            return norm(x)
+
+    for counted in (np.ones(6, bool), live):
+        norm, parts = layer(), []
+        y = grouped(norm, jnp.float32(x), jnp.asarray(counted))
+        scale, bias = float64(norm.scale), float64(norm.bias)
+        for rows in (slice(0, 2), slice(2, 4), slice(4, 6)):
+            part = x[rows][counted[rows]]
+            if len(part):
+                expected = formula(part, scale, bias)
+                np.testing.assert_allclose(y[rows][counted[rows]], expected, rtol=1e-4, atol=1e-5)
+                parts.append((part.mean((0, 1, 2)), part.var((0, 1, 2), ddof=1)))
+        before, kept = layer(), MOMENTUM * len(parts) / 3
+        for name, of_parts in zip(("mean", "var"), zip(*parts, strict=True), strict=True):
+            expected = (1 - kept) * float64(getattr(before, name)) + kept * np.mean(of_parts, 0)
+            np.testing.assert_allclose(getattr(norm, name)[...], expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"must be a multiple of the 3 groups of its statistics, got \(4, 5, 7, 3\)"):
+        grouped(layer(), jnp.zeros((4, 5, 7, 3)), jnp.ones(4, bool))
