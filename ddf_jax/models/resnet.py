@@ -15,6 +15,7 @@ from jax import Array
 from ddf_jax.errors import UserError
 from ddf_jax.functional import global_average
 from ddf_jax.layers import BatchNorm, Conv, Linear
+from ddf_jax.layers.activations import placed
 from ddf_jax.layers.inputs import as_feature_map
 from ddf_jax.layers.options import python_fields
 from ddf_jax.models.blocks import BasicBlock, BlockOptions, Bottleneck
@@ -132,11 +133,11 @@ class ResNet(nnx.Module):
 
     def features(self, x: Array) -> list[Array]:
         """The output of every stage, [B, ceil(H/stride), ceil(W/stride), channels], with those of `feature_info`."""
-        x = self.stem(as_feature_map(x, self.config.in_channels, self.config.dtype))
+        x = placed(self.stem(as_feature_map(x, self.config.in_channels, self.config.dtype)))
         outputs = []
         for index, stage in enumerate(self.stages):
             for block in stage:
-                x = block(x)
+                x = placed(block(x))
             if index < len(self.stage_attention):
                 x = self.stage_attention[index](x)
             outputs.append(x)
