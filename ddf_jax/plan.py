@@ -9,11 +9,12 @@ import jax
 
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import UserError
-from ddf_jax.training.devices import check_batch_size, data_mesh, replicated
+from ddf_jax.training.devices import check_batch_size, make_mesh
 from ddf_jax.training.optimizers import make_optimizer
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.schedules import learning_rate_schedule, make_step_plan
-from ddf_jax.training.step import abstract_state, compile_train_step
+from ddf_jax.training.state import abstract_state
+from ddf_jax.training.step import compile_train_step
 from pallas_kernels import aot
 
 IMAGENET = "imagenet2012"
@@ -62,19 +63,20 @@ def plan(recipe: Recipe, *, device: str = "h200", devices: int = 8) -> dict[str,
         raise UserError(f"`device` must be one of {sorted(aot.DEVICES)}, got {device!r}.")
     if devices < 1:
         raise UserError(f"`devices` must be at least 1, got {devices}.")
-    mesh = data_mesh(aot.compile_only_devices(aot.DEVICES[device], devices))
-    check_batch_size(recipe.batch_size, mesh)
+    mesh = make_mesh(recipe.mesh, aot.compile_only_devices(aot.DEVICES[device], devices))
+    check_batch_size(recipe.batch_size, mesh, recipe.microbatches)
     info = _data_info(recipe)
     recipe = dataclasses.replace(recipe, task=recipe.task.variants()[0])
     steps = make_step_plan(recipe, info)
     learning_rate = learning_rate_schedule(recipe.optimizer, steps, recipe.batch_size)
-    abstract = abstract_state(recipe, info, make_optimizer(recipe.optimizer, learning_rate), replicated(mesh))
+    abstract = abstract_state(recipe, info, make_optimizer(recipe.optimizer, learning_rate), mesh)
     with jax.set_mesh(mesh):
         step: Any = compile_train_step(recipe, info, steps, mesh, abstract, learning_rate)
     arguments = {
         "recipe": recipe.name,
         "device": device,
         "devices": devices,
+        "mesh": dict(mesh.shape),
         "batch_size": recipe.batch_size,
         "dtype": recipe.dtype,
         "jax": jax.__version__,

@@ -34,7 +34,7 @@ NEED_NO_EXTRA = [
     "ddf_jax.recipes",
     "ddf_jax.plan",
 ]
-NEED_TRAIN = ["ddf_jax.training.train", "ddf_jax.training.drawing"]
+NEED_TRAIN = ["ddf_jax.training.train", "ddf_jax.training.evaluator", "ddf_jax.training.drawing"]
 BASE = ["ddf_jax", *(name for name in FILES if lies_in(name, *NEED_NO_EXTRA) and not lies_in(name, *NEED_TRAIN))]
 
 # What is not allowed is not found, as if it were not installed.
@@ -70,17 +70,18 @@ from ddf_jax.training.devices import data_mesh, global_batch, replicated
 from ddf_jax.training.recipe import ModelConfig, Recipe
 from ddf_jax.training.optimizers import make_optimizer
 from ddf_jax.training.schedules import learning_rate_schedule, make_step_plan
-from ddf_jax.training.step import abstract_state, compile_train_step, initial_variables
+from ddf_jax.training.state import abstract_state, initial_variables
+from ddf_jax.training.step import compile_train_step
 
 recipe = Recipe("r", ModelConfig("resnet18", {{"stem": "small", "width": 4, "blocks": (1,)}}), batch_size=2)
 info, mesh = DataInfo(3, ("a", "b", "c"), channels=1, train_size=8, eval_size=8, image_size=4), data_mesh()
 plan = make_step_plan(recipe, info)
 rate = learning_rate_schedule(recipe.optimizer, plan, recipe.batch_size)
 tx = make_optimizer(recipe.optimizer, rate)
-abstract = abstract_state(recipe, info, tx, replicated(mesh))
+abstract = abstract_state(recipe, info, tx, mesh)
 step = compile_train_step(recipe, info, plan, mesh, abstract, rate)
 batch = {{"image": np.ones((2, 4, 4, 1), "float32"), "label": np.arange(2, dtype="int32"), "mask": np.ones(2, bool)}}
-_, report = step(initial_variables(recipe, info, tx, replicated(mesh)), global_batch(batch, mesh))
+_, report = step(initial_variables(recipe, info, tx, abstract), global_batch(batch, mesh))
 assert jnp.isfinite(report.loss)
 
 try:

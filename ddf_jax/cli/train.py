@@ -33,11 +33,14 @@ class TrainCommand:
     """Go back to this checkpoint of the run; what came after it stays beside, under other names."""
     allow_change: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD [FIELD ...]")] = ()
     """Fields in which the recipe may differ from the run's so far, such as optimizer.learning_rate, or epochs."""
+    profile: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 0
+    """Record so many steps, after the first ten, in the run's folder profile, for TensorBoard or Perfetto."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the summary as JSON; progress goes to standard error."""
 
     def run(self) -> CommandResult:
         from ddf_jax.training.processes import initialize_processes
+        from ddf_jax.training.tasks import summary_line
         from ddf_jax.training.train import train
 
         initialize_processes()
@@ -47,10 +50,11 @@ class TrainCommand:
             folder,
             resume_from_step=self.resume_from_step,
             allow_change=self.allow_change,
+            profile=self.profile,
             recipe_file=self.source if self.source.endswith(".py") else None,
         )
         text = (
-            f"{summary['name']}: {self.recipe.task.summary_line(summary)} after {summary['steps']} steps in "
+            f"{summary['name']}: {summary_line(self.recipe.task, summary)} after {summary['steps']} steps in "
             f"{summary['seconds']:.0f} s, {summary['images_per_second']:.0f} images/s while training. "
             f"Everything is in {folder}."
         )

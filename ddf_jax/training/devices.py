@@ -1,5 +1,6 @@
-"""Devices: parameters are on every one, batches split over all; the host runs two steps ahead."""
+"""The mesh of devices, and the batches that they share; the host runs two steps ahead."""
 
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -9,17 +10,35 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ddf_jax.errors import RunError
+from ddf_jax.training.mesh_config import MeshConfig
 
-BATCH_AXIS = "data"
+AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")
 
 Devices = Sequence[Any]
 """Some of `jax.devices()`."""
 
 
-def data_mesh(devices: Devices | None = None) -> Mesh:
-    """A mesh of one axis, `data`, over `devices` (default: all devices of all processes)."""
+def make_mesh(config: MeshConfig, devices: Devices | None = None) -> Mesh:
+    """A mesh with the axes `data`, `fsdp` and `tensor` over `devices` (default: all devices of all processes).
+
+    Raises:
+        UserError: the devices cannot be arranged so, or a process would hold a part of an example's channels alone.
+    """
     devices = jax.devices() if devices is None else devices
-    return jax.make_mesh((len(devices),), (BATCH_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    shape = config.shape(len(devices))
+    mesh = jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    if jax.process_count() > 1 and mesh.local_mesh.shape["tensor"] != config.tensor:
+        raise RunError(
+            f"`mesh.tensor` must divide the number of devices of a process, so that each process has whole examples; "
+            f"got {config.tensor} with {mesh.local_mesh.size} devices in a process."
+        )
+    return mesh
+
+
+def data_mesh(devices: Devices | None = None) -> Mesh:
+    """The mesh whose devices all hold all parameters."""
+    return make_mesh(MeshConfig(), devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -28,8 +47,13 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_split(mesh: Mesh) -> NamedSharding:
-    """The first dimension divided over the devices."""
-    return NamedSharding(mesh, PartitionSpec(BATCH_AXIS))
+    """The first dimension divided over the devices that share a batch."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def batch_shares(mesh: Mesh) -> int:
+    """The parts that a batch is divided into."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def compiler_options(mesh: Mesh) -> dict[str, int]:
@@ -43,18 +67,21 @@ def compiler_options(mesh: Mesh) -> dict[str, int]:
     return {"xla_cpu_scheduler_type": 1} if of_cpu else {}  # CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises `RunError` where the devices cannot share the batch evenly."""
-    if batch_size % mesh.size:
+def check_batch_size(batch_size: int, mesh: Mesh, microbatches: int = 1) -> None:
+    """Raises `RunError` where the devices cannot share the batch, or each of its parts, evenly."""
+    shares = batch_shares(mesh)
+    if batch_size % (shares * microbatches):
+        parts = f" times `microbatches`, {microbatches}" if microbatches > 1 else ""
         raise RunError(
-            f"`batch_size` must be a multiple of the number of devices, {mesh.size}, so that each holds equally many "
-            f"examples; got {batch_size}."
+            f"`batch_size` must be a multiple of the number of devices that share it, {shares}{parts}, so that each "
+            f"holds equally many examples; got {batch_size}."
         )
 
 
 def padded_rows(count: int, mesh: Mesh, most: int) -> int:
     """Rows of a batch for `count` examples, padding included: equally many on each device, but `most` there."""
-    return min(most, max(1, -(-count // mesh.size))) * mesh.size
+    shares = batch_shares(mesh)
+    return min(most, max(1, -(-count // shares))) * shares
 
 
 def global_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from ddf_jax.data.config import DataConfig
 from ddf_jax.errors import RunError
-from ddf_jax.training.devices import InFlight, global_batch, join_local_rows, local_rows
+from ddf_jax.training.devices import InFlight, batch_shares, global_batch, join_local_rows, local_rows
 from ddf_jax.training.processes import ending_together, gather_json
 from ddf_jax.training.run import Run
 from ddf_jax.training.step import compile_eval_step
@@ -43,7 +43,8 @@ def evaluate(run: Run, data: DataConfig | None = None) -> dict[str, Any]:
         info = describe(data, task.examples())
         if (info.class_names, info.channels) != (run.info.class_names, run.info.channels):
             raise RunError(f"`data` must have the classes and channels of the run's, {run.info}, got {info}.")
-    batch_size = math.ceil(recipe.batch_size / mesh.size) * mesh.size  # any size gives the same score
+    shares = batch_shares(mesh)
+    batch_size = math.ceil(recipe.batch_size / shares) * shares  # any size gives the same score
     eval_step = compile_eval_step(task, info, mesh, run.state, batch_size)
     batches = eval_batches(
         data or recipe.data,

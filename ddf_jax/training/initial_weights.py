@@ -19,7 +19,7 @@ from ddf_jax.training.processes import check_same_in_all_processes
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.reporting import log_info
 from ddf_jax.training.run import find_checkpoint, load_run
-from ddf_jax.training.step import Variables
+from ddf_jax.training.state import Variables
 from ddf_jax.training.workdir import RunFolder
 
 

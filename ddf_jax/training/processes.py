@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from ddf_jax.errors import RunError, StoppedError, UserError
-from ddf_jax.training.devices import InFlight, global_batch, replicated
+from ddf_jax.training.devices import InFlight, batch_shares, global_batch, replicated
 from ddf_jax.watch import ProcessWatch, relay
 
 _ADDRESS = "JAX_COORDINATOR_ADDRESS"
@@ -136,7 +136,7 @@ class StopRequest:
         if jax.process_count() == 1:
             self.save_due = is_time
             return self._asked
-        flags = np.full((self._mesh.local_mesh.size, 2), (self._asked, is_time), np.int32)
+        flags = np.full((batch_shares(self._mesh.local_mesh), 2), (self._asked, is_time), np.int32)
         votes = self._sum(global_batch({"flags": flags}, self._mesh)["flags"])
         stop = False
         for asked, due in self._votes.push(votes):

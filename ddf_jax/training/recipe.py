@@ -19,6 +19,7 @@ from typing import Any, Literal
 from ddf_jax.data.config import DataConfig
 from ddf_jax.dataclass_json import decode, encode
 from ddf_jax.errors import RunError, UserError
+from ddf_jax.training.mesh_config import MeshConfig
 from ddf_jax.training.optimizer_config import OptimizerConfig
 from ddf_jax.training.tasks import Task
 from ddf_jax.training.tasks.classification import Classification
@@ -63,8 +64,17 @@ class Recipe:
     epochs: float = 120.0
     batch_size: int = 256
     """Examples per step over all devices."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Compute dtype; parameters and statistics are kept in float32."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Compute dtype; parameters and statistics are kept in float32. In float16 the loss is scaled, by a factor that
+    follows the gradients."""
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    microbatches: int = 1
+    """Parts of a batch that a step computes one after the other, adding up their gradients, to need less memory.
+    BatchNorm takes its statistics from each part."""
+    batch_norm_examples: int = 0
+    """Examples of which BatchNorm takes its statistics in training, such as those of one device; 0: the whole batch."""
+    ema_decay: float = 0.0
+    """Also keeps averages of parameters and statistics, with this decay a step, such as 0.9999; 0: none."""
     seed: int = 0
     evaluate_every: float = 1.0
     """Epochs between two evaluations; 0: only at the end."""
@@ -105,6 +115,17 @@ class Recipe:
                 raise UserError(f"`{field}` must be at least {least}, got {getattr(self, field)}.")
         if not 0.0 < self.epochs < float("inf"):
             raise UserError(f"`epochs` must be a positive number, got {self.epochs}.")
+        if not 0.0 <= self.ema_decay < 1.0:
+            raise UserError(f"`ema_decay` must be in [0, 1), got {self.ema_decay}.")
+        if self.batch_size % self.microbatches:
+            raise UserError(
+                f"`batch_size` must be a multiple of `microbatches`, got {self.batch_size} and {self.microbatches}."
+            )
+        if self.batch_norm_examples and (self.batch_size // self.microbatches) % self.batch_norm_examples:
+            raise UserError(
+                f"`batch_norm_examples` must divide the {self.batch_size // self.microbatches} examples of a batch, or "
+                f"of a microbatch, got {self.batch_norm_examples}."
+            )
         for field in ("init_allow_missing", "init_allow_unexpected", "freeze"):
             if isinstance(getattr(self, field), str):
                 raise UserError(f"`{field}` must be a tuple of patterns, got the string {getattr(self, field)!r}.")
@@ -112,9 +133,16 @@ class Recipe:
             if field.name.startswith("init_") and self.init_from is None and getattr(self, field.name) != field.default:
                 raise UserError(f"`{field.name}` needs `init_from`, the run or the file that it applies to.")
 
+    @property
+    def batch_norm_groups(self) -> int:
+        """Parts of a batch, or of a microbatch, with statistics of their own."""
+        return self.batch_size // self.microbatches // self.batch_norm_examples if self.batch_norm_examples else 1
+
 
 _AT_LEAST = {
     "batch_size": 1,
+    "batch_norm_examples": 0,
+    "microbatches": 1,
     "seed": 0,
     "evaluate_every": 0,
     "checkpoint_every": 0,
@@ -138,6 +166,9 @@ FREE_FIELDS = frozenset(
         "keep_checkpoints",
         "keep_every",
         "log_every",
+        "mesh.data",
+        "mesh.fsdp",
+        "mesh.tensor",
         "name",
     }
 )

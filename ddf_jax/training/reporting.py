@@ -17,10 +17,12 @@ import numpy as np
 from ddf_jax.errors import NonFiniteError
 from ddf_jax.training.leaves import leaf_names
 from ddf_jax.training.metrics import MetricsLog
+from ddf_jax.training.profiling import StepTimes
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.resume import RunState
-from ddf_jax.training.step import StepReport, Variables
-from ddf_jax.training.tasks import Scores
+from ddf_jax.training.state import Variables
+from ddf_jax.training.step import StepReport
+from ddf_jax.training.tasks import Scores, summary_line
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +92,8 @@ class Reporter:
 
         self._recipe, self._task, self._timer, self._step = recipe, recipe.task, timer, step
         self._epoch_steps, self._total_steps, self._parameter_names = epoch_steps, total_steps, parameter_names
+        self.times = StepTimes()
+        """Of the loop, for the rows."""
         self._loss: float | None = None  # of the step before
         self._pending: list[StepReport] = []
         self._rate_from = (step, timer.training_seconds)
@@ -127,14 +131,15 @@ class Reporter:
                     **{f"train_{part}": float(value) for part, value in report.losses.items()},
                     learning_rate=float(report.learning_rate),
                     gradient_norm=float(np.sqrt(report.gradient_squares.sum(dtype=np.float64))),
-                    images_per_second=self._images_per_second(),
+                    **({} if report.loss_scale is None else {"loss_scale": float(report.loss_scale)}),
+                    **self._speed(),
                 )
 
     def evaluation(self, scores: Scores) -> None:
         """Takes an evaluation after the last step."""
         self._write(**scores)
         epoch = self._step / self._epoch_steps
-        log_info(f"epoch {epoch:.1f}, step {self._step} of {self._total_steps}: {self._task.summary_line(scores)}")
+        log_info(f"epoch {epoch:.1f}, step {self._step} of {self._total_steps}: {summary_line(self._task, scores)}")
 
     def sync(self) -> None:
         """Makes the rows so far durable: a checkpoint of this step relies on them."""
@@ -152,10 +157,12 @@ class Reporter:
         if self._log:
             self._log.write(self._step, self._step / self._epoch_steps, **values)
 
-    def _images_per_second(self) -> float:
+    def _speed(self) -> dict[str, float]:
         """Since the last call."""
         (step, seconds), self._rate_from = self._rate_from, (self._step, self._timer.training_seconds)
-        return (self._step - step) * self._recipe.batch_size / (self._rate_from[1] - seconds)
+        steps = self._step - step
+        rate = steps * self._recipe.batch_size / (self._rate_from[1] - seconds)
+        return {"images_per_second": rate, **self.times.take(steps)}
 
 
 def summarize(recipe: Recipe, state: RunState, timer: RunTimer, parameters: int) -> dict[str, Any]:
@@ -196,12 +203,13 @@ def check_report(step: int, report: StepReport, parameter_names: Sequence[str], 
     bad = [
         name for name, square in zip(parameter_names, report.gradient_squares, strict=True) if not np.isfinite(square)
     ]
+    scaled = report.loss_scale is not None and report.loss_scale >= 1  # the step was undone, and the scale is halved
     if invalid := [problem for problem, found in report.invalid.items() if found]:
         raise NonFiniteError(f"Stopped at step {step}: the batch holds {' and '.join(invalid)}; check the data.")
     if not np.isfinite(report.loss):
         before = "" if previous_loss is None else f", after {previous_loss:.4g} a step before"
         raise NonFiniteError(f"Stopped at step {step}: the loss is {report.loss} on a finite batch{before}; {_ADVICE}.")
-    if bad:
+    if bad and not scaled:
         raise NonFiniteError(
             f"Stopped at step {step}: the loss is {report.loss:.4g}, but the gradient of {_listed(bad)} is not finite; "
             f"{_ADVICE}."
@@ -212,7 +220,7 @@ def check_variables(step: int, variables: Variables) -> None:
     """Raises `NonFiniteError` naming what in the state after `step` is not finite. Waits for the devices."""
     names, leaves = leaf_names(variables), jax.tree.leaves(variables)
     floats = [pair for pair in zip(names, leaves, strict=True) if jnp.issubdtype(pair[1].dtype, jnp.floating)]
-    bad = [name for name, leaf in floats if not np.isfinite(np.asarray(leaf)).all()]
+    bad = [name for name, leaf in floats if not all(np.isfinite(part).all() for part in _parts(leaf))]
     if bad:
         raise NonFiniteError(f"Stopped at step {step}: after the update {_listed(bad)} is not finite; {_ADVICE}.")
 
@@ -229,8 +237,11 @@ def rescue(recipe: Recipe, path: Path, saved: int | None) -> str:
     )
 
 
-def _is_finite(leaf: jax.Array) -> bool:
-    return not jnp.issubdtype(leaf.dtype, jnp.floating) or bool(np.isfinite(np.asarray(leaf)).all())
+def _parts(leaf: jax.Array) -> list[Any]:
+    """The array, or of one that other processes hold too what this one has."""
+    if leaf.is_fully_addressable or leaf.is_fully_replicated:
+        return [np.asarray(leaf)]
+    return [np.asarray(shard.data) for shard in leaf.addressable_shards]
 
 
 def _listed(names: list[str]) -> str:

@@ -20,7 +20,7 @@ from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.metrics import keep_metrics
 from ddf_jax.training.recipe import Recipe, changed_fields, recipe_to_json
 from ddf_jax.training.retention import Retention
-from ddf_jax.training.step import Variables
+from ddf_jax.training.state import NODES, Variables, complete
 from ddf_jax.training.tasks import Scores
 
 _STEP_UNITS = ("batch_size",)  # fields that no run can change on the way: its steps and its data are counted in batches
@@ -210,7 +210,11 @@ def restore_run(
     """
     step, record = start.step, checkpoints.record(start.step)
     changed_data = _check_data(workdir, checkpoints.data_info(step), record.get("fingerprint"), facts)
-    variables = checkpoints.load(step, abstract)
+    # What a changed recipe adds is as before the first step, what it leaves out is not read.
+    saved = {name.partition(".")[0] for name in record["arrays"]}
+    kept = {name: tree for name, tree in abstract.items() if name in NODES or name in saved}
+    variables = complete(facts.recipe, checkpoints.load(step, kept))
+    variables = jax.tree.map(lambda leaf, like: jax.device_put(leaf, like.sharding), variables, abstract)
     multihost_utils.sync_global_devices("restored")  # nobody reads a newer one any more
     if jax.process_index() == 0:
         if step < start.newest:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ddf_jax.training.tasks import Task
+from ddf_jax.training.tasks import EMA, Task
 
 
 class Score(NamedTuple):
@@ -14,9 +14,9 @@ class Score(NamedTuple):
     higher_is_better: bool
 
     @classmethod
-    def of(cls, task: Task) -> "Score":
-        """The task's metric in evaluation."""
-        return cls(f"test_{task.metric}", task.higher_is_better)
+    def of(cls, task: Task, *, averaged: bool = False) -> "Score":
+        """The task's metric in evaluation, of the averaged weights or of the last."""
+        return cls(f"{EMA if averaged else ''}test_{task.metric}", task.higher_is_better)
 
 
 @dataclasses.dataclass(frozen=True)

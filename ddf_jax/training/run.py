@@ -16,11 +16,12 @@ from ddf_jax import models
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import RunError
 from ddf_jax.training.checkpoint import Checkpoints
-from ddf_jax.training.devices import Devices, batch_split, data_mesh, padded_rows, replicated
+from ddf_jax.training.devices import Devices, batch_split, data_mesh, padded_rows
 from ddf_jax.training.processes import ending_together
 from ddf_jax.training.recipe import Recipe, read_recipe, recipe_file_record
 from ddf_jax.training.retention import Score
-from ddf_jax.training.step import ModelState, Variables, abstract_model, eval_model, jit_predict
+from ddf_jax.training.state import ModelState, Variables, abstract_model, eval_model
+from ddf_jax.training.step import jit_predict
 from ddf_jax.training.tasks import Batch
 from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling
 from ddf_jax.training.workdir import RunFolder
@@ -93,7 +94,7 @@ def load_run(
             if not models.is_registered(recipe.model.name):
                 recorded = checkpoints.record(step).get("recipe_file")
                 _register(recipe.model.name, folder.path, recorded, None if recipe_file is None else Path(recipe_file))
-            structure, variables = abstract_model(recipe, info, replicated(mesh))
+            structure, variables = abstract_model(recipe, info, mesh)
             model = ModelState(structure, checkpoints.load(step, {"model": variables})["model"])
         except Exception:
             # A run that is being trained removes a checkpoint that is being read: there is a newer one.

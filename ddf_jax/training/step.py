@@ -1,51 +1,34 @@
-"""The compiled steps of a run and the state they work on.
+"""The compiled steps of a run.
 
 Under `jax.jit` with a batch split over the mesh a step sees the global batch: BatchNorm's statistics and every mean are
 over all devices and processes, whatever their number.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import Mesh, Sharding
+from jax.sharding import Mesh
 
-from ddf_jax import models
 from ddf_jax.data.info import DataInfo
-from ddf_jax.errors import RunError, UserError
+from ddf_jax.layers.activations import feature_maps_placed
+from ddf_jax.layers.batch_norm import statistics_of_groups
 from ddf_jax.training.devices import batch_split, compiler_options, replicated
-from ddf_jax.training.freezing import Unfrozen, check_trained, stop_statistics
-from ddf_jax.training.leaves import leaf_names
+from ddf_jax.training.freezing import stop_statistics
+from ddf_jax.training.gradients import loss_and_gradients
+from ddf_jax.training.leaves import floating
+from ddf_jax.training.loss_scale import next_loss_scale
 from ddf_jax.training.norms import squared_norms
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.schedules import StepPlan
 from ddf_jax.training.shapes import AbstractBatch, abstract_batches, compile_each
-from ddf_jax.training.tasks import Batch, StepMetrics, Task
-
-Variables = dict[str, Any]
-"""Nested dictionaries of arrays, named as the attributes are: plain, so no checkpoint depends on Flax's classes."""
-
-
-class TrainState(NamedTuple):
-    """A model and its optimizer, split; `nnx.merge(*state)` is `{"model": nnx.Module, "optimizer": nnx.Optimizer}`."""
-
-    structure: nnx.GraphDef[dict[str, Any]]
-    variables: Variables  # {"model": …, "optimizer": …}
-
-    def model(self) -> "ModelState":
-        """The model without its optimizer."""
-        return ModelState(nnx.graphdef(nnx.merge(*self)["model"]), self.variables["model"])
-
-
-class ModelState(NamedTuple):
-    """A model without its optimizer, split; `nnx.merge(*state)` is the `nnx.Module`."""
-
-    structure: nnx.GraphDef[Any]
-    variables: Variables
+from ddf_jax.training.sharding import shardings
+from ddf_jax.training.state import ModelState, TrainState, Variables, eval_model, wrong_options
+from ddf_jax.training.tasks import Batch, Task
 
 
 class StepReport(NamedTuple):
@@ -57,6 +40,7 @@ class StepReport(NamedTuple):
     gradient_squares: jax.Array  # [parameters], squared norm of each gradient, in the order of `trained_parameters`
     invalid: dict[str, jax.Array]  # what is wrong with the batch -> [] bool, whether it is
     losses: Mapping[str, jax.Array] = {}  # [] each, the parts of the loss
+    loss_scale: jax.Array | None = None  # [], in float16: after the step, which a gradient that is not finite undoes
 
 
 def train_step(
@@ -67,34 +51,76 @@ def train_step(
     learning_rate: optax.Schedule,
     total_steps: int,
     freeze: tuple[str, ...] = (),
+    seed: int = 0,
+    microbatches: int = 1,
+    batch_norm_groups: int = 1,
+    ema_decay: float = 0.0,
+    mesh: Mesh | None = None,
 ) -> tuple[Variables, StepReport]:
     """One update of every parameter that the optimizer has, of every statistic that is not frozen and random counter.
 
-    `learning_rate` is the schedule inside the optimizer, here only to be reported. A module with a statistic that a
-    pattern in `freeze` matches is in evaluation mode.
+    With averaged weights E = `variables["ema"]` and t updates before, E ← d·E + (1 - d)·w, where
+    d = min(`ema_decay`, (1 + t) / (10 + t)). With a loss scale, a step whose gradients are not finite changes nothing
+    but statistics, counters and the scale.
+
+    Args:
+        state: before the step.
+        batch: of the task.
+        task: the run's.
+        learning_rate: the schedule inside the optimizer, here only to be reported.
+        total_steps: of the run.
+        freeze: a module with a statistic that one of these patterns matches is in evaluation mode.
+        seed: of what the task draws for a batch.
+        microbatches: parts of the batch that are computed one after the other.
+        batch_norm_groups: parts of each of them, with statistics of their own.
+        ema_decay: the most that d is.
+        mesh: the devices, where parameters are sharded over them.
     """
-    nodes = nnx.merge(*state)
+    nodes = state.nodes()
     model, optimizer = nodes["model"], nodes["optimizer"]
     model.train()
     stop_statistics(model, freeze)
-    progress = optimizer.step[...] / total_steps
-
-    def objective(model: nnx.Module) -> tuple[jax.Array, StepMetrics]:
-        metrics = task.step_metrics(model, batch, progress)  # pyright: ignore[reportArgumentType]  # it has a __call__
-        return metrics.loss, metrics
-
-    trained = nnx.DiffState(0, optimizer.wrt)
-    (loss, metrics), gradients = nnx.value_and_grad(objective, argnums=trained, has_aux=True)(model)
+    step = optimizer.step[...]
+    scale = state.variables.get("loss_scale")
+    batch = task.augmented(batch, jax.random.fold_in(jax.random.key(seed), step))
+    with statistics_of_groups(batch_norm_groups), feature_maps_placed(mesh and functools.partial(_placed, mesh)):
+        metrics, gradients = loss_and_gradients(
+            model,
+            optimizer.wrt,
+            batch,
+            task=task,
+            progress=step / total_steps,
+            scale=scale and scale["scale"],
+            microbatches=microbatches,
+            gathered=lambda parameters: parameters if mesh is None else _sharded(parameters, mesh, fsdp=False),
+        )
+    if mesh is not None:
+        gradients = _sharded(gradients, mesh, fsdp=True)
+    squares = squared_norms(jax.tree.leaves(gradients), whole=mesh is None)
     report = StepReport(
-        loss=loss,
+        loss=metrics.loss,
         metric=metrics.metric,
-        learning_rate=jnp.asarray(learning_rate(optimizer.step[...])),
-        gradient_squares=squared_norms(jax.tree.leaves(gradients)),
+        learning_rate=jnp.asarray(learning_rate(step)),
+        gradient_squares=squares,
         invalid=metrics.invalid,
         losses=dict(metrics.losses),
     )
+    with_statistics = nnx.to_pure_dict(nnx.state(nodes))
     optimizer.update(model, gradients)
-    return nnx.to_pure_dict(nnx.state(nodes)), report
+    variables = nnx.to_pure_dict(nnx.state(nodes))
+    if scale is not None:
+        finite = jnp.isfinite(squares).all()
+        variables = jax.tree.map(lambda new, old: jnp.where(finite, new, old), variables, with_statistics)
+        variables["loss_scale"] = next_loss_scale(scale, finite)
+        report = report._replace(loss_scale=variables["loss_scale"]["scale"])
+    if "ema" in state.variables:
+        decay = jnp.minimum(ema_decay, (1 + step) / (10 + step))
+        variables["ema"] = jax.tree.map(
+            lambda mean, new: decay.astype(mean.dtype) * mean + (1 - decay).astype(mean.dtype) * new,
+            state.variables["ema"],
+            floating(variables["model"]),
+        )
+    return variables, report
 
 
 def eval_step(state: ModelState, batch: Batch, *, task: Task) -> Any:
@@ -105,52 +131,6 @@ def eval_step(state: ModelState, batch: Batch, *, task: Task) -> Any:
 def predict_step(state: ModelState, batch: Batch, *, task: Task) -> Any:
     """The task's predictions for a batch."""
     return task.predict(eval_model(state), batch)
-
-
-def eval_model(state: ModelState) -> Any:
-    """The model in evaluation mode."""
-    model = nnx.merge(*state)
-    model.eval()
-    return model
-
-
-def create_model(recipe: Recipe, info: DataInfo) -> nnx.Module:
-    """The recipe's model for data of this kind: parameters in float32, computing in `recipe.dtype`.
-
-    Raises:
-        RunError: the model is of another task, or cannot be made with the recipe's options.
-    """
-    task, name = recipe.task, recipe.model.name
-    if (given := models.get_config(name).task) != task.model_task:
-        fitting = models.list_models(task=task.model_task)[0]
-        raise RunError(
-            f"`model.name` must be a model for {task.model_task}, such as {fitting}, got {name}, a model for {given}."
-        )
-    options: dict[str, Any] = task.model_options(info) | dict(recipe.model.options)
-    with _wrong_options(recipe):
-        return models.create(name, dtype=jnp.dtype(recipe.dtype), rngs=nnx.Rngs(recipe.seed), **options)
-
-
-def abstract_state(recipe: Recipe, info: DataInfo, tx: optax.GradientTransformation, sharding: Sharding) -> TrainState:
-    """Structure, shapes, dtypes and shardings of a run's state; no array is made."""
-    return TrainState(*_abstract(lambda: _build(recipe, info, tx), sharding))
-
-
-def abstract_model(recipe: Recipe, info: DataInfo, sharding: Sharding) -> ModelState:
-    """The same of its model alone."""
-    return ModelState(*_abstract(lambda: create_model(recipe, info), sharding))
-
-
-def initial_variables(
-    recipe: Recipe, info: DataInfo, tx: optax.GradientTransformation, sharding: Sharding
-) -> Variables:
-    """The state before the first step, made by one compiled program straight onto the devices that keep it."""
-    # It runs once, and for a CPU optimising it takes longer than everything else here.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    build = jax.jit(
-        lambda: nnx.to_pure_dict(nnx.state(_build(recipe, info, tx))), out_shardings=sharding, compiler_options=options
-    )
-    return build()
 
 
 def compile_train_step(
@@ -169,13 +149,23 @@ def compile_train_step(
             learning_rate=learning_rate,
             total_steps=plan.total_steps,
             freeze=recipe.freeze,
+            seed=recipe.seed,
+            microbatches=recipe.microbatches,
+            batch_norm_groups=recipe.batch_norm_groups,
+            ema_decay=recipe.ema_decay,
+            mesh=mesh if mesh.shape["fsdp"] * mesh.shape["tensor"] > 1 else None,
         )
 
-    options = compiler_options(mesh)
-    program = jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh), compiler_options=options)
+    kept = jax.tree.map(lambda leaf: leaf.sharding, abstract.variables)
+    program = jax.jit(
+        step,
+        donate_argnums=0,
+        out_shardings=(kept, replicated(mesh)),
+        compiler_options=compiler_options(mesh),
+    )
 
     def compile_for(batch: AbstractBatch) -> Callable[[Variables, Batch], tuple[Variables, StepReport]]:
-        with _wrong_options(recipe):
+        with wrong_options(recipe):
             lowered = program.lower(abstract.variables, batch)
         return lowered.compile()
 
@@ -205,40 +195,15 @@ def jit_predict(task: Task, mesh: Mesh, abstract: ModelState) -> Callable[[Varia
     return jax.jit(step, out_shardings=replicated(mesh), compiler_options=compiler_options(mesh))
 
 
-def parameter_sizes(state: TrainState) -> dict[str, int]:
-    """Elements of each parameter by name (`stages.0.0.conv1.kernel`), in the order of the leaves."""
-    parameters = nnx.to_pure_dict(nnx.state(nnx.merge(*state)["model"], nnx.Param))
-    return {name: leaf.size for name, leaf in zip(leaf_names(parameters), jax.tree.leaves(parameters), strict=True)}
+def _placed(mesh: Mesh, x: jax.Array) -> jax.Array:
+    """A feature map [B, H, W, C] divided over the batch alone."""
+    return jax.lax.with_sharding_constraint(x, batch_split(mesh))
 
 
-def trained_parameters(state: TrainState) -> list[str]:
-    """Names of the parameters that are not frozen, in the order of the leaves of a gradient."""
-    nodes = nnx.merge(*state)
-    return leaf_names(nnx.to_pure_dict(nnx.state(nodes["model"], nodes["optimizer"].wrt)))
-
-
-@contextlib.contextmanager
-def _wrong_options(recipe: Recipe) -> Iterator[None]:
-    """Explains a `ValueError` of a layer or an operator: the recipe's options have made it a wrong call."""
-    try:
-        yield
-    except UserError:
-        raise
-    except ValueError as error:
-        model = f"{recipe.model.name} with the options {dict(recipe.model.options)}"
-        raise RunError(f"`model`: {model} cannot be trained on this recipe's data: {error}") from error
-
-
-def _build(recipe: Recipe, info: DataInfo, tx: optax.GradientTransformation) -> dict[str, Any]:
-    model = create_model(recipe, info)
-    check_trained(recipe, model)
-    trained = nnx.All(nnx.Param, Unfrozen(recipe.freeze)) if recipe.freeze else nnx.Param
-    return {"model": model, "optimizer": nnx.Optimizer(model, tx, wrt=trained)}
-
-
-def _abstract(build: Callable[[], Any], sharding: Sharding) -> tuple[nnx.GraphDef[Any], Variables]:
-    structure, variables = nnx.split(nnx.eval_shape(build))
-    shapes = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), nnx.to_pure_dict(variables)
+def _sharded(parameters: Any, mesh: Mesh, *, fsdp: bool) -> Any:
+    """Parameters or their gradients, a state of Flax, as they are kept or, without `fsdp`, as they are used."""
+    leaves = jax.tree.leaves(shardings(nnx.to_pure_dict(parameters), mesh, fsdp=fsdp))
+    return jax.tree.unflatten(
+        jax.tree.structure(parameters),
+        [jax.lax.with_sharding_constraint(*pair) for pair in zip(jax.tree.leaves(parameters), leaves, strict=True)],
     )
-    return structure, shapes

@@ -8,40 +8,25 @@ from typing import Any
 import jax
 
 from ddf_jax.data.fingerprint import fingerprint
-from ddf_jax.data.pipeline import eval_batches, train_iterator
+from ddf_jax.data.pipeline import train_iterator
 from ddf_jax.data.sources import describe
 from ddf_jax.errors import DataError, DiskError, NonFiniteError, RunError, StoppedError, one_line
 from ddf_jax.training.checkpoint import Checkpoints
-from ddf_jax.training.devices import (
-    Devices,
-    InFlight,
-    check_batch_size,
-    data_mesh,
-    device_batches,
-    global_batch,
-    replicated,
-)
-from ddf_jax.training.evaluate import evaluate_batches, evaluation_source
+from ddf_jax.training.devices import Devices, InFlight, check_batch_size, device_batches, make_mesh
+from ddf_jax.training.evaluator import Evaluator
 from ddf_jax.training.initial_weights import check_init_from, initialize_from
 from ddf_jax.training.metrics import draw_curves, ornament, read_metrics
 from ddf_jax.training.optimizers import make_optimizer
 from ddf_jax.training.processes import StopRequest, check_same_in_all_processes, ending_together, wait_for_blame
+from ddf_jax.training.profiling import ProfilerWindow
 from ddf_jax.training.recipe import Recipe, check_fields, recipe_file_record, recipe_key
 from ddf_jax.training.reporting import Reporter, RunTimer, check_variables, log_info, rescue, summarize
 from ddf_jax.training.resume import RunFacts, RunState, Saver, Start, event, find_start, restore_run
 from ddf_jax.training.retention import Retention, Score
 from ddf_jax.training.schedules import learning_rate_schedule, make_step_plan
-from ddf_jax.training.step import (
-    StepReport,
-    abstract_state,
-    compile_eval_step,
-    compile_train_step,
-    initial_variables,
-    jit_predict,
-    parameter_sizes,
-    trained_parameters,
-)
-from ddf_jax.training.tasks import DrawsPicture
+from ddf_jax.training.state import abstract_state, initial_variables, parameter_sizes, trained_parameters
+from ddf_jax.training.step import StepReport, compile_eval_step, compile_train_step, jit_predict
+from ddf_jax.training.tasks import summary_line
 from ddf_jax.training.workdir import RunFolder, RunLock, environment, versions
 
 
@@ -54,6 +39,7 @@ def train(
     resume_from_step: int | None = None,
     allow_change: Collection[str] = (),
     recipe_file: Path | str | None = None,
+    profile: int = 0,
 ) -> dict[str, Any]:
     """Trains and evaluates a recipe in the folder `workdir`, and returns what it writes to `summary.json` there.
 
@@ -71,6 +57,7 @@ def train(
             with `epochs` a finished run is trained on. The run's history records them.
         recipe_file: the Python file that defines the recipe and registers its model, where it does: `load_run` executes
             it again.
+        profile: steps of this launch to record with JAX's profiler, after its first ten, in the folder `profile`.
 
     Raises:
         RunError: the run cannot start or be resumed, or another launch trains in this folder; its subclasses are
@@ -104,13 +91,13 @@ def train(
                 )
             if found.step == summary["steps"] and not found.changes:
                 log_info(
-                    f"{folder.path} is done: {recipe.task.summary_line(summary)} after {found.step} steps. To train "
+                    f"{folder.path} is done: {summary_line(recipe.task, summary)} after {found.step} steps. To train "
                     f"on, raise the epochs: --epochs N --allow-change epochs. To train again, remove the folder or "
                     f"choose another --workdir."
                 )
                 return summary
         file = None if recipe_file is None else recipe_file_record(recipe_file)
-        return _train(recipe, folder, checkpoints, start, lock, devices, file)
+        return _train(recipe, folder, checkpoints, start, lock, devices, file, profile)
 
 
 def _train(
@@ -121,14 +108,15 @@ def _train(
     lock: RunLock,
     devices: Devices | None,
     recipe_file: dict[str, str] | None,
+    profile: int,
 ) -> dict[str, Any]:
     task, is_main = recipe.task, jax.process_index() == 0
     task.check_packages()
 
     # Devices and data.
     timer = RunTimer()
-    mesh = data_mesh(devices)
-    check_batch_size(recipe.batch_size, mesh)
+    mesh = make_mesh(recipe.mesh, devices)
+    check_batch_size(recipe.batch_size, mesh, recipe.microbatches)
     if is_new := checkpoints.newest() is None:
         check_init_from(recipe)
     examples = task.examples()
@@ -146,14 +134,14 @@ def _train(
         plan = make_step_plan(recipe, info)
         learning_rate = learning_rate_schedule(recipe.optimizer, plan, recipe.batch_size)
         tx = make_optimizer(recipe.optimizer, learning_rate)
-        abstract = abstract_state(recipe, info, tx, replicated(mesh))
+        abstract = abstract_state(recipe, info, tx, mesh)
         abstract_model = abstract.model()
         parameters = parameter_sizes(abstract)
 
         # The state: of the newest checkpoint, or initial. A recipe that cannot run leaves no folder behind.
         initial, history = None, []
         if recipe.init_from is not None and is_new:
-            initial, source = initialize_from(recipe, initial_variables(recipe, info, tx, replicated(mesh)))
+            initial, source = initialize_from(recipe, initial_variables(recipe, info, tx, abstract))
             history = [event(0, initialized=source)]
         if is_main:
             folder.create()
@@ -172,7 +160,7 @@ def _train(
             under = f", with {'; '.join(found.changes)}" if found.changes else ""
             log_info(f"Resuming {folder.path} from step {state.step} of {plan.total_steps}{under}.")
         else:
-            initial = initial or initial_variables(recipe, info, tx, replicated(mesh))
+            initial = initial or initial_variables(recipe, info, tx, abstract)
             state = RunState(0, initial, data.get_state(), history=history)
         batches = device_batches(data, mesh)
 
@@ -194,14 +182,14 @@ def _train(
             parameter_names=trained_parameters(abstract),
         )
         stack.enter_context(contextlib.closing(reporter))
-        source = evaluation_source(task, recipe.data)
-        draw = task.draw if isinstance(task, DrawsPicture) else None
+        window = stack.enter_context(ProfilerWindow(folder.path / "profile", profile))
+        evaluator = Evaluator(recipe, info, folder, mesh, share, eval_step, predict_step)
 
         retention = Retention(
             newest=recipe.keep_checkpoints,
             every=recipe.keep_every * plan.epoch_steps,
             best=recipe.keep_best,
-            score=Score.of(task),
+            score=Score.of(task, averaged=recipe.ema_decay > 0),
         )
         saver = Saver(checkpoints, retention, facts, found and found.step)
         stack.callback(saver.close)
@@ -217,23 +205,13 @@ def _train(
             while not stopping:
                 # Evaluate.
                 if plan.evaluates_at(state.step) and state.evaluated_step != state.step:
-                    model = state.variables["model"]
-                    with contextlib.closing(eval_batches(recipe.data, examples, **share)) as evaluation:
-                        scores = evaluate_batches(
-                            eval_step, model, evaluation, mesh, task=task, source=source, should_stop=stop.poll
-                        )
+                    scores = evaluator(state.variables, state.step, stop.poll)
                     if scores is None:
                         stopping = True
                         break
                     state.evaluation, state.evaluated_step = scores, state.step
                     reporter.evaluation(scores)
-                    if draw is not None:
-                        with contextlib.closing(eval_batches(recipe.data, examples, **share)) as evaluation:
-                            batch = next(evaluation)
-                        prediction = jax.device_get(predict_step(model, global_batch(batch, mesh)))
-                        if is_main:
-                            with ornament("Cannot draw a picture of the evaluation"):
-                                folder.write_picture(state.step, draw(batch, prediction, info))
+                    evaluator.draw(state.variables, state.step)
 
                 # Save, and end after the last step.
                 if plan.saves_at(state.step) or stop.save_due:
@@ -246,11 +224,16 @@ def _train(
                 with timer.training():
                     while state.step < end and not stopping and not stop.save_due:
                         saver.check()
-                        batch = next(batches)
-                        with jax.transfer_guard("disallow"):  # nothing moves between host and devices unnoticed
-                            state.variables, report = train_step(state.variables, batch.arrays)
+                        window.before_step(lambda: reporter.steps(in_flight.drain()))
+                        with reporter.times.part("input"):
+                            batch = next(batches)
+                        with reporter.times.part("devices"):
+                            with jax.transfer_guard("disallow"):  # nothing moves between host and devices unnoticed
+                                state.variables, report = train_step(state.variables, batch.arrays)
+                            reports = in_flight.push(report)
                         state.step, state.data = state.step + 1, batch.state_after
-                        reporter.steps(in_flight.push(report))
+                        with reporter.times.part("log"):
+                            reporter.steps(reports)
                         stopping = stop.poll()
                     reporter.steps(in_flight.drain())
 

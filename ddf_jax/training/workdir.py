@@ -21,7 +21,7 @@ from ddf_jax.errors import RunError
 from ddf_jax.files import make_writable, sync_folder, write_atomically, write_json
 from ddf_jax.training.processes import check_same_in_all_processes
 from ddf_jax.training.recipe import Recipe, recipe_from_json, recipe_to_json
-from ddf_jax.training.tasks import Task
+from ddf_jax.training.tasks import Task, summary_line
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class RunFolder:
             return None
         try:
             summary = dict(json.loads(self._summary.read_bytes()))
-            _ = summary["steps"], task.summary_line(summary)  # what is reported of it
+            _ = summary["steps"], summary_line(task, summary)  # what is reported of it
             return summary
         except (ValueError, TypeError, KeyError) as error:
             _log.warning("%s cannot be read (%s) and is written again.", self._summary, error)

@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 from ddf_jax.training.metrics import read_metrics
+from tests.ddf_jax.training.processes import without_times
 from tests.faults.bench import EVERY_STEP, Bench, whole_steps
 from tests.faults.checks import check_bits, check_resumes
 from tests.faults.fault import Fault
@@ -75,9 +76,7 @@ def check_cut(journal: Journal, cut: int, workdir: Path, rows: list[dict[str, An
     newest = whole[-1] if whole else None
     assert journal.completed[cut] <= (-1 if newest is None else newest), f"{journal.completed[cut]} is lost: {whole}"
     if newest is not None:
-        found = [row for row in read_metrics(workdir) if row["step"] <= newest]
-        for row in found:
-            row.pop("images_per_second", None)
+        found = [without_times(row) for row in read_metrics(workdir) if row["step"] <= newest]
         assert found == [row for row in rows if row["step"] <= newest], f"rows up to step {newest} are lost: {found}"
     return newest
 

@@ -26,6 +26,10 @@ Scores = dict[str, Any]
 """Results of an evaluation by their names in `metrics.jsonl` and `summary.json`: `test_…`."""
 
 
+EMA = "ema_"
+"""The prefix of the scores of averaged weights."""
+
+
 class StepMetrics(NamedTuple):
     """Loss and metric of a training batch, and what is wrong with the batch."""
 
@@ -75,6 +79,11 @@ class Task(abc.ABC):
         """The task for each shape that a batch can have: more than one where its examples are `Grouped`."""
         return (self,)
 
+    def augmented(self, batch: Batch, key: jax.Array) -> Batch:
+        """A training batch after what is drawn for all of its examples together, such as mixup; `key` is the step's."""
+        del key
+        return batch
+
     @abc.abstractmethod
     def step_metrics(self, model: Model, batch: Batch, progress: jax.Array) -> StepMetrics:
         """Loss and metric over the real examples of a training batch; `progress` [] is the share of steps taken."""
@@ -122,3 +131,10 @@ class DrawsPicture(Protocol):
     def draw(self, batch: Mapping[str, np.ndarray], prediction: Any, info: DataInfo) -> bytes:
         """The first examples of a batch and the predictions for them, as PNG; `info` has the names of the classes."""
         ...
+
+
+def summary_line(task: Task, scores: Mapping[str, Any]) -> str:
+    """The scores for people, and those of the averaged weights where there are some."""
+    averaged = {name.removeprefix(EMA): score for name, score in scores.items() if name.startswith(EMA)}
+    line = task.summary_line(scores)
+    return f"{line}; averaged weights: {task.summary_line(averaged)}" if averaged else line

@@ -181,7 +181,7 @@ def test_workdir_and_json_are_of_the_command_not_of_the_recipe():
         ("train digits --batch-size 7.5", "--batch-size: invalid literal for int"),
         (
             "train digits --dtype half",
-            "'half' for argument '--dtype'. Expected one of ('float32', 'bfloat16')",
+            "'half' for argument '--dtype'. Expected one of ('float32', 'bfloat16', 'float16')",
         ),
         ("train digits --optimizer.nesterov yes", "'yes' for argument '--optimizer.nesterov'. Expected one of"),
         ("train digits --data.folder", "Missing value for argument '--data.folder'"),

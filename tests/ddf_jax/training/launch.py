@@ -17,7 +17,7 @@ import pytest
 
 from ddf_jax.data.config import DataConfig
 from ddf_jax.errors import RunError
-from ddf_jax.training import checkpoint
+from ddf_jax.training import checkpoint, evaluator
 from ddf_jax.training import train as loop
 from ddf_jax.training.processes import initialize_processes
 from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
@@ -51,7 +51,7 @@ def signal_self(patch: pytest.MonkeyPatch, number: int, at: str) -> None:
             when the checkpoint of step N lacks only its checksums and its name.
     """
     place, _, step = at.partition(":")
-    device_batches, eval_batches = loop.device_batches, loop.eval_batches
+    device_batches, eval_batches = loop.device_batches, evaluator.eval_batches
     compile_eval_step, write_checksums = loop.compile_eval_step, checkpoint.write_checksums
 
     def send() -> None:
@@ -88,7 +88,7 @@ def signal_self(patch: pytest.MonkeyPatch, number: int, at: str) -> None:
         case "step":
             patch.setattr(loop, "device_batches", signalling_device_batches)
         case "evaluation":
-            patch.setattr(loop, "eval_batches", SignallingEvalBatches)
+            patch.setattr(evaluator, "eval_batches", SignallingEvalBatches)
         case "save":
             patch.setattr(checkpoint, "write_checksums", signalling_checksums)
 

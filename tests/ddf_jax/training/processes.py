@@ -49,7 +49,12 @@ def finish(process: "subprocess.Popen[str]", returncode: int = 0) -> Launch:
 def metrics(workdir: Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics, without what depends on the clock."""
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "images_per_second"} for row in rows]
+    return [without_times(row) for row in rows]
+
+
+def without_times(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of metrics, without what depends on the clock."""
+    return {name: value for name, value in row.items() if name != "images_per_second" and not name.endswith("_ms")}
 
 
 def losses(workdir: Path) -> list[float]:

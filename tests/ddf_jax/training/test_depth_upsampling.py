@@ -19,7 +19,8 @@ from ddf_jax.training.evaluate import evaluate_batches
 from ddf_jax.training.optimizers import adam
 from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
 from ddf_jax.training.schedules import learning_rate_schedule, make_step_plan
-from ddf_jax.training.step import ModelState, create_model, eval_step
+from ddf_jax.training.state import ModelState, create_model
+from ddf_jax.training.step import eval_step
 from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling, charbonnier, draw_depth, root_mean_square
 
 TASK = DepthUpsampling(scale=2)

@@ -27,7 +27,8 @@ def test_a_batch_is_split_evenly_over_the_devices():
 def test_a_batch_that_does_not_divide_is_refused():
     check_batch_size(24, data_mesh())
     with pytest.raises(
-        RunError, match="multiple of the number of devices, 8, so that each holds equally many examples; g"
+        RunError,
+        match="number of devices that share it, 8, so that each holds equally many examples; got 20",
     ):
         check_batch_size(20, data_mesh())
 

@@ -20,15 +20,8 @@ from ddf_jax.training.leaves import leaf_names
 from ddf_jax.training.optimizers import make_optimizer
 from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
 from ddf_jax.training.reporting import check_report, check_variables
-from ddf_jax.training.step import (
-    ModelState,
-    TrainState,
-    abstract_state,
-    eval_step,
-    parameter_sizes,
-    train_step,
-    trained_parameters,
-)
+from ddf_jax.training.state import ModelState, TrainState, abstract_state, parameter_sizes, trained_parameters
+from ddf_jax.training.step import eval_step, train_step
 from ddf_jax.training.tasks.classification import Classification, ClassificationSums
 from ddf_jax.training.tasks.detection import Detection
 
@@ -236,7 +229,7 @@ def test_freezing_without_effect_or_without_rest_is_refused(change: dict[str, An
     recipe = Recipe("r", ModelConfig("resnet18", options), DataConfig(image_size=8), **change)
     info = DataInfo(10, tuple("0123456789"), channels=1, train_size=100, eval_size=10, image_size=8)
     with pytest.raises(RunError, match=message):
-        abstract_state(recipe, info, TX, replicated(data_mesh(jax.devices()[:1])))
+        abstract_state(recipe, info, TX, data_mesh(jax.devices()[:1]))
 
 
 def test_a_detectors_backbone_may_have_a_rate_of_its_own_where_it_is_trained():
@@ -244,7 +237,7 @@ def test_a_detectors_backbone_may_have_a_rate_of_its_own_where_it_is_trained():
     optimizer, task = OptimizerConfig(backbone_factor=0.1), Detection(canvas=(64, 64))
     recipe = Recipe("r", ModelConfig("retinanet_resnet50", options), optimizer=optimizer, task=task)
     info = DataInfo(10, tuple("0123456789"), channels=3, train_size=100, eval_size=10, image_size=64)
-    mesh = replicated(data_mesh(jax.devices()[:1]))
+    mesh = data_mesh(jax.devices()[:1])
     abstract_state(recipe, info, TX, mesh)
     with pytest.raises(RunError, match=r"needs a parameter of the backbone, but `freeze` matches all"):
         abstract_state(dataclasses.replace(recipe, freeze=("backbone.*",)), info, TX, mesh)

@@ -19,6 +19,7 @@ from ddf_jax.errors import DataError, NonFiniteError, RunError, UserError
 from ddf_jax.training import train as loop
 from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.evaluate import evaluate
+from ddf_jax.training.metrics import read_metrics
 from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe, recipe_from_json
 from ddf_jax.training.run import load_run
 from ddf_jax.training.train import train
@@ -55,7 +56,8 @@ def test_a_run_leaves_what_the_contract_says(unbroken: Path, data_dir: Path):
     assert [row["step"] for row in rows if "train_loss" in row] == list(range(1, 21))
     assert [row["step"] for row in rows if "test_accuracy" in row] == [10, 20]
     assert rows[-1]["test_accuracy"] == summary["test_accuracy"]
-    assert rows[0].keys() == {"step", "epoch", "train_loss", "train_accuracy", "learning_rate", "gradient_norm"}
+    losses, times = {"train_loss", "train_accuracy", "gradient_norm"}, {"input_ms", "devices_ms", "log_ms"}
+    assert read_metrics(unbroken)[0].keys() == {"step", "epoch", "learning_rate"} | losses | times
 
 
 def test_a_finished_run_is_reported_and_not_touched(
@@ -279,7 +281,7 @@ def test_a_second_launch_ends_at_once_and_changes_nothing(unbroken: Path, data_d
 
 
 def test_a_batch_that_devices_cannot_share_is_refused(tmp_path: Path, data_dir: Path):
-    with pytest.raises(RunError, match=r"`batch_size` must be a multiple of the number of devices, 8, .* got 60"):
+    with pytest.raises(RunError, match=r"`batch_size` must be a multiple of .* that share it, 8, .* got 60"):
         train(tiny_recipe(data_dir, batch_size=60), tmp_path / "run")
 
 
