@@ -10,6 +10,9 @@ from ddf_jax.errors import UserError
 
 Entry = TypeVar("Entry", bound=Callable[..., Any])
 
+Named = str | Callable[..., Any]
+"""A name, or in Python the function or class itself."""
+
 
 class Registry:
     """Functions or classes of one kind by name.
@@ -38,6 +41,18 @@ class Registry:
         self.entries[name] = entry
         return entry
 
+    def name(self, value: Named) -> str:
+        """The name as it is; of a function or a class its own, under which it is registered where it was not."""
+        if isinstance(value, str):
+            return value
+        known = [name for name, entry in self.entries.items() if entry is value]
+        if known:
+            return known[0]
+        if not getattr(value, "__name__", "<").isidentifier():
+            raise UserError(f"A {self.kind} must be a function or a class with a name, got {value!r}.")
+        self.register(value)
+        return value.__name__
+
     def names(self, pattern: str = "*") -> list[str]:
         """The names that a shell-style pattern matches, sorted."""
         return sorted(fnmatch.filter(self.entries, pattern))
@@ -45,15 +60,16 @@ class Registry:
     def __contains__(self, name: object) -> bool:
         return name in self.entries
 
-    def get(self, name: str) -> Callable[..., Any]:
+    def get(self, name: Named) -> Callable[..., Any]:
         """The function or class of that name.
 
         Raises:
             UserError: nothing has the name; the message lists the nearest ones.
         """
-        if name not in self.entries:
-            raise UserError(f"There is no {self.kind} named {name!r}.{nearest(name, self.entries)}")
-        return self.entries[name]
+        known = self.name(name)
+        if known not in self.entries:
+            raise UserError(f"There is no {self.kind} named {known!r}.{nearest(known, self.entries)}")
+        return self.entries[known]
 
     def make(self, name: str, options: Mapping[str, Any]) -> Any:
         """What the function or class of that name returns for these options.

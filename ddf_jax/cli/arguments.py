@@ -11,13 +11,15 @@ import io
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_origin
 
 import tyro
 from tyro.extras import SubcommandApp
 
 from ddf_jax.cli.command import Command
-from ddf_jax.errors import UserError
+from ddf_jax.errors import RunError, UserError
+from ddf_jax.registered import Named
 
 COMMANDS: dict[str, str] = {
     "train": "ddf_jax.cli.train:TrainCommand",
@@ -72,6 +74,8 @@ def parse(argv: Sequence[str]) -> Command:
     if _takes_recipe(kind):
         recipe = _recipe(name, words)
         return _command(name, words, default=kind(tyro.MISSING, recipe), options=recipe.model.options)
+    if "data" in kind.__annotations__:
+        return _command(name, words, default=kind(tyro.MISSING, _run_data(words)))
     return _command(name, words)
 
 
@@ -96,6 +100,16 @@ def _recipe(name: str, words: Sequence[str]) -> Any:
         shipped = ", ".join(shipped_recipes())
         raise UserError(f"`ddf {name}` needs a RECIPE first: {shipped}, or the path of a .py file.")
     return Recipe(name="RECIPE")
+
+
+def _run_data(words: Sequence[str]) -> Any:
+    """Likewise the data of the run whose folder the first word is."""
+    from ddf_jax.data.config import DataConfig
+    from ddf_jax.training.workdir import RunFolder
+
+    with contextlib.suppress(RunError, IndexError):  # which the command itself explains
+        return RunFolder(Path(words[0])).recipe().data
+    return DataConfig()
 
 
 def _command(
@@ -131,7 +145,8 @@ def _command(
 
 
 def _registry(known: Mapping[str, Any]) -> tyro.constructors.ConstructorRegistry:
-    """How tyro reads a mapping: words `NAME=VALUE`, each added to the known ones or replacing one of them."""
+    """How tyro reads a mapping, words `NAME=VALUE`, each added to the known ones or replacing one of them; and names of
+    what is registered."""
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
@@ -144,6 +159,18 @@ def _registry(known: Mapping[str, Any]) -> tyro.constructors.ConstructorRegistry
             instance_from_str=lambda words: dict(known) | dict(map(_option, words)),
             is_instance=lambda value: isinstance(value, Mapping),
             str_from_instance=lambda options: [f"{name}={_written(value)}" for name, value in options.items()],
+        )
+
+    @registry.primitive_rule
+    def _(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+        if info.type != Named:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="NAME",
+            instance_from_str=lambda words: words[0],
+            is_instance=lambda value: isinstance(value, str),
+            str_from_instance=lambda name: [name],
         )
 
     return registry

@@ -20,6 +20,17 @@ RecipeFile = Annotated[
 ]
 """The `--recipe` of a command that reads a run."""
 
+Checkpoint = Annotated[
+    str,
+    tyro.conf.arg(
+        name="checkpoint",
+        metavar="STEP",
+        help="The checkpoint's step, newest (readable), or best (by its test score); with :ema its averaged weights, "
+        "such as best:ema; ema: the newest ones.",
+    ),
+]
+"""The `--checkpoint` of a command that reads a run."""
+
 
 class CommandResult(NamedTuple):
     """The output of a command in its two forms."""

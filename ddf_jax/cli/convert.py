@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ddf_jax.cli.command import CommandResult, RecipeFile
+from ddf_jax.cli.command import Checkpoint, CommandResult, RecipeFile
 from ddf_jax.errors import UserError
 
 
@@ -34,8 +34,7 @@ class ConvertCommand:
     """Naming of the target; default: the one that a file does not have, and own for a run."""
     ema: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Take the averaged weights of a training script's checkpoint."""
-    checkpoint: int | Literal["newest", "best"] | None = None
-    """Which checkpoint of a run, by its step; default: the newest readable one."""
+    checkpoint: Checkpoint = "newest"
     recipe_file: RecipeFile = None
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print `{target, tensors}`."""
@@ -46,19 +45,19 @@ class ConvertCommand:
 
     def _write_run(self) -> int:
         if self.ema:
-            raise UserError(f"`--ema` is for files: a run such as {self.source} keeps no averaged weights.")
+            raise UserError(f"`--ema` is for files; of a run such as {self.source} take --checkpoint newest:ema.")
         if self.model is not None:
             raise UserError(f"`--model` is for files: the run {self.source} has its own.")
         from ddf_jax.checkpoints import save_checkpoint
         from ddf_jax.training.run import load_run
 
-        checkpoint = "newest" if self.checkpoint is None else self.checkpoint
-        run = load_run(self.source, checkpoint, recipe_file=self.recipe_file)
+        run = load_run(self.source, self.checkpoint, recipe_file=self.recipe_file)
         return save_checkpoint(run.model(), self.target, naming=self.naming or "own")
 
     def _convert_file(self) -> int:
-        for option, value in (("--checkpoint", self.checkpoint), ("--recipe", self.recipe_file)):
-            if value is not None:
+        given = {"--checkpoint": self.checkpoint != "newest", "--recipe": self.recipe_file is not None}
+        for option, is_given in given.items():
+            if is_given:
                 raise UserError(f"`{option}` needs the folder of a run as SOURCE, got {self.source}.")
         from ddf_jax.checkpoints import convert
         from ddf_jax.models import abstract

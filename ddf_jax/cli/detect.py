@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from ddf_jax.cli.command import CommandResult, RecipeFile
+from ddf_jax.cli.command import Checkpoint, CommandResult, RecipeFile
 from ddf_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _SCORE = 0.5  # the least of an object that is shown to people
 
 @dataclasses.dataclass(frozen=True)
 class DetectCommand:
-    """Find objects in images with a run's newest checkpoint: boxes, and masks and panoptic maps where it has them.
+    """Find objects in images with a run's network: boxes, and masks and panoptic maps where it has them.
 
     Boxes are x1, y1, x2, y2 in pixels of the image, turned upright as its EXIF orientation states. With --out, DIR gets
     for each image NAME_objects.png, a picture of the objects, and of a panoptic run NAME_panoptic.png, a picture of the
@@ -40,6 +40,7 @@ class DetectCommand:
     """The folder to write pictures to; it is made where it is missing. No image of the command is overwritten."""
     score: float | None = None
     """Leave out objects of a lower score; default: 0.5 in pictures and text, and none left out of --json."""
+    checkpoint: Checkpoint = "newest"
     recipe_file: RecipeFile = None
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print `[{image, detections: [{label, score, box, mask: COCO RLE or null}], panoptic: path of NAME_ids.png or
@@ -55,7 +56,7 @@ class DetectCommand:
         from ddf_jax.training.detect import detect
         from ddf_jax.training.run import load_run
 
-        run = load_run(self.folder, recipe_file=self.recipe_file)
+        run = load_run(self.folder, self.checkpoint, recipe_file=self.recipe_file)
         found_of_all = detect(run, self.images)
         stems = [None] * len(self.images) if self.out is None else _stems(self.images, self.out)
         rows, texts, least = [], [], _SCORE if self.score is None else self.score

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import tyro
 
-from ddf_jax.cli.command import CommandResult, RecipeFile
+from ddf_jax.cli.command import Checkpoint, CommandResult, RecipeFile
 from ddf_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class InspectCommand:
-    """Draw generated filters, Grad-CAM and spectra under noise of a run's newest checkpoint for images.
+    """Draw generated filters, Grad-CAM and spectra under noise of a run's network for images.
 
     One PNG for each kind of picture, with a row for each image. Filters are drawn for networks that generate them.
 
@@ -29,6 +29,7 @@ class InspectCommand:
     """A module's path, such as stages.1.0.conv2; default: the last block of the last stage but one."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """The folder of the pictures, instead of RUN/inspect."""
+    checkpoint: Checkpoint = "newest"
     recipe_file: RecipeFile = None
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print `[{kind, layer, file}]`."""
@@ -42,7 +43,7 @@ class InspectCommand:
         from ddf_jax.inspect.figures import figure_png
         from ddf_jax.training.run import load_run
 
-        run = load_run(self.folder, recipe_file=self.recipe_file)
+        run = load_run(self.folder, self.checkpoint, recipe_file=self.recipe_file)
         images = [read_image(image, run.info, run.recipe.data.decoding) for image in self.images]
         pictures = inspect_run(run, images, layer=self.layer)
         folder = self.out or self.folder / "inspect"

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from ddf_jax.cli.command import CommandResult, RecipeFile
+from ddf_jax.cli.command import Checkpoint, CommandResult, RecipeFile
 from ddf_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class PredictCommand:
-    """Classify images with a run's newest checkpoint: the five most likely classes.
+    """Classify images with a run's network: the five most likely classes.
 
     Example:
       ddf predict runs/digits seven.png one.jpg
@@ -22,6 +22,7 @@ class PredictCommand:
     """The run's folder."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE [IMAGE ...]")]
     """Image files, prepared as the run's own test images are."""
+    checkpoint: Checkpoint = "newest"
     recipe_file: RecipeFile = None
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print `[{image, predictions: [{class, probability}]}]`."""
@@ -33,7 +34,7 @@ class PredictCommand:
 
         from ddf_jax.training.run import load_run, predict
 
-        run = load_run(self.folder, recipe_file=self.recipe_file)
+        run = load_run(self.folder, self.checkpoint, recipe_file=self.recipe_file)
         probabilities = predict(run, self.images)
         names = run.info.class_names
         if not names:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from ddf_jax.cli.command import CommandResult, RecipeFile
+from ddf_jax.cli.command import Checkpoint, CommandResult, RecipeFile
 from ddf_jax.errors import UserError
 
 _LARGEST = 65.534  # metres: whole millimetres in 16 bits, without 65535
@@ -14,7 +14,7 @@ _LARGEST = 65.534  # metres: whole millimetres in 16 bits, without 65535
 
 @dataclasses.dataclass(frozen=True)
 class UpsampleCommand:
-    """Upsample a depth map to the resolution of an image, with the network of a run's newest checkpoint.
+    """Upsample a depth map to the resolution of an image, with a run's network.
 
     DEPTH is a grey PNG, TIFF or PGM of 16 bits in millimetres, a TIFF of floats in metres, or an NPY array of either;
     0, 65535 and non-finite numbers are holes. OUT is a grey PNG of 16 bits in millimetres without holes. For a run of
@@ -36,6 +36,7 @@ class UpsampleCommand:
     depth_scale: float | None = None
     """Units of DEPTH per metre: 1000 (default for integers), 1 (default for floats), 5000 for TUM RGB-D, 256 for
     KITTI."""
+    checkpoint: Checkpoint = "newest"
     recipe_file: RecipeFile = None
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print `{out, height, width, scale}`."""
@@ -52,7 +53,7 @@ class UpsampleCommand:
         from ddf_jax.files import write_atomically
         from ddf_jax.training.run import load_run, upsample
 
-        run = load_run(self.folder, recipe_file=self.recipe_file)
+        run = load_run(self.folder, self.checkpoint, recipe_file=self.recipe_file)
         image, low = read_rgb(self.rgb, run.recipe.data.decoding), read_depth(self.depth, self.depth_scale)
         if low.max() > _LARGEST:
             raise UserError(

@@ -18,7 +18,7 @@ from ddf_jax.layers import BatchNorm, Conv, Linear
 from ddf_jax.layers.activations import placed
 from ddf_jax.layers.inputs import as_feature_map
 from ddf_jax.layers.options import python_fields
-from ddf_jax.models.blocks import BasicBlock, BlockOptions, Bottleneck
+from ddf_jax.models.blocks import BasicBlock, BlockOptions, Bottleneck, identity
 from ddf_jax.models.initial_keys import InitialKeys
 from ddf_jax.models.registry import register
 from ddf_jax.models.slots import Attention, Norm, SpatialOp
@@ -64,6 +64,10 @@ class ResNetConfig:
     num_classes: int = 1000
     stochastic_depth: float = 0.0
     """Probability of dropping the last block in training; it grows linearly from 0 at the first block."""
+    dropout: float = 0.0
+    """Probability of dropping each feature before the head in training."""
+    rematerialize: bool = False
+    """Whether the derivatives compute the inside of each block again instead of keeping it, for less memory."""
     zero_init_last_norm: bool = False
     """Initialises the last scale of every block with 0, so that the block starts as the identity."""
     dtype: Any = jnp.float32
@@ -77,8 +81,9 @@ class ResNetConfig:
             raise UserError(f"`block` must be one of {sorted(BLOCKS)}, got {self.block!r}.")
         if self.stem not in STEMS:
             raise UserError(f"`stem` must be one of {sorted(STEMS)}, got {self.stem!r}.")
-        if not 0 <= self.stochastic_depth < 1:
-            raise UserError(f"`stochastic_depth` must be a probability in [0, 1), got {self.stochastic_depth}.")
+        for name in ("stochastic_depth", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"`{name}` must be a probability in [0, 1), got {getattr(self, name)}.")
 
     def block_options(self, stage: int) -> BlockOptions:
         """Options of the blocks of a stage."""
@@ -124,24 +129,30 @@ class ResNet(nnx.Module):
             if config.stage_attention is not None and stage < len(config.blocks) - 1:
                 self.stage_attention.append(config.stage_attention(channels, **dtypes))
             feature_info.append(FeatureInfo(channels, stride))
+        self.dropout = nnx.Dropout(config.dropout, rngs=rngs) if config.dropout else identity
         self.head = Linear(channels, config.num_classes, **dtypes)
         self.feature_info = tuple(feature_info)
         self.config = config
 
     def __call__(self, x: Array) -> Array:
-        return self.head(global_average(self.features(x)[-1]))
+        return self.head(self.dropout(global_average(self.features(x)[-1])))
 
     def features(self, x: Array) -> list[Array]:
         """The output of every stage, [B, ceil(H/stride), ceil(W/stride), channels], with those of `feature_info`."""
         x = placed(self.stem(as_feature_map(x, self.config.in_channels, self.config.dtype)))
         outputs = []
+        apply = nnx.remat(_apply) if self.config.rematerialize else _apply
         for index, stage in enumerate(self.stages):
             for block in stage:
-                x = placed(block(x))
+                x = placed(apply(block, x))
             if index < len(self.stage_attention):
                 x = self.stage_attention[index](x)
             outputs.append(x)
         return outputs
+
+
+def _apply(block: BasicBlock | Bottleneck, x: Array) -> Array:
+    return block(x)
 
 
 @register

@@ -38,7 +38,7 @@ def evaluate(run: Run, data: DataConfig | None = None) -> dict[str, Any]:
     from ddf_jax.data.sources import describe
 
     recipe, mesh, task, info = run.recipe, run.mesh, run.recipe.task, run.info
-    task.check_packages()
+    task.check()
     if data is not None:
         info = describe(data, task.examples())
         if (info.class_names, info.channels) != (run.info.class_names, run.info.channels):

@@ -15,7 +15,7 @@ from ddf_jax.training.evaluate import evaluate_batches, evaluation_source
 from ddf_jax.training.metrics import ornament
 from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.state import Variables, averaged_model
-from ddf_jax.training.tasks import EMA, Batch, DrawsPicture, Scores
+from ddf_jax.training.tasks import EMA, Batch, DrawsPicture, DrawsScores, Scores, numbers
 from ddf_jax.training.workdir import RunFolder
 
 Program = Callable[[Variables, Batch], Any]
@@ -51,10 +51,12 @@ class Evaluator:
     def __call__(self, variables: Variables, step: int, should_stop: Callable[[], bool]) -> Scores | None:
         """Scores after `step`, those of the averaged weights with the prefix `ema_`; None where it was to stop."""
         scores = self._scores(variables["model"], should_stop)
+        if scores is not None:
+            self._draw_scores(scores, step)  # of the last weights
         if scores is None or "ema" not in variables:
-            return scores
+            return scores and numbers(scores)
         averaged = self._scores(averaged_model(variables), should_stop)
-        return averaged and scores | {f"{EMA}{name}": score for name, score in averaged.items()}
+        return averaged and numbers(scores) | {f"{EMA}{name}": score for name, score in numbers(averaged).items()}
 
     def draw(self, variables: Variables, step: int) -> None:
         """Leaves the picture of the evaluation after `step`, where the task draws one."""
@@ -67,6 +69,13 @@ class Evaluator:
         if jax.process_index() == 0:
             with ornament("Cannot draw a picture of the evaluation"):
                 self.folder.write_picture(step, task.draw(batch, prediction, self.info))
+
+    def _draw_scores(self, scores: Scores, step: int) -> None:
+        task = self.recipe.task
+        if isinstance(task, DrawsScores) and jax.process_index() == 0:
+            with ornament("Cannot draw the scores of the evaluation"):
+                if (picture := task.draw_scores(scores, self.info)) is not None:
+                    self.folder.write_picture(step, picture)
 
     def _scores(self, model: Variables, should_stop: Callable[[], bool]) -> Scores | None:
         with self._batches() as batches:

@@ -2,18 +2,24 @@
 
 import dataclasses
 import math
-from typing import Literal, get_args
 
 from ddf_jax.errors import UserError
+from ddf_jax.registered import Named, Registry
 
-Method = Literal["sgd", "adam", "adamw", "lamb", "rmsprop"]
+OPTIMIZERS = Registry("optimizer")
+"""Update rules `(config, learning_rate: optax.Schedule) -> optax.GradientTransformation` by name; `optimizers` has the
+first of them."""
+
+register_optimizer = OPTIMIZERS.register
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """An update rule, with linear warm-up and cosine decay or decay by tenths. The formulas are in `optimizers`."""
 
-    method: Method = "sgd"
+    method: Named = "sgd"
+    """sgd, adam, adamw, lamb, rmsprop; a factory of optax or optax.contrib, such as lion; or a function
+    `(config, learning_rate) -> optax.GradientTransformation`."""
     learning_rate: float = 0.1
     """Peak learning rate per 256 examples of the global batch."""
     end_learning_rate: float = 1e-5
@@ -45,8 +51,7 @@ class OptimizerConfig:
     """The most that the norm of all gradients together may be, before the weight decay is added; 0: no limit."""
 
     def __post_init__(self) -> None:
-        if self.method not in get_args(Method):
-            raise UserError(f"`method` must be one of {', '.join(get_args(Method))}, got {self.method!r}.")
+        object.__setattr__(self, "method", OPTIMIZERS.name(self.method))
         if not 0.0 <= self.clip_norm < math.inf:
             raise UserError(f"`clip_norm` must be a number from 0 on, 0 for no limit, got {self.clip_norm}.")
         if not 0.0 <= self.warmup_start <= 1.0:

@@ -1,6 +1,8 @@
 """The update rules that a recipe may name, made of optax's, with the options that all of them share."""
 
+import dataclasses
 import fnmatch
+import inspect
 import re
 from collections.abc import Callable, Collection
 from typing import Any
@@ -8,12 +10,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from ddf_jax.checkpoints.backbone import BACKBONE
 from ddf_jax.checkpoints.fitting import HEAD
+from ddf_jax.errors import UserError
+from ddf_jax.registered import nearest
 from ddf_jax.training.leaves import leaf_name, leaf_names
 from ddf_jax.training.norms import squared_norms
-from ddf_jax.training.optimizer_config import Method, OptimizerConfig
+from ddf_jax.training.optimizer_config import OPTIMIZERS, OptimizerConfig, register_optimizer
 
 
 def make_optimizer(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
@@ -21,8 +26,14 @@ def make_optimizer(config: OptimizerConfig, learning_rate: optax.Schedule) -> op
 
     Its steps are multiplied by `backbone_factor` in the backbone (`of_backbone`), and by `layer_decay` for each block
     behind a parameter (`layer_depths`), as if their learning rates were.
+
+    A factory of optax or optax.contrib gets the learning rate and, as `momentum`, `nesterov`, `b1`, `b2`, `eps`,
+    `weight_decay` and `mask`, the fields that differ from the recipe's defaults. Its own defaults hold for the others.
+
+    Raises:
+        UserError: nothing has the name, or a factory has no argument for one of these fields.
     """
-    rule = RULES[config.method](config, learning_rate)
+    rule = _rule(config, learning_rate)
     if config.clip_norm:
         rule = _of_clipped(rule, config.clip_norm)
     factors: list[Callable[[list[str]], list[float]]] = []
@@ -33,6 +44,7 @@ def make_optimizer(config: OptimizerConfig, learning_rate: optax.Schedule) -> op
     return optax.chain(rule, *map(_scale, factors)) if factors else rule
 
 
+@register_optimizer
 def sgd(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
     """Stochastic gradient descent exactly as `torch.optim.SGD` does it, weight decay included.
 
@@ -44,6 +56,7 @@ def sgd(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.Gradien
     return optax.chain(_decay(config), optax.sgd(learning_rate, momentum=config.momentum, nesterov=config.nesterov))
 
 
+@register_optimizer
 def adam(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
     """Adam exactly as `torch.optim.Adam` does it, weight decay included: λ·w is added to the gradient.
 
@@ -57,6 +70,7 @@ def adam(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.Gradie
     return _promoting(optax.chain(_decay(config), rule))
 
 
+@register_optimizer
 def adamw(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
     """Adam's step of the gradient g alone, to which λ·w is added, as `torch.optim.AdamW`.
 
@@ -67,6 +81,7 @@ def adamw(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.Gradi
     return _promoting(optax.adamw(learning_rate, b1=b1, b2=b2, eps=config.epsilon or 1e-8, **decay))
 
 
+@register_optimizer
 def lamb(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
     """AdamW's step d, with the norm of its parameter: w = w - rate(t) · d · |w| / |d|, where neither norm is 0.
 
@@ -77,6 +92,7 @@ def lamb(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.Gradie
     return _promoting(optax.lamb(learning_rate, b1=b1, b2=b2, eps=config.epsilon or 1e-6, **decay))
 
 
+@register_optimizer
 def rmsprop(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
     """RMSprop with momentum exactly as `torch.optim.RMSprop` does it, α = `betas[1]`.
 
@@ -87,15 +103,6 @@ def rmsprop(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.Gra
     scale = optax.scale_by_rms(decay=config.betas[1], eps=config.epsilon or 1e-8, eps_in_sqrt=False)
     rate = optax.scale_by_learning_rate(learning_rate)
     return optax.chain(_decay(config), scale, optax.trace(config.momentum), rate)
-
-
-RULES: dict[Method, Callable[[OptimizerConfig, optax.Schedule], optax.GradientTransformation]] = {
-    "sgd": sgd,
-    "adam": adam,
-    "adamw": adamw,
-    "lamb": lamb,
-    "rmsprop": rmsprop,
-}
 
 
 def of_backbone(parameters: Collection[str]) -> list[str]:
@@ -130,6 +137,49 @@ def clip(gradients: optax.Updates, limit: float) -> optax.Updates:
     """Gradients times min(1, limit / (norm + 10⁻⁶)), norm that of all together, as `torch.nn.utils.clip_grad_norm_`."""
     factor = jnp.minimum(1.0, limit / (jnp.sqrt(jnp.sum(squared_norms(jax.tree.leaves(gradients)))) + 1e-6))
     return jax.tree.map(lambda gradient: gradient * factor.astype(gradient.dtype), gradients)
+
+
+def _rule(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
+    name = str(config.method)
+    if name in OPTIMIZERS:
+        factory = OPTIMIZERS.get(name)
+    else:
+        found = (getattr(place, name, None) for place in (optax, optax.contrib))
+        factory = next((each for each in found if inspect.isfunction(each) and _takes_rate_alone(each)), None)
+    if factory is None:
+        raise UserError(
+            f"`optimizer.method` must be {', '.join(OPTIMIZERS.names())}, or the name of a factory of optax, such as "
+            f"lion, got {name!r}.{nearest(name, OPTIMIZERS.names())}"
+        )
+    if not _takes_rate_alone(factory):
+        return factory(config, learning_rate)
+    arguments, known = _factory_arguments(config), inspect.signature(factory).parameters
+    if missing := [argument for argument in arguments if argument not in known]:
+        raise UserError(
+            f"`optimizer`: optax's {name} has no argument {' or '.join(missing)}, which the recipe gives. Leave that "
+            f"field at its default, or register a function that makes the rule."
+        )
+    return _promoting(factory(learning_rate, **arguments))
+
+
+def _takes_rate_alone(factory: Callable[..., Any]) -> bool:
+    """Whether it is a factory as optax has them."""
+    return next(iter(inspect.signature(factory).parameters), None) == "learning_rate"
+
+
+def _factory_arguments(config: OptimizerConfig) -> dict[str, Any]:
+    b1, b2 = config.betas
+    values = {
+        "momentum": {"momentum": config.momentum},
+        "nesterov": {"nesterov": config.nesterov},
+        "betas": {"b1": b1, "b2": b2},
+        "epsilon": {"eps": config.epsilon},
+        "weight_decay": {"weight_decay": config.weight_decay},
+        "decay_norm_and_bias": {"mask": _decayed(config)},
+        "no_decay": {"mask": _decayed(config)},
+    }
+    changed = {field.name for field in dataclasses.fields(config) if getattr(config, field.name) != field.default}
+    return {name: value for field in values if field in changed for name, value in values[field].items()}
 
 
 _BLOCK = re.compile(rf"(?:{re.escape(BACKBONE)})?stages\.(\d+)\.(\d+)\.")

@@ -14,15 +14,18 @@ from jax.sharding import Mesh
 
 from ddf_jax import models
 from ddf_jax.data.info import DataInfo
-from ddf_jax.errors import RunError
+from ddf_jax.errors import RunError, UserError
 from ddf_jax.training.checkpoint import Checkpoints
 from ddf_jax.training.devices import Devices, batch_split, data_mesh, padded_rows
+from ddf_jax.training.leaves import floating
+from ddf_jax.training.losses import METRICS
 from ddf_jax.training.processes import ending_together
 from ddf_jax.training.recipe import Recipe, read_recipe, recipe_file_record
 from ddf_jax.training.retention import Score
-from ddf_jax.training.state import ModelState, Variables, abstract_model, eval_model
+from ddf_jax.training.state import ModelState, Variables, abstract_model, averaged_model, eval_model
 from ddf_jax.training.step import jit_predict
 from ddf_jax.training.tasks import Batch
+from ddf_jax.training.tasks.classification import Classification
 from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling
 from ddf_jax.training.workdir import RunFolder
 
@@ -65,52 +68,82 @@ class Run:
 @ending_together()
 def load_run(
     workdir: Path | str,
-    checkpoint: int | Literal["newest", "best"] = "newest",
+    checkpoint: int | str = "newest",
     *,
     devices: Devices | None = None,
     recipe_file: Path | str | None = None,
 ) -> Run:
     """The model of a run in `workdir`. The data set itself is not needed.
 
-    A model that is not registered is one of the run's own recipe file. The run recorded the file's path and SHA-256: it
-    is executed again if it is unchanged and lies outside the run's folder, in which nothing is ever executed.
+    A model or a metric that is not registered is one of the run's own recipe file. The run recorded the file's path and
+    SHA-256: it is executed again if it is unchanged and lies outside the run's folder, in which nothing is ever
+    executed.
 
     Args:
         workdir: the run's folder.
-        checkpoint: the step of a checkpoint, the newest readable one, or the readable one with the best test score of
-            those that were evaluated at their own step.
+        checkpoint: the step of a checkpoint, "newest", the newest readable one, or "best", the readable one with the
+            best test score of those that were evaluated at their own step; with ":ema" its averaged weights, as
+            "best:ema". "ema" are the newest ones.
         devices: where the parameters go; default: all devices of all processes.
-        recipe_file: the Python file to execute, instead of the recorded one, where the run's model is not registered.
+        recipe_file: the Python file to execute, instead of the recorded one, where a name in the recipe is not
+            registered.
 
     Raises:
         RunError: there is no run or no such checkpoint, it is not readable, or nothing registers its model.
     """
     folder, mesh = RunFolder(Path(workdir)), data_mesh(devices)
+    which, averaged = parse_checkpoint(checkpoint)
     checkpoints = Checkpoints(folder.checkpoints)
     while True:
-        step = find_checkpoint(folder, checkpoints, checkpoint)
+        step = find_checkpoint(folder, checkpoints, which, averaged=averaged)
         try:
             recipe, info = checkpoints.recipe(step), checkpoints.data_info(step)
-            if not models.is_registered(recipe.model.name):
+            if (missing := _unregistered(recipe)) is not None:
                 recorded = checkpoints.record(step).get("recipe_file")
-                _register(recipe.model.name, folder.path, recorded, None if recipe_file is None else Path(recipe_file))
-            structure, variables = abstract_model(recipe, info, mesh)
-            model = ModelState(structure, checkpoints.load(step, {"model": variables})["model"])
+                _register(recipe, missing, folder.path, recorded, None if recipe_file is None else Path(recipe_file))
+            structure, abstract = abstract_model(recipe, info, mesh)
+            wanted = {"model": abstract}
+            if averaged:
+                _check_averaged(folder, checkpoints, step)
+                wanted["ema"] = floating(abstract)
+            variables = checkpoints.load(step, wanted)
+            model = ModelState(structure, averaged_model(variables) if averaged else variables["model"])
         except Exception:
             # A run that is being trained removes a checkpoint that is being read: there is a newer one.
-            if isinstance(checkpoint, str) and checkpoints.was_removed(step):
+            if isinstance(which, str) and checkpoints.was_removed(step):
                 continue
             raise
         return Run(recipe, info, step, model, mesh)
 
 
-def find_checkpoint(folder: RunFolder, checkpoints: Checkpoints, checkpoint: int | Literal["newest", "best"]) -> int:
-    """The step of a run's checkpoint.
+def parse_checkpoint(text: int | str) -> tuple[int | Literal["newest", "best"], bool]:
+    """The checkpoint that a user names, and whether its averaged weights are meant.
+
+    >>> parse_checkpoint("best:ema"), parse_checkpoint("600"), parse_checkpoint("ema")
+    (('best', True), (600, False), ('newest', True))
+    """
+    which, colon, kind = str(text).partition(":")
+    if (which, colon) == ("ema", ""):
+        which, kind = "newest", "ema"
+    if kind == "ema" or not (kind or colon):
+        if which.isdecimal():
+            return int(which), kind == "ema"
+        if which == "newest" or which == "best":
+            return which, kind == "ema"
+    raise UserError(
+        f"`checkpoint` must be a step, newest or best, with :ema for averaged weights, such as best:ema; got {text!r}."
+    )
+
+
+def find_checkpoint(
+    folder: RunFolder, checkpoints: Checkpoints, checkpoint: int | Literal["newest", "best"], *, averaged: bool = False
+) -> int:
+    """The step of a run's checkpoint; the best one by the score of the last or of the averaged weights.
 
     Raises:
         RunError: there is no such checkpoint, or it is not readable.
     """
-    score = Score.of(folder.recipe().task)
+    score = Score.of(folder.recipe().task, averaged=averaged)
     match checkpoint:
         case "newest":
             step = checkpoints.newest()
@@ -123,19 +156,35 @@ def find_checkpoint(folder: RunFolder, checkpoints: Checkpoints, checkpoint: int
     return step
 
 
-def _register(name: str, folder: Path, recorded: dict[str, str] | None, given: Path | None) -> None:
-    """Executes the recipe file of a run, which registers its model."""
+def _check_averaged(folder: RunFolder, checkpoints: Checkpoints, step: int) -> None:
+    if not any(name.startswith("ema.") for name in checkpoints.record(step)["arrays"]):
+        raise RunError(
+            f"The checkpoint of step {step} in {folder.path} must have averaged weights, but has none: the run was "
+            f"trained without `ema_decay`."
+        )
+
+
+def _unregistered(recipe: Recipe) -> str | None:
+    """A name in a recipe that predictions and scores need, and that nothing is registered under."""
+    if not models.is_registered(recipe.model.name):
+        return f"model {recipe.model.name!r}"
+    metrics = recipe.task.metrics if isinstance(recipe.task, Classification) else ()
+    return next((f"metric {name!r}" for name in metrics if name not in METRICS), None)
+
+
+def _register(recipe: Recipe, missing: str, folder: Path, recorded: dict[str, str] | None, given: Path | None) -> None:
+    """Executes the recipe file of a run, which registers what its recipe names."""
     if given is None and (problem := _why_not_executed(recorded, folder)):
         raise RunError(
-            f"The model {name!r} of the run in {folder} is not registered, and {problem}. Name the Python file that "
+            f"The {missing} of the run in {folder} is not registered, and {problem}. Name the Python file that "
             f"registers it, which is then executed: --recipe FILE (in Python: `recipe_file`)."
         )
     file = given or Path((recorded or {})["path"])
     read_recipe(file)
     if given and recorded and recipe_file_record(given)["sha256"] != recorded["sha256"]:
         _log.warning("%s differs from %s as it was when the run was trained.", given, recorded["path"])
-    if not models.is_registered(name):
-        raise RunError(f"{file} must register the model {name!r} of the run in {folder}, but does not.")
+    if still := _unregistered(recipe):
+        raise RunError(f"{file} must register the {still} of the run in {folder}, but does not.")
 
 
 def _why_not_executed(recorded: dict[str, str] | None, folder: Path) -> str | None:

@@ -111,7 +111,7 @@ def _train(
     profile: int,
 ) -> dict[str, Any]:
     task, is_main = recipe.task, jax.process_index() == 0
-    task.check_packages()
+    task.check()
 
     # Devices and data.
     timer = RunTimer()

@@ -58,8 +58,13 @@ class Task(abc.ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     """Packages beyond those of the extra `train` that an evaluation imports."""
 
-    def check_packages(self) -> None:
-        """Raises `ModuleNotFoundError` where one of `packages` is missing: before a training, not at its end."""
+    def check(self) -> None:
+        """Raises before a training what it would end with otherwise.
+
+        Raises:
+            ModuleNotFoundError: one of `packages` is missing.
+            UserError: nothing is registered under a name that the task has.
+        """
         for package in self.packages:
             importlib.import_module(package)
 
@@ -118,9 +123,9 @@ class Task(abc.ABC):
     def summary_line(self, scores: Mapping[str, Any]) -> str:
         """The scores for people, the most important one first."""
 
-    def score_table(self, scores: Mapping[str, Any]) -> str:
+    def score_table(self, scores: Mapping[str, Any], info: DataInfo) -> str:
         """All scores for people in lines of their own; empty where `summary_line` has them all."""
-        del scores
+        del scores, info
         return ""
 
 
@@ -131,6 +136,24 @@ class DrawsPicture(Protocol):
     def draw(self, batch: Mapping[str, np.ndarray], prediction: Any, info: DataInfo) -> bytes:
         """The first examples of a batch and the predictions for them, as PNG; `info` has the names of the classes."""
         ...
+
+
+@runtime_checkable
+class DrawsScores(Protocol):
+    """A task whose scores may be drawn."""
+
+    def draw_scores(self, scores: Mapping[str, Any], info: DataInfo) -> bytes | None:
+        """The scores of an evaluation as PNG, or None; `info` has the names of the classes."""
+        ...
+
+
+def numbers(scores: Scores) -> Scores:
+    """Those of the scores that have a place in `metrics.jsonl`: no matrices.
+
+    >>> numbers({"test_accuracy": 0.5, "test_confusion": [[1, 0], [1, 0]]})
+    {'test_accuracy': 0.5}
+    """
+    return {name: score for name, score in scores.items() if not isinstance(score, list)}
 
 
 def summary_line(task: Task, scores: Mapping[str, Any]) -> str:

@@ -180,7 +180,8 @@ class Detection(Task):
         ]
         return f"test {'; '.join(parts)} on {scores['test_examples']} images"
 
-    def score_table(self, scores: Mapping[str, Any]) -> str:
+    def score_table(self, scores: Mapping[str, Any], info: DataInfo) -> str:
+        del info
         from ddf_jax.analysis.coco_ap import METRICS
 
         kinds = ("box", "mask") if self.masks else ("box",)

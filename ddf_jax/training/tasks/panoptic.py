@@ -95,10 +95,10 @@ class Panoptic(Detection):
             scores |= {f"test_{part}{suffix}": getattr(of_kind, part) for part in ("pq", "sq", "rq")}
         return scores | super().score(results, source)
 
-    def score_table(self, scores: Mapping[str, Any]) -> str:
+    def score_table(self, scores: Mapping[str, Any], info: DataInfo) -> str:
         kinds = {"all": "", "things": "_things", "stuff": "_stuff"}
         rows = {name: [scores[f"test_{part}{suffix}"] for part in ("pq", "sq", "rq")] for name, suffix in kinds.items()}
-        return f"{percent_table(['PQ', 'SQ', 'RQ'], rows)}\n\n{super().score_table(scores)}"
+        return f"{percent_table(['PQ', 'SQ', 'RQ'], rows)}\n\n{super().score_table(scores, info)}"
 
     def summary_line(self, scores: Mapping[str, Any]) -> str:
         pq = scores["test_pq"]

@@ -126,8 +126,8 @@ def test_each_recipe_has_the_options_of_its_own_task(refused):
     command = parse(["train", "joint_depth_4x", "--task.loss", "rmse", "--task.scale", "8"])
     assert isinstance(command, TrainCommand)
     assert command.recipe.task == DepthUpsampling(scale=8, loss="rmse")
-    error = refused("train", "digits", "--task.loss", "rmse")
-    assert "no option --task.loss. The nearest is --" in error
+    error = refused("train", "digits", "--task.scale", "8")
+    assert "no option --task.scale. The nearest is --" in error
 
 
 def test_model_options_join_those_of_the_recipe():

@@ -179,7 +179,7 @@ def test_convert_rewrites_names(ddf, refused, tiny_run, tmp_path):
     for words, message in [
         ([ours, official, "--checkpoint", "2"], "`--checkpoint` needs the folder of a run as SOURCE"),
         ([ours, official, "--recipe", "x.py"], "`--recipe` needs the folder of a run as SOURCE"),
-        ([tiny_run, official, "--ema"], "keeps no averaged weights"),
+        ([tiny_run, official, "--ema"], "take --checkpoint newest:ema"),
         ([tiny_run, official, "--model", "resnet18"], "has its own"),
         ([tiny_run, official, "--checkpoint", "0"], "There is no checkpoint 0 in"),
         ([tmp_path, official], "There is no run in"),

@@ -1,6 +1,6 @@
 """The tiny recipe that these tests train, here or in a process of its own that sends itself a signal:
 
-`python launch.py WORKDIR DATA_DIR [--signal SIGKILL --at step:7]`.
+`python launch.py WORKDIR DATA_DIR [--group loss] [--signal SIGKILL --at step:7]`.
 """
 
 import argparse
@@ -36,6 +36,27 @@ TINY = Recipe(
     checkpoint_every=0.27,
     log_every=1,
 )
+
+# Groups of options under which a run is resumed to the bit.
+GROUPS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "loss": {
+        "task": Classification(loss="binary_cross_entropy", mixup=0.1, cutmix=1.0, confusion_matrix=True),
+        "ema_decay": 0.99,
+    },
+    "optimizer": {
+        "optimizer": OptimizerConfig(
+            "lamb", 0.01, warmup_epochs=0.2, clip_norm=1.0, layer_decay=0.8, no_decay=("*.bias",)
+        ),
+    },
+    "memory": {
+        "microbatches": 2,
+        "batch_norm_examples": 16,
+        "model": ModelConfig("resnet18", dict(TINY.model.options) | {"dropout": 0.2, "rematerialize": True}),
+    },
+    "float16": {"dtype": "float16"},
+}
+GROUPS["all"] = {name: change for group in GROUPS.values() for name, change in group.items()}
 
 
 def tiny_recipe(data_dir: Path, **changes: Any) -> Recipe:
@@ -97,6 +118,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("workdir", type=Path)
     parser.add_argument("data_dir", type=Path)
+    parser.add_argument("--group", default="plain")
     parser.add_argument("--signal")
     parser.add_argument("--at")
     arguments = parser.parse_args()
@@ -113,7 +135,7 @@ def main() -> int:
     if arguments.signal:
         signal_self(pytest.MonkeyPatch(), signal.Signals[arguments.signal], arguments.at)
     try:
-        loop.train(tiny_recipe(arguments.data_dir), arguments.workdir, devices=devices)
+        loop.train(tiny_recipe(arguments.data_dir, **GROUPS[arguments.group]), arguments.workdir, devices=devices)
     except RunError as error:
         print(error, file=sys.stderr)
         return error.exit_status

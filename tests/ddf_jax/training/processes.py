@@ -63,10 +63,10 @@ def losses(workdir: Path) -> list[float]:
 
 
 def saved_bits(workdir: Path, step: int) -> dict[str, bytes]:
-    """Every array of a checkpoint by name: parameters, statistics, momenta and random counters."""
+    """Every array of a checkpoint by name: parameters, statistics, momenta, averages and random counters."""
     folder = workdir.absolute() / "checkpoints" / str(step)
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-        trees = {part: _restore(checkpointer, folder / part) for part in ("model", "optimizer")}
+        trees = {part.name: _restore(checkpointer, part) for part in sorted(folder.iterdir()) if part.is_dir()}
     return {name: _bits(leaf) for name, leaf in zip(leaf_names(trees), jax.tree.leaves(trees), strict=True)}
 
 

@@ -79,13 +79,13 @@ def test_objects_are_scored_in_pixels_of_the_original_image_and_padding_is_none(
     scores = task.score(results, OneImage())
     assert (scores["test_box_ap"], scores["test_mask_ap"], scores["test_examples"]) == pytest.approx((1.0, 1.0, 1))
     assert "box AP 100.0%" in task.summary_line(scores)
-    header, box, mask = task.score_table(scores).splitlines()
+    header, box, mask = task.score_table(scores, INFO).splitlines()
     columns = ["AP", "AP50", "AP75", *("AP " + size for size in SIZES), "AR1", "AR10", "AR100"]
     assert re.split("  +", header.strip()) == columns + ["AR " + size for size in SIZES]
     of_box = ["box", *["100.0"] * 3, "100.0", "-", "-", *["100.0"] * 4, "-", "-"]  # the only object is small
     assert box.split() == of_box
     assert mask.split() == ["mask", *of_box[1:]]
-    assert len(Detection(canvas=CANVAS).score_table(scores).splitlines()) == 2
+    assert len(Detection(canvas=CANVAS).score_table(scores, INFO).splitlines()) == 2
     nothing = outputs()._replace(number=np.array([0, 0]))
     assert task.score(task.results(batch(), nothing, OneImage()), OneImage())["test_box_ap"] == 0.0
 
@@ -94,11 +94,11 @@ def test_a_panoptic_map_of_the_right_segments_has_a_quality_of_one_and_small_stu
     task = Panoptic(canvas=CANVAS, stuff_area=100)
     scores = task.score(task.results(batch(), outputs(), OneImage()), OneImage())
     assert (scores["test_pq"], scores["test_pq_stuff"], scores["test_box_ap"]) == pytest.approx((1.0, 1.0, 1.0))
-    quality, average_precision = task.score_table(scores).split("\n\n")
+    quality, average_precision = task.score_table(scores, INFO).split("\n\n")
     assert [line.split() for line in quality.splitlines()] == [
         ["PQ", "SQ", "RQ"], *([kind, *["100.0"] * 3] for kind in ("all", "things", "stuff"))
     ]  # fmt: skip
-    assert average_precision == Detection(canvas=CANVAS, masks=True).score_table(scores)
+    assert average_precision == Detection(canvas=CANVAS, masks=True).score_table(scores, INFO)
     strict = Panoptic(canvas=CANVAS, stuff_area=10_000)
     assert strict.score(strict.results(batch(), outputs(), OneImage()), OneImage())["test_pq"] == pytest.approx(0.5)
 

@@ -1,5 +1,6 @@
 """Each update rule steps as its formula says, and the options that all share reach what they name."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -158,7 +159,6 @@ def test_layers_far_from_the_head_take_smaller_steps(prefix: tuple[str, ...]):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "lion"}, "`method` must be one of sgd, adam, adamw, lamb, rmsprop, got 'lion'"),
         ({"betas": (0.9, 1.0)}, r"`betas` must be two numbers in \[0, 1\), got \(0.9, 1.0\)"),
         ({"layer_decay": 0.0}, r"`layer_decay` must be in \(0, 1\], got 0.0"),
         ({"epsilon": 0.0}, "`epsilon` must be a positive number, got 0.0"),
@@ -168,3 +168,40 @@ def test_layers_far_from_the_head_take_smaller_steps(prefix: tuple[str, ...]):
 def test_options_out_of_range_are_refused(options: Any, message: str):
     with pytest.raises(UserError, match=message):
         OptimizerConfig(**options)
+
+
+def test_a_factory_of_optax_takes_the_fields_that_the_recipe_changes():
+    parameters: Any = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
+    gradients: Any = jax.tree.map(lambda leaf: 0.3 * leaf, parameters)
+    rate = optax.constant_schedule(0.1)
+
+    def updates(tx: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"):
+            return tx.update(gradients, tx.init(parameters), parameters)[0]
+
+    config = OptimizerConfig(optax.lion, weight_decay=0.2, betas=(0.8, 0.9), decay_norm_and_bias=False)
+    assert (config.method, config) == ("lion", dataclasses.replace(config, method="lion"))
+    mask = {"kernel": True, "bias": False}
+    expected = updates(optax.lion(rate, b1=0.8, b2=0.9, weight_decay=0.2, mask=mask))
+    jax.tree.map(np.testing.assert_array_equal, updates(make_optimizer(config, rate)), expected)
+    # By name alone, with its own defaults.
+    expected = updates(optax.adabelief(rate))
+    jax.tree.map(np.testing.assert_array_equal, updates(make_optimizer(OptimizerConfig("adabelief"), rate)), expected)
+    with pytest.raises(UserError, match="optax's adabelief has no argument momentum, which the recipe gives"):
+        make_optimizer(OptimizerConfig("adabelief", momentum=0.5), rate)
+    with pytest.raises(UserError, match=r"must be adam, adamw, lamb, .* such as lion, got 'adamv'. Did you mean 'adam"):
+        make_optimizer(OptimizerConfig("adamv"), rate)
+    with pytest.raises(UserError, match="got 'chain'"):  # of optax, but no factory of a rule
+        make_optimizer(OptimizerConfig("chain"), rate)
+
+
+def test_a_rule_of_ones_own_has_its_functions_name():
+    def halving(config: OptimizerConfig, learning_rate: Any) -> optax.GradientTransformation:
+        return optax.sgd(lambda step: config.momentum * learning_rate(step))
+
+    config = OptimizerConfig(halving, momentum=0.5)
+    assert config.method == "halving"
+    tx = make_optimizer(config, optax.constant_schedule(0.1))
+    parameters: Any = {"w": jnp.ones(2)}
+    updates: Any = tx.update(parameters, tx.init(parameters))[0]
+    np.testing.assert_allclose(updates["w"], [-0.05, -0.05], rtol=1e-6)

@@ -22,12 +22,13 @@ from ddf_jax.errors import RunError, StoppedError
 from ddf_jax.training import checkpoint
 from ddf_jax.training import train as loop
 from ddf_jax.training.checkpoint import Checkpoints
+from ddf_jax.training.evaluate import evaluate
 from ddf_jax.training.recipe import Recipe, recipe_to_json
 from ddf_jax.training.resume import RunFacts, Start, find_start, restore_run
 from ddf_jax.training.retention import Retention
 from ddf_jax.training.run import load_run
 from ddf_jax.training.train import train
-from tests.ddf_jax.training.launch import signal_self, tiny_recipe
+from tests.ddf_jax.training.launch import GROUPS, signal_self, tiny_recipe
 from tests.ddf_jax.training.processes import finish, losses, metrics, saved_bits, start
 
 
@@ -120,6 +121,35 @@ def test_a_run_killed_while_it_saves_and_stopped_at_any_time_ends_with_the_same_
     stop(signal.SIGTERM, "evaluation", 10)
     train(tiny_recipe(data_dir), workdir, devices=device)
     assert_same_run(workdir, unbroken)
+
+
+def test_a_run_under_all_options_ends_with_the_same_bits_after_a_stop(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    recipe, device = tiny_recipe(data_dir, **GROUPS["all"]), jax.devices()[:1]
+    train(recipe, tmp_path / "unbroken", devices=device)
+    with monkeypatch.context() as patch:
+        signal_self(patch, signal.SIGTERM, "step:8")
+        with pytest.raises(StoppedError):
+            train(recipe, tmp_path / "run", devices=device)
+    train(recipe, tmp_path / "run", devices=device)
+    assert_same_run(tmp_path / "run", tmp_path / "unbroken")
+    scores = json.loads((tmp_path / "run" / "summary.json").read_text())
+    averaged = evaluate(load_run(tmp_path / "run", "ema", devices=device))
+    assert averaged["test_accuracy"] == scores["ema_test_accuracy"]
+    assert averaged["test_loss"] == pytest.approx(scores["ema_test_loss"], rel=1e-6)
+    assert len(averaged["test_confusion"]) == 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", [*GROUPS])
+def test_a_run_killed_under_a_group_of_options_ends_with_the_same_bits(tmp_path: Path, data_dir: Path, group: str):
+    options = ("--group", group)
+    finish(start(tmp_path / "unbroken", data_dir, *options))
+    finish(start(tmp_path / "run", data_dir, *options, "--signal", "SIGKILL", "--at", "step:14"), -signal.SIGKILL)
+    assert saved_steps(tmp_path / "run") == [6, 12]
+    finish(start(tmp_path / "run", data_dir, *options))
+    assert_same_run(tmp_path / "run", tmp_path / "unbroken")
 
 
 @pytest.mark.slow
