@@ -44,7 +44,7 @@ class InspectCommand:
         from ddf_jax.training.run import load_run
 
         run = load_run(self.folder, self.checkpoint, recipe_file=self.recipe_file)
-        images = [read_image(image, run.info, run.recipe.data.decoding) for image in self.images]
+        images = [read_image(image, run.info, run.recipe.data) for image in self.images]
         pictures = inspect_run(run, images, layer=self.layer)
         folder = self.out or self.folder / "inspect"
         rows = []

@@ -5,9 +5,13 @@ import operator
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+from ddf_jax.data.augmentation_config import AugmentationConfig, CropConfig
+from ddf_jax.data.registered_transforms import transform_name
 from ddf_jax.errors import UserError
+
+Interpolation = Literal["bilinear", "bicubic", "random"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +52,26 @@ class DataConfig:
     """Training augmentation. Labelled images: none; shift (by up to an eighth of the side); affine (a little rotation,
     scale and shift); imagenet (random resized crop and flip). Depth: crop (random crop and flip); holes (crop, and
     holes in the input). Detection: none; flip; jitter (large-scale jitter and flip)."""
+    crop: CropConfig = dataclasses.field(default_factory=CropConfig)
+    augmentation: AugmentationConfig = dataclasses.field(default_factory=AugmentationConfig)
+    transforms: tuple[str, ...] = ()
+    """Names of your own transforms of labelled training images, applied in this order before normalisation. In Python
+    the functions themselves may be given, which `register_transform` has registered."""
+    repeats: int = 1
+    """Times that each image of an epoch comes in a row, augmented differently (repeated augmentation). An epoch has as
+    many examples as ever, so fewer images."""
+    interpolation: Interpolation = "bilinear"
+    """Of labelled images that are resized. random: one of the two for each training crop, bicubic in evaluation."""
+    mean: tuple[float, ...] = ()
+    """Of each channel of labelled images, in [0, 1], subtracted; default: ImageNet's, of grey images that of `digits`.
+    """
+    std: tuple[float, ...] = ()
+    """The standard deviation that each channel is divided by; default: as for `mean`."""
+    eval_image_size: int = 0
+    """Side of the square that labelled images are evaluated at; 0: `image_size`."""
+    eval_share: float | None = None
+    """Share of the shorter side that evaluation, and training without random crops, see of a labelled image. Default:
+    224/256, of squares below 96 pixels 1."""
     workers: int = 0
     """Grain worker processes that decode and augment; 0 works in the main process."""
     max_corrupt_share: float = 0.01
@@ -63,10 +87,25 @@ class DataConfig:
     def __post_init__(self) -> None:
         for name in ("folder", "data_dir"):
             _replace(self, name, _path, "a path")
-        for name in ("image_size", "workers", "max_pixels"):
+        object.__setattr__(self, "transforms", _names(self.transforms))
+        for name in ("image_size", "workers", "max_pixels", "repeats", "eval_image_size"):
             _replace(self, name, operator.index, "a whole number")
         if self.image_size < 1:
             raise UserError(f"`image_size` must be at least 1 pixel, got {self.image_size}.")
+        if self.eval_image_size < 0:
+            raise UserError(
+                f"`eval_image_size` must be a number of pixels, 0 for `image_size`, got {self.eval_image_size}."
+            )
+        if self.eval_share is not None and not 0.0 < self.eval_share <= 1.0:
+            raise UserError(f"`eval_share` must be in (0, 1], got {self.eval_share}.")
+        if self.repeats < 1:
+            raise UserError(f"`repeats` must be at least 1, got {self.repeats}.")
+        if self.interpolation not in get_args(Interpolation):
+            raise UserError(
+                f"`interpolation` must be one of {', '.join(get_args(Interpolation))}, got {self.interpolation!r}."
+            )
+        if not all(0.0 < value < float("inf") for value in self.std):
+            raise UserError(f"`std` must be positive numbers, got {self.std}.")
         if self.workers < 0:
             raise UserError(f"`workers` must be 0 (the main process) or a number of processes, got {self.workers}.")
         if not 0.0 <= self.max_corrupt_share <= 1.0:
@@ -75,6 +114,16 @@ class DataConfig:
             raise UserError(f"`max_pixels` must be at least 1, got {self.max_pixels}.")
         if self.sample_max is not None and not 0 < self.sample_max < float("inf"):
             raise UserError(f"`sample_max` must be the sample that is white, above 0, got {self.sample_max}.")
+
+    @property
+    def eval_size(self) -> int:
+        """Side of the squares that labelled images are evaluated at."""
+        return self.eval_image_size or self.image_size
+
+    @property
+    def eval_shape(self) -> tuple[int, int] | None:
+        """Height and width of these squares, None where they are as large as the training images."""
+        return None if self.eval_size == self.image_size else (self.eval_size, self.eval_size)
 
     @property
     def decoding(self) -> Decoding:
@@ -89,6 +138,12 @@ def _replace(config: DataConfig, name: str, convert: Callable[[Any], Any], expec
         object.__setattr__(config, name, convert(value))
     except TypeError:
         raise UserError(f"`{name}` must be {expected}, got {value!r}.") from None
+
+
+def _names(transforms: Any) -> tuple[str, ...]:
+    if isinstance(transforms, str):
+        raise UserError(f"`transforms` must be a tuple of names, got the string {transforms!r}.")
+    return tuple(map(transform_name, transforms))
 
 
 def _path(value: str | os.PathLike[str] | None) -> Path | None:

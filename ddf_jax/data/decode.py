@@ -12,6 +12,7 @@ from PIL.ExifTags import Base
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ddf_jax.data.config import DEFAULT_DECODING, Decoding
+from ddf_jax.data.crop import Crop
 from ddf_jax.data.npy import is_npy, read_npy
 from ddf_jax.data.samples import (
     CorruptImageError,
@@ -28,6 +29,7 @@ from ddf_jax.data.samples import (
 
 __all__ = [
     "CorruptImageError",
+    "Decoded",
     "decode",
     "decode_depth",
     "decode_image",
@@ -39,6 +41,7 @@ __all__ = [
 
 # Pillow would try some 45 formats, whatever the file is called, and start Ghostscript for one of them.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_USUAL = ("JPEG", "PNG", "WEBP")  # of which almost all are in grey or RGB of 8 bits
 _MODES = {1: "L", 3: "RGB"}  # channels of the dataset -> pillow's name
 _BAND = 1 << 22  # pixels converted at a time
 # EXIF orientation -> what turns an image back to how it was stored.
@@ -82,13 +85,32 @@ def decode_image(
     return decode(data, channels, decoding, upright=upright).image
 
 
-def decode(data: bytes, channels: int, decoding: Decoding = DEFAULT_DECODING, *, upright: bool = True) -> Decoded:
-    """Decodes as `decode_image` does; `upright` turns the image as its EXIF orientation states."""
+def decode(
+    data: bytes,
+    channels: int,
+    decoding: Decoding = DEFAULT_DECODING,
+    *,
+    upright: bool = True,
+    crop: Crop | None = None,
+) -> Decoded:
+    """Decodes as `decode_image` does.
+
+    Args:
+        data: the file.
+        channels: of the result, 1 or 3.
+        decoding: limits and ranges.
+        upright: whether the image is turned as its EXIF orientation states.
+        crop: what to leave of the image; the pixels are those of `crop.of_array` unless it is a draft.
+    """
     with _opened(data, decoding.max_pixels) as image:
+        if crop is not None and _needs_no_conversion(image, channels):
+            return Decoded(crop.of_file(image), None)
         stated = read_format(image, data)
-        if not is_deep_colour(image):
-            return _to_array(_oriented(image, upright), channels, stated, decoding.sample_max)
-        return _deep_colour(image, data, channels, stated, decoding, upright)
+        if is_deep_colour(image):
+            decoded = _deep_colour(image, data, channels, stated, decoding, upright)
+        else:
+            decoded = _to_array(_oriented(image, upright), channels, stated, decoding.sample_max)
+    return decoded if crop is None else decoded._replace(image=crop.of_array(decoded.image))
 
 
 def image_size(data: bytes, decoding: Decoding = DEFAULT_DECODING) -> tuple[int, int]:
@@ -163,6 +185,12 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
         raise
     except Exception as error:  # a broken file makes pillow raise OSError, SyntaxError, struct.error, IndexError, …
         raise CorruptImageError(f"{type(error).__name__}: {error}") from error
+
+
+def _needs_no_conversion(image: Image.Image, channels: int) -> bool:
+    """Whether pillow's pixels of a file are the image as they are."""
+    is_usual = image.format in _USUAL and image.mode == _MODES[channels] and not is_deep_colour(image)
+    return is_usual and image.getexif().get(Base.Orientation, 1) == 1
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:

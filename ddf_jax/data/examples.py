@@ -41,10 +41,10 @@ class LabelledImages:
         return training_transforms(config, source.channels)
 
     def evaluation(self, config: DataConfig, source: Source) -> Transforms:
-        return [*evaluation_transforms(config.image_size, source.channels)]
+        return [*evaluation_transforms(config, source.channels)]
 
     def blank(self, config: DataConfig, source: Source) -> dict[str, Any]:
-        image = np.zeros((config.image_size, config.image_size, source.channels), np.uint8)
+        image = np.zeros((config.eval_size, config.eval_size, source.channels), np.uint8)
         return {"image": image, "label": np.int32(0)}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ddf_jax.data.config import Decoding
+from ddf_jax.data.crop import Crop
 from ddf_jax.data.decode import CorruptImageError, Decoded, decode
 from ddf_jax.errors import DataError
 
@@ -65,15 +66,19 @@ class ImageFiles:
         return len(self.files)
 
     def __getitem__(self, index: int) -> np.ndarray | None:
-        image = self._read(index)
+        return self.read(index)
+
+    def read(self, index: int, crop: Crop | None = None) -> np.ndarray | None:
+        """What `crop` leaves of an image."""
+        image = self._read(index, crop)
         if image is None:
             self._check_share()
         return image
 
-    def _read(self, index: int) -> np.ndarray | None:
+    def _read(self, index: int, crop: Crop | None = None) -> np.ndarray | None:
         file = self.files[index]
         try:
-            image, used = self._decode(index, (self.folder / file).read_bytes())
+            image, used = self._decode(index, (self.folder / file).read_bytes(), crop)
         except (CorruptImageError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
             if file not in self.corrupt:
                 self.corrupt[file] = str(error)
@@ -83,8 +88,8 @@ class ImageFiles:
             self._used.append(used)
         return image
 
-    def _decode(self, index: int, data: bytes) -> Decoded:
-        decoded = decode(data, self.channels, self._decoding)
+    def _decode(self, index: int, data: bytes, crop: Crop | None) -> Decoded:
+        decoded = decode(data, self.channels, self._decoding, crop=crop)
         if self._sizes is None:
             return decoded
         expected, found = tuple(self._sizes[index].tolist()), decoded.image.shape[:2]

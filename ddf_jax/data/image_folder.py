@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ddf_jax.data.config import DEFAULT_DECODING, Decoding
+from ddf_jax.data.crop import Crop
 from ddf_jax.data.fingerprint import digest_classes
 from ddf_jax.data.folder_files import EXTENSIONS, list_classes
 from ddf_jax.data.folder_layout import Layout, describe_folder, find_layout, sub_folders
@@ -67,7 +68,10 @@ class ImageFolder:
         return len(self.files)
 
     def __getitem__(self, index: int) -> dict[str, Any] | None:
-        image = self._images[index]
+        return self.read(index)
+
+    def read(self, index: int, crop: Crop | None = None) -> dict[str, Any] | None:
+        image = self._images.read(index, crop)
         return None if image is None else {"image": image, "label": self.labels[index]}
 
 

@@ -4,6 +4,8 @@ A batch is a dict of numpy arrays, this process's share b of the global batch B:
 `"mask": bool [b]`, False for padding. What an example holds is the matter of its kind (`ddf_jax.data.examples`).
 """
 
+import copy
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -13,7 +15,8 @@ import numpy as np
 from ddf_jax.data.batches import BatchIterator
 from ddf_jax.data.config import DataConfig
 from ddf_jax.data.groups import InTurns, groups_of
-from ddf_jax.data.sources import Examples, Source, open_source
+from ddf_jax.data.sources import CropSource, Examples, Source, open_source
+from ddf_jax.data.transforms import RandomResizedCrop
 from ddf_jax.errors import DataError, UserError, one_line
 
 # From this side on, threads pay: pillow decodes and resizes without holding Python's lock. Smaller images are mostly
@@ -21,7 +24,7 @@ from ddf_jax.errors import DataError, UserError, one_line
 _THREADED_SIDE = 96
 _THREADS = 4
 
-_EXAMPLE: ContextVar[str] = ContextVar("example")  # the one that this thread prepares, for errors
+_EXAMPLE: ContextVar[tuple[Any, int]] = ContextVar("example")  # source and index of what this thread prepares
 
 
 def train_iterator(
@@ -45,6 +48,9 @@ def train_iterator(
     Where the examples have two shapes (`Grouped`), each batch has one, and each group an endless sequence of its own
     (`InTurns`).
 
+    With R `repeats`, positions k·R to (k + 1)·R - 1 have the example that position k would have without, each with an
+    augmentation of its own (Hoffer et al., "Augment Your Batch", CVPR 2020).
+
     An unreadable image file is replaced by the next readable one of its split and shape.
 
     Raises:
@@ -55,8 +61,8 @@ def train_iterator(
     streams, sizes = [], []
     for number, group in enumerate(groups_of(examples, source)):
         part = _Readable(group.of(source))
-        endless = grain.MapDataset.source(part).seed(_group_seed(seed, number)).shuffle().repeat()
-        streams.append(endless.apply(group.examples.training(config, source)))
+        transforms = group.examples.training(config, source)
+        streams.append(_endless(part, transforms, _group_seed(seed, number), config.repeats))
         sizes.append(len(part))
     dataset = streams[0] if len(streams) == 1 else InTurns(streams, sizes, batch_size)
     return _batches(dataset, config, batch_size, process_index, process_count)
@@ -82,6 +88,19 @@ def eval_batches(
         parts.append(grain.MapDataset.source(padded).apply(group.examples.evaluation(config, source)))
     dataset = parts[0] if len(parts) == 1 else grain.MapDataset.concatenate(parts)
     return _batches(dataset, config, batch_size, process_index, process_count)
+
+
+def _endless(part: "_Readable", transforms: Sequence[Any], seed: int, repeats: int) -> grain.MapDataset[Any]:
+    """Training examples, shuffled and changed. A crop that comes first is known to who decodes the image."""
+    first, *others = transforms
+    if isinstance(first, RandomResizedCrop) and isinstance(part.source, CropSource):
+        dataset, transforms = grain.MapDataset.range(len(part)), [_ReadAndCrop(part, first), *others]
+    else:
+        dataset = grain.MapDataset.source(part)
+    endless: Any = dataset.seed(seed).shuffle().repeat()
+    if repeats > 1:
+        endless = grain.MapDataset.source(_Repeated(endless, repeats)).seed(seed)
+    return endless.apply(transforms)
 
 
 def _group_seed(seed: int, group: int) -> int:
@@ -132,26 +151,60 @@ class _ProcessRows:
             raise
         except Exception as error:
             raise DataError(
-                f"Cannot prepare {_EXAMPLE.get('an example')}: {type(error).__name__}: {one_line(error)}. Mend it or "
-                "remove it."
+                f"Cannot prepare {_example()}: {type(error).__name__}: {one_line(error)}. Mend it or remove it."
             ) from error
 
 
 class _Readable:
     """A training source without gaps: the next readable example replaces an unreadable one."""
 
-    def __init__(self, source: Source):
-        self._source = source
+    def __init__(self, source: Any):
+        self.source = source
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.first_readable(index, self.source.__getitem__)
+
+    def first_readable(self, index: int, read: Callable[[int], dict[str, Any] | None]) -> dict[str, Any]:
+        """The example of the index, or of the next one of which `read` returns one."""
         for step in range(len(self)):
-            example = _read(self._source, (index + step) % len(self))
+            number = (index + step) % len(self)
+            _EXAMPLE.set((self.source, number))
+            example = read(number)
             if example is not None:
                 return _masked(example, True)
         raise UserError("There must be a readable image to train on, got none.")
+
+
+class _ReadAndCrop(grain.transforms.RandomMap):
+    """From the index of an example to the example, cropped as `RandomResizedCrop` crops a whole one."""
+
+    def __init__(self, part: _Readable, crop: RandomResizedCrop):
+        self._part, self._crop = part, crop
+
+    def random_map(self, element: int, rng: np.random.Generator) -> Any:
+        start = copy.deepcopy(rng.bit_generator.state)
+
+        def read(index: int) -> dict[str, Any] | None:
+            rng.bit_generator.state = start  # an unreadable file has drawn nothing
+            return self._part.source.read(index, self._crop.crop(rng))
+
+        return self._part.first_readable(element, read)
+
+
+class _Repeated:
+    """A dataset whose examples come several times each, in a row."""
+
+    def __init__(self, dataset: grain.MapDataset[Any], repeats: int):
+        self._dataset, self._repeats = dataset, repeats
+
+    def __len__(self) -> int:
+        return len(self._dataset)  # endless as it is
+
+    def __getitem__(self, index: int) -> Any:
+        return self._dataset[index // self._repeats]
 
 
 class _Padded:
@@ -166,13 +219,17 @@ class _Padded:
         return self._length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        example = _read(self._source, index) if index < len(self._source) else None
+        _EXAMPLE.set((self._source, index))
+        example = self._source[index] if index < len(self._source) else None
         return _masked(self._blank, False) if example is None else _masked(example, True)
 
 
-def _read(source: Source, index: int) -> dict[str, Any] | None:
-    _EXAMPLE.set(source.describe(index))
-    return source[index]
+def _example() -> str:
+    """What this thread prepares, in an error."""
+    if _EXAMPLE.get(None) is None:
+        return "an example"
+    source, index = _EXAMPLE.get()
+    return source.describe(index)
 
 
 def _masked(example: dict[str, Any], mask: bool) -> dict[str, Any]:

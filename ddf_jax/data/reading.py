@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ddf_jax.data.config import DEFAULT_DECODING, Decoding
+from ddf_jax.data.config import DEFAULT_DECODING, DataConfig, Decoding
 from ddf_jax.data.decode import CorruptImageError, decode_depth, decode_image, image_to_array
 from ddf_jax.data.info import DataInfo
 from ddf_jax.data.transforms import evaluation_transforms
@@ -16,14 +16,19 @@ UserImage = str | os.PathLike[str] | Image.Image | np.ndarray
 """A file, an image of pillow's, or pixels: uint8 [H, W] or [H, W, C], C = 1 (grey) or 3 (RGB)."""
 
 
-def read_image(image: UserImage, info: DataInfo, decoding: Decoding = DEFAULT_DECODING) -> np.ndarray:
+def read_image(image: UserImage, info: DataInfo, config: DataConfig) -> np.ndarray:
     """A user's image as a classifier sees it in evaluation, float32 `[H, W, C]`.
+
+    Args:
+        image: a file or pixels.
+        info: the run's data.
+        config: the run's recipe for them.
 
     Raises:
         UserError: as `read_pixels`.
     """
-    example = {"image": read_pixels(image, info, decoding)}
-    for transform in evaluation_transforms(info.image_size, info.channels):
+    example = {"image": read_pixels(image, info, config.decoding)}
+    for transform in evaluation_transforms(config, info.channels):
         example = transform.map(example)
     return example["image"]
 

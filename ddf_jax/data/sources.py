@@ -2,9 +2,10 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from ddf_jax.data.config import DataConfig
+from ddf_jax.data.crop import Crop
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import UserError
 
@@ -38,6 +39,21 @@ class Source(Protocol):
 
     def __getitem__(self, index: int) -> dict[str, Any] | None:
         """`{"image": uint8 [H, W, C], …}` with the targets of its kind; None where an image file is unreadable."""
+        ...
+
+
+@runtime_checkable
+class CropSource(Protocol):
+    """A source that can leave out what a crop does not need."""
+
+    channels: int
+
+    def describe(self, index: int) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int, crop: Crop | None = None) -> dict[str, Any] | None:
+        """The example of an index, its image cropped and resized."""
         ...
 
 
@@ -97,6 +113,6 @@ def describe(config: DataConfig, examples: Examples) -> DataInfo:
         train_size=len(train),
         eval_size=len(evaluation),
         image_size=config.image_size,
-        eval_shape=evaluation.shape,
+        eval_shape=evaluation.shape or config.eval_shape,
         stuff_names=getattr(train, "stuff_names", ()),
     )

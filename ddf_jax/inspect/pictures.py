@@ -77,7 +77,7 @@ def inspect_run(run: Run, images: Sequence[np.ndarray], *, layer: str | None = N
     """
     if not 1 <= len(images) <= MAX_IMAGES:
         raise UserError(f"There must be 1 to {MAX_IMAGES} images, a row of the pictures for each, got {len(images)}.")
-    model, normalize = run.model(), Normalize(run.info.channels)
+    model, normalize = run.model(), Normalize(run.info.channels, run.recipe.data.mean, run.recipe.data.std)
     blocks = last_blocks(model)
     shapes = layer_shapes(model, jax.ShapeDtypeStruct((1, *images[0].shape), jnp.float32))
     chosen = blocks[max(len(blocks) - 2, 0)] if layer is None else find_layer(shapes, layer)

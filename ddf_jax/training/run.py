@@ -234,9 +234,7 @@ def predict(run: Run, images: "Sequence[UserImage] | np.ndarray") -> np.ndarray:
     size = padded_rows(len(images), run.mesh, _BATCH_SIZE)
     predictions = []
     for start in range(0, len(images), size):
-        batch = np.stack(
-            [read_image(image, run.info, run.recipe.data.decoding) for image in images[start : start + size]]
-        )
+        batch = np.stack([read_image(image, run.info, run.recipe.data) for image in images[start : start + size]])
         padded = np.concatenate([batch, np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype)])
         found = run.predict_step(run.state.variables, {"image": jax.device_put(padded, batch_split(run.mesh))})
         predictions.append(np.asarray(found)[: len(batch)])

@@ -92,9 +92,10 @@ class Classification(Task):
         return {"num_classes": info.num_classes, "in_channels": info.channels}
 
     def batch_spec(self, info: DataInfo, *, training: bool) -> dict[str, jax.ShapeDtypeStruct]:
-        del training
+        square = (info.image_size, info.image_size)
+        height, width = square if training or info.eval_shape is None else info.eval_shape
         return {
-            "image": jax.ShapeDtypeStruct((info.image_size, info.image_size, info.channels), jnp.float32),
+            "image": jax.ShapeDtypeStruct((height, width, info.channels), jnp.float32),
             "label": jax.ShapeDtypeStruct((), jnp.int32),
             "mask": jax.ShapeDtypeStruct((), jnp.bool),
         }

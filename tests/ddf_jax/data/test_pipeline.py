@@ -221,7 +221,7 @@ def test_a_users_image_gets_the_evaluation_transform(digits: DataConfig, tmp_pat
     image.save(tmp_path / "digit.png")
     files = (tmp_path / "digit.png", str(tmp_path / "digit.png"))
     for user_image in (image, image.convert("RGB"), *files, example["image"], example["image"][..., 0]):
-        np.testing.assert_array_equal(read_image(user_image, info), batch["image"][0])
+        np.testing.assert_array_equal(read_image(user_image, info, digits), batch["image"][0])
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "text"])
@@ -235,14 +235,14 @@ def test_an_unreadable_user_image_is_one_clear_error(digits: DataConfig, tmp_pat
         f"There is no file {path}." if kind == "missing" else f"{path} must be an image file that pillow can read, "
     )
     with pytest.raises(ValueError, match=message) as caught:
-        read_image(path, describe(digits, LabelledImages()))
+        read_image(path, describe(digits, LabelledImages()), digits)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("array", [np.zeros((8, 8), np.float32), np.zeros((8, 8, 4), np.uint8), np.zeros(8, np.uint8)])
 def test_an_array_that_is_not_an_image_is_refused(digits: DataConfig, array: np.ndarray):
     with pytest.raises(UserError, match=r"must be uint8 \[H, W\] or \[H, W, C\] with C = 1 or 3, got"):
-        read_image(array, describe(digits, LabelledImages()))
+        read_image(array, describe(digits, LabelledImages()), digits)
 
 
 @pytest.mark.parametrize("make", [train_iterator, eval_batches])

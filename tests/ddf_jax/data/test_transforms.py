@@ -144,7 +144,7 @@ def test_normalisation_is_that_of_the_formula():
 
 
 def test_evaluation_has_no_chance_in_it():
-    assert all(not hasattr(transform, "random_map") for transform in evaluation_transforms(224, 3))
+    assert all(not hasattr(transform, "random_map") for transform in evaluation_transforms(DataConfig(), 3))
 
 
 def test_an_unknown_augmentation_names_the_known_ones():
