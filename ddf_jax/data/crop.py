@@ -9,6 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+Pixels = np.ndarray | Image.Image
+"""An image, uint8 [H, W, C], C = 1 (grey) or 3 (RGB), or pillow's image of these pixels."""
+
 
 class Box(NamedTuple):
     """A rectangle of pixels."""
@@ -39,16 +42,16 @@ class Crop(NamedTuple):
         top, left, height, width = self.box(*image.shape[:2])
         return resize(image[top : top + height, left : left + width], self.size, self.size, self.resampling)
 
-    def of_file(self, image: Image.Image) -> np.ndarray:
-        """From a file that is opened but not decoded, in grey or RGB, to [size, size, C]."""
+    def of_file(self, image: Image.Image) -> Image.Image:
+        """From a file that is opened but not decoded, in grey or RGB."""
         box = self.box(image.height, image.width)
         scale = _draft(image, min(box.height, box.width) // self.size) if self.draft else 1.0
         if scale > 1:
             left, top = box.left / scale, box.top / scale
             part = (left, top, left + box.width / scale, top + box.height / scale)
-            return from_pillow(image.resize((self.size, self.size), self.resampling, part))
+            return image.resize((self.size, self.size), self.resampling, part)
         cut = image.crop((box.left, box.top, box.left + box.width, box.top + box.height))
-        return from_pillow(cut.resize((self.size, self.size), self.resampling))
+        return cut.resize((self.size, self.size), self.resampling)
 
 
 def resize(
@@ -56,18 +59,18 @@ def resize(
 ) -> np.ndarray:
     """`[H, W, C]` to `[height, width, C]`, C = 1 or 3, uint8."""
     return (
-        image
-        if image.shape[:2] == (height, width)
-        else from_pillow(to_pillow(image).resize((width, height), resampling))
+        image if image.shape[:2] == (height, width) else to_array(to_pillow(image).resize((width, height), resampling))
     )
 
 
-def to_pillow(image: np.ndarray) -> Image.Image:
+def to_pillow(image: Pixels) -> Image.Image:
     """An image [H, W, C], C = 1 or 3, uint8, as pillow's."""
+    if isinstance(image, Image.Image):
+        return image
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
-def from_pillow(image: Image.Image) -> np.ndarray:
+def to_array(image: Pixels) -> np.ndarray:
     """A grey or RGB image of pillow's as an array [H, W, C]."""
     array = np.asarray(image)
     return array[..., None] if array.ndim == 2 else array

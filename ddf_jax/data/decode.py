@@ -12,7 +12,7 @@ from PIL.ExifTags import Base
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ddf_jax.data.config import DEFAULT_DECODING, Decoding
-from ddf_jax.data.crop import Crop
+from ddf_jax.data.crop import Crop, to_pillow
 from ddf_jax.data.npy import is_npy, read_npy
 from ddf_jax.data.samples import (
     CorruptImageError,
@@ -31,6 +31,7 @@ __all__ = [
     "CorruptImageError",
     "Decoded",
     "decode",
+    "decode_crop",
     "decode_depth",
     "decode_image",
     "encode_depth",
@@ -85,32 +86,25 @@ def decode_image(
     return decode(data, channels, decoding, upright=upright).image
 
 
-def decode(
-    data: bytes,
-    channels: int,
-    decoding: Decoding = DEFAULT_DECODING,
-    *,
-    upright: bool = True,
-    crop: Crop | None = None,
-) -> Decoded:
-    """Decodes as `decode_image` does.
+def decode(data: bytes, channels: int, decoding: Decoding = DEFAULT_DECODING, *, upright: bool = True) -> Decoded:
+    """Decodes as `decode_image` does; `upright` turns the image as its EXIF orientation states."""
+    with _opened(data, decoding.max_pixels) as image:
+        stated = read_format(image, data)
+        if not is_deep_colour(image):
+            return _to_array(_oriented(image, upright), channels, stated, decoding.sample_max)
+        return _deep_colour(image, data, channels, stated, decoding, upright)
 
-    Args:
-        data: the file.
-        channels: of the result, 1 or 3.
-        decoding: limits and ranges.
-        upright: whether the image is turned as its EXIF orientation states.
-        crop: what to leave of the image; the pixels are those of `crop.of_array` unless it is a draft.
+
+def decode_crop(data: bytes, channels: int, crop: Crop, decoding: Decoding = DEFAULT_DECODING) -> Image.Image:
+    """What `crop` makes of the image that `decode_image` returns. Of most files no whole array is made on the way.
+
+    Raises:
+        CorruptImageError: as `decode_image`.
     """
     with _opened(data, decoding.max_pixels) as image:
-        if crop is not None and _needs_no_conversion(image, channels):
-            return Decoded(crop.of_file(image), None)
-        stated = read_format(image, data)
-        if is_deep_colour(image):
-            decoded = _deep_colour(image, data, channels, stated, decoding, upright)
-        else:
-            decoded = _to_array(_oriented(image, upright), channels, stated, decoding.sample_max)
-    return decoded if crop is None else decoded._replace(image=crop.of_array(decoded.image))
+        if _needs_no_conversion(image, channels):
+            return crop.of_file(image)
+    return to_pillow(crop.of_array(decode_image(data, channels, decoding)))
 
 
 def image_size(data: bytes, decoding: Decoding = DEFAULT_DECODING) -> tuple[int, int]:

@@ -2,20 +2,24 @@
 
 import concurrent.futures
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from PIL import Image
 
 from ddf_jax.data.config import Decoding
 from ddf_jax.data.crop import Crop
-from ddf_jax.data.decode import CorruptImageError, Decoded, decode
+from ddf_jax.data.decode import CorruptImageError, Decoded, decode, decode_crop
 from ddf_jax.errors import DataError
 
 _CHECKED_FILES = 1000  # decoded before the first batch: a small folder is known exactly, a large one costs seconds
 _CHECKING_THREADS = 8  # pillow decodes without holding Python's lock
 
 _DARK = 1 / 16  # samples of 12 bits in files of 16 never exceed this share
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -66,30 +70,37 @@ class ImageFiles:
         return len(self.files)
 
     def __getitem__(self, index: int) -> np.ndarray | None:
-        return self.read(index)
+        return self._checked(self._read(index))
 
-    def read(self, index: int, crop: Crop | None = None) -> np.ndarray | None:
-        """What `crop` leaves of an image."""
-        image = self._read(index, crop)
-        if image is None:
-            self._check_share()
-        return image
+    def crop(self, index: int, crop: Crop) -> Image.Image | None:
+        """What `crop` makes of an image."""
+        return self._checked(self._try(index, lambda data: decode_crop(data, self.channels, crop, self._decoding)))
 
-    def _read(self, index: int, crop: Crop | None = None) -> np.ndarray | None:
+    def _read(self, index: int) -> np.ndarray | None:
+        decoded = self._try(index, lambda data: self._decode(index, data))
+        if decoded is None:
+            return None
+        if decoded.used is not None:
+            self._used.append(decoded.used)
+        return decoded.image
+
+    def _try(self, index: int, decode: Callable[[bytes], T]) -> T | None:
         file = self.files[index]
         try:
-            image, used = self._decode(index, (self.folder / file).read_bytes(), crop)
+            return decode((self.folder / file).read_bytes())
         except (CorruptImageError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
             if file not in self.corrupt:
                 self.corrupt[file] = str(error)
                 _log.warning("unreadable image file %s (%s), number %d", self.folder / file, error, len(self.corrupt))
             return None
-        if used is not None:
-            self._used.append(used)
+
+    def _checked(self, image: T | None) -> T | None:
+        if image is None:
+            self._check_share()
         return image
 
-    def _decode(self, index: int, data: bytes, crop: Crop | None) -> Decoded:
-        decoded = decode(data, self.channels, self._decoding, crop=crop)
+    def _decode(self, index: int, data: bytes) -> Decoded:
+        decoded = decode(data, self.channels, self._decoding)
         if self._sizes is None:
             return decoded
         expected, found = tuple(self._sizes[index].tolist()), decoded.image.shape[:2]

@@ -71,7 +71,7 @@ class ImageFolder:
         return self.read(index)
 
     def read(self, index: int, crop: Crop | None = None) -> dict[str, Any] | None:
-        image = self._images.read(index, crop)
+        image = self._images[index] if crop is None else self._images.crop(index, crop)
         return None if image is None else {"image": image, "label": self.labels[index]}
 
 

@@ -4,7 +4,6 @@ A batch is a dict of numpy arrays, this process's share b of the global batch B:
 `"mask": bool [b]`, False for padding. What an example holds is the matter of its kind (`ddf_jax.data.examples`).
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -185,7 +184,7 @@ class _ReadAndCrop(grain.transforms.RandomMap):
         self._part, self._crop = part, crop
 
     def random_map(self, element: int, rng: np.random.Generator) -> Any:
-        start = copy.deepcopy(rng.bit_generator.state)
+        start = rng.bit_generator.state
 
         def read(index: int) -> dict[str, Any] | None:
             rng.bit_generator.state = start  # an unreadable file has drawn nothing

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from ddf_jax.data.config import DEFAULT_DECODING, Decoding
 from ddf_jax.data.crop import Crop
 from ddf_jax.data.datasets.prepared import open_split, prepared_builder
-from ddf_jax.data.decode import CorruptImageError, decode
+from ddf_jax.data.decode import CorruptImageError, decode_crop, decode_image
 from ddf_jax.data.fingerprint import WHOLE, describe_split
 from ddf_jax.errors import DataError, UserError
 
@@ -17,7 +17,7 @@ from ddf_jax.errors import DataError, UserError
 class TfdsSource:
     """The examples of one split, by index: `{"image": uint8 [H, W, C], "label": int32}`.
 
-    Images are decoded by `decode`, whatever else is installed, so that the pixels are the same everywhere.
+    Images are decoded by `decode_image`, whatever else is installed, so that the pixels are the same everywhere.
 
     Raises:
         UserError: no prepared dataset of that name, no such split, not stored for random access, or not images with
@@ -53,7 +53,8 @@ class TfdsSource:
         if label < 0:
             raise UserError(f"Every example of {self.name} must have a label, got none at {index}: take another split.")
         try:
-            image = decode(record[self._image_key], self.channels, self._decoding, crop=crop).image
+            data, channels, decoding = record[self._image_key], self.channels, self._decoding
+            image = decode_crop(data, channels, crop, decoding) if crop else decode_image(data, channels, decoding)
             return {"image": image, "label": np.int32(label)}
         except CorruptImageError as error:
             raise DataError(

@@ -1,6 +1,7 @@
 """Image transforms as Grain wants them: small classes of one method, pure functions of (example, rng).
 
-An example is a dict whose `"image"` is uint8 `[H, W, C]` until `Normalize` makes it float32.
+An example is a dict whose `"image"` is uint8 `[H, W, C]`, or pillow's image of these pixels (`Pixels`), until
+`Normalize` makes it float32.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import numpy as np
 
 from ddf_jax.data.augmentation_config import CropConfig
 from ddf_jax.data.config import DataConfig
+from ddf_jax.data.crop import to_array
 from ddf_jax.data.registered_transforms import TRANSFORMS
 from ddf_jax.data.transforms.color import ColorJitter
 from ddf_jax.data.transforms.crops import RandomResizedCrop, ResizeAndCenterCrop
@@ -88,7 +90,8 @@ class UserTransform(grain.transforms.RandomMap):
     function: Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
     def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> Any:
-        image, changed = element["image"], self.function(element["image"], rng)
+        image = to_array(element["image"])
+        changed = self.function(image, rng)
         if not isinstance(changed, np.ndarray) or (changed.shape, changed.dtype) != (image.shape, image.dtype):
             found = f"{changed.dtype} {changed.shape}" if isinstance(changed, np.ndarray) else type(changed).__name__
             raise UserError(

@@ -7,7 +7,7 @@ import grain
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from ddf_jax.data.crop import from_pillow, to_pillow
+from ddf_jax.data.crop import to_pillow
 
 _KINDS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 
@@ -32,7 +32,7 @@ class ColorJitter(grain.transforms.RandomMap):
                 image = _turned(image, rng.uniform(-self.hue, self.hue))
             elif self.strength:
                 image = _KINDS[kind](image).enhance(rng.uniform(low, high))
-        return element | {"image": from_pillow(image)}
+        return element | {"image": image}
 
 
 def _turned(image: Image.Image, share: float) -> Image.Image:

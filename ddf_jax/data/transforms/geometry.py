@@ -8,7 +8,7 @@ import grain
 import numpy as np
 from PIL import Image
 
-from ddf_jax.data.crop import from_pillow, to_pillow
+from ddf_jax.data.crop import to_array, to_pillow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +18,12 @@ class RandomHorizontalFlip(grain.transforms.RandomMap):
     probability: float = 0.5
 
     def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> Any:
-        return element | {"image": _mirrored(element["image"])} if rng.random() < self.probability else element
+        if rng.random() >= self.probability:
+            return element
+        image = element["image"]
+        if isinstance(image, Image.Image):
+            return element | {"image": image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)}
+        return element | {"image": image[:, ::-1]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +33,7 @@ class RandomVerticalFlip(grain.transforms.RandomMap):
     probability: float = 0.5
 
     def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> Any:
-        return element | {"image": element["image"][::-1]} if rng.random() < self.probability else element
+        return element | {"image": to_array(element["image"])[::-1]} if rng.random() < self.probability else element
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +77,4 @@ class RandomAffine(grain.transforms.RandomMap):
         top = centre[1] + sin * (centre[0] + x) - cos * (centre[1] + y)
         matrix = (cos, sin, left, -sin, cos, top)
         moved = to_pillow(image).transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-        return element | {"image": from_pillow(moved)}
-
-
-def _mirrored(image: np.ndarray) -> np.ndarray:
-    """`image[:, ::-1]` as a copy: whole pixels are moved, which takes a third of the time of single bytes."""
-    pixels = np.ascontiguousarray(image).view(f"V{image.itemsize * image.shape[-1]}")
-    return np.ascontiguousarray(pixels[:, ::-1]).view(image.dtype)
+        return element | {"image": to_array(moved)}

@@ -7,6 +7,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from ddf_jax.data.crop import to_array
 from ddf_jax.errors import UserError
 
 # channels -> mean and standard deviation of pixels in [0, 1]. 3: ImageNet's customary ones; 1: the training images of
@@ -43,7 +44,7 @@ class Normalize(grain.transforms.Map):
                 )
 
     def map(self, element: dict[str, Any]) -> Any:
-        image = np.array(element["image"], np.float32, order="C")
+        image = np.array(to_array(element["image"]), np.float32, order="C")
         rows = image.reshape(*image.shape[:-2], -1)  # operations on rows of 3 numbers would take five times as long
         rows /= np.float32(255)
         rows -= _row(self.mean, image.shape[-2])

@@ -6,11 +6,10 @@ from typing import Any
 
 import grain
 import numpy as np
-from PIL import Image
 
 from ddf_jax.data.augmentation_config import RandAugmentConfig
 from ddf_jax.data.config import Interpolation
-from ddf_jax.data.crop import from_pillow, to_pillow
+from ddf_jax.data.crop import Pixels, to_pillow
 from ddf_jax.data.transforms.crops import draw_filter
 from ddf_jax.data.transforms.operations import OPERATIONS, Canvas
 
@@ -118,14 +117,13 @@ Step = tuple[str, float, Callable[[np.random.Generator], float]]
 
 
 def _applied(
-    array: np.ndarray, steps: Sequence[Step], policy: RandAugment | AutoAugment, rng: np.random.Generator
-) -> np.ndarray:
-    image: Image.Image | None = None
+    image: Pixels, steps: Sequence[Step], policy: RandAugment | AutoAugment, rng: np.random.Generator
+) -> Pixels:
     for name, probability, strength in steps:
         if rng.random() < probability:
             canvas = Canvas(draw_filter(policy.interpolation, rng), policy.fill)
-            image = OPERATIONS[name](image or to_pillow(array), strength(rng), canvas, rng)
-    return array if image is None else from_pillow(image)
+            image = OPERATIONS[name](to_pillow(image), strength(rng), canvas, rng)
+    return image
 
 
 def _increasing(names: Sequence[str]) -> tuple[str, ...]:
