@@ -113,7 +113,15 @@ def _data_info(recipe: Recipe) -> DataInfo:
     data = recipe.data
     if data.folder is None and data.dataset.startswith(IMAGENET):
         names = tuple(map(str, range(1000)))
-        return DataInfo(1000, names, channels=3, train_size=1_281_167, eval_size=50_000, image_size=data.image_size)
+        return DataInfo(
+            1000,
+            names,
+            channels=3,
+            train_size=1_281_167,
+            eval_size=50_000,
+            image_size=data.image_size,
+            eval_shape=data.eval_shape,
+        )
     if data.folder == COCO and not COCO.exists():
         things, stuff = (tuple(map(str, range(count))) for count in (80, 53))
         return DataInfo(

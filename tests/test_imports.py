@@ -16,6 +16,7 @@ LAYOUT = [
     "ddf_jax.dataclass_json",
     "ddf_jax.registered",
     "ddf_jax.watch",
+    "ddf_jax.launcher",
     "ddf_jax.functional",
     "ddf_jax.layers",
     "ddf_jax.checkpoints",

@@ -88,8 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _print(result: "CommandResult", *, as_json: bool) -> int:
     jax = sys.modules.get("jax")  # a command that did not need it has one process
-    if jax is None or jax.process_index() == 0:
-        print(json.dumps(result.document, indent=2, allow_nan=False) if as_json else result.text)
+    text = json.dumps(result.document, indent=2, allow_nan=False) if as_json else result.text
+    if text and (jax is None or jax.process_index() == 0):
+        print(text)
     return result.status
 
 

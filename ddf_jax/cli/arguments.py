@@ -23,6 +23,7 @@ from ddf_jax.registered import Named
 
 COMMANDS: dict[str, str] = {
     "train": "ddf_jax.cli.train:TrainCommand",
+    "launch": "ddf_jax.cli.launch:LaunchCommand",
     "evaluate": "ddf_jax.cli.evaluate:EvaluateCommand",
     "predict": "ddf_jax.cli.predict:PredictCommand",
     "detect": "ddf_jax.cli.detect:DetectCommand",
@@ -71,12 +72,27 @@ def parse(argv: Sequence[str]) -> Command:
             f"{', '.join(COMMANDS)}. `ddf --help` explains them."
         )
     kind = _command_type(name)
+    if name == "launch":
+        return _launched(words)
     if _takes_recipe(kind):
         recipe = _recipe(name, words)
         return _command(name, words, default=kind(tyro.MISSING, recipe), options=recipe.model.options)
     if "data" in kind.__annotations__:
         return _command(name, words, default=kind(tyro.MISSING, _run_data(words)))
     return _command(name, words)
+
+
+def _launched(words: Sequence[str]) -> Command:
+    """`ddf launch`, whose own words end at `--`."""
+    end = [*words, "--"].index("--")
+    of_command = tuple(words[end + 1 :])
+    launched = _command("launch", words[:end], default=_command_type("launch")(of_command))
+    if not of_command:
+        raise UserError("`ddf launch` needs a command after `--`, such as: ddf launch --processes 2 -- train digits")
+    if of_command[0] == "launch":
+        raise UserError("`ddf launch` must run another command, got launch.")
+    parse(of_command)  # whose errors are shown once, not by each process
+    return launched
 
 
 def _command_type(name: str) -> Any:

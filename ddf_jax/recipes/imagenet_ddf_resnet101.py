@@ -1,0 +1,16 @@
+"""DDF-ResNet-101 on ImageNet, as the paper trains it.
+
+Command:   ddf train imagenet_ddf_resnet101
+Hardware:  8 H200 (`ddf plan imagenet_ddf_resnet101` shows what each of them holds)
+Time:      not yet run
+Expected:  80.2 % top-1 (Zhou et al., CVPR 2021, Table 5); not yet run here
+Recipe:    that of `imagenet_ddf_resnet50`
+"""
+
+import dataclasses
+
+from ddf_jax.recipes.imagenet_ddf_resnet50 import recipe as ddf
+
+recipe = dataclasses.replace(
+    ddf, name="imagenet_ddf_resnet101", model=dataclasses.replace(ddf.model, name="ddf_resnet101")
+)
