@@ -62,8 +62,10 @@ EXTRAS = {
     **dict.fromkeys(("absl", "grain", "importlib_resources", "matplotlib", "PIL"), "train"),
     **dict.fromkeys(("tensorboardX", "tensorflow_datasets", "tqdm", "tyro"), "train"),
     "h5py": "nyu",
+    "mlflow": "mlflow",
     "pycocotools": "detection",
     "torch": "torch",
+    "wandb": "wandb",
 }
 """Optional packages, and the extra of this package that brings each."""
 

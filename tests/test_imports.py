@@ -50,7 +50,7 @@ THIRD_PARTY = {
     "ddf_jax.detection": "jax flax numpy | pycocotools",  # pycocotools: the extra `detection`
     "ddf_jax.analysis": "jax flax numpy | pycocotools",
     "ddf_jax.capture": "flax",
-    "ddf_jax.training": "jax flax numpy optax orbax | matplotlib tensorboardX tqdm",
+    "ddf_jax.training": "jax flax numpy optax orbax | matplotlib mlflow tensorboardX tqdm wandb",
     "ddf_jax.training.drawing": "numpy PIL | matplotlib",  # matplotlib: its font
     "ddf_jax.recipes": "",
     "ddf_jax.plan": "jax",

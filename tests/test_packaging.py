@@ -194,7 +194,7 @@ def test_the_wheel_installs_two_packages_and_works_in_an_empty_environment(tmp_p
     unwanted = {"grain", "h5py", "matplotlib", "pycocotools", "scikit-learn", "tensorflow-datasets", "torch", "tyro"}
     assert not unwanted & installed(executable, tmp_path)
     assert "jax" in installed(executable, tmp_path) - before
-    python(USE_IT.replace("resnet18", "ddf_resnet18"), tmp_path, executable)  # and its backward pass
+    python(USE_IT.replace('"resnet18"', '"ddf_resnet18"'), tmp_path, executable)  # and its backward pass
 
 
 def installed(executable: Path, folder: Path) -> set[str]:

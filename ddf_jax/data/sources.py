@@ -2,12 +2,14 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from ddf_jax.data.config import DataConfig
-from ddf_jax.data.crop import Crop
 from ddf_jax.data.info import DataInfo
 from ddf_jax.errors import UserError
+
+if TYPE_CHECKING:  # pillow is not needed to build a training step
+    from ddf_jax.data.crop import Crop
 
 Split = Literal["train", "eval"]
 
@@ -52,7 +54,7 @@ class CropSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, index: int, crop: Crop | None = None) -> dict[str, Any] | None:
+    def read(self, index: int, crop: "Crop | None" = None) -> dict[str, Any] | None:
         """The example of an index, its image cropped and resized."""
         ...
 

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, get_type_hints
 
 import numpy as np
 
@@ -41,9 +41,36 @@ def python_numbers(init: Callable[P, None]) -> Callable[P, None]:
 
 
 def python_fields(config: Any) -> None:
-    """Puts Python's numbers in place of NumPy's in the fields of a frozen dataclass, in its `__post_init__`."""
+    """Puts Python's numbers in place of NumPy's in the fields of a frozen dataclass, in its `__post_init__`.
+
+    Raises:
+        UserError: a field that is annotated as a number, a bool, a string or a tuple of ints is none.
+    """
+    kinds = _plain_kinds(type(config))
     for field in dataclasses.fields(config):
-        object.__setattr__(config, field.name, as_python(getattr(config, field.name)))
+        value = as_python(getattr(config, field.name))
+        if field.name in kinds:
+            wanted, is_one = _PLAIN[kinds[field.name]]
+            if not is_one(value):
+                raise UserError(f"`{field.name}` must be {wanted}, got {value!r}.")
+        object.__setattr__(config, field.name, value)
+
+
+_PLAIN: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    bool: ("true or false", lambda value: type(value) is bool),
+    int: ("an int", lambda value: type(value) is int),
+    float: ("a number", lambda value: type(value) in (int, float)),
+    str: ("a string", lambda value: type(value) is str),
+    tuple[int, ...]: (
+        "a tuple of ints, such as (3, 4)",
+        lambda value: isinstance(value, tuple) and all(type(item) is int for item in value),
+    ),
+}
+
+
+@functools.cache
+def _plain_kinds(kind: type) -> dict[str, Any]:
+    return {name: hint for name, hint in get_type_hints(kind).items() if hint in _PLAIN}
 
 
 def as_python(value: Any) -> Any:

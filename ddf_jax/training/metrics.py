@@ -9,7 +9,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from ddf_jax.errors import one_line
 from ddf_jax.files import unused, write_atomically
@@ -19,47 +20,72 @@ _log = logging.getLogger(__name__)
 METRICS_FILE = "metrics.jsonl"
 
 _FLUSH_SECONDS = 10
-_EVENTS_FAILED = "Cannot write TensorBoard's events"
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+Values = Mapping[str, float | None]
+"""Numbers of a step by name; None is one that is not finite."""
+
+
+class Writer(Protocol):
+    """Keeps rows of metrics somewhere. One that fails is not asked again."""
+
+    def write(self, step: int, values: Values) -> None:
+        """Adds a row."""
+        ...
+
+    def flush(self) -> None:
+        """Writes out what is in memory."""
+        ...
+
+    def close(self) -> None:
+        """Writes out what is in memory, and ends."""
+        ...
 
 
 class MetricsLog:
     """Appends rows to `metrics.jsonl` and TensorBoard's events in a run's folder.
 
     Rows of steps after `step`, where this launch resumes, are dropped first: each step has one row, of what lasted.
+
+    Args:
+        workdir: the run's folder.
+        step: where this launch resumes.
+        writers: functions that make further writers, by what they write.
     """
 
-    def __init__(self, workdir: Path, step: int) -> None:
+    def __init__(self, workdir: Path, step: int, writers: Mapping[str, Callable[[], Writer]] = _NONE) -> None:
         path = workdir / METRICS_FILE
         kept = [row for row in read_metrics(workdir) if row["step"] <= step]
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a", buffering=1)
-        self._events: EventFile | None = None
-        with ornament(_EVENTS_FAILED):
-            self._events = EventFile(workdir, step)
+        self._writers: dict[str, Writer] = {}
+        for name, make in {"TensorBoard's events": lambda: EventFile(workdir, step), **writers}.items():
+            with ornament(f"Cannot write {name}"):
+                self._writers[name] = make()
 
     def write(self, step: int, epoch: float, **values: float | None) -> None:
         """Adds one row. None is a number that is not finite."""
         self._file.write(json.dumps({"step": step, "epoch": epoch, **values}, allow_nan=False) + "\n")
-        self._with_events(lambda events: events.write(step, values))
+        self._with_writers(lambda writer: writer.write(step, values))
 
     def sync(self) -> None:
         """Makes the rows so far durable."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._with_events(EventFile.flush)
+        self._with_writers(lambda writer: writer.flush())
 
     def close(self) -> None:
         """Writes out what is still in memory."""
-        self._with_events(EventFile.close)
+        self._with_writers(lambda writer: writer.close())
         with contextlib.suppress(OSError):  # rows behind the last `sync` are of steps that no checkpoint has
             self._file.close()
 
-    def _with_events(self, act: Callable[["EventFile"], None]) -> None:
-        events, self._events = self._events, None  # which stays so where it fails
-        with ornament(_EVENTS_FAILED):
-            if events:
-                act(events)
-            self._events = events
+    def _with_writers(self, act: Callable[[Writer], None]) -> None:
+        for name in list(self._writers):
+            writer = self._writers.pop(name)  # which stays so where it fails
+            with ornament(f"Cannot write {name}"):
+                act(writer)
+                self._writers[name] = writer
 
 
 class EventFile:
@@ -83,7 +109,7 @@ class EventFile:
         self._add(file_version="brain.Event:2")
         self._add(step=step + 1, session_log={"status": "START"})
 
-    def write(self, step: int, values: Mapping[str, float | None]) -> None:
+    def write(self, step: int, values: Values) -> None:
         """Adds numbers, in the file after at most 10 seconds and a call. None is left out."""
         scalars = [{"tag": name, "simple_value": value} for name, value in values.items() if value is not None]
         self._add(step=step, summary={"value": scalars})

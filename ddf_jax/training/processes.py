@@ -26,6 +26,7 @@ from ddf_jax.watch import ProcessWatch, relay
 
 _ADDRESS = "JAX_COORDINATOR_ADDRESS"
 _NAMES_OF_PROCESSES = (_ADDRESS, "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+_OF_KUBERNETES = "JOB_COMPLETION_INDEX"  # the number of a pod in an indexed Job
 _BLAME_SECONDS = 2.0  # in which the end of a process that made another fail becomes known
 _JOIN_SECONDS = 300  # for all processes to start
 _HEARTBEAT_SECONDS = 40  # JAX's own: longer than that of the watch
@@ -37,8 +38,9 @@ def initialize_processes() -> None:
     """Joins this process to the others of a multi-process run; alone, it does nothing.
 
     Called once, before any other use of JAX. The environment names the run to join: `JAX_COORDINATOR_ADDRESS`
-    (host:port of process 0), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` on any machine, or a launcher that JAX knows
-    (Slurm's `srun`, Open MPI's `mpirun`) with more than one process. From then on the processes watch each other.
+    (host:port of process 0), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` on any machine, the last of which an indexed Job
+    of Kubernetes gives itself; or a launcher that JAX knows (Slurm's `srun`, Open MPI's `mpirun`) with more than one
+    process. From then on the processes watch each other.
 
     Raises:
         RunError: some of the three are set, but not all, and no launcher gives the others.
@@ -47,6 +49,8 @@ def initialize_processes() -> None:
     if jax.distributed.is_initialized():
         return
     given = {name: environment[name] for name in _NAMES_OF_PROCESSES if name in environment}
+    if given and _OF_KUBERNETES in environment:
+        given.setdefault("JAX_PROCESS_ID", environment[_OF_KUBERNETES])
     if len(given) == len(_NAMES_OF_PROCESSES):
         address, count, index = given.values()
         if not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):

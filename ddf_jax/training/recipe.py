@@ -82,6 +82,8 @@ class Recipe:
     """Epochs between two checkpoints; 0: only at the end."""
     log_every: int = 10
     """Steps between two rows of `metrics.jsonl`."""
+    trackers: tuple[Literal["wandb", "mlflow"], ...] = ()
+    """Services that the metrics go to as well, set up by their own environment variables."""
     checkpoint_minutes: float = 0.0
     """Minutes after which a checkpoint is made too, whatever the epoch; 0: never for that reason."""
     keep_checkpoints: int = 3
@@ -170,6 +172,7 @@ FREE_FIELDS = frozenset(
         "mesh.fsdp",
         "mesh.tensor",
         "name",
+        "trackers",
     }
 )
 """Fields that do not change what a run computes, and so may change between two launches of it. Data may be moved: their

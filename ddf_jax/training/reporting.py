@@ -4,6 +4,8 @@ What writes needs the `train` extra, and is imported when it is used.
 """
 
 import contextlib
+import functools
+import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,11 +20,12 @@ from ddf_jax.errors import NonFiniteError
 from ddf_jax.training.leaves import leaf_names
 from ddf_jax.training.metrics import MetricsLog
 from ddf_jax.training.profiling import StepTimes
-from ddf_jax.training.recipe import Recipe
+from ddf_jax.training.recipe import Recipe, recipe_to_json
 from ddf_jax.training.resume import RunState
 from ddf_jax.training.state import Variables
 from ddf_jax.training.step import StepReport
 from ddf_jax.training.tasks import Scores, summary_line
+from ddf_jax.training.trackers import open_tracker
 
 _log = logging.getLogger(__name__)
 
@@ -98,7 +101,12 @@ class Reporter:
         self._pending: list[StepReport] = []
         self._rate_from = (step, timer.training_seconds)
         is_main, images = jax.process_index() == 0, recipe.batch_size
-        self._log = MetricsLog(workdir, step) if is_main else None
+        config = json.loads(recipe_to_json(recipe))
+        trackers = {
+            f"to {name}": functools.partial(open_tracker, name, workdir, recipe.name, config)
+            for name in recipe.trackers
+        }
+        self._log = MetricsLog(workdir, step, trackers) if is_main else None
         self._bar = tqdm(
             total=total_steps * images,
             initial=step * images,

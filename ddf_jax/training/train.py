@@ -27,6 +27,7 @@ from ddf_jax.training.schedules import learning_rate_schedule, make_step_plan
 from ddf_jax.training.state import abstract_state, initial_variables, parameter_sizes, trained_parameters
 from ddf_jax.training.step import StepReport, compile_eval_step, compile_train_step, jit_predict
 from ddf_jax.training.tasks import summary_line
+from ddf_jax.training.trackers import check_trackers
 from ddf_jax.training.workdir import RunFolder, RunLock, environment, versions
 
 
@@ -112,6 +113,7 @@ def _train(
 ) -> dict[str, Any]:
     task, is_main = recipe.task, jax.process_index() == 0
     task.check()
+    check_trackers(recipe.trackers)
 
     # Devices and data.
     timer = RunTimer()
