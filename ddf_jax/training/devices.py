@@ -2,7 +2,8 @@
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import jax
@@ -122,17 +123,21 @@ class DeviceBatch(NamedTuple):
     state_after: dict[str, Any]
 
 
-def device_batches(iterator: ResumableIterator, mesh: Mesh) -> Iterator[DeviceBatch]:
-    """Puts batches on the devices; while one is trained on, the next is read and copied."""
+def device_batches(iterator: ResumableIterator, mesh: Mesh) -> Generator[DeviceBatch]:
+    """Puts batches on the devices; while one is trained on, a thread reads and copies the next.
+
+    To be closed before the iterator is, so that nothing reads it any more.
+    """
 
     def read() -> DeviceBatch:
         arrays = global_batch(next(iterator), mesh)
         return DeviceBatch(arrays, iterator.get_state())
 
-    ahead = read()
-    while True:
-        current, ahead = ahead, read()
-        yield current
+    with ThreadPoolExecutor(1, thread_name_prefix="input") as thread:
+        ahead = thread.submit(read)
+        while True:
+            current, ahead = ahead.result(), thread.submit(read)
+            yield current
 
 
 T = TypeVar("T")

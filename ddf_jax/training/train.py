@@ -164,7 +164,7 @@ def _train(
         else:
             initial = initial or initial_variables(recipe, info, tx, abstract)
             state = RunState(0, initial, data.get_state(), history=history)
-        batches = device_batches(data, mesh)
+        batches = stack.enter_context(contextlib.closing(device_batches(data, mesh)))
 
         # Programs, compiled before the first step so that their shapes and memory are known to fit.
         train_step = compile_train_step(recipe, info, plan, mesh, abstract, learning_rate)

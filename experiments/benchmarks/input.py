@@ -1,0 +1,203 @@
+"""Times the input pipeline of image classification on this machine's CPU.
+
+    python -m experiments.benchmarks.input --out input_cpu.csv
+
+Images of 500×375 and 2000×1500 pixels, JPEGs of quality 90 drawn here, become random crops of 224×224 pixels:
+
+- `bare`: a loop that decodes, crops and resizes with pillow, one image after the other, to uint8 arrays;
+- `pipeline`: the batches of a training run with `augment` imagenet, which are shuffled, flipped, float32 and
+  normalised as well;
+- `pipeline_draft`: the same with `crop.draft`.
+
+They take turns, and the clock is the processor time of all threads: `images_per_core_second` is what one core does.
+
+`loop` rows are of the wall clock and go through the batches on the devices of a training run: `stream` takes the
+pipeline's batches, `empty_step` also puts them on the device, and `model_step` waits 1.5 times as long as `stream`
+takes for a batch, as a training step on an accelerator would. `wait_share` is the share of the time that it waits
+for a batch.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import io
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ddf_jax.data.augmentation_config import CropConfig
+from ddf_jax.data.batches import BatchIterator
+from ddf_jax.data.config import DataConfig
+from ddf_jax.data.examples import LabelledImages
+from ddf_jax.data.pipeline import train_iterator
+from ddf_jax.data.transforms import RandomResizedCrop
+from ddf_jax.files import write_atomically
+from ddf_jax.training.devices import data_mesh, device_batches
+from experiments.benchmarks.operator import to_csv
+from experiments.benchmarks.rows import Row, row_environment
+from pallas_kernels.tuning.timing import Program, time_programs
+
+SIDE = 224
+MODEL_STEP = 1.5  # times the input's time per batch
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.benchmarks.input",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="a .csv file to write")
+    parser.add_argument("--images", type=int, default=128, help="of each size (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=32, help="images (default: %(default)s)")
+    parser.add_argument("--batches", type=int, default=8, help="of a turn (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each program (default: %(default)s)")
+    options = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = []
+        for width, height in ((500, 375), (2000, 1500)):
+            size = Path(folder) / f"{width}x{height}"
+            count = options.images if width == 500 else max(options.batch, options.images // 8)
+            write_images(size, width, height, count)
+            rows += per_core(size, options.batch, options.batches if width == 500 else 2, options.rounds)
+        rows += loops(Path(folder) / "500x375", options.batch, options.batches, options.rounds)
+    if options.out is not None:
+        write_atomically(options.out, to_csv(rows))
+    print(to_csv(rows), end="")
+    return 0
+
+
+def per_core(folder: Path, batch: int, batches: int, rounds: int) -> list[Row]:
+    """A row for `bare` and each pipeline: images per second of one core."""
+    config = DataConfig(folder=folder, image_size=SIDE)
+    draft = dataclasses.replace(config, crop=CropConfig(draft=True))
+    files = sorted((folder / "train").rglob("*.jpg"))
+    count = batch * batches
+    runs = {
+        "bare": lambda: bare([files[index % len(files)] for index in range(count)]),
+        "pipeline": lambda: take(config, batch, batches),
+        "pipeline_draft": lambda: take(draft, batch, batches),
+    }
+    programs = {
+        name: Program(run, functools.partial(_seconds, run, time.process_time), "host", 0) for name, run in runs.items()
+    }
+    seconds = time_programs(programs, rounds)
+    bare_rate = count / statistics.median(seconds["bare"])
+    rows = []
+    for name, times in seconds.items():
+        rate = count / statistics.median(times)
+        row = _row(name, folder.name, batch, rounds)
+        rows.append(row | {"images_per_core_second": rate, "of_bare": rate / bare_rate})
+    return rows
+
+
+def loops(folder: Path, batch: int, batches: int, rounds: int) -> list[Row]:
+    """A row for each loop over the batches: images per second of the wall clock, and the share that it waits."""
+    config = DataConfig(folder=folder, image_size=SIDE)
+    times: dict[str, list[tuple[float, float]]] = {"stream": [], "empty_step": [], "model_step": []}
+    for _ in range(rounds):
+        with _stream(config, batch) as stream:
+            times["stream"].append(_loop(lambda stream=stream: next(stream), batches, 0.0))
+        step = MODEL_STEP * times["stream"][-1][0] / batches
+        for name, seconds in (("empty_step", 0.0), ("model_step", step)):
+            with _stream(config, batch) as stream, contextlib.closing(device_batches(stream, data_mesh())) as ahead:
+                times[name].append(_loop(lambda ahead=ahead: next(ahead), batches, seconds))
+    return [
+        _row(name, folder.name, batch, rounds)
+        | {
+            "images_per_second": batch * batches / statistics.median(whole for whole, _ in found),
+            "wait_share": statistics.median(waited / whole for whole, waited in found),
+        }
+        for name, found in times.items()
+    ]
+
+
+def bare(files: Sequence[Path]) -> list[np.ndarray]:
+    """The last 32 of the crops, which is as many as a batch keeps."""
+    crop, rng = RandomResizedCrop(SIDE), np.random.default_rng(0)
+    crops = []
+    for file in files:
+        image = Image.open(file).convert("RGB")
+        top, left, height, width = crop.crop(rng).box(image.height, image.width)
+        part = image.crop((left, top, left + width, top + height))
+        crops = [*crops[-31:], np.asarray(part.resize((SIDE, SIDE), Image.Resampling.BILINEAR))]
+    return crops
+
+
+def take(config: DataConfig, batch: int, batches: int) -> None:
+    """The last batches of the endless sequence, so that nothing is prepared ahead of the measurement or after it."""
+    with _stream(config, batch) as stream:
+        stream.set_state({"step": len(stream) - batches})
+        for _ in range(batches):
+            next(stream)
+
+
+def write_images(folder: Path, width: int, height: int, count: int) -> None:
+    """JPEGs of quality 90 with as many bytes a pixel as a photo has: shapes of all sizes, and a sensor's noise."""
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        for split in ("train", "test"):
+            path = folder / split / "ab"[index % 2] / f"{index}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if split == "train":
+                data = io.BytesIO()
+                Image.fromarray(photo(rng, width, height)).save(data, "jpeg", quality=90)
+                path.write_bytes(data.getvalue())
+            elif index < 2:
+                path.write_bytes((folder / "train" / path.parent.name / path.name).read_bytes())
+
+
+def photo(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+    """Noise of all sizes with the spectrum of photos, each size in one colour, uint8 [H, W, 3]."""
+    pixels = np.zeros((height, width, 3), np.float32)
+    for level in range(1, 9):
+        coarse = rng.normal(size=(3 * 2**level // 4 + 2, 2**level + 2)).astype(np.float32)
+        grey = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+        pixels += grey[..., None] * (1 + 0.3 * rng.normal(size=3)).astype(np.float32) * 1.5**-level
+    pixels = (pixels - pixels.min()) / np.ptp(pixels) + 0.03 * rng.normal(size=(height, width, 1))
+    return (255 * pixels.clip(0, 1)).astype(np.uint8)
+
+
+@contextlib.contextmanager
+def _stream(config: DataConfig, batch: int) -> Iterator[BatchIterator]:
+    with contextlib.closing(train_iterator(config, LabelledImages(), batch_size=batch, seed=0)) as iterator:
+        yield iterator
+
+
+def _loop(read: Callable[[], object], batches: int, step: float) -> tuple[float, float]:
+    """Seconds of some steps, and of these those that the loop waits for a batch."""
+    for _ in range(4):  # what is prepared ahead is there from now on
+        read()
+        time.sleep(step)
+    start, waited = time.perf_counter(), 0.0
+    for _ in range(batches):
+        before = time.perf_counter()
+        read()
+        waited += time.perf_counter() - before
+        time.sleep(step)
+    return time.perf_counter() - start, waited
+
+
+def _seconds(run: Callable[[], object], clock: Callable[[], float]) -> float:
+    before = clock()
+    run()
+    return clock() - before
+
+
+def _row(name: str, size: str, batch: int, rounds: int) -> Row:
+    shape = f"{batch}x{SIDE}x{SIDE}x3"
+    measured = dict.fromkeys(("images_per_core_second", "of_bare", "images_per_second", "wait_share"))
+    return {"implementation": name, "image": size, "shape": shape, "n": rounds, **measured} | row_environment(
+        "pillow", "cpu"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
