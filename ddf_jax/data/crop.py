@@ -81,5 +81,5 @@ def _draft(image: Image.Image, at_most: int) -> float:
     if at_most < 2:
         return 1.0
     width, height = image.size
-    found = image.draft(None, (-(-width // at_most), -(-height // at_most)))  # pyright: ignore[reportArgumentType]
+    found = image.draft(None, (width // at_most, height // at_most))  # pyright: ignore[reportArgumentType]
     return 1.0 if found is None else width / found[1][2]

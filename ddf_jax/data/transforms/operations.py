@@ -61,9 +61,9 @@ def _solarize_add(image: Image.Image, amount: int, canvas: Canvas) -> Image.Imag
 
 
 def _posterize(image: Image.Image, bits: int, canvas: Canvas) -> Image.Image:
-    """Keeps the upper bits."""
+    """Keeps the upper bits, 0 to 8."""
     del canvas
-    return image if bits >= 8 else ImageOps.posterize(image, bits)
+    return image.point([value >> 8 - bits << 8 - bits for value in range(256)] * len(image.getbands()))
 
 
 def _enhance(kind: Callable[[Image.Image], Any]) -> Operation:

@@ -1,0 +1,74 @@
+"""Crops that are known before the image is decoded."""
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddf_jax.data.crop import Box, Crop, to_array
+from ddf_jax.data.decode import decode_crop, decode_image
+from tests.ddf_jax.data.transforms.images import smooth
+
+BOX = Box(30, 50, 120, 160)
+
+
+def encoded(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).convert(options.pop("mode", "RGB")).save(file, kind, **options)
+    return file.getvalue()
+
+
+def oriented(orientation: int) -> dict[str, Any]:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return {"exif": exif}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("JPEG", {"mode": "L"}),
+        ("JPEG", {"mode": "CMYK"}),
+        ("JPEG", oriented(1)),
+        ("JPEG", oriented(6)),
+        ("PNG", {}),
+        ("PNG", {"mode": "P"}),
+        ("PNG", {"mode": "RGBA"}),
+        ("WEBP", {}),
+        ("TIFF", oriented(3)),
+    ],
+    ids=str,
+)
+def test_a_crop_is_that_of_the_decoded_image(kind: str, options: dict[str, Any], channels: int):
+    data = encoded(smooth(200, 240), kind, **dict(options))
+    for resampling in (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC):
+        crop = Crop(lambda height, width: BOX if width > height else Box(50, 30, 160, 120), 64, resampling)
+        expected = crop.of_array(decode_image(data, channels))
+        np.testing.assert_array_equal(to_array(decode_crop(data, channels, crop)), expected)
+
+
+@pytest.mark.parametrize(
+    ("side", "scale"), [(120, 1), (127, 1), (128, 2), (255, 2), (256, 4), (511, 4), (512, 8), (1100, 8)]
+)
+def test_a_draft_is_decoded_at_the_smallest_scale_at_which_the_crop_has_the_pixels(side: int, scale: int):
+    data = encoded(smooth(1103, 1201), "JPEG", quality=95)
+    crop = Crop(lambda *_: Box(3, 70, side, side + 30), 64, draft=True)
+    with Image.open(io.BytesIO(data)) as image:
+        drafted = to_array(crop.of_file(image)).astype(int)
+        assert image.size == (-(-1201 // scale), -(-1103 // scale))
+    exact = to_array(decode_crop(data, 3, crop._replace(draft=False))).astype(int)
+    assert np.abs(drafted - exact).mean() < 2
+    assert (drafted == exact).all() == (scale == 1)
+
+
+def test_a_draft_of_what_cannot_be_drafted_is_exact():
+    pixels = smooth(300, 300)
+    crop = Crop(lambda *_: Box(0, 0, 300, 300), 32, draft=True)
+    for data in (encoded(pixels, "PNG"), encoded(pixels, "JPEG", **oriented(6))):
+        expected = crop.of_array(decode_image(data, 3))
+        np.testing.assert_array_equal(to_array(decode_crop(data, 3, crop)), expected)
