@@ -13,11 +13,14 @@ from ddf_jax.cli.command import Checkpoint, CommandResult, RecipeFile
 class EvaluateCommand:
     """Score a run on the data that its recipe tests on, or on others; the scores of detectors are in percent.
 
-    RUN comes first. The `--data` options replace fields of its recipe; the classes must be the same.
+    RUN comes first. The `--data` options replace fields of its recipe; the classes must be the same. With
+    `--corruptions` also the errors of a classifier on corrupted pictures: those of ImageNet-C, by their names, by their
+    families (noise, blur, weather, digital), the fifteen of the `benchmark`, or `all` nineteen.
 
     Examples:
       ddf evaluate runs/digits
       ddf evaluate runs/photos --checkpoint best --data.folder ~/more_photos
+      ddf evaluate runs/furniture_ddf --corruptions all --severities 1 3 5
     """
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -26,6 +29,10 @@ class EvaluateCommand:
     """Other data than the recipe's."""
     checkpoint: Checkpoint = "newest"
     recipe_file: RecipeFile = None
+    corruptions: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")] = ()
+    """Also evaluate under these corruptions of the cropped and resized pictures."""
+    severities: Annotated[tuple[int, ...], tyro.conf.arg(metavar="1..5 [1..5 ...]")] = (1, 2, 3, 4, 5)
+    """Of the corruptions."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the scores as JSON, in 0..1."""
 
@@ -36,8 +43,16 @@ class EvaluateCommand:
 
         initialize_processes()
         run = load_run(self.folder, self.checkpoint, recipe_file=self.recipe_file)
-        scores = evaluate(run, None if self.data == run.recipe.data else self.data)
+        data = None if self.data == run.recipe.data else self.data
         task = run.recipe.task
+        if self.corruptions:
+            from ddf_jax.training.reporting import log_info
+            from ddf_jax.training.robustness import robustness, robustness_table
+
+            found = robustness(run, self.corruptions, self.severities, data=data, report=log_info)
+            line = f"{found['name']}, step {found['step']}: {task.summary_line(found)}."
+            return CommandResult(found, f"{line}\n\nErrors in percent by severity:\n\n{robustness_table(found)}")
+        scores = evaluate(run, data)
         line = f"{scores['name']}, step {scores['step']}: {task.summary_line(scores)}."
         table = task.score_table(scores, run.info)
         return CommandResult(scores, f"{line}\n\n{table}" if table else line)

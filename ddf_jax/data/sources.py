@@ -108,13 +108,26 @@ def describe(config: DataConfig, examples: Examples) -> DataInfo:
             f"The classes to train and to evaluate on must be the same, got {len(train.class_names)} in {train.name} "
             f"and {len(evaluation.class_names)} in {evaluation.name}, or other names."
         )
+    return _info(config, evaluation, len(train))
+
+
+def describe_evaluation(config: DataConfig, examples: Examples) -> DataInfo:
+    """Classes and sizes of data to evaluate on, which need no split to train on: `train_size` is 0.
+
+    Raises:
+        UserError: the data cannot be opened.
+    """
+    return _info(config, open_source(config, examples, "eval"), 0)
+
+
+def _info(config: DataConfig, evaluation: Source, train_size: int) -> DataInfo:
     return DataInfo(
-        num_classes=len(train.class_names),
-        class_names=train.class_names,
-        channels=train.channels,
-        train_size=len(train),
+        num_classes=len(evaluation.class_names),
+        class_names=evaluation.class_names,
+        channels=evaluation.channels,
+        train_size=train_size,
         eval_size=len(evaluation),
         image_size=config.image_size,
         eval_shape=evaluation.shape or config.eval_shape,
-        stuff_names=getattr(train, "stuff_names", ()),
+        stuff_names=getattr(evaluation, "stuff_names", ()),
     )

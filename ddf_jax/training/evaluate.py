@@ -4,7 +4,7 @@ import contextlib
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -19,6 +19,9 @@ from ddf_jax.training.step import compile_eval_step
 from ddf_jax.training.tasks import Scores, Task
 from ddf_jax.training.workdir import environment
 
+if TYPE_CHECKING:
+    from ddf_jax.data.sources import Examples
+
 
 @ending_together()
 def evaluate(run: Run, data: DataConfig | None = None) -> dict[str, Any]:
@@ -26,7 +29,8 @@ def evaluate(run: Run, data: DataConfig | None = None) -> dict[str, Any]:
 
     Args:
         run: from `load_run`.
-        data: other data of the same kind and classes, such as the recipe's with another `eval_split`.
+        data: other data of the same kind and classes, such as the recipe's with another `eval_split`. They need no
+            split to train on.
 
     Returns:
         `{"name", "model", "step", "device", …}` and the task's scores, such as `test_accuracy` or `test_rmse`.
@@ -34,29 +38,52 @@ def evaluate(run: Run, data: DataConfig | None = None) -> dict[str, Any]:
     Raises:
         UserError: the data cannot be opened, or do not fit the model.
     """
-    from ddf_jax.data.pipeline import eval_batches
-    from ddf_jax.data.sources import describe
+    scores = make_scorer(run, data)(run.recipe.task.examples())
+    return {
+        "name": run.recipe.name,
+        "model": run.recipe.model.name,
+        "step": run.step,
+        **scores,
+        **environment(run.mesh),
+    }
 
-    recipe, mesh, task, info = run.recipe, run.mesh, run.recipe.task, run.info
+
+def make_scorer(run: Run, data: DataConfig | None = None) -> "Callable[[Examples], Scores]":
+    """A function that scores a run's model on examples of its data, or of other data, by one compiled program.
+
+    Args:
+        run: from `load_run`.
+        data: as in `evaluate`.
+
+    Raises:
+        UserError: the data cannot be opened, or do not fit the model.
+    """
+    from ddf_jax.data.pipeline import eval_batches
+    from ddf_jax.data.sources import describe_evaluation
+
+    recipe, mesh, task, info, config = run.recipe, run.mesh, run.recipe.task, run.info, data or run.recipe.data
     task.check()
     if data is not None:
-        info = describe(data, task.examples())
+        info = describe_evaluation(data, task.examples())
         if (info.class_names, info.channels) != (run.info.class_names, run.info.channels):
             raise RunError(f"`data` must have the classes and channels of the run's, {run.info}, got {info}.")
     shares = batch_shares(mesh)
     batch_size = math.ceil(recipe.batch_size / shares) * shares  # any size gives the same score
     eval_step = compile_eval_step(task, info, mesh, run.state, batch_size)
-    batches = eval_batches(
-        data or recipe.data,
-        task.examples(),
-        batch_size=batch_size,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    with contextlib.closing(batches):
-        source = evaluation_source(task, data or recipe.data)
-        scores = evaluate_batches(eval_step, run.state.variables, batches, mesh, task=task, source=source) or {}
-    return {"name": recipe.name, "model": recipe.model.name, "step": run.step, **scores, **environment(mesh)}
+
+    def score(examples: "Examples") -> Scores:
+        batches = eval_batches(
+            config,
+            examples,
+            batch_size=batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        with contextlib.closing(batches):
+            source = evaluation_source(task, config)
+            return evaluate_batches(eval_step, run.state.variables, batches, mesh, task=task, source=source) or {}
+
+    return score
 
 
 def evaluate_batches(

@@ -23,7 +23,7 @@ def disk(radius: float, edge: float) -> np.ndarray:
     reach = int(radius) + (1 if radius <= 8 else 2)
     rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     kernel = (rows**2 + columns**2 <= radius**2).astype(np.float64)
-    taps = np.exp(-(np.arange(-1, 2) if radius <= 8 else np.arange(-2, 3)) ** 2 / (2 * edge**2))
+    taps = np.exp(-((np.arange(-1, 2) if radius <= 8 else np.arange(-2, 3)) ** 2) / (2 * edge**2))
     for axis in (0, 1):
         kernel = ndimage.correlate1d(kernel, taps / taps.sum(), axis, mode="constant")
     return kernel / kernel.sum()

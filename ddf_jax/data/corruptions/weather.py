@@ -1,5 +1,7 @@
 """Weather: five corruptions by what is between the camera and the scene."""
 
+from typing import Any
+
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
@@ -42,28 +44,46 @@ def ice(height: int, width: int, scale: float, rng: np.random.Generator) -> np.n
     """
     fine = 2  # drawn so many times larger, for smooth lines
     canvas = Image.new("L", (width * fine, height * fine))
-    draw = ImageDraw.Draw(canvas)
     length = 90 * scale * fine
-    for _ in range(round(3 + 2.5 * height * width * fine**2 / length**2)):
-        middle, turn = rng.uniform((0, 0), canvas.size), rng.uniform(0, np.pi / 3)
-        for branch in turn + np.arange(6) * np.pi / 3:
-            long = length * rng.uniform(0.4, 1.0)
-            for share in np.linspace(0, 0.9, 7):
-                start = middle + share * long * np.array([np.cos(branch), np.sin(branch)])
-                for side in (0,) if share == 0 else (-np.pi / 3, np.pi / 3):
-                    reach = long * (1.0 if side == 0 else 0.4 * (1 - share))
-                    end = start + reach * np.array([np.cos(branch + side), np.sin(branch + side)])
-                    draw.line([*start, *end], fill=int(rng.uniform(120, 256)), width=1 if side else 2)
+    count = round(3 + 2.5 * canvas.width * canvas.height / length**2)
+    middles = rng.uniform(0, canvas.size, (count, 1, 2))
+    branches = rng.uniform(0, np.pi / 3, (count, 1)) + np.arange(6) * np.pi / 3
+    lengths = length * rng.uniform(0.4, 1.0, (count, 6, 1))
+    draw = ImageDraw.Draw(canvas)
+    _draw_lines(draw, middles, branches, lengths, rng, width=2)
+    for share in np.linspace(0.15, 0.9, 6):
+        starts = middles + share * lengths * _direction(branches)
+        for side in (-np.pi / 3, np.pi / 3):
+            _draw_lines(draw, starts, branches + side, 0.4 * (1 - share) * lengths, rng, width=1)
     crystals = np.asarray(canvas.reduce(fine), np.float64) / 255
     cloud = plasma(height, width, 1.7, rng)
     return np.clip(0.3 * cloud + 0.3 * gaussian(crystals, 2 * scale) + 0.8 * crystals * (0.4 + cloud), 0, 1)
+
+
+def _draw_lines(
+    draw: ImageDraw.ImageDraw,
+    starts: np.ndarray,
+    angles: np.ndarray,
+    lengths: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    width: int,
+) -> None:
+    ends = starts + lengths * _direction(angles)
+    lines = np.concatenate([np.broadcast_to(starts, ends.shape), ends], -1).reshape(-1, 4)
+    for line, level in zip(lines.tolist(), rng.integers(120, 256, len(lines)).tolist(), strict=True):
+        draw.line(line, fill=level, width=width)
+
+
+def _direction(angles: np.ndarray) -> np.ndarray:
+    return np.stack([np.cos(angles), np.sin(angles)], -1)
 
 
 def fog(x: np.ndarray, parameters: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
     """A cloud is added, and the sum scaled back to the picture's own maximum."""
     weight, decay = parameters
     brightest = x.max()
-    cloud = plasma(*x.shape[:2], decay, rng)[..., None]
+    cloud = plasma(x.shape[0], x.shape[1], decay, rng)[..., None]
     return (x + weight * cloud) * brightest / (brightest + weight)
 
 
@@ -90,8 +110,8 @@ def spatter(x: np.ndarray, parameters: tuple[float, ...], rng: np.random.Generat
 
 def _relief(wet: np.ndarray) -> np.ndarray:
     """The light [H, W], 0 to 255, on drops that are the higher, the farther from their edges."""
-    edge = wet & ~ndimage.binary_erosion(wet)
-    distance = ndimage.distance_transform_edt(~edge) if edge.any() else np.full(wet.shape, 20.0)
+    edge = np.logical_xor(wet, ndimage.binary_erosion(wet))
+    distance: Any = ndimage.distance_transform_edt(~edge) if edge.any() else np.full(wet.shape, 20.0)
     height = ndimage.uniform_filter(np.minimum(distance, 20), 3, mode="mirror").astype(np.uint8)
     counts = np.bincount(height.ravel(), minlength=256).cumsum()
     first = counts[counts > 0][0]
