@@ -37,6 +37,20 @@ def furnish(rng: np.random.Generator, size: np.ndarray, eye: np.ndarray) -> list
     return [thing for thing in seen if thing.bodies]
 
 
+def one_thing(rng: np.random.Generator, name: str, size: np.ndarray) -> Thing:
+    """A random thing of a class in a room of the size [3]."""
+    return next(thing for thing in _MAKERS[CLASSES.index(name)](rng, size) if thing.name == name)
+
+
+def bounds(thing: Thing) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and the highest coordinates [3] of a thing."""
+    reach = [body.radius if isinstance(body, Sphere) else np.abs(body.turn) @ body.half for body in thing.bodies]
+    middles = [body.centre for body in thing.bodies]
+    low = np.min([middle - far for middle, far in zip(middles, reach, strict=True)], 0)
+    high = np.max([middle + far for middle, far in zip(middles, reach, strict=True)], 0)
+    return low, high
+
+
 def _clearance(body: Body, eye: np.ndarray) -> float:
     radius = body.radius if isinstance(body, Sphere) else np.linalg.norm(body.half)
     return float(np.linalg.norm(body.centre - eye) - radius)
@@ -100,7 +114,7 @@ def _ball(rng: np.random.Generator, size: np.ndarray) -> list[Thing]:
     return [Thing("ball", [Sphere(np.array([x, y, z], np.float32), radius, random_paint(rng))])]
 
 
-_MAKERS = (_cupboard, _table, _pole, _board, _shelf, _ball)
+_MAKERS = (_cupboard, _table, _pole, _board, _shelf, _ball)  # in the order of `CLASSES`
 _SHARES = (0.28, 0.14, 0.14, 0.14, 0.14, 0.16)
 
 

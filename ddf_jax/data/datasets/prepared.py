@@ -19,6 +19,7 @@ from tensorflow_datasets.core import constants, read_only_builder
 from tensorflow_datasets.core.utils import error_utils
 
 from ddf_jax.data.datasets.digits import Digits
+from ddf_jax.data.datasets.furniture_views import Furniture
 from ddf_jax.data.datasets.nyu_depth import NyuDepthV2Labeled
 from ddf_jax.data.datasets.rooms import Rooms
 from ddf_jax.data.datasets.rooms_panoptic import RoomsPanoptic
@@ -27,7 +28,9 @@ from ddf_jax.files import locked
 
 _log = logging.getLogger(__name__)
 
-BUILDERS: dict[str, Any] = {builder.name: builder for builder in (Digits, Rooms, RoomsPanoptic, NyuDepthV2Labeled)}
+_WITHOUT_FILES = (Digits, Furniture, Rooms, RoomsPanoptic)
+
+BUILDERS: dict[str, Any] = {builder.name: builder for builder in (*_WITHOUT_FILES, NyuDepthV2Labeled)}
 """The datasets of this package by name."""
 
 _BLOCK = 1 << 16  # bytes, of which an array_record file has a whole number
@@ -57,7 +60,7 @@ def prepared_builder(name: str, data_dir: Path | None) -> tfds.core.DatasetBuild
     except UserError:
         raise
     except ValueError as error:  # the name cannot be parsed, or DatasetNotFoundError
-        without_files = {builder.name for builder in (Digits, Rooms, RoomsPanoptic)}
+        without_files = {builder.name for builder in _WITHOUT_FILES}
         usable = without_files | {path.name for path in root.glob("*/") if any(path.rglob("features.json"))}
         raise UserError(
             f"`dataset` must be a TFDS name, `builder[/config][:version]`, that is prepared in {root} (usable now: "

@@ -7,16 +7,19 @@ surface only: depth has no values between those of two surfaces, and every pixel
 import concurrent.futures
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from ddf_jax.data.datasets.bodies import WALL_COLOUR, Box, random_paint, rotation
-from ddf_jax.data.datasets.furniture import Body, furnish
+from ddf_jax.data.datasets.furniture import Body, Thing, bounds, furnish, one_thing
 
 STUFF = ("wall", "floor", "ceiling")
 """Classes of the room itself, in the order of their numbers. Posters belong to their wall, rugs to the floor."""
+
+
+Rendered = TypeVar("Rendered")
 
 
 class View(NamedTuple):
@@ -37,14 +40,15 @@ class View(NamedTuple):
 
 
 def render_rooms(seed: int, count: int, height: int, width: int) -> Iterator[View]:
-    """The rooms of a split in their order: room i is that of `render_room` from the seed (seed, i).
+    """The rooms of a split in their order: room i is that of `render_room` from the seed (seed, i)."""
+    return in_threads(lambda index: render_room(np.random.default_rng([seed, index]), height, width), count)
 
-    They are rendered in threads, one for each core: nearly all of the time is spent in NumPy, which lets others run.
+
+def in_threads(render: Callable[[int], Rendered], count: int) -> Iterator[Rendered]:
+    """`render(0)` to `render(count - 1)` in their order.
+
+    In threads, one for each core: nearly all of the time is spent in NumPy, which lets others run.
     """
-
-    def render(index: int) -> View:
-        return render_room(np.random.default_rng([seed, index]), height, width)
-
     threads = os.cpu_count() or 1
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         for start in range(0, count, 16 * threads):  # what waits to be written is bounded
@@ -63,9 +67,54 @@ def render_room(rng: np.random.Generator, height: int, width: int) -> View:
         height: the image's height in pixels.
         width: the image's width in pixels.
     """
-    size = rng.uniform((3.0, 2.3, 3.5), (6.5, 3.2, 7.5)).astype(np.float32)
+    size = _room_size(rng)
     eye, rays = _camera(rng, size, height, width)
     things = furnish(rng, size, eye)
+    return _render(rng, size, eye, rays, things, (height, width))
+
+
+def render_thing(rng: np.random.Generator, name: str, height: int, width: int) -> np.ndarray:
+    """Renders a random thing of a class in a room that is empty but for it: uint8 [H, W, 3].
+
+    The camera is anywhere in the room, and looks at the thing so closely that the sphere around it takes 55 to 95 % of
+    the image's height, a little off its centre.
+
+    Args:
+        rng: the random generator of everything in the room.
+        name: one of `furniture.CLASSES`.
+        height: the image's height in pixels.
+        width: the image's width in pixels.
+    """
+    size = _room_size(rng)
+    thing = one_thing(rng, name, size)
+    low, high = bounds(thing)
+    centre, radius = (low + high) / 2, float(np.linalg.norm(high - low)) / 2
+    eyes = rng.uniform((0.1, 0.3, 0.08), (0.9, 0.7, 0.92), (20, 3)) * size
+    distances = np.linalg.norm(eyes - centre, axis=-1)
+    far = np.flatnonzero(distances > radius + 0.5)
+    chosen = far[0] if len(far) else distances.argmax()
+    eye, distance = eyes[chosen].astype(np.float32), float(distances[chosen])
+    x, y, z = (centre - eye).tolist()
+    yaw, pitch = np.degrees([np.arctan2(x, z), np.arctan2(-y, np.hypot(x, z))])
+    focal = rng.uniform(0.55, 0.95) * height / 2 * distance / radius
+    off = rng.uniform(-0.08, 0.08, 2) * (height, width)
+    rays = _rays(height, width, focal, rotation(yaw=yaw, pitch=pitch, roll=rng.uniform(-5, 5)), off)
+    return _render(rng, size, eye, rays, [thing], (height, width)).image
+
+
+def _room_size(rng: np.random.Generator) -> np.ndarray:
+    return rng.uniform((3.0, 2.3, 3.5), (6.5, 3.2, 7.5)).astype(np.float32)
+
+
+def _render(
+    rng: np.random.Generator,
+    size: np.ndarray,
+    eye: np.ndarray,
+    rays: np.ndarray,
+    things: Sequence[Thing],
+    shape: tuple[int, int],
+) -> View:
+    """The view of things in a room of that size; walls and lamps are random."""
     room = Box(size / 2, size / 2, np.eye(3, dtype=np.float32))
 
     depth, point = room.leave(eye, rays)
@@ -88,9 +137,9 @@ def render_room(rng: np.random.Generator, height: int, width: int) -> View:
     image = np.clip(colour * light, 0, 1) ** (1 / 2.2) + rng.normal(0, 0.012, colour.shape)
     pixels = np.clip(np.round(image * 255), 0, 255).astype(np.uint8)
     return View(
-        pixels.reshape(height, width, 3),
-        depth.reshape(height, width),
-        segments.reshape(height, width),
+        pixels.reshape(*shape, 3),
+        depth.reshape(shape),
+        segments.reshape(shape),
         (*STUFF, *(thing.name for thing in things)),
     )
 
@@ -99,10 +148,18 @@ def _camera(rng: np.random.Generator, size: np.ndarray, height: int, width: int)
     """The camera's position and a ray [H·W, 3] through each pixel, of length 1 m of depth."""
     eye = np.array([rng.uniform(0.25, 0.75) * size[0], rng.uniform(1.0, 1.8), rng.uniform(0.05, 0.2) * size[2]])
     focal = 0.5 * width / np.tan(np.radians(rng.uniform(50, 70)) / 2)
-    rows, columns = np.mgrid[:height, :width] + 0.5
-    rays = np.stack([columns - width / 2, height / 2 - rows, np.full(rows.shape, focal)], -1) / focal
     turn = rotation(yaw=rng.uniform(-25, 25), pitch=rng.uniform(2, 22), roll=rng.uniform(-3, 3))
-    return eye.astype(np.float32), (rays.reshape(-1, 3) @ turn.T).astype(np.float32)
+    return eye.astype(np.float32), _rays(height, width, focal, turn)
+
+
+def _rays(
+    height: int, width: int, focal: float, turn: np.ndarray, off: Sequence[float] | np.ndarray = (0.0, 0.0)
+) -> np.ndarray:
+    """Rays [H·W, 3] of a camera; `off` is where it looks to, in pixels down and right of the image's centre."""
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    middle = height / 2 + off[0], width / 2 + off[1]
+    rays = np.stack([columns - middle[1], middle[0] - rows, np.full(rows.shape, focal)], -1) / focal
+    return (rays.reshape(-1, 3) @ turn.T).astype(np.float32)
 
 
 def _walls(rng: np.random.Generator, room: Box, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,17 @@
+"""TODO
+
+Command:   ddf train furniture_binet
+Hardware:  2 CPU cores
+Time:      TODO
+Expected:  test accuracy ≥ TODO
+"""
+
+import dataclasses
+
+from ddf_jax.recipes.furniture_resnet import recipe as furniture_resnet
+
+recipe = dataclasses.replace(
+    furniture_resnet,
+    name="furniture_binet",
+    model=dataclasses.replace(furniture_resnet.model, name="binet50_dc_ca"),
+)

@@ -1,0 +1,17 @@
+"""TODO
+
+Command:   ddf train furniture_ddf
+Hardware:  2 CPU cores
+Time:      TODO
+Expected:  test accuracy ≥ TODO
+"""
+
+import dataclasses
+
+from ddf_jax.recipes.furniture_resnet import recipe as furniture_resnet
+
+recipe = dataclasses.replace(
+    furniture_resnet,
+    name="furniture_ddf",
+    model=dataclasses.replace(furniture_resnet.model, name="ddf_resnet50"),
+)

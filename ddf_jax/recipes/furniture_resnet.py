@@ -1,0 +1,26 @@
+"""A small ResNet of bottlenecks on rendered furniture, the baseline of `make robustness`.
+
+Command:   ddf train furniture_resnet
+Hardware:  2 CPU cores
+Time:      TODO
+Expected:  test accuracy ≥ TODO
+Recipe:    SGD with Nesterov momentum, 0.1 per 256 examples, cosine, batch 64, label smoothing 0.1, images
+           rotated, scaled and shifted a little
+"""
+
+from ddf_jax.data.config import DataConfig
+from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
+from ddf_jax.training.tasks.classification import Classification
+
+recipe = Recipe(
+    name="furniture_resnet",
+    model=ModelConfig("resnet50", {"width": 32, "blocks": (1, 1, 1), "zero_init_last_norm": True}),
+    data=DataConfig(dataset="furniture", image_size=64, augment="affine"),
+    optimizer=OptimizerConfig(learning_rate=0.2, warmup_epochs=1, nesterov=True, weight_decay=5e-4),
+    task=Classification(label_smoothing=0.1),
+    epochs=12,
+    batch_size=64,
+    seed=1,
+    evaluate_every=4,
+    checkpoint_every=4,
+)
