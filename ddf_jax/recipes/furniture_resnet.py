@@ -16,7 +16,7 @@ recipe = Recipe(
     name="furniture_resnet",
     model=ModelConfig("resnet50", {"width": 32, "blocks": (1, 1, 1), "zero_init_last_norm": True}),
     data=DataConfig(dataset="furniture", image_size=64, augment="affine"),
-    optimizer=OptimizerConfig(learning_rate=0.2, warmup_epochs=1, nesterov=True, weight_decay=5e-4),
+    optimizer=OptimizerConfig(method="adamw", learning_rate=0.008, warmup_epochs=0.5, weight_decay=0.02),
     task=Classification(label_smoothing=0.1),
     epochs=12,
     batch_size=64,

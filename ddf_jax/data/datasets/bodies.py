@@ -123,3 +123,8 @@ def random_paint(rng: np.random.Generator) -> Paint:
     direction = rotation(yaw=rng.uniform(0, 90), pitch=rng.uniform(0, 90))[:, 0]
     pattern = rng.choice(["plain", "stripes", "checks", "grain"], p=[0.35, 0.25, 0.15, 0.25])
     return Paint(np.stack([base, other]), str(pattern), direction, rng.uniform(0.12, 0.45))
+
+
+def plain_paint(rng: np.random.Generator) -> Paint:
+    """A paint of one random colour."""
+    return dataclasses.replace(random_paint(rng), pattern="plain")

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ddf_jax.data.datasets.bodies import WALL_COLOUR, Box, random_paint, rotation
+from ddf_jax.data.datasets.bodies import WALL_COLOUR, Box, Paint, plain_paint, random_paint, rotation
 from ddf_jax.data.datasets.furniture import Body, Thing, bounds, furnish, one_thing
 
 STUFF = ("wall", "floor", "ceiling")
@@ -74,7 +74,7 @@ def render_room(rng: np.random.Generator, height: int, width: int) -> View:
 
 
 def render_thing(rng: np.random.Generator, name: str, height: int, width: int) -> np.ndarray:
-    """Renders a random thing of a class in a room that is empty but for it: uint8 [H, W, 3].
+    """Renders a random thing of a class in a room without patterns that is empty but for it: uint8 [H, W, 3].
 
     The camera is anywhere in the room, and looks at the thing so closely that the sphere around it takes 55 to 95 % of
     the image's height, a little off its centre.
@@ -99,7 +99,7 @@ def render_thing(rng: np.random.Generator, name: str, height: int, width: int) -
     focal = rng.uniform(0.55, 0.95) * height / 2 * distance / radius
     off = rng.uniform(-0.08, 0.08, 2) * (height, width)
     rays = _rays(height, width, focal, rotation(yaw=yaw, pitch=pitch, roll=rng.uniform(-5, 5)), off)
-    return _render(rng, size, eye, rays, [thing], (height, width)).image
+    return _render(rng, size, eye, rays, [thing], (height, width), plain_paint).image
 
 
 def _room_size(rng: np.random.Generator) -> np.ndarray:
@@ -113,12 +113,13 @@ def _render(
     rays: np.ndarray,
     things: Sequence[Thing],
     shape: tuple[int, int],
+    paint: Callable[[np.random.Generator], Paint] = random_paint,
 ) -> View:
-    """The view of things in a room of that size; walls and lamps are random."""
+    """The view of things in a room of that size; its sides, with their `paint`, and lamps are random."""
     room = Box(size / 2, size / 2, np.eye(3, dtype=np.float32))
 
     depth, point = room.leave(eye, rays)
-    colour, normal = _walls(rng, room, point)
+    colour, normal = _walls(rng, room, point, paint)
     segments = _stuff(normal)
     for number, thing in enumerate(things, len(STUFF)):
         for body in thing.bodies:
@@ -162,7 +163,9 @@ def _rays(
     return (rays.reshape(-1, 3) @ turn.T).astype(np.float32)
 
 
-def _walls(rng: np.random.Generator, room: Box, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _walls(
+    rng: np.random.Generator, room: Box, point: np.ndarray, new_paint: Callable[[np.random.Generator], Paint]
+) -> tuple[np.ndarray, np.ndarray]:
     """Colours and inward normals of points on the room's six sides, each with its paint and posters."""
     place, (axis, sign) = room.place(point)
     normal = np.zeros_like(point)
@@ -171,7 +174,7 @@ def _walls(rng: np.random.Generator, room: Box, point: np.ndarray) -> tuple[np.n
     for face in np.ndindex(3, 2):
         on = np.flatnonzero((axis == face[0]) & (sign == 2 * face[1] - 1))
         floor_or_ceiling = face[0] == 1
-        paint = random_paint(rng)
+        paint = new_paint(rng)
         if not (floor_or_ceiling and face[1] == 0) and rng.random() < 0.2:
             paint = dataclasses.replace(paint, colours=np.stack([WALL_COLOUR * rng.uniform(0.8, 1.2)] * 2))
         flat = place[on]
@@ -181,7 +184,7 @@ def _walls(rng: np.random.Generator, room: Box, point: np.ndarray) -> tuple[np.n
         for _ in range(rng.integers(0, 4)):  # posters; on the floor, rugs
             middle = rng.uniform(-0.9, 0.9, 2) * room.half[across]
             inside = (np.abs(flat[:, across] - middle) < rng.uniform(0.1, 0.6, 2)).all(-1)
-            colour[on[inside]] = random_paint(rng).at(flat[inside])
+            colour[on[inside]] = new_paint(rng).at(flat[inside])
     return colour, normal
 
 
