@@ -8,7 +8,7 @@ PARALLEL := --numprocesses=2 --dist=worksteal
 # What depends on the version of JAX.
 NEWEST := tests/pallas_kernels tests/ddf_jax/training tests/test_imports.py tests/test_packaging.py
 
-.PHONY: train zoo depth detect check test test-newest test-torch test-slow faults format clean
+.PHONY: train zoo depth detect robustness check test test-newest test-torch test-slow faults format clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.installed
@@ -35,6 +35,12 @@ ROOMS := rooms_mask_rcnn rooms_mask_rcnn_plain rooms_panoptic_fpn
 detect: $(VENV)/.installed-detection
 	printf '%s\n' $(ROOMS) | xargs -n 1 -P 2 $(BIN)/ddf train
 	$(BIN)/python -m experiments.detection $(addprefix runs/,$(ROOMS))
+
+# Two at a time, as above.
+FURNITURE := furniture_resnet furniture_resnext furniture_ddf furniture_binet
+robustness: $(VENV)/.installed
+	printf '%s\n' $(FURNITURE) | xargs -n 1 -P 2 $(BIN)/ddf train
+	$(BIN)/python -m experiments.robustness $(addprefix runs/,$(FURNITURE))
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -57,6 +57,7 @@ THIRD_PARTY = {
     "ddf_jax.verify": "jax flax numpy optax | matplotlib tqdm",
     # the extra `train`
     "ddf_jax.data": "numpy PIL absl grain tensorflow_datasets | h5py",  # h5py: the extra `nyu`
+    "ddf_jax.data.corruptions": "numpy PIL scipy",
     "ddf_jax.inspect": "jax flax numpy matplotlib",
     "ddf_jax.cli": "numpy tyro",
     # the extra `torch`

@@ -210,7 +210,7 @@ def test_the_parameters_are_those_of_the_nearest_side(size, side):
 
 
 def test_what_cannot_be_corrupted_is_an_error():
-    with pytest.raises(UserError, match="`name` must be one of gaussian_noise, .*, got 'rain'"):
+    with pytest.raises(UserError, match=r"`name` must be one of gaussian_noise, .*, got 'rain'"):
         corrupt(GREY, "rain", 1)
     with pytest.raises(UserError, match="`severity` must be 1, 2, 3, 4 or 5, got 6"):
         corrupt(GREY, "snow", 6)
