@@ -14,13 +14,13 @@ from ddf_jax.training.tasks.classification import Classification
 
 recipe = Recipe(
     name="furniture_resnet",
-    model=ModelConfig("resnet50", {"width": 32, "blocks": (1, 1, 1), "zero_init_last_norm": True}),
+    model=ModelConfig("resnet50", {"width": 16, "blocks": (1, 2, 2), "zero_init_last_norm": True}),
     data=DataConfig(dataset="furniture", image_size=64, augment="affine"),
     optimizer=OptimizerConfig(method="adamw", learning_rate=0.008, warmup_epochs=0.5, weight_decay=0.02),
     task=Classification(label_smoothing=0.1),
-    epochs=12,
-    batch_size=64,
+    epochs=10,
+    batch_size=32,
     seed=1,
-    evaluate_every=4,
-    checkpoint_every=4,
+    evaluate_every=5,
+    checkpoint_every=5,
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ddf_jax.data.datasets.bodies import Box, Paint, Sphere, random_paint, rotation
+from ddf_jax.data.datasets.bodies import Box, Paint, Sphere, plain_paint, random_paint, rotation
 
 CLASSES = ("cupboard", "table", "pole", "board", "shelf", "ball")
 """Of things, in the order of their numbers."""
@@ -37,9 +37,11 @@ def furnish(rng: np.random.Generator, size: np.ndarray, eye: np.ndarray) -> list
     return [thing for thing in seen if thing.bodies]
 
 
-def one_thing(rng: np.random.Generator, name: str, size: np.ndarray) -> Thing:
-    """A random thing of a class in a room of the size [3]."""
-    return next(thing for thing in _MAKERS[CLASSES.index(name)](rng, size) if thing.name == name)
+def plain_thing(rng: np.random.Generator, name: str, size: np.ndarray) -> Thing:
+    """A random thing of a class in a room of the size [3], of one colour."""
+    thing = next(thing for thing in _MAKERS[CLASSES.index(name)](rng, size) if thing.name == name)
+    paint = plain_paint(rng)
+    return Thing(name, [dataclasses.replace(body, paint=paint) for body in thing.bodies])
 
 
 def bounds(thing: Thing) -> tuple[np.ndarray, np.ndarray]:

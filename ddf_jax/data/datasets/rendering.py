@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from ddf_jax.data.datasets.bodies import WALL_COLOUR, Box, Paint, plain_paint, random_paint, rotation
-from ddf_jax.data.datasets.furniture import Body, Thing, bounds, furnish, one_thing
+from ddf_jax.data.datasets.furniture import Body, Thing, bounds, furnish, plain_thing
 
 STUFF = ("wall", "floor", "ceiling")
 """Classes of the room itself, in the order of their numbers. Posters belong to their wall, rugs to the floor."""
@@ -74,9 +74,9 @@ def render_room(rng: np.random.Generator, height: int, width: int) -> View:
 
 
 def render_thing(rng: np.random.Generator, name: str, height: int, width: int) -> np.ndarray:
-    """Renders a random thing of a class in a room without patterns that is empty but for it: uint8 [H, W, 3].
+    """Renders a random thing of a class in a room that is empty but for it, both without patterns: uint8 [H, W, 3].
 
-    The camera is anywhere in the room, and looks at the thing so closely that the sphere around it takes 55 to 95 % of
+    The camera is anywhere in the room, and looks at the thing so closely that the sphere around it takes 65 to 100 % of
     the image's height, a little off its centre.
 
     Args:
@@ -86,7 +86,7 @@ def render_thing(rng: np.random.Generator, name: str, height: int, width: int) -
         width: the image's width in pixels.
     """
     size = _room_size(rng)
-    thing = one_thing(rng, name, size)
+    thing = plain_thing(rng, name, size)
     low, high = bounds(thing)
     centre, radius = (low + high) / 2, float(np.linalg.norm(high - low)) / 2
     eyes = rng.uniform((0.1, 0.3, 0.08), (0.9, 0.7, 0.92), (20, 3)) * size
@@ -96,7 +96,7 @@ def render_thing(rng: np.random.Generator, name: str, height: int, width: int) -
     eye, distance = eyes[chosen].astype(np.float32), float(distances[chosen])
     x, y, z = (centre - eye).tolist()
     yaw, pitch = np.degrees([np.arctan2(x, z), np.arctan2(-y, np.hypot(x, z))])
-    focal = rng.uniform(0.55, 0.95) * height / 2 * distance / radius
+    focal = rng.uniform(0.65, 1.0) * height / 2 * distance / radius
     off = rng.uniform(-0.08, 0.08, 2) * (height, width)
     rays = _rays(height, width, focal, rotation(yaw=yaw, pitch=pitch, roll=rng.uniform(-5, 5)), off)
     return _render(rng, size, eye, rays, [thing], (height, width), plain_paint).image
