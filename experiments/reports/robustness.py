@@ -2,7 +2,7 @@
 
 The first run is the baseline. Scores finished runs on one dataset under the corruptions of ImageNet-C, writes rows, a
 table by family and a table of all corruptions, and draws the gains over the baseline as Figure 3 of Hu et al.,
-"Bi-volution: A Static and Dynamic Coupled Filter", AAAI 2022, does. A sheet shows one picture under each corruption.
+"Bi-volution: A Static and Dynamic Coupled Filter", 2022, does. A sheet shows one picture under each corruption.
 """
 
 import argparse

@@ -20,7 +20,6 @@ def test_evaluate_prints_the_errors_under_corruptions_as_a_table_or_as_json(ddf,
     assert lines[-1].startswith("mean corruption error")
 
 
-
 def test_unknown_corruptions_and_severities_are_refused_in_one_line(refused, tiny_run):
     assert "must be one of all, benchmark, noise," in refused("evaluate", tiny_run, "--corruptions", "rain")
     assert "1, 2, 3, 4 and 5, got 6" in refused("evaluate", tiny_run, "--corruptions", "fog", "--severities", "6")

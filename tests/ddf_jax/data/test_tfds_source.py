@@ -81,7 +81,8 @@ def test_any_prepared_classification_dataset_opens_by_name(tmp_path: Path):
 @pytest.mark.parametrize("name", ["digitz", "mnist", "digits:9.9.9", "digits/tiny", "no name", ""])
 def test_a_dataset_that_is_not_prepared_is_one_clear_error(digits: DataConfig, name: str):
     with pytest.raises(
-        ValueError, match=r"prepared in .+ \(usable now: digits, furniture, rooms, rooms_panoptic\), got .*tfds build NAME"
+        ValueError,
+        match=r"prepared in .+ \(usable now: digits, furniture, rooms, rooms_panoptic\), got .*tfds build NAME",
     ) as caught:
         open_source(dataclasses.replace(digits, dataset=name), LabelledImages(), "train")
     assert "\n" not in str(caught.value)

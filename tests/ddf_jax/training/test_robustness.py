@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def test_the_pictures_are_corrupted_as_they_are_cropped_and_resized_each_by_its_
         batches = list(eval_batches(config, examples, batch_size=batch_size))
         images = np.concatenate([batch["image"][batch["mask"]] for batch in batches])
         for index in range(5):
-            picture = resize.map(source[index])["image"]
+            picture = resize.map(source[index] or {})["image"]
             noisy = corrupt(picture, "gaussian_noise", 3, seed=7, index=index)
             np.testing.assert_array_equal(images[index], normalize.map({"image": noisy})["image"])
 
@@ -100,9 +101,9 @@ def test_other_severities_and_other_tasks_are_refused(run):
 )
 def test_a_set_to_evaluate_on_alone_opens_by_name(tmp_path, monkeypatch, name, config, split):
     """With the features and the only split that TFDS's own builder declares, and few images."""
-    builder = tfds.builder_cls(name)
+    builder: Any = tfds.builder_cls(name)
 
-    class Few(builder, skip_registration=True):
+    class Few(builder, skip_registration=True):  # pyright: ignore[reportGeneralTypeIssues, reportCallIssue]
         def _split_generators(self, dl_manager):
             return {split: self._generate_examples()}
 
@@ -111,9 +112,10 @@ def test_a_set_to_evaluate_on_alone_opens_by_name(tmp_path, monkeypatch, name, c
                 image = encode_png(np.full((40, 50, 3), 80 * key, np.uint8))
                 yield f"{key}", {"image": image, "label": key, "file_name": f"{key}.png"}
 
-    Few.name = name
+    few: Any = Few
+    few.name = name
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    Few(config=config, data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    few(config=config, data_dir=tmp_path, file_format="array_record").download_and_prepare()
     for named in (name, f"{name}/{config}"):
         data = DataConfig(dataset=named, data_dir=tmp_path, eval_split=split, image_size=32)
         info = describe_evaluation(data, LabelledImages())
