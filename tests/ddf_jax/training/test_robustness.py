@@ -80,7 +80,7 @@ def test_corruptions_are_selected_by_name_by_family_or_all_at_once():
     assert len(select_corruptions(["all"])) == 19
     assert len(select_corruptions(["benchmark"])) == 15
     assert select_corruptions(["snow", "blur", "fog", "snow"]) == (*FAMILIES["blur"], "snow", "fog")
-    with pytest.raises(UserError, match="must be one of all, benchmark, noise, .*saturate, got rain, hail"):
+    with pytest.raises(UserError, match=r"must be one of all, benchmark, noise, .*saturate, got rain, hail"):
         select_corruptions(["rain", "snow", "hail"])
     with pytest.raises(UserError, match="must be a corruption"):
         select_corruptions([])
@@ -91,7 +91,7 @@ def test_other_severities_and_other_tasks_are_refused(run):
         with pytest.raises(UserError, match=f"some of 1, 2, 3, 4 and 5, got {got}"):
             robustness(run, severities=severities)
     other = dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, task=Regression()))
-    with pytest.raises(RunError, match="need a run of classification, got .*, of Regression"):
+    with pytest.raises(RunError, match=r"need a run of classification, got .*, of Regression"):
         robustness(other)
 
 
