@@ -1,8 +1,9 @@
-"""The partitioning of the operator over a device mesh: by samples and channels, never by pixels.
+"""The partitioning of the operator over a device mesh: by samples, channels and rows, never by columns.
 
 XLA cannot partition a kernel; by itself it would gather sharded inputs on every device. Here each device computes its
-own samples and channels. The forward pass needs no collective. The backward pass needs one reduction: of the spatial
-filter's cotangent over the devices that share its group's channels.
+own samples, channels and rows. The forward pass needs no collective but an exchange of halos, where rows are split
+(`halo.py`). The backward pass needs that, and two reductions: of the spatial filter's cotangent over the devices that
+share its group's channels, and of the channel filter's over those that share an image.
 
 Under a mesh of Auto axes `custom_partitioning` describes this to XLA, under Explicit axes `jax.shard_map` does. Inside
 a user's own `jax.shard_map` nothing is left to partition. Where that leaves Auto axes, or a mesh has axes of both
@@ -23,6 +24,7 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pallas_kernels.ops.form import Form, Name
+from pallas_kernels.ops.halo import form_on_rows
 from pallas_kernels.ops.spec import accumulator_dtype
 
 _AXES_OF_X = ("batch", "height", "width", "channel")
@@ -50,12 +52,16 @@ class Layout(NamedTuple):
       results: names of its results.
       groups: of the channels.
       mapped: number of axes of `jax.vmap`, with which all arrays begin.
+      positions: rows of positions that devices may share; 1 where each needs all.
+      rows: of an array for each of them, where that is not 1.
     """
 
     arrays: tuple[Name, ...]
     results: tuple[Name, ...]
     groups: int
     mapped: int
+    positions: int = 1
+    rows: Mapping[Name, int] = {}
 
 
 def split(on_device: OnDevice, form: Form, mapped: int = 0) -> Callable[..., tuple[Array, ...]]:
@@ -66,7 +72,11 @@ def split(on_device: OnDevice, form: Form, mapped: int = 0) -> Callable[..., tup
       form: of the whole arrays.
       mapped: number of axes of `jax.vmap`, with which all arrays begin.
     """
+    spec, height = form.spec, form.size[0]
     layout = Layout(form.arrays, form.results, form.groups, mapped)
+    if isinstance(height, int) and height == spec.stride[0] * spec.grid(form.size)[0]:
+        rows = {"x": spec.stride[0], "y": spec.scale}
+        layout = layout._replace(positions=height // spec.stride[0], rows=rows)
     return over_mesh(functools.partial(form_on_shards, on_device, form, mapped), layout)
 
 
@@ -128,7 +138,7 @@ class _Call:
         return jax.shard_map(local, in_specs=in_specs, out_specs=out_specs, check_vma=check_vma)(*arrays)
 
     def _specs(self, specs: Sequence[Iterable[Any]], mesh_shape: Mapping[str, int]) -> "OperandSpecs":
-        return OperandSpecs.choose(self.layout.groups, specs, mesh_shape, self.layout.mapped)
+        return OperandSpecs.choose(self.layout, specs, mesh_shape)
 
 
 def form_on_shards(
@@ -136,9 +146,16 @@ def form_on_shards(
 ) -> tuple[Array, ...]:
     """The form on the shards of one device; sums dspatial over the devices that share groups."""
     axis = mapped + GROUP_AXIS
+
+    def evaluate(form: Form, *arrays: Array) -> tuple[Array, ...]:
+        on_samples = functools.partial(_on_samples, on_device, mapped=mapped)
+        if specs is None or not specs.height:
+            return on_samples(form, *arrays)
+        return form_on_rows(on_samples, form, specs.height, specs.height_devices, *arrays)
+
     if specs is None or not specs.share_groups:
         groups = form.groups if specs is None else form.groups // specs.group_devices
-        return _on_samples(on_device, dataclasses.replace(form, groups=groups), mapped, *arrays)
+        return evaluate(dataclasses.replace(form, groups=groups), *arrays)
     group = specs.first_group(form.groups)
     arrays = tuple(
         jax.lax.dynamic_slice_in_dim(array, group, 1, axis) if name == "spatial" else array
@@ -147,7 +164,7 @@ def form_on_shards(
     # A result is rounded once, after the sum.
     wide = accumulator_dtype(*arrays)
     dtypes = tuple(wide if name == "spatial" else dtype for name, dtype in zip(form.results, form.dtypes, strict=True))
-    outputs = list(_on_samples(on_device, dataclasses.replace(form, groups=1, dtypes=dtypes), mapped, *arrays))
+    outputs = list(evaluate(dataclasses.replace(form, groups=1, dtypes=dtypes), *arrays))
     if "spatial" in form.results:
         at = form.results.index("spatial")
         mine = outputs[at]
@@ -157,7 +174,7 @@ def form_on_shards(
     return tuple(outputs)
 
 
-def _on_samples(on_device: OnDevice, form: Form, mapped: int, *arrays: Array) -> tuple[Array, ...]:
+def _on_samples(on_device: OnDevice, form: Form, *arrays: Array, mapped: int) -> tuple[Array, ...]:
     """A form with the mapped axes folded into the samples: on one device, where no other holds any."""
     if not mapped:
         return tuple(on_device(form, *arrays))
@@ -177,11 +194,14 @@ class OperandSpecs:
     """The partition specs of all arrays of a call.
 
     Groups are split with their channels where they divide evenly. Where several devices hold channels of one group,
-    each uses that group's filter. Where neither divides the other, the channels are not split.
+    each uses that group's filter. Where neither divides the other, the channels are not split. Neither are the rows,
+    where each device would not have as many positions of the filter.
 
     Args:
       mapped: mesh axes that split each mapped axis.
       batch: mesh axes that split the samples.
+      height: mesh axes that split the rows.
+      height_devices: how many devices split the rows.
       channel: mesh axes that split the channels.
       channel_devices: how many devices split the channels.
       share_groups: whether several devices hold channels of one group.
@@ -189,6 +209,8 @@ class OperandSpecs:
 
     mapped: tuple[tuple[str, ...], ...]
     batch: tuple[str, ...]
+    height: tuple[str, ...]
+    height_devices: int
     channel: tuple[str, ...]
     channel_devices: int
     share_groups: bool
@@ -199,15 +221,16 @@ class OperandSpecs:
         return 1 if self.share_groups else self.channel_devices
 
     @classmethod
-    def choose(
-        cls, groups: int, specs: Sequence[Iterable[Any]], mesh_shape: Mapping[str, int], mapped: int
-    ) -> "OperandSpecs":
+    def choose(cls, layout: Layout, specs: Sequence[Iterable[Any]], mesh_shape: Mapping[str, int]) -> "OperandSpecs":
         """The specs for arrays sharded so, x or y first, on a mesh of this shape.
 
-        A mapped axis is split as in the first array that splits it: it may be an axis of one array alone. Samples and
-        channels are split as in x (or y).
+        A mapped axis is split as in the first array that splits it: it may be an axis of one array alone. Samples, rows
+        and channels are split as in x (or y).
         """
-        taken: list[str] = []
+        groups, mapped, taken = layout.groups, layout.mapped, list[str]()
+
+        def count(axes: tuple[str, ...]) -> int:
+            return math.prod(mesh_shape[axis] for axis in axes)
 
         def take(entries: Iterable[Any]) -> tuple[str, ...]:
             free = (tuple(axis for axis in _as_tuple(entry) if axis not in taken) for entry in entries)
@@ -216,17 +239,22 @@ class OperandSpecs:
 
         padded = [[*spec, *[None] * (mapped + len(AXES["x"]))] for spec in specs]
         split = tuple(take(spec[axis] for spec in padded) for axis in range(mapped))
-        batch, channel = (take([padded[0][mapped + AXES["x"].index(axis)]]) for axis in ("batch", "channel"))
-        devices = math.prod(mesh_shape[axis] for axis in channel)
+        batch, height, channel = (
+            take([padded[0][mapped + AXES["x"].index(axis)]]) for axis in ("batch", "height", "channel")
+        )
+        if count(height) == 1 or layout.positions % count(height):
+            height = ()
+        devices = count(channel)
         if groups % devices and devices % groups:
             channel, devices = (), 1
-        return cls(split, batch, channel, devices, share_groups=groups % devices != 0)
+        return cls(split, batch, height, count(height), channel, devices, share_groups=groups % devices != 0)
 
     def of(self, names: Sequence[Name]) -> tuple[PartitionSpec, ...]:
         """One spec per array."""
         channel = self.channel or None
         mesh_axes = {
             "batch": self.batch or None,
+            "height": self.height or None,
             "channel": channel,
             "group": None if self.share_groups else channel,
         }
@@ -245,7 +273,7 @@ def _as_tuple(entry: Any) -> tuple[str, ...]:
 
 
 def _propagation_rule(layout: Layout, channels: int, mesh: Mesh) -> tuple[str, dict[str, int]]:
-    """Shardy's rule, with the sizes of its factors: mapped axes, samples, channels and groups correspond across arrays.
+    """Shardy's rule, with the sizes of its factors: mapped axes, samples, rows, channels and groups correspond.
 
     No other axes do. Channels are those of each group in turn. That is told where groups divide evenly over all devices
     of the mesh: elsewhere Shardy might split them over more devices than there are groups.
@@ -255,10 +283,18 @@ def _propagation_rule(layout: Layout, channels: int, mesh: Mesh) -> tuple[str, d
     channel = "(group member)" if several else "channel"
     free = (f"free{n}" for n in range(100))
     leading = [f"mapped{n}" for n in range(layout.mapped)]
+    sizes = {"member": channels // layout.groups} if several else {}
+    names = (*layout.arrays, *layout.results)
 
     def axes(name: Name) -> str:
         known = {"batch": "batch", "channel": channel, "group": "group"}
+        if layout.positions > 1:
+            known["height"] = "row" if layout.rows.get(name, 1) == 1 else f"(row {name})"
         return " ".join([*leading, *(known.get(axis) or next(free) for axis in AXES[name])])
 
+    if layout.positions > 1:
+        sizes |= {name: count for name, count in layout.rows.items() if name in names and count > 1}
+        if all(layout.rows.get(name, 1) > 1 for name in names if "height" in AXES[name]):
+            sizes["row"] = layout.positions
     rule = ", ".join(map(axes, layout.arrays)) + " -> " + ", ".join(map(axes, layout.results))
-    return rule, {"member": channels // layout.groups} if several else {}
+    return rule, sizes

@@ -101,6 +101,13 @@ class FilterSpec:
         (top, _), (left, _) = self.padding
         return top, left
 
+    @property
+    def halo_rows(self) -> Pair:
+        """Rows of x above and below a part of it that its positions read, where the part starts and ends with a position's
+        `stride` rows."""
+        top = self.origin[0]
+        return top, max(0, self.span[0] - top - (self.stride[0] - 1))
+
     def grid(self, size: tuple[Any, Any]) -> tuple[Any, Any]:
         """Ho and Wo, the positions of the filter on an image of this size (before upsampling).
 
