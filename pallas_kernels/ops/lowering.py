@@ -1,9 +1,11 @@
 """The lowering of what a device computes by an implementation, which is chosen here."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from jax.interpreters import mlir
 
 from pallas_kernels import compat
@@ -32,5 +34,12 @@ def lower_on_device(
     # On one device no axis of a mesh is left.
     context = context.replace(avals_in=[compat.plain_type(aval) for aval in context.avals_in])
     absent = use_device(device) if device is DEFAULT_GPU else contextlib.nullcontext()
-    with absent, compat.without_triton_deprecation():
+    with absent, x64_as(context.avals_in), compat.without_triton_deprecation():
         return mlir.lower_fun(function)(context, *values)
+
+
+@contextlib.contextmanager
+def x64_as(arrays: Sequence[Any]) -> Iterator[None]:
+    """Has 64-bit dtypes where an array has one: XLA's threads, which partition a program, do not see `jax.enable_x64`."""
+    with jax.enable_x64(True) if any(array.dtype == jnp.float64 for array in arrays) else contextlib.nullcontext():
+        yield

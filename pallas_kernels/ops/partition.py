@@ -25,6 +25,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pallas_kernels.ops.form import Form, Name
 from pallas_kernels.ops.halo import form_on_rows
+from pallas_kernels.ops.lowering import x64_as
 from pallas_kernels.ops.spec import accumulator_dtype
 
 _AXES_OF_X = ("batch", "height", "width", "channel")
@@ -122,7 +123,12 @@ class _Call:
             tuple(NamedSharding(mesh, spec) for spec in specs.of(names))
             for names in (self.layout.arrays, self.layout.results)
         )
-        return mesh, functools.partial(self.on_shards, specs), results, operands
+
+        def on_shards(*arrays: Array) -> tuple[Array, ...]:
+            with x64_as(arrays):
+                return self.on_shards(specs, *arrays)
+
+        return mesh, on_shards, results, operands
 
     def over_explicit_axes(self, *arrays: Array) -> tuple[Array, ...]:
         """`jax.shard_map` of the function, over the Explicit or the remaining Auto axes of the mesh."""

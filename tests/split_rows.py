@@ -1,0 +1,81 @@
+"""What a function computes of images whose rows are split over devices: as of whole ones, with which collectives."""
+
+import collections
+import contextlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+_COLLECTIVE = re.compile(r"= (.+?) (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
+
+
+def mesh_of(height: int, data: int = 1, *, explicit: bool = False) -> Mesh:
+    """The first devices as a mesh with the axes `data` and `height`."""
+    kinds = (AxisType.Explicit if explicit else AxisType.Auto,) * 2
+    return jax.make_mesh((data, height), ("data", "height"), axis_types=kinds, devices=jax.devices()[: data * height])
+
+
+class Collectives(NamedTuple):
+    """The number of collectives of each kind in a compiled program, and the shapes of those of a kind."""
+
+    counts: dict[str, int]
+    shapes: dict[str, list[str]]
+
+
+def collectives(compiled: Any) -> Collectives:
+    found = _COLLECTIVE.findall(compiled.as_text())
+    shapes: dict[str, list[str]] = collections.defaultdict(list)
+    for shape, kind in found:
+        shapes[kind] += [re.sub(r"\{[^}]*\}", "", shape)]
+    return Collectives(dict(collections.Counter(kind for _, kind in found)), dict(shapes))
+
+
+def check_as_whole(
+    function: Callable[..., Any],
+    mesh: Mesh,
+    arrays: Sequence[Any],
+    specs: Sequence[P],
+    *,
+    within: Callable[[Mesh], Any] = lambda _: contextlib.nullcontext(),
+    tolerance: float = 1e-12,
+) -> tuple[Collectives, Collectives]:
+    """Asserts that results and cotangents are those of one device, and that the result is split as the first array.
+
+    Args:
+        function: of arrays, with one result like the first array.
+        mesh: the devices.
+        arrays: float64.
+        specs: of the arrays.
+        within: a context in which the function is traced.
+        tolerance: of the largest value.
+
+    Returns:
+        The collectives of the forward pass, and of forward and backward.
+    """
+
+    def both(*arrays: Any) -> tuple[Any, Any]:
+        y, pull_back = jax.vjp(function, *arrays)
+        return y, pull_back(jnp.sin(y) + 1)
+
+    with jax.enable_x64(True):
+        arrays = [jnp.asarray(array, jnp.float64) for array in arrays]
+        expected = jax.device_get(jax.jit(both)(*arrays))
+        explicit = AxisType.Explicit in mesh.axis_types
+        with jax.set_mesh(mesh) if explicit else contextlib.nullcontext(), within(mesh):
+            placed = [jax.device_put(a, NamedSharding(mesh, spec)) for a, spec in zip(arrays, specs, strict=True)]
+            forward = jax.jit(lambda *a: function(*a)).lower(*placed).compile()
+            program = jax.jit(lambda *a: both(*a)).lower(*placed).compile()
+            y = forward(*placed)
+            assert y.sharding.is_equivalent_to(NamedSharding(mesh, P(*specs[0][:2])), y.ndim), y.sharding
+            found = jax.device_get(program(*placed))
+    for value, right in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert value.dtype == right.dtype == np.float64
+        np.testing.assert_allclose(value, right, rtol=0, atol=tolerance * np.abs(right).max())
+    np.testing.assert_allclose(y, expected[0], rtol=0, atol=tolerance * np.abs(expected[0]).max())
+    return collectives(forward), collectives(program)
