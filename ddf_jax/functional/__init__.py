@@ -1,8 +1,10 @@
-"""Functions without parameters: activations, pooling, strided views, convolution, upsampling, checks of shapes."""
+"""Functions without parameters: activations, pooling, strided views, convolution, upsampling, split rows, checks of shapes."""
 
 from ddf_jax.functional.activations import relu as relu
 from ddf_jax.functional.checks import check_channels as check_channels
 from ddf_jax.functional.checks import check_feature_map as check_feature_map
+from ddf_jax.functional.height import height_split as height_split
+from ddf_jax.functional.height import on_rows as on_rows
 from ddf_jax.functional.joint_upsampling import bicubic_upsample as bicubic_upsample
 from ddf_jax.functional.joint_upsampling import blocks as blocks
 from ddf_jax.functional.joint_upsampling import colour_distances as colour_distances
@@ -19,6 +21,7 @@ from ddf_jax.functional.kernel_gradient import convolution as convolution
 from ddf_jax.functional.per_channel import channel_spread as channel_spread
 from ddf_jax.functional.per_channel import channel_sums as channel_sums
 from ddf_jax.functional.per_channel import rectified_affine as rectified_affine
+from ddf_jax.functional.per_pixel import pixel_product as pixel_product
 from ddf_jax.functional.per_sample import per_sample_conv as per_sample_conv
 from ddf_jax.functional.pooling import average_pool as average_pool
 from ddf_jax.functional.pooling import global_average as global_average

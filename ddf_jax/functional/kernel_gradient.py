@@ -9,6 +9,7 @@ from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
 
 from ddf_jax.functional.few_channels import can_be_folded, folded_convolution
+from ddf_jax.functional.height import on_rows
 from ddf_jax.functional.views import strided
 from pallas_kernels import accumulator_dtype
 
@@ -25,9 +26,21 @@ def convolution(
     kernel with the same stride and dilation along both axes; groups are blocks on the diagonal of a matrix. XLA's own
     is a convolution with a kernel as large as the image, and slower, with 32 groups 50 times. A depthwise convolution
     and its derivatives are sums of products with such views there, ten times as fast as XLA's. On a GPU the convolution
-    of an image with a stride of 2, and its derivatives, are those of `folded_convolution`.
+    of an image with a stride of 2, and its derivatives, are those of `folded_convolution`. Within `height_split` each
+    device convolves its rows.
     """
 
+    def of_rows(x: Array, kernel: Array, rows: tuple[int, int]) -> Array:
+        return _convolution(x, kernel, strides, (rows, *padding[1:]), **options)
+
+    span = options["rhs_dilation"][0] * (kernel.shape[0] - 1)
+    return on_rows(of_rows, x, kernel, padding=padding[0], span=span, stride=strides[0])
+
+
+def _convolution(
+    x: Array, kernel: Array, strides: tuple[int, int], padding: tuple[tuple[int, int], ...], **options: Any
+) -> Array:
+    """`convolution` of whole images, or of those of one device."""
     groups: int = options["feature_group_count"]
     is_depthwise = groups == x.shape[3] == kernel.shape[3]
 

@@ -5,6 +5,7 @@ from jax import Array
 
 from ddf_jax.errors import UserError
 from ddf_jax.functional.checks import check_feature_map
+from ddf_jax.functional.height import on_rows
 from ddf_jax.functional.views import strided
 
 
@@ -30,13 +31,18 @@ def per_sample_conv(x: Array, kernels: Array, *, stride: int = 1, dilation: int 
         UserError: x or the kernels are not of that shape.
     """
     check_feature_map(x)
-    batch, height, width, channels = x.shape
+    batch, _, _, channels = x.shape
     size, outputs = (kernels.shape[1], kernels.shape[4]) if kernels.ndim == 5 else (0, 0)
     if kernels.shape != (batch, size, size, channels, outputs) or size % 2 == 0:
         raise UserError(f"`kernels` must be [B, K, K, C, D] with an odd K for {x.shape=}, got {kernels.shape}.")
     half = dilation * (size // 2)
-    padded = jnp.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
-    offsets = range(0, 2 * half + 1, dilation)
-    views = [strided(padded, stride, start=(i, j), size=(height, width)) for i in offsets for j in offsets]
+
+    def convolved(x: Array, kernels: Array, rows: tuple[int, int]) -> Array:
+        padded = jnp.pad(x, ((0, 0), rows, (half, half), (0, 0)))
+        height, width = (side - 2 * half for side in padded.shape[1:3])
+        offsets = range(0, 2 * half + 1, dilation)
+        views = [strided(padded, stride, start=(i, j), size=(height, width)) for i in offsets for j in offsets]
+        return jnp.einsum("bhwi,bid->bhwd", jnp.concatenate(views, axis=-1), kernels)
+
     kernels = kernels.astype(x.dtype).reshape(batch, -1, outputs)
-    return jnp.einsum("bhwi,bid->bhwd", jnp.concatenate(views, axis=-1), kernels)
+    return on_rows(convolved, x, kernels, padding=(half, half), span=2 * half, stride=stride, per_sample=True)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ddf_jax.functional.height import on_rows
 from pallas_kernels import accumulator_dtype
 
 
@@ -21,31 +22,41 @@ def maximum(x: Array, *axes: int) -> Array:
     The gradient of `jnp.max` compares x with its maximum. If XLA computes x twice with different rounding, no element
     equals the maximum and the gradient divides by a count of 0. The gradient of pooling selects a position instead.
     """
-    window = tuple(length if axis in axes else 1 for axis, length in enumerate(x.shape))
-    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID").squeeze(axes)
+
+    def of_window(x: Array, rows: tuple[int, int] = (0, 0)) -> Array:
+        del rows
+        window = tuple(length if axis in axes else 1 for axis, length in enumerate(x.shape))
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
+
+    y = on_rows(of_window, x) if 1 in axes else of_window(x)
+    return (of_window(y) if 1 in axes and y.shape[1] > 1 else y).squeeze(axes)  # of several devices, the largest
 
 
-@jax.custom_jvp
 def max_pool(x: Array) -> Array:
     """The maximum of each 3×3 window, 2 pixels apart: [B, H, W, C] to [B, ceil(H/2), ceil(W/2), C].
 
     The gradient goes to the first maximum of a window in row-major order, as torch's.
     """
-    border = ((0, 0), (1, 1), (1, 1), (0, 0))
-    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), border)
+    return on_rows(_max_pool, x, padding=(1, 1), span=2, stride=2, fill=-jnp.inf)
 
 
-@max_pool.defjvp
-def _max_pool_derivative(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _max_pool(x: Array, rows: tuple[int, int]) -> Array:
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), rows, (1, 1), (0, 0)))
+
+
+@_max_pool.defjvp
+def _max_pool_derivative(rows: tuple[int, int], primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     # On a CPU the derivative of `reduce_window` scatters through an array of indices, several times slower.
-    return jax.jvp(lambda x: _maxima_of_three(_maxima_of_three(x, 2), 1), primals, tangents)
+    return jax.jvp(lambda x: _maxima_of_three(_maxima_of_three(x, 2, (1, 1)), 1, rows), primals, tangents)
 
 
-def _maxima_of_three(x: Array, axis: int) -> Array:
+def _maxima_of_three(x: Array, axis: int, padding: tuple[int, int]) -> Array:
     """`max_pool` along one axis, by comparisons."""
-    count = (x.shape[axis] - 1) // 2 + 1
+    before, after = padding
+    count = (x.shape[axis] + before + after - 3) // 2 + 1
     border = [(0, 0)] * x.ndim
-    border[axis] = (1, 2 * count + 1 - x.shape[axis])
+    border[axis] = (before, 2 * (count + 1) - before - x.shape[axis])
     padded = jnp.pad(x, border, constant_values=-jnp.inf)
     pairs = padded.reshape(*x.shape[:axis], count + 1, 2, *x.shape[axis + 1 :])
     even, odd = (jax.lax.index_in_dim(pairs, parity, axis + 1, keepdims=False) for parity in (0, 1))
@@ -63,8 +74,11 @@ def average_pool(x: Array, size: int) -> Array:
 
     Where the size does not divide H or W, the last windows have fewer pixels.
     """
-    if size == 1:
-        return x
+    return x if size == 1 else on_rows(functools.partial(_average_pool, size), x, span=size - 1, stride=size)
+
+
+def _average_pool(size: int, x: Array, rows: tuple[int, int]) -> Array:
+    del rows
     sides = x.shape[1:3]
     counts = [(side - 1) // size + 1 for side in sides]
     wide = x.astype(accumulator_dtype(x))

@@ -11,7 +11,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
-from ddf_jax.functional import check_channels, check_feature_map, convolution, strided
+from ddf_jax.functional import check_channels, check_feature_map, convolution, pixel_product, strided
 from ddf_jax.layers.initializers import Initializer, normal_fan_out, uniform_bias, uniform_fan_in
 from ddf_jax.layers.inputs import promote_dtype
 from ddf_jax.layers.options import python_numbers
@@ -101,19 +101,17 @@ class PointwiseConv(nnx.Linear):
             dtype=dtype,
             param_dtype=param_dtype,
             promote_dtype=promote_dtype,
+            dot_general=pixel_product,
             rngs=rngs,
         )
         self.stride = stride
 
     def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
         check_feature_map(inputs, self.in_features)
-        x = inputs
         if self.stride > 1:
             # In memory: XLA of JAX 0.10 and 0.11 aborts where it fuses a strided slice into a split matrix product.
-            x = jax.lax.optimization_barrier(strided(x, self.stride))
-        # The gradient of the kernel contracts all pixels. XLA transposes x in memory for several axes, not for one.
-        y = super().__call__(x.reshape(-1, self.in_features))
-        return jnp.reshape(y, (*x.shape[:3], self.out_features), out_sharding=out_sharding)
+            inputs = jax.lax.optimization_barrier(strided(inputs, self.stride))
+        return super().__call__(inputs, out_sharding)
 
 
 class Linear(nnx.Linear):
