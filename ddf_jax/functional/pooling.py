@@ -28,7 +28,7 @@ def maximum(x: Array, *axes: int) -> Array:
         window = tuple(length if axis in axes else 1 for axis, length in enumerate(x.shape))
         return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
 
-    y = on_rows(of_window, x) if 1 in axes else of_window(x)
+    y = on_rows(of_window, x)
     return (of_window(y) if 1 in axes and y.shape[1] > 1 else y).squeeze(axes)  # of several devices, the largest
 
 
