@@ -13,6 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 _COLLECTIVE = re.compile(r"= (.+?) (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
+_SHAPE = re.compile(r"\b[a-z]+\d+\[([\d,]*)\]")
 
 
 def mesh_of(height: int, data: int = 1, *, explicit: bool = False) -> Mesh:
@@ -22,18 +23,20 @@ def mesh_of(height: int, data: int = 1, *, explicit: bool = False) -> Mesh:
 
 
 class Collectives(NamedTuple):
-    """The number of collectives of each kind in a compiled program, and the shapes of those of a kind."""
+    """The collectives of a compiled program: how many of each kind, and each one's kind and shapes as XLA writes them."""
 
     counts: dict[str, int]
-    shapes: dict[str, list[str]]
+    found: list[tuple[str, str]]
+
+    def shapes_of(self, kind: str) -> list[tuple[int, ...]]:
+        """The shapes of the results of all collectives of a kind."""
+        texts = [shape for name, shapes in self.found if name == kind for shape in _SHAPE.findall(shapes)]
+        return [tuple(map(int, filter(None, text.split(",")))) for text in texts]
 
 
 def collectives(compiled: Any) -> Collectives:
-    found = _COLLECTIVE.findall(compiled.as_text())
-    shapes: dict[str, list[str]] = collections.defaultdict(list)
-    for shape, kind in found:
-        shapes[kind] += [re.sub(r"\{[^}]*\}", "", shape)]
-    return Collectives(dict(collections.Counter(kind for _, kind in found)), dict(shapes))
+    found = [(kind, shapes) for shapes, kind in _COLLECTIVE.findall(compiled.as_text())]
+    return Collectives(dict(collections.Counter(kind for kind, _ in found)), found)
 
 
 def check_as_whole(
@@ -72,7 +75,7 @@ def check_as_whole(
             forward = jax.jit(lambda *a: function(*a)).lower(*placed).compile()
             program = jax.jit(lambda *a: both(*a)).lower(*placed).compile()
             y = forward(*placed)
-            assert y.sharding.is_equivalent_to(NamedSharding(mesh, P(*specs[0][:2])), y.ndim), y.sharding
+            assert y.sharding.is_equivalent_to(NamedSharding(mesh, specs[0]), y.ndim), y.sharding
             found = jax.device_get(program(*placed))
     for value, right in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert value.dtype == right.dtype == np.float64
