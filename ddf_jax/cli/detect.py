@@ -53,6 +53,7 @@ class DetectCommand:
             raise UserError(f"--score must be from 0 to 1, got {self.score}.")
         if self.out is not None and self.out.exists() and not self.out.is_dir():
             raise UserError(f"--out must be a folder, got the file {self.out}.")
+        from ddf_jax.serving.services.detection import detection_row
         from ddf_jax.training.detect import detect
         from ddf_jax.training.run import load_run
 
@@ -63,7 +64,8 @@ class DetectCommand:
         for path, stem, found in zip(self.images, stems, found_of_all, strict=True):
             shown = found.above(least)
             ids = None if stem is None else _write(stem, shown, run.info)
-            rows.append(_row(path, found if self.score is None else shown, run.info, ids))
+            listed = found if self.score is None else shown
+            rows.append(detection_row(str(path), listed.lists(), run.info.class_names, None if ids is None else str(ids)))
             texts.append(_text(path, shown, run.info, least))
         if self.out is not None:
             texts.append(f"The pictures are in {self.out}.")
@@ -123,16 +125,6 @@ def _write(stem: Path, found: "ImageObjects", info: "DataInfo") -> Path | None:
         except OSError as error:
             raise UserError(f"{_file(stem, kind)} must be a file that can be written: {error.strerror}.") from None
     return None if found.panoptic is None else _file(stem, _KINDS[-1])
-
-
-def _row(path: Path, found: "ImageObjects", info: "DataInfo", ids: Path | None) -> dict[str, Any]:
-    masks = found.masks or [None] * len(found.boxes)
-    objects = zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), masks, strict=True)
-    detections = [
-        {"label": info.class_names[label], "score": score, "box": box, "mask": mask}
-        for label, score, box, mask in objects
-    ]
-    return {"image": str(path), "detections": detections, "panoptic": None if ids is None else str(ids)}
 
 
 def _text(path: Path, found: "ImageObjects", info: "DataInfo", least: float) -> str:

@@ -30,8 +30,7 @@ class PredictCommand:
     def run(self) -> CommandResult:
         if not self.images:
             raise UserError("`ddf predict` needs the path of an IMAGE after the RUN.")
-        import numpy as np
-
+        from ddf_jax.serving.services.classification import classification_row
         from ddf_jax.training.run import load_run, predict
 
         run = load_run(self.folder, self.checkpoint, recipe_file=self.recipe_file)
@@ -39,15 +38,7 @@ class PredictCommand:
         names = run.info.class_names
         if not names:
             raise UserError(f"`ddf predict` needs a run of a classifier, got {self.folder}.")
-        rows = [
-            {
-                "image": str(path),
-                "predictions": [
-                    {"class": names[label], "probability": float(p[label])} for label in np.argsort(-p)[:5].tolist()
-                ],
-            }
-            for path, p in zip(self.images, probabilities, strict=True)
-        ]
+        rows = [classification_row(str(path), p, names) for path, p in zip(self.images, probabilities, strict=True)]
         return CommandResult(rows, "\n".join(map(_text, rows)))
 
 

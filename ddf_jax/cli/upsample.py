@@ -9,8 +9,6 @@ import tyro
 from ddf_jax.cli.command import Checkpoint, CommandResult, RecipeFile
 from ddf_jax.errors import UserError
 
-_LARGEST = 65.534  # metres: whole millimetres in 16 bits, without 65535
-
 
 @dataclasses.dataclass(frozen=True)
 class UpsampleCommand:
@@ -51,18 +49,19 @@ class UpsampleCommand:
         from ddf_jax.data.decode import encode_depth
         from ddf_jax.data.reading import read_depth, read_rgb
         from ddf_jax.files import write_atomically
+        from ddf_jax.serving.services.depth_upsampling import LARGEST
         from ddf_jax.training.run import load_run, upsample
 
         run = load_run(self.folder, self.checkpoint, recipe_file=self.recipe_file)
         image, low = read_rgb(self.rgb, run.recipe.data.decoding), read_depth(self.depth, self.depth_scale)
-        if low.max() > _LARGEST:
+        if low.max() > LARGEST:
             raise UserError(
-                f"Depth must be at most {_LARGEST} m, which OUT can hold, got {low.max():.4g} m in {self.depth}. Give "
+                f"Depth must be at most {LARGEST} m, which OUT can hold, got {low.max():.4g} m in {self.depth}. Give "
                 "--depth-scale, the units of DEPTH per metre."
             )
         result = upsample(run, image, low)
         # 0 and 65535 would mean that nothing was measured.
-        data = encode_depth(np.clip(result, 0.001, _LARGEST)).getvalue()
+        data = encode_depth(np.clip(result, 0.001, LARGEST)).getvalue()
         try:
             write_atomically(self.out, data)
         except OSError as error:

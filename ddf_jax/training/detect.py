@@ -1,6 +1,6 @@
 """The objects that a run's detector finds in a user's images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -37,6 +37,23 @@ class ImageObjects(NamedTuple):
     labels: np.ndarray
     masks: list[Rle] | None
     panoptic: np.ndarray | None
+
+    @classmethod
+    def of(cls, image: np.ndarray, objects: Mapping[str, Any]) -> "ImageObjects":
+        """What `task.objects` gives for an image."""
+        return cls(
+            image,
+            np.asarray(objects["boxes"], np.float32).reshape(-1, 4),
+            np.asarray(objects["scores"], np.float32),
+            np.asarray(objects["labels"], np.int32),
+            objects["masks"],
+            objects["panoptic"],
+        )
+
+    def lists(self) -> dict[str, Any]:
+        """`boxes`, `scores`, `labels` and `masks` as JSON has them."""
+        arrays = {"boxes": self.boxes, "scores": self.scores, "labels": self.labels}
+        return {name: values.tolist() for name, values in arrays.items()} | {"masks": self.masks}
 
     def above(self, score: float) -> "ImageObjects":
         """The objects of at least this score; the panoptic map as it is."""
@@ -100,15 +117,7 @@ def _found(run: Run, task: Detection, images: list[np.ndarray], size: int) -> It
         places = [place for place, of in enumerate(variants) if of == variant]
         found |= zip(places, _objects(run, variant, [images[place] for place in places], size), strict=True)
     for place, image in enumerate(images):
-        objects = found[place]
-        yield ImageObjects(
-            image,
-            np.asarray(objects["boxes"], np.float32).reshape(-1, 4),
-            np.asarray(objects["scores"], np.float32),
-            np.asarray(objects["labels"], np.int32),
-            objects["masks"],
-            objects["panoptic"],
-        )
+        yield ImageObjects.of(image, found[place])
 
 
 def _objects(run: Run, task: Detection, images: list[np.ndarray], size: int) -> list[dict[str, Any]]:

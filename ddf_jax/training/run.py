@@ -255,13 +255,7 @@ def upsample(run: Run, image: np.ndarray, low: np.ndarray) -> np.ndarray:
     task = run.recipe.task
     if not isinstance(task, DepthUpsampling):
         raise RunError(f"The run must be one of depth upsampling, got {run.recipe.name}, a {type(task).__name__}.")
-    height, width = image.shape[:2]
-    expected = task.low_shape(height, width)
-    if low.shape != expected:
-        raise RunError(
-            f"The image must be {task.scale} times as large as the depth map: for an image of {height}×{width} the "
-            f"depth must be {expected[0]}×{expected[1]}, got {low.shape[0]}×{low.shape[1]}."
-        )
+    task.check_low(low.shape, *image.shape[:2])
     structure, variables = nnx.split(run.model())
     upsample_once = jax.jit(lambda variables, *inputs: nnx.merge(structure, variables)(*inputs))
     return np.asarray(upsample_once(variables, image[None], low[None, ..., None])[0, ..., 0])

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddf_jax.data.info import DataInfo
-from ddf_jax.errors import UserError
+from ddf_jax.errors import RunError, UserError
 from ddf_jax.functional import bicubic_upsample, guided_upsample, joint_bilateral_upsample
 from ddf_jax.training.tasks import Batch, Model, Scores, StepMetrics, Task
 
@@ -80,6 +80,15 @@ class DepthUpsampling(Task):
     def low_shape(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the given depth for an image of this size."""
         return -(-height // self.scale), -(-width // self.scale)
+
+    def check_low(self, shape: tuple[int, ...], height: int, width: int) -> None:
+        """Raises `RunError` where a depth map of this shape does not go with an image of this size."""
+        expected = self.low_shape(height, width)
+        if shape != expected:
+            raise RunError(
+                f"The image must be {self.scale} times as large as the depth map: for an image of {height}×{width} the "
+                f"depth must be {expected[0]}×{expected[1]}, got {shape[0]}×{shape[1]}."
+            )
 
     def step_metrics(self, model: Model, batch: Batch, progress: jax.Array) -> StepMetrics:
         errors, measured = model(batch["image"], batch["low"]) - batch["depth"], _measured(batch)

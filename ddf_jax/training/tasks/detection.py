@@ -211,7 +211,9 @@ def of_original(outputs: Any, row: int, size: np.ndarray, original: np.ndarray) 
     boxes = outputs.boxes[row][:count] * scale.astype(outputs.boxes.dtype)
     masks = None
     if outputs.masks is not None:
-        pasted = paste_masks(outputs.masks[row][:count], boxes, *map(int, original))
+        drawn, (height, width) = outputs.masks[row][:count], map(int, original)
+        parts = [slice(place, place + 1) for place in range(count)]  # one at a time: each takes the image's size
+        pasted = (paste_masks(drawn[part], boxes[part], height, width)[0] for part in parts)
         masks = [rle_to_json(encode_mask(mask)) for mask in pasted]
     scores, labels = outputs.scores[row][:count], outputs.labels[row][:count]
     return {"boxes": boxes.tolist(), "scores": scores.tolist(), "labels": labels.tolist(), "masks": masks}

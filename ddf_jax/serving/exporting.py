@@ -1,0 +1,167 @@
+"""Writes a trained network and its weights into one file that JAX runs without the code that built it."""
+
+import dataclasses
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+
+import pallas_kernels
+from ddf_jax.dataclass_json import encode
+from ddf_jax.errors import UserError
+from ddf_jax.files import write_atomically
+from ddf_jax.serving.exported import FORMAT, METADATA, WEIGHTS, program_names
+from ddf_jax.serving.services import Service, service_of
+from ddf_jax.training.leaves import leaf_names
+from ddf_jax.training.recipe import TASKS
+from ddf_jax.training.run import Run
+from ddf_jax.training.state import ModelState, eval_model
+from ddf_jax.training.tasks import Task
+
+Weights = dict[str, jax.Array]
+Program = Callable[[Weights, Mapping[str, jax.Array]], dict[str, jax.Array]]
+"""`(weights by name, arrays by name) -> predictions by name`."""
+
+
+def export_run(
+    run: Run,
+    out: Path | str,
+    *,
+    platforms: Sequence[str] = ("cpu", "cuda"),
+    batch_size: int | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """Writes the file, whole or not at all; `ddf_jax.serving.load_exported` reads it.
+
+    The programs compute in the dtype of the recipe, the weights are float32. Images enter as uint8 and are normalised
+    inside. With batch size and image size given, the operator is its GPU kernels on CUDA; with either of them free it
+    is XLA's, since kernels need static sizes.
+
+    Args:
+        run: from `load_run`.
+        out: the file.
+        platforms: that the programs are for: cpu, cuda, rocm, tpu.
+        batch_size: of every call; default: any, of detectors 1.
+        image_size: height and width of every image; default: any, of depth upsampling that of the evaluation, and of
+            detectors that of the canvas, which cannot be another.
+
+    Returns:
+        What the file records, without the weights.
+
+    Raises:
+        UserError: a platform is unknown, the sizes are not possible, or the file cannot be written.
+        NotImplementedError: the network cannot be exported.
+    """
+    path = Path(out)
+    if not path.parent.is_dir() or path.is_dir():
+        raise UserError(f"OUT must be a file in a folder that exists, got {path}.")
+    if unknown := {*platforms} - {*PLATFORMS} or not platforms:
+        raise UserError(f"`platforms` must be some of {', '.join(PLATFORMS)}, got {unknown or 'none'}.")
+    service = service_of(run.recipe.task, run.info, run.recipe.data)
+    program, weights = program_of(run.state, service)
+    programs = [
+        _exported(program, weights, inputs, platforms) for inputs in argument_shapes(service, batch_size, image_size)
+    ]
+    metadata = _metadata(run, programs, platforms)
+    members = {METADATA: json.dumps(metadata, indent=2, allow_nan=False).encode()}
+    for name, exported in zip(program_names(len(programs)), programs, strict=True):
+        members[name] = exported.serialize()
+    arrays = {name: np.frombuffer(content, np.uint8) for name, content in members.items()}
+    content = io.BytesIO()
+    np.savez(content, **arrays, **{name: np.asarray(values) for name, values in weights.items()})
+    try:
+        write_atomically(path, content.getvalue())
+    except OSError as error:
+        raise UserError(f"OUT must be a file that can be written, got {path}: {error.strerror}.") from None
+    return metadata
+
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
+def program_of(state: ModelState, service: Service) -> tuple[Program, Weights]:
+    """The service's program as a function of the weights, and the weights; random keys and counters are not among them.
+
+    A network in evaluation draws nothing."""
+    leaves, tree = jax.tree.flatten(state.variables)
+    names = [WEIGHTS + name for name in leaf_names(state.variables)]
+    weights = {
+        name: leaf
+        for name, leaf in zip(names, leaves, strict=True)
+        if jnp.issubdtype(leaf.dtype, jnp.floating)  # and no random key or counter
+    }
+
+    def program(weights: Weights, arrays: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        given = [weights.get(name, leaf) for name, leaf in zip(names, leaves, strict=True)]
+        model = eval_model(ModelState(state.structure, jax.tree.unflatten(tree, given)))
+        return service.compute(model, arrays)
+
+    return program, weights
+
+
+def argument_shapes(
+    service: Service, batch_size: int | None, image_size: tuple[int, int] | None
+) -> list[dict[str, jax.ShapeDtypeStruct]]:
+    """The arrays of each program; a size that is not given and may vary is a symbol.
+
+    Raises:
+        UserError: a size is not possible.
+    """
+    scope = export.SymbolicScope()
+    batch: Any = batch_size
+    if batch_size is None:
+        batch = export.symbolic_shape("b", scope=scope)[0] if service.any_batch else 1
+    size: Any = image_size
+    if image_size is None:
+        size = export.symbolic_shape("h, w", scope=scope) if service.any_size else service.size
+    if any(not isinstance(length, int) or length < 1 for length in (batch_size or 1, *(image_size or ()))):
+        raise UserError(f"Sizes must be at least 1, got batches of {batch_size} and images of {image_size}.")
+    return service.inputs(batch, *size)
+
+
+def _exported(
+    program: Program, weights: Weights, inputs: dict[str, jax.ShapeDtypeStruct], platforms: Sequence[str]
+) -> export.Exported:
+    shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in weights.items()}
+    checks = pallas_kernels.DISABLED_EXPORT_CHECKS
+    return export.export(jax.jit(program), platforms=platforms, disabled_checks=checks)(shapes, inputs)
+
+
+def _metadata(run: Run, programs: Sequence[export.Exported], platforms: Sequence[str]) -> dict[str, Any]:
+    kinds: Any = {Task: TASKS}
+    return {
+        "format": FORMAT,
+        "name": run.recipe.name,
+        "step": run.step,
+        "model": run.recipe.model.name,
+        "dtype": run.recipe.dtype,
+        "task": encode(run.recipe.task, kinds),
+        "info": encode(run.info, kinds),
+        "data": encode(dataclasses.replace(run.recipe.data, folder=None, data_dir=None), kinds),
+        "platforms": list(platforms),
+        "programs": [_shapes(exported) for exported in programs],
+        "jax": jax.__version__,
+    }
+
+
+def _shapes(exported: export.Exported) -> dict[str, Any]:
+    (_, inputs), _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
+    outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
+    return {
+        "inputs": {name: _kind(aval) for name, aval in inputs.items()},
+        "outputs": {name: _kind(aval) for name, aval in outputs.items()},
+        "kernels": pallas_kernels.aot.TRITON_CALL in str(exported.mlir_module()),
+    }
+
+
+def _kind(aval: Any) -> dict[str, Any]:
+    return {
+        "dtype": str(aval.dtype),
+        "shape": [size if isinstance(size, int) else str(size) for size in aval.shape],
+    }
