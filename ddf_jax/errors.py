@@ -63,7 +63,10 @@ EXTRAS = {
     **dict.fromkeys(("tensorboardX", "tensorflow_datasets", "tqdm", "tyro"), "train"),
     "h5py": "nyu",
     "mlflow": "mlflow",
+    **dict.fromkeys(("multipart", "python_multipart", "starlette", "uvicorn"), "serve"),
+    "jax2onnx": "onnx",
     "pycocotools": "detection",
+    "tensorflow": "savedmodel",
     "torch": "torch",
     "wandb": "wandb",
 }

@@ -29,6 +29,8 @@ COMMANDS: dict[str, str] = {
     "detect": "ddf_jax.cli.detect:DetectCommand",
     "inspect": "ddf_jax.cli.inspect:InspectCommand",
     "upsample": "ddf_jax.cli.upsample:UpsampleCommand",
+    "export": "ddf_jax.cli.export:ExportCommand",
+    "serve": "ddf_jax.cli.serve:ServeCommand",
     "models": "ddf_jax.cli.models:ModelsCommand",
     "convert": "ddf_jax.cli.convert:ConvertCommand",
     "verify": "ddf_jax.cli.verify:VerifyCommand",

@@ -17,6 +17,7 @@ from ddf_jax.data.npy import is_npy, read_npy
 from ddf_jax.data.samples import (
     CorruptImageError,
     Format,
+    TooManyPixelsError,
     eight_bits,
     is_deep,
     is_deep_colour,
@@ -30,6 +31,7 @@ from ddf_jax.data.samples import (
 __all__ = [
     "CorruptImageError",
     "Decoded",
+    "TooManyPixelsError",
     "decode",
     "decode_crop",
     "decode_depth",
@@ -174,7 +176,7 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     except UnidentifiedImageError as error:
         raise CorruptImageError("no known image format" if data else "empty file") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise CorruptImageError(f"more pixels than `data.max_pixels` = {max_pixels}: {error}") from error
+        raise TooManyPixelsError(f"more pixels than `data.max_pixels` = {max_pixels}: {error}") from error
     except (MemoryError, CorruptImageError):
         raise
     except Exception as error:  # a broken file makes pillow raise OSError, SyntaxError, struct.error, IndexError, …
@@ -189,7 +191,7 @@ def _needs_no_conversion(image: Image.Image, channels: int) -> bool:
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     if size[0] * size[1] > max_pixels:
-        raise CorruptImageError(f"{size[0]}×{size[1]} pixels, more than `data.max_pixels` = {max_pixels}")
+        raise TooManyPixelsError(f"{size[0]}×{size[1]} pixels, more than `data.max_pixels` = {max_pixels}")
 
 
 def _oriented(image: Image.Image, upright: bool) -> Image.Image:

@@ -26,6 +26,10 @@ class CorruptImageError(ValueError):
     """The bytes are not an image that can be decoded; the message is the reason."""
 
 
+class TooManyPixelsError(CorruptImageError):
+    """An image of more pixels than are decoded."""
+
+
 class Format(NamedTuple):
     """What an image file states about its samples. To be read before the pixels: loading drops some of it.
 

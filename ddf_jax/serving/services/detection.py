@@ -27,7 +27,8 @@ class DetectionService(Service):
     """
 
     max_pixels: ClassVar[int] = 1 << 22  # masks are made of the image's size
-    any_size: ClassVar[bool] = False  # of the canvas
+    any_batch: ClassVar[bool] = False  # JAX finds no symbolic size for the regions of a batch
+    any_size: ClassVar[bool] = False  # that of the canvas
 
     def inputs(self, batch: Size, height: Size, width: Size) -> list[dict[str, jax.ShapeDtypeStruct]]:
         return [

@@ -1,0 +1,81 @@
+"""`ddf export`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ddf_jax.cli.command import CommandResult, RecipeFile, explained
+from ddf_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportCommand:
+    """Write a run's network and its weights to a file that runs without this package.
+
+    stablehlo: one file, which JAX and NumPy run on each of the platforms. onnx: for networks without our operator, of
+    fixed sizes. savedmodel: a folder for TensorFlow. Images enter as uint8; the program normalises them.
+
+    Example:
+      ddf export runs/digits digits.npz
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The run's folder."""
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """The file, or for a savedmodel the folder, to write."""
+    platforms: str = "cpu,cuda"
+    """Of a stablehlo: some of cpu, cuda, rocm, tpu, with commas between."""
+    format: Literal["stablehlo", "onnx", "savedmodel"] = "stablehlo"
+    """What reads the file: JAX, ONNX Runtime (pip install 'ddf-jax[onnx]') or TensorFlow ('ddf-jax[savedmodel]')."""
+    batch_size: int | None = None
+    """Images of every call; default: any, of detectors and of an onnx 1."""
+    image_size: tuple[int, int] | None = None
+    """Height and width of every image; default: any. Given both, the operator is its kernels on CUDA, else XLA's."""
+    checkpoint: str = "newest"
+    """newest, best, or the step of a checkpoint."""
+    recipe_file: RecipeFile = None
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print what the file records: `{name, step, model, task, platforms, programs: [{inputs, outputs, kernels}], …}`."""
+
+    def run(self) -> CommandResult:
+        from ddf_jax.serving.exporting import export_run
+        from ddf_jax.training.run import load_run
+
+        if self.format == "stablehlo" and self.out.suffix != ".npz":
+            raise UserError(f"OUT must end in .npz for NumPy to read it, got {self.out}.")
+        run = load_run(self.folder, checkpoint_of(self.checkpoint), recipe_file=self.recipe_file)
+        sizes = {"batch_size": self.batch_size, "image_size": self.image_size}
+        with explained():
+            if self.format == "stablehlo":
+                facts = export_run(run, self.out, platforms=tuple(self.platforms.split(",")), **sizes)
+            else:
+                from ddf_jax.serving.conversion import CONVERTERS
+
+                facts = CONVERTERS[self.format](run, self.out, **sizes)
+        return CommandResult(facts, "\n".join([f"{self.out}: {facts['name']}, step {facts['step']}.", *_lines(facts)]))
+
+
+def checkpoint_of(word: str) -> "int | Literal['newest', 'best']":
+    """The checkpoint that a word of the command line names.
+
+    Raises:
+        UserError: it names none.
+    """
+    if word == "newest" or word == "best":
+        return word
+    if not word.isdecimal():
+        raise UserError(f"--checkpoint must be newest, best or a step, got {word!r}.")
+    return int(word)
+
+
+def _lines(facts: dict) -> list[str]:
+    lines = []
+    for program in facts["programs"]:
+        inputs, outputs = (
+            ", ".join(f"{name} {kind['dtype']} [{', '.join(map(str, kind['shape']))}]" for name, kind in kinds.items())
+            for kinds in (program["inputs"], program["outputs"])
+        )
+        lines += [f"  takes {inputs}", f"  gives {outputs}"]
+    return lines

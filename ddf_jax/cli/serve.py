@@ -1,0 +1,52 @@
+"""`ddf serve`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ddf_jax.cli.command import CommandResult, RecipeFile
+from ddf_jax.serving.limits import Limits
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeCommand:
+    """Answer images sent over HTTP with a network's predictions, until Ctrl-C or SIGTERM.
+
+    POST an image to /predict, as the body or as the file `image` of a form (for depth also `depth`): the answer is the
+    JSON that `ddf predict`, `ddf detect` or `ddf upsample` print, files in it being data: URLs. / is a page to try a
+    picture by hand, /health the server's state. It has no passwords and no encryption: it listens on this machine
+    alone unless --host names another address, which belongs behind a proxy that has both.
+
+    Examples:
+      ddf serve runs/digits --port 8000
+      curl --data-binary @seven.png http://127.0.0.1:8000/predict
+    """
+
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The run's folder, or a file that `ddf export` wrote."""
+    port: int = 8000
+    """0 is a free one."""
+    host: str = "127.0.0.1"
+    """The address to listen on; 0.0.0.0 is all of this machine's."""
+    limits: Annotated[Limits, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Limits)
+    checkpoint: str = "newest"
+    """newest, best, or the step of a checkpoint."""
+    recipe_file: RecipeFile = None
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print at the end `{answered, refused, failed}`, the numbers of requests."""
+
+    def run(self) -> CommandResult:
+        from ddf_jax.cli.export import checkpoint_of
+        from ddf_jax.serving.predictor import open_predictor
+        from ddf_jax.serving.server import serve
+
+        predictor = open_predictor(self.source, checkpoint_of(self.checkpoint), recipe_file=self.recipe_file)
+        counts = serve(predictor, host=self.host, port=self.port, limits=self.limits, started=_announce)
+        text = ", ".join(f"{name} {count}" for name, count in counts.items())
+        return CommandResult(counts, f"Stopped; requests: {text}.")
+
+
+def _announce(url: str) -> None:
+    print(f"Serving on {url}; Ctrl-C stops.", flush=True)
