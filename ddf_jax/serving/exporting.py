@@ -37,7 +37,7 @@ def export_run(
     batch_size: int | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
-    """Writes the file, whole or not at all; `ddf_jax.serving.load_exported` reads it.
+    """Writes the file, whole or not at all; `ddf_jax.serving.exported.load_exported` reads it.
 
     The programs compute in the dtype of the recipe, the weights are float32. Images enter as uint8 and are normalised
     inside. With batch size and image size given, the operator is its GPU kernels on CUDA; with either of them free it
