@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -65,7 +65,9 @@ class DetectCommand:
             shown = found.above(least)
             ids = None if stem is None else _write(stem, shown, run.info)
             listed = found if self.score is None else shown
-            rows.append(detection_row(str(path), listed.lists(), run.info.class_names, None if ids is None else str(ids)))
+            rows.append(
+                detection_row(str(path), listed.lists(), run.info.class_names, None if ids is None else str(ids))
+            )
             texts.append(_text(path, shown, run.info, least))
         if self.out is not None:
             texts.append(f"The pictures are in {self.out}.")

@@ -37,7 +37,7 @@ class ExportCommand:
     """newest, best, or the step of a checkpoint."""
     recipe_file: RecipeFile = None
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print what the file records: `{name, step, model, task, platforms, programs: [{inputs, outputs, kernels}], …}`."""
+    """Print what the file records: `{name, step, model, task, platforms, programs: [{inputs, outputs, kernels}]}`."""
 
     def run(self) -> CommandResult:
         from ddf_jax.serving.exporting import export_run
@@ -57,7 +57,7 @@ class ExportCommand:
         return CommandResult(facts, "\n".join([f"{self.out}: {facts['name']}, step {facts['step']}.", *_lines(facts)]))
 
 
-def checkpoint_of(word: str) -> "int | Literal['newest', 'best']":
+def checkpoint_of(word: str) -> int | Literal["newest", "best"]:
     """The checkpoint that a word of the command line names.
 
     Raises:

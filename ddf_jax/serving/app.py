@@ -28,7 +28,9 @@ from ddf_jax.serving.services import Example
 _log = logging.getLogger(__name__)
 
 _READERS = 2  # threads that decode images and write answers
-_POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+_POLICY = (
+    "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+)
 
 
 class Upload(NamedTuple):
@@ -49,12 +51,10 @@ class Application:
     def __init__(self, predictor: Predictor, limits: Limits) -> None:
         service = predictor.service
         self.max_pixels = min(limits.max_pixels or service.max_pixels, service.data.max_pixels)
-        self.service = dataclasses.replace(
-            service, data=dataclasses.replace(service.data, max_pixels=self.max_pixels)
-        )
+        self.service = dataclasses.replace(service, data=dataclasses.replace(service.data, max_pixels=self.max_pixels))
         self.predictor, self.limits = predictor, limits
         self.active = 0
-        self.counts = dict.fromkeys(("answered", "refused", "failed"), 0)
+        self.counts: dict[str, int] = {"answered": 0, "refused": 0, "failed": 0}
         self._readers = ThreadPoolExecutor(_READERS, "read")
         self._device = ThreadPoolExecutor(1, "device")
 
@@ -207,5 +207,3 @@ async def _form(request: Request, body: bytes, files: Mapping[str, str]) -> Uplo
     if missing := files.keys() - found.keys():
         raise RefusedError(400, f"The form must have the files {', '.join(files)}, but lacks {', '.join(missing)}.")
     return Upload(found, name)
-
-

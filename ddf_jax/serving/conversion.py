@@ -1,5 +1,6 @@
 """Files for other runtimes, by converters that others maintain."""
 
+import importlib
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -7,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from ddf_jax.errors import RunError, UserError
 from ddf_jax.files import sync_tree, write_atomically
+from ddf_jax.serving.exported import kinds_of
 from ddf_jax.serving.exporting import argument_shapes, program_of
 from ddf_jax.serving.services import service_of
 from ddf_jax.training.run import Run
@@ -70,8 +73,9 @@ def export_saved_model(
         UserError: the run has several canvases.
         ModuleNotFoundError: the extra `savedmodel` is not installed.
     """
-    import tensorflow as tf
     from jax.experimental import jax2tf
+
+    tf: Any = importlib.import_module("tensorflow")
 
     if out.exists():
         raise RunError(f"OUT must be a folder that does not exist yet, got {out}.")
@@ -81,8 +85,8 @@ def export_saved_model(
     if others:
         raise UserError("A run with `task.upright` has two canvases, and a SavedModel one shape: use stablehlo.")
     free = any(not isinstance(size, int) for of in inputs.values() for size in of.shape)
-    module: Any = tf.Module()
-    module.weights = {name: tf.Variable(values, name=name) for name, values in weights.items()}
+    module = tf.Module()
+    module.weights = {name: tf.Variable(np.asarray(values), name=name) for name, values in weights.items()}
     shapes = {name: f"({', '.join(map(str, of.shape))})" for name, of in inputs.items()}
     convert: Any = jax2tf.convert
     platforms = ("cpu", "cuda") if free else ("cpu",)
@@ -113,9 +117,5 @@ CONVERTERS: dict[str, Callable[..., dict[str, Any]]] = {"onnx": export_onnx, "sa
 
 
 def _facts(run: Run, inputs: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any]:
-    kinds = [
-        {name: {"dtype": str(of.dtype), "shape": [s if isinstance(s, int) else str(s) for s in of.shape]} for name, of in group.items()}
-        for group in (inputs, outputs)
-    ]
-    program = dict(zip(("inputs", "outputs"), kinds, strict=True))
+    program = {"inputs": kinds_of(inputs), "outputs": kinds_of(outputs)}
     return {"name": run.recipe.name, "step": run.step, "model": run.recipe.model.name, "programs": [program]}

@@ -56,7 +56,7 @@ class ExportedModel:
                 return program(dict(weights), dict(arrays))
         raise ValueError(
             f"The arrays must be {' or '.join(map(_text, self.inputs))}, where a letter is any size, got "
-            f"{_text({name: _kind(array) for name, array in arrays.items()})}."
+            f"{_text(kinds_of(arrays))}."
         )
 
     @property
@@ -98,8 +98,12 @@ def program_names(count: int) -> list[str]:
     return [PROGRAM, *(f"{PROGRAM}_{number}" for number in range(1, count))]
 
 
-def _kind(array: Any) -> dict[str, Any]:
-    return {"dtype": str(array.dtype), "shape": list(array.shape)}
+def kinds_of(arrays: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Dtypes and shapes of arrays as JSON has them, `{name: {"dtype", "shape"}}`; a symbolic size is a string."""
+    return {
+        name: {"dtype": str(of.dtype), "shape": [size if isinstance(size, int) else str(size) for size in of.shape]}
+        for name, of in arrays.items()
+    }
 
 
 def _fits(arrays: Mapping[str, Any], inputs: Mapping[str, Mapping[str, Any]]) -> bool:

@@ -16,7 +16,7 @@ import pallas_kernels
 from ddf_jax.dataclass_json import encode
 from ddf_jax.errors import UserError
 from ddf_jax.files import write_atomically
-from ddf_jax.serving.exported import FORMAT, METADATA, WEIGHTS, program_names
+from ddf_jax.serving.exported import FORMAT, METADATA, WEIGHTS, kinds_of, program_names
 from ddf_jax.serving.services import Service, service_of
 from ddf_jax.training.leaves import leaf_names
 from ddf_jax.training.recipe import TASKS
@@ -69,14 +69,13 @@ def export_run(
         _exported(program, weights, inputs, platforms) for inputs in argument_shapes(service, batch_size, image_size)
     ]
     metadata = _metadata(run, programs, platforms)
-    members = {METADATA: json.dumps(metadata, indent=2, allow_nan=False).encode()}
-    for name, exported in zip(program_names(len(programs)), programs, strict=True):
-        members[name] = exported.serialize()
-    arrays = {name: np.frombuffer(content, np.uint8) for name, content in members.items()}
-    content = io.BytesIO()
-    np.savez(content, **arrays, **{name: np.asarray(values) for name, values in weights.items()})
+    serialised = [json.dumps(metadata, indent=2, allow_nan=False).encode(), *(each.serialize() for each in programs)]
+    names = [METADATA, *program_names(len(programs))]
+    members: dict[str, Any] = {name: np.frombuffer(of, np.uint8) for name, of in zip(names, serialised, strict=True)}
+    file = io.BytesIO()
+    np.savez(file, **members | weights)
     try:
-        write_atomically(path, content.getvalue())
+        write_atomically(path, file.getvalue())
     except OSError as error:
         raise UserError(f"OUT must be a file that can be written, got {path}: {error.strerror}.") from None
     return metadata
@@ -154,14 +153,7 @@ def _shapes(exported: export.Exported) -> dict[str, Any]:
     (_, inputs), _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
     outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
     return {
-        "inputs": {name: _kind(aval) for name, aval in inputs.items()},
-        "outputs": {name: _kind(aval) for name, aval in outputs.items()},
+        "inputs": kinds_of(inputs),
+        "outputs": kinds_of(outputs),
         "kernels": pallas_kernels.aot.TRITON_CALL in str(exported.mlir_module()),
-    }
-
-
-def _kind(aval: Any) -> dict[str, Any]:
-    return {
-        "dtype": str(aval.dtype),
-        "shape": [size if isinstance(size, int) else str(size) for size in aval.shape],
     }

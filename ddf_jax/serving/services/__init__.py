@@ -129,7 +129,5 @@ def stack(examples: Sequence[Example], rows: int) -> dict[str, np.ndarray]:
 
 def normalized(pixels: jax.Array, normalize: Any) -> jax.Array:
     """What the transform `Normalize` makes of uint8 [B, H, W, C]."""
-    mean, std = (
-        jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1) for values in (normalize.mean, normalize.std)
-    )
+    mean, std = (jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1) for values in (normalize.mean, normalize.std))
     return (pixels.astype(jnp.float32) / 255 - mean) / std

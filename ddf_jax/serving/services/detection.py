@@ -45,9 +45,7 @@ class DetectionService(Service):
 
     def compute(self, model: Model, arrays: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         image, size = normalized(arrays["image"], Normalize(self.info.channels)), arrays["size"]
-        rows, columns = (
-            jnp.arange(length)[None] < size[:, axis, None] for axis, length in enumerate(image.shape[1:3])
-        )
+        rows, columns = (jnp.arange(length)[None] < size[:, axis, None] for axis, length in enumerate(image.shape[1:3]))
         inside = rows[:, :, None, None] & columns[:, None, :, None]
         found = self.task.predict(model, {"image": jnp.where(inside, image, 0.0), "size": size})
         return {name: values for name, values in found._asdict().items() if values is not None}
@@ -84,7 +82,9 @@ class DetectionService(Service):
         image = image.repeat(3, axis=-1) if image.shape[-1] == 1 else image
         names = (*self.info.class_names, *self.info.stuff_names)
         if found["panoptic"] is not None:
-            return data_url(encode_png(draw_segments(image, found["panoptic"], names, self.info.num_classes)).getvalue())
+            return data_url(
+                encode_png(draw_segments(image, found["panoptic"], names, self.info.num_classes)).getvalue()
+            )
         shown = ImageObjects.of(image, found).above(_SCORE)
         drawn = draw_objects(
             image, shown.boxes, shown.labels, names, scores=shown.scores, masks=shown.masks, largest=_LARGEST
