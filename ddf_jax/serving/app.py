@@ -125,7 +125,7 @@ class Application:
         except RefusedError as error:
             return self._refused(error.status, str(error))
         except TooManyPixelsError as error:
-            return self._refused(413, f"The image must have at most {self.max_pixels} pixels, got {error}.")
+            return self._refused(413, f"The image is too large: {error}.")
         except (CorruptImageError, UserError) as error:
             return self._refused(400, f"The files cannot be used: {error}")
         except ClientDisconnect:
@@ -152,7 +152,9 @@ class Application:
             return self.service.read(upload.files, picture=picture)
 
         example = await loop.run_in_executor(self._readers, read)
-        outputs = await self._batcher.submit(example, shape_of(example))
+        shape = shape_of(example.arrays)
+        self.predictor.check(shape)
+        outputs = await self._batcher.submit(example, shape)
 
         def write() -> bytes:
             document = self.service.answer(upload.name, outputs, example)

@@ -73,7 +73,7 @@ def export_run(
     names = [METADATA, *program_names(len(programs))]
     members: dict[str, Any] = {name: np.frombuffer(of, np.uint8) for name, of in zip(names, serialised, strict=True)}
     file = io.BytesIO()
-    np.savez(file, **members | weights)
+    np.savez(file, allow_pickle=False, **members, **{name: np.asarray(values) for name, values in weights.items()})
     try:
         write_atomically(path, file.getvalue())
     except OSError as error:

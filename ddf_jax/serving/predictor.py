@@ -11,8 +11,9 @@ import numpy as np
 from ddf_jax.data.config import DataConfig
 from ddf_jax.data.info import DataInfo
 from ddf_jax.dataclass_json import decode
+from ddf_jax.errors import UserError
 from ddf_jax.serving.exported import load_exported
-from ddf_jax.serving.exporting import argument_shapes, program_of
+from ddf_jax.serving.exporting import program_of
 from ddf_jax.serving.services import Example, Service, service_of, stack
 from ddf_jax.training.recipe import TASKS
 from ddf_jax.training.run import load_run
@@ -20,8 +21,8 @@ from ddf_jax.training.tasks import Task
 
 _COMPILED = 16  # programs that are kept: one for each shape of a batch
 
-Shape = tuple[tuple[str, tuple[int, ...], np.dtype], ...]
-"""Name, shape and dtype of an example's arrays: examples of one shape can share a batch."""
+Shape = tuple[tuple[str, tuple[int, ...], str], ...]
+"""Names, shapes and dtypes of an example's arrays: examples of one shape can share a batch."""
 
 
 class Predictor:
@@ -37,6 +38,7 @@ class Predictor:
         program: `(weights, arrays) -> predictions`.
         weights: by name.
         batch_size: of every call, where the program has a fixed one.
+        shapes: of examples, where the program has fixed ones.
     """
 
     def __init__(
@@ -47,23 +49,32 @@ class Predictor:
         program: Callable[[Any, Any], dict[str, jax.Array]],
         weights: Mapping[str, jax.Array],
         batch_size: int | None = None,
+        shapes: Sequence[Shape] | None = None,
     ) -> None:
         self.name, self.step, self.service, self.batch_size = name, step, service, batch_size
-        self._program, self._weights = program, dict(weights)
+        self._program, self._weights, self._shapes = program, dict(weights), shapes
         self._compiled = functools.lru_cache(_COMPILED)(self._compile)
 
     def __call__(self, examples: Sequence[Example]) -> list[dict[str, np.ndarray]]:
         """The predictions for each example; all have one shape."""
         rows = self.batch_size or 1 << (len(examples) - 1).bit_length()
-        program = self._compiled(rows, shape_of(examples[0]))
+        program = self._compiled(rows, shape_of(examples[0].arrays))
         outputs = jax.device_get(program(self._weights, stack(examples, rows)))
         return [{name: values[row] for name, values in outputs.items()} for row in range(len(examples))]
 
+    def check(self, shape: Shape) -> None:
+        """Raises `UserError` where an example is of a shape that the program is not for."""
+        if self._shapes is not None and shape not in self._shapes:
+            raise UserError(f"The exported file is for {' or '.join(map(_text, self._shapes))}, got {_text(shape)}.")
+
     def warm_up(self, max_batch: int) -> None:
-        """Compiles for every batch that can come, where the sizes of images do not vary."""
-        for inputs in argument_shapes(self.service, 1, None):
-            shape = tuple(sorted((name, of.shape[1:], np.dtype(of.dtype)) for name, of in inputs.items()))
-            sizes = [self.batch_size] if self.batch_size else [1 << power for power in range(max_batch.bit_length())]
+        """Compiles for every batch that can come, unless images come in sizes of their own."""
+        shapes = self._shapes
+        if shapes is None:
+            resized = self.service.inputs(1, *self.service.size) if self.service.resizes else []
+            shapes = [shape_of(inputs, axes=1) for inputs in resized]
+        sizes = [self.batch_size] if self.batch_size else [1 << power for power in range(max_batch.bit_length())]
+        for shape in shapes:
             for rows in sizes:
                 self._compiled(rows, shape)
 
@@ -74,9 +85,9 @@ class Predictor:
         return jax.jit(lambda weights, arrays: program(weights, arrays)).lower(self._weights, arrays).compile()
 
 
-def shape_of(example: Example) -> Shape:
-    """The shape that examples of a batch share."""
-    return tuple(sorted((name, values.shape, values.dtype) for name, values in example.arrays.items()))
+def shape_of(arrays: Mapping[str, Any], *, axes: int = 0) -> Shape:
+    """Names, shapes without the first `axes`, and dtypes of arrays."""
+    return tuple(sorted((name, tuple(of.shape[axes:]), np.dtype(of.dtype).name) for name, of in arrays.items()))
 
 
 def open_predictor(
@@ -96,11 +107,26 @@ def open_predictor(
         service = service_of(run.recipe.task, run.info, run.recipe.data)
         return Predictor(run.recipe.name, run.step, service, *program_of(run.state, service))
     model = load_exported(path)
-    metadata, kinds = model.metadata, {Task: TASKS}
+    facts, kinds = model.metadata, {Task: TASKS}
     task, info, data = (
-        decode(kind, metadata[name], kinds) for kind, name in ((Task, "task"), (DataInfo, "info"), (DataConfig, "data"))
+        decode(kind, facts[name], kinds) for kind, name in ((Task, "task"), (DataInfo, "info"), (DataConfig, "data"))
     )
-    batch = {inputs["image"]["shape"][0] for inputs in model.inputs}
-    [size] = [size if isinstance(size, int) else None for size in batch]
-    service = service_of(task, info, data)
-    return Predictor(metadata["name"], metadata["step"], service, model.apply, model.weights, size)
+    [batch] = {inputs["image"]["shape"][0] for inputs in model.inputs}
+    fixed = [
+        tuple(sorted((name, tuple(of["shape"][1:]), of["dtype"]) for name, of in inputs.items()))
+        for inputs in model.inputs
+        if all(isinstance(size, int) for of in inputs.values() for size in of["shape"][1:])
+    ]
+    return Predictor(
+        facts["name"],
+        facts["step"],
+        service_of(task, info, data),
+        model.apply,
+        model.weights,
+        batch if isinstance(batch, int) else None,
+        fixed or None,
+    )
+
+
+def _text(shape: Shape) -> str:
+    return ", ".join(f"{name} {list(of)}" for name, of, _ in shape)

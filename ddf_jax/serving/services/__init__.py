@@ -57,6 +57,8 @@ class Service(abc.ABC):
     """Whether one program can take batches of any size."""
     any_size: ClassVar[bool] = True
     """Whether one program can take images of any size."""
+    resizes: ClassVar[bool] = True
+    """Whether `read` brings every image to the size of the evaluation's."""
 
     @abc.abstractmethod
     def inputs(self, batch: Size, height: Size, width: Size) -> list[dict[str, jax.ShapeDtypeStruct]]:

@@ -29,6 +29,7 @@ class DepthService(Service):
     }
     max_pixels: ClassVar[int] = 1 << 20
     any_size: ClassVar[bool] = False  # holes are filled by a pyramid, whose height depends on the size
+    resizes: ClassVar[bool] = False
 
     def inputs(self, batch: Size, height: Size, width: Size) -> list[dict[str, jax.ShapeDtypeStruct]]:
         low = self.task.low_shape(height, width)
