@@ -31,6 +31,7 @@ LAYOUT = [
     "ddf_jax.verify",
     "ddf_jax.inspect",
     "ddf_jax.plan",
+    "ddf_jax.serving",
     "ddf_jax.cli",
     "ddf_jax.__main__",
     "experiments",
@@ -60,6 +61,11 @@ THIRD_PARTY = {
     "ddf_jax.data.corruptions": "numpy PIL scipy",
     "ddf_jax.inspect": "jax flax numpy matplotlib",
     "ddf_jax.cli": "numpy tyro",
+    "ddf_jax.serving": "jax numpy | jax2onnx tensorflow",  # the extras `onnx` and `savedmodel`
+    "ddf_jax.serving.exported": "jax numpy",
+    # the extra `serve`
+    "ddf_jax.serving.app": "starlette",
+    "ddf_jax.serving.server": "starlette uvicorn",
     # the extra `torch`
     "ddf_jax.verify.torch_inputs": "numpy torch",
     "ddf_jax.verify.torch_trace": "numpy torch",

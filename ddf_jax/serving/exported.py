@@ -73,7 +73,7 @@ def load_exported(file: Path | str) -> ExportedModel:
     """
     path = Path(file)
     try:
-        with np.load(path) as members:
+        with path.open("rb") as opened, np.load(opened) as members:
             metadata = json.loads(bytes(members[METADATA]))
             if metadata["format"] != FORMAT:
                 raise RunError(f"{path} must have format {FORMAT}, got {metadata['format']}: read it with its version.")

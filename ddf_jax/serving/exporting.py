@@ -119,7 +119,7 @@ def argument_shapes(
     size: Any = image_size
     if image_size is None:
         size = export.symbolic_shape("h, w", scope=scope) if service.any_size else service.size
-    if any(not isinstance(length, int) or length < 1 for length in (batch_size or 1, *(image_size or ()))):
+    if any(length < 1 for length in (*([] if batch_size is None else [batch_size]), *(image_size or ()))):
         raise UserError(f"Sizes must be at least 1, got batches of {batch_size} and images of {image_size}.")
     return service.inputs(batch, *size)
 

@@ -10,31 +10,22 @@ import pytest
 from PIL import Image
 
 import ddf_jax
+from ddf_jax.serving.limits import Limits
 from ddf_jax.serving.predictor import open_predictor
 from tests.ddf_jax.serving.brightness import ask, while_served
 from tests.imports import ROOT
 
-PLAIN = """
-import json, sys
-import jax
-import numpy as np
-from jax import export
-
-file = np.load("tiny.npz")
-program = export.deserialize(bytearray(file["program"]))
-weights = {name: file[name] for name in file.files if name.startswith("weights/")}
-images = np.load("images.npy")
-plain = program.call(weights, {"image": images})["probabilities"]
-"""
-"""What the documentation shows."""
-
 WITHOUT_US = """
+import sys
+
 sys.modules |= dict.fromkeys(("flax", "optax", "orbax", "grain", "PIL", "tyro", "ddf_jax.training", "ddf_jax.data"))
 sys.path.insert(0, ROOT)
+import numpy as np
 from ddf_jax.serving.exported import load_exported
 
+images = np.load("images.npy")
 loaded = load_exported("tiny.npz")
-np.save("found.npy", [plain, loaded({"image": images})["probabilities"]])
+np.save("found.npy", loaded({"image": images})["probabilities"])
 try:
     loaded({"image": images.astype("float32")})
 except ValueError as error:
@@ -59,13 +50,12 @@ def test_an_exported_file_predicts_as_the_run_does_where_only_jax_is_installed(e
     assert program["outputs"] == {"probabilities": {"dtype": "float32", "shape": ["b", 10]}}
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
     np.save(file.with_name("images.npy"), images)
-    source = PLAIN + WITHOUT_US.replace("ROOT", repr(str(ROOT)))
+    source = WITHOUT_US.replace("ROOT", repr(str(ROOT)))
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, cwd=file.parent, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "must be image uint8 [b, h, w, 1]" in done.stdout
     expected = ddf_jax.predict(ddf_jax.load_run(tiny_run), images)
-    for found in np.load(file.with_name("found.npy")):
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(np.load(file.with_name("found.npy")), expected, rtol=0, atol=1e-6)
 
 
 def test_a_damaged_file_is_refused(ddf, refused, exported, tmp_path):
@@ -76,14 +66,11 @@ def test_a_damaged_file_is_refused(ddf, refused, exported, tmp_path):
     assert "There is no file" in refused("serve", tmp_path / "none.npz")
 
 
-@pytest.mark.parametrize("source", ["file", "run"])
-def test_a_server_answers_with_the_json_of_ddf_predict(ddf, exported, tiny_run, tmp_path, source):
+def test_a_server_of_a_run_or_a_file_answers_with_the_json_of_ddf_predict(ddf, exported, tiny_run, tmp_path):
     image = tmp_path / "image.png"
     Image.fromarray(np.random.default_rng(1).integers(0, 256, (20, 30), np.uint8)).save(image)
     _, printed, _ = ddf("predict", tiny_run, image, "--json")
     [expected] = json.loads(printed)
-    served = open_predictor(exported[0] if source == "file" else tiny_run)
-    served.warm_up = lambda max_batch: None  # pyright: ignore[reportAttributeAccessIssue]
 
     def clients(address):
         [found] = json.loads(ask(address, "POST", "/predict", image.read_bytes()).body)
@@ -92,7 +79,8 @@ def test_a_server_answers_with_the_json_of_ddf_predict(ddf, exported, tiny_run, 
         for row, other in zip(found["predictions"], expected["predictions"], strict=True):
             assert row["probability"] == pytest.approx(other["probability"], abs=1e-6)
 
-    assert while_served(served, clients)["answered"] == 1
+    for source in (tiny_run, exported[0]):
+        assert while_served(open_predictor(source), clients, Limits(max_batch=1))["answered"] == 1
 
 
 def test_export_and_serve_refuse_what_they_cannot_do(refused, tiny_run, tmp_path, monkeypatch):

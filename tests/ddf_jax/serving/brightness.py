@@ -47,11 +47,13 @@ class Answer(NamedTuple):
     headers: dict[str, str]
 
 
-def ask(address: tuple[str, int], method: str, path: str, body: Any = None, headers: dict[str, str] = {}) -> Answer:
+def ask(
+    address: tuple[str, int], method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+) -> Answer:
     """One request on a connection of its own."""
     connection = HTTPConnection(*address, timeout=30)
     try:
-        connection.request(method, path, body, headers)
+        connection.request(method, path, body, headers or {})
         response = connection.getresponse()
         return Answer(response.status, response.read(), {name.lower(): value for name, value in response.getheaders()})
     finally:
@@ -59,7 +61,10 @@ def ask(address: tuple[str, int], method: str, path: str, body: Any = None, head
 
 
 def while_served(
-    served: Predictor, clients: Callable[[tuple[str, int]], None], limits: Limits | None = None, number: int = signal.SIGTERM
+    served: Predictor,
+    clients: Callable[[tuple[str, int]], None],
+    limits: Limits | None = None,
+    number: int = signal.SIGTERM,
 ) -> dict[str, int]:
     """Runs `clients` in a thread while this one serves; the signal comes when they are done.
 

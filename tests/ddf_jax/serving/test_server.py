@@ -26,7 +26,9 @@ def label(body: bytes) -> tuple[str, str]:
 
 def form(files: dict[str, bytes]) -> tuple[bytes, dict[str, str]]:
     parts = [
-        f'--line\r\nContent-Disposition: form-data; name="{name}"; filename="{name}.png"\r\n\r\n'.encode() + data + b"\r\n"
+        f'--line\r\nContent-Disposition: form-data; name="{name}"; filename="{name}.png"\r\n\r\n'.encode()
+        + data
+        + b"\r\n"
         for name, data in files.items()
     ]
     return b"".join(parts) + b"--line--\r\n", {"Content-Type": "multipart/form-data; boundary=line"}
@@ -167,7 +169,7 @@ def test_a_port_that_is_taken_is_named():
 
 
 def test_limits_are_checked():
-    with pytest.raises(UserError, match="`read_seconds` must be at least 0.001, got 0"):
+    with pytest.raises(UserError, match=r"`read_seconds` must be at least 0.001, got 0"):
         Limits(read_seconds=0.0)
-    with pytest.raises(UserError, match="`max_bytes` must be at least 1, got 0"):
+    with pytest.raises(UserError, match=r"`max_bytes` must be at least 1, got 0"):
         Limits(max_bytes=0)
