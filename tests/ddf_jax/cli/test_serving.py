@@ -12,6 +12,7 @@ from PIL import Image
 import ddf_jax
 from ddf_jax.serving.limits import Limits
 from ddf_jax.serving.predictor import open_predictor
+from experiments.benchmarks.serving import measure
 from tests.ddf_jax.serving.brightness import ask, while_served
 from tests.imports import ROOT
 
@@ -94,3 +95,14 @@ def test_export_and_serve_refuse_what_they_cannot_do(refused, tiny_run, tmp_path
     assert "pip install 'ddf-jax[onnx]'" in refused("export", tiny_run, out, "--format", "onnx")
     assert "`max_batch` must be at least 1" in refused("serve", tiny_run, "--max-batch", "0")
     assert not out.exists()
+
+
+@pytest.mark.slow
+def test_fifty_parallel_clients_get_no_wrong_answer_and_cost_bounded_memory(tiny_run):
+    rows = {row["kind"]: row for row in measure(tiny_run, clients=50, seconds=15)}
+    assert sum(row["clients"] for row in rows.values()) == 50
+    assert [kind for kind, row in rows.items() if row["wrong"]] == []
+    assert rows["good"]["requests"] > 100
+    memory = rows["good"]
+    assert memory["resident_mb_peak_second_half"] < memory["resident_mb_peak_first_half"] + 50
+    assert memory["resident_mb_peak_second_half"] < memory["resident_mb_start"] + 300
