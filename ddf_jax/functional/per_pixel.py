@@ -8,7 +8,9 @@ from jax import Array, lax
 from ddf_jax.functional.height import on_rows
 
 
-def pixel_product(x: Array, kernel: Array, dimension_numbers: Any, *, out_sharding: Any = None, **options: Any) -> Array:
+def pixel_product(
+    x: Array, kernel: Array, dimension_numbers: Any, *, out_sharding: Any = None, **options: Any
+) -> Array:
     """`jax.lax.dot_general` of x [B, H, W, C] with a kernel [C, D], as Flax's layers call it: [B, H, W, D].
 
     The derivative with respect to the kernel contracts all pixels. XLA transposes x in memory for several axes, not for

@@ -36,7 +36,7 @@ class ClassificationService(Service):
 
     @property
     def _transforms(self) -> Any:
-        return evaluation_transforms(self.info.image_size, self.info.channels)
+        return evaluation_transforms(self.data, self.info.channels)
 
 
 def classification_row(image: str, probabilities: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:

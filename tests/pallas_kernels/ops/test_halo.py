@@ -129,7 +129,11 @@ def test_the_kernels_split_rows_as_the_portable_implementation_does():
 
     def place(arrays: Any) -> Any:
         x, spatial, channel, dy = arrays
-        return *jax.device_put((x, spatial), rows), jax.device_put(channel, NamedSharding(rows.mesh, P())), jax.device_put(dy, rows)
+        return (
+            *jax.device_put((x, spatial), rows),
+            jax.device_put(channel, NamedSharding(rows.mesh, P())),
+            jax.device_put(dy, rows),
+        )
 
     program = suite.check(COLUMNS, arg, place=place, compiler_options=QUICKLY)
     assert {*collectives(program).counts} == {PERMUTE, REDUCE}
