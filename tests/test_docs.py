@@ -8,7 +8,9 @@ from pathlib import Path
 
 import jax
 import pytest
+import yaml
 
+from ddf_jax.cli.arguments import parse
 from tests.imports import ROOT
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.md")]
@@ -28,7 +30,7 @@ def test_a_page_links_to_files_and_headings_that_exist(page: Path) -> None:
             target = page.parent / path if path else page
             assert target.exists(), link
             headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if heading else []
-            assert not heading or heading in [title.lower().replace(" ", "-") for title in headings], link
+            assert not heading or heading in [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings], link
 
 
 def test_the_readme_is_short() -> None:
@@ -70,3 +72,22 @@ def run_examples(files: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatc
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # as a user would
         for file in files:
             runpy.run_path(str(file), run_name="__main__")
+
+
+@pytest.mark.parametrize("name", ["slurm.sbatch", "mpi.sh"])
+def test_a_script_for_a_cluster_can_be_read_by_its_shell(name: str) -> None:
+    subprocess.run(["bash", "-n", ROOT / "docs" / "clusters" / name], check=True)
+
+
+def test_the_pods_of_the_job_find_the_first_of_them() -> None:
+    service, job = yaml.safe_load_all((ROOT / "docs" / "clusters" / "kubernetes.yaml").read_text())
+    name, spec = job["metadata"]["name"], job["spec"]
+    assert (spec["completionMode"], spec["completions"]) == ("Indexed", spec["parallelism"])
+    assert service["spec"]["selector"] == {"job-name": name}
+    pod = spec["template"]["spec"]
+    assert pod["subdomain"] == service["metadata"]["name"]
+    [container] = pod["containers"]
+    environment = {each["name"]: each["value"] for each in container["env"]}
+    assert environment["JAX_COORDINATOR_ADDRESS"].startswith(f"{name}-0.{pod['subdomain']}:")
+    assert environment["JAX_NUM_PROCESSES"] == str(spec["completions"])
+    assert parse(container["args"][1:]).__class__.__name__ == "TrainCommand"

@@ -29,6 +29,7 @@ MPI = {
     **{"OMPI_MCA_orte_hnp_uri": "8192.0;tcp://10.0.0.1:34911", "OMPI_COMM_WORLD_SIZE": "2"},
     **{"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "0"},
 }
+KUBERNETES = {"JAX_COORDINATOR_ADDRESS": "ddf-0.ddf:29400", "JAX_NUM_PROCESSES": "4", "JOB_COMPLETION_INDEX": "2"}
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The address, count, index and devices that processes were joined with, without joining any."""
     made: list[object] = []
     monkeypatch.setattr(processes, "_join", lambda *given: made.append(given))
-    for name in (*ADDRESS, *SLURM, *MPI):
+    for name in (*ADDRESS, *SLURM, *MPI, *KUBERNETES):
         monkeypatch.delenv(name, raising=False)
     return made
 
@@ -49,6 +50,8 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         (SLURM, [("node001:61441", 8, 5, [1])]),
         (SLURM | {"SLURM_STEP_NUM_TASKS": "1"}, []),
         (MPI, [("10.0.0.1:61442", 2, 1, [0])]),
+        (KUBERNETES, [("ddf-0.ddf:29400", 4, 2)]),
+        ({"JOB_COMPLETION_INDEX": "2"}, []),
         (SLURM | {"JAX_COORDINATOR_ADDRESS": "host:1234"}, [("host:1234", 8, 5, [1])]),
     ],
 )
