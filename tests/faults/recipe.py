@@ -1,5 +1,7 @@
-"""The recipe of `tests.ddf_jax.training.launch` as a file that `ddf train` takes."""
+"""The recipe of `tests.ddf_jax.training.launch`, under all of its groups of options, as a file that `ddf train` takes."""
 
-from tests.ddf_jax.training.launch import TINY
+import dataclasses
 
-recipe = TINY
+from tests.ddf_jax.training.launch import GROUPS, TINY
+
+recipe = dataclasses.replace(TINY, **GROUPS["all"])
