@@ -3,11 +3,15 @@
 Resizing is pillow's antialiased one, which is what torchvision does to images.
 """
 
+import io
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+
+from ddf_jax.data.jpeg import upper_rows
 
 Pixels = np.ndarray | Image.Image
 """An image, uint8 [H, W, C], C = 1 (grey) or 3 (RGB), or pillow's image of these pixels."""
@@ -42,7 +46,7 @@ class Crop(NamedTuple):
         top, left, height, width = self.box(*image.shape[:2])
         return resize(image[top : top + height, left : left + width], self.size, self.size, self.resampling)
 
-    def of_file(self, image: Image.Image) -> Image.Image:
+    def of_file(self, image: Image.Image, data: bytes) -> Image.Image:
         """From a file that is opened but not decoded, in grey or RGB."""
         box = self.box(image.height, image.width)
         scale = _draft(image, min(box.height, box.width) // self.size) if self.draft else 1.0
@@ -50,7 +54,9 @@ class Crop(NamedTuple):
             left, top = box.left / scale, box.top / scale
             part = (left, top, left + box.width / scale, top + box.height / scale)
             return image.resize((self.size, self.size), self.resampling, part)
-        cut = image.crop((box.left, box.top, box.left + box.width, box.top + box.height))
+        cut = _upper_part(image, data, box.top + box.height).crop(
+            (box.left, box.top, box.left + box.width, box.top + box.height)
+        )
         return cut.resize((self.size, self.size), self.resampling)
 
 
@@ -74,6 +80,16 @@ def to_array(image: Pixels) -> np.ndarray:
     """A grey or RGB image of pillow's as an array [H, W, C]."""
     array = np.asarray(image)
     return array[..., None] if array.ndim == 2 else array
+
+
+def _upper_part(image: Image.Image, data: bytes, rows: int) -> Image.Image:
+    """A file of which the first rows are to be decoded; of a JPEG without most of the others."""
+    if isinstance(image, JpegImageFile):
+        block = 8 * max(vertical for _, _, vertical, _ in image.layer)
+        needed = (-(-rows // block) + 1) * block
+        if needed < image.height:
+            return Image.open(io.BytesIO(upper_rows(data, needed)), formats=("JPEG",))
+    return image
 
 
 def _draft(image: Image.Image, at_most: int) -> float:

@@ -105,7 +105,7 @@ def decode_crop(data: bytes, channels: int, crop: Crop, decoding: Decoding = DEF
     """
     with _opened(data, decoding.max_pixels) as image:
         if _needs_no_conversion(image, channels):
-            return crop.of_file(image)
+            return crop.of_file(image, data)
     return to_pillow(crop.of_array(decode_image(data, channels, decoding)))
 
 

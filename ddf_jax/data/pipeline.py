@@ -11,11 +11,13 @@ from typing import Any
 import grain
 import numpy as np
 
-from ddf_jax.data.batches import BatchIterator
+from ddf_jax.data.batches import BatchIterator, HostBatch
 from ddf_jax.data.config import DataConfig
+from ddf_jax.data.crop import to_array
 from ddf_jax.data.groups import InTurns, groups_of
+from ddf_jax.data.memory import ReusedMemory
 from ddf_jax.data.sources import CropSource, Examples, Source, open_source
-from ddf_jax.data.transforms import RandomResizedCrop
+from ddf_jax.data.transforms import Normalize, RandomResizedCrop
 from ddf_jax.errors import DataError, UserError, one_line
 
 # From this side on, threads pay: pillow decodes and resizes without holding Python's lock. Smaller images are mostly
@@ -57,14 +59,17 @@ def train_iterator(
     """
     _check_share(batch_size, process_index, process_count)
     source = open_source(config, examples, "train")
-    streams, sizes = [], []
-    for number, group in enumerate(groups_of(examples, source)):
+    streams, sizes, normalize = [], [], None
+    groups = groups_of(examples, source)
+    for number, group in enumerate(groups):
         part = _Readable(group.of(source))
         transforms = group.examples.training(config, source)
+        if len(groups) == 1:
+            transforms, normalize = _without_normalize(transforms)
         streams.append(_endless(part, transforms, _group_seed(seed, number), config.repeats))
         sizes.append(len(part))
     dataset = streams[0] if len(streams) == 1 else InTurns(streams, sizes, batch_size)
-    return _batches(dataset, config, batch_size, process_index, process_count)
+    return _batches(dataset, config, batch_size, process_index, process_count, normalize)
 
 
 def eval_batches(
@@ -81,12 +86,16 @@ def eval_batches(
     """
     _check_share(batch_size, process_index, process_count)
     source = open_source(config, examples, "eval")
-    parts = []
-    for group in groups_of(examples, source):
+    parts, normalize = [], None
+    groups = groups_of(examples, source)
+    for group in groups:
         padded = _Padded(group.of(source), batch_size, group.examples.blank(config, source))
-        parts.append(grain.MapDataset.source(padded).apply(group.examples.evaluation(config, source)))
+        transforms = group.examples.evaluation(config, source)
+        if len(groups) == 1:
+            transforms, normalize = _without_normalize(transforms)
+        parts.append(grain.MapDataset.source(padded).apply(transforms))
     dataset = parts[0] if len(parts) == 1 else grain.MapDataset.concatenate(parts)
-    return _batches(dataset, config, batch_size, process_index, process_count)
+    return _batches(dataset, config, batch_size, process_index, process_count, normalize)
 
 
 def _endless(part: "_Readable", transforms: Sequence[Any], seed: int, repeats: int) -> grain.MapDataset[Any]:
@@ -102,6 +111,12 @@ def _endless(part: "_Readable", transforms: Sequence[Any], seed: int, repeats: i
     return endless.apply(transforms)
 
 
+def _without_normalize(transforms: Sequence[Any]) -> tuple[Sequence[Any], Normalize | None]:
+    """The transforms but a last `Normalize`, which can write into the batch instead."""
+    *others, last = transforms
+    return (others, last) if isinstance(last, Normalize) else (transforms, None)
+
+
 def _group_seed(seed: int, group: int) -> int:
     """Of the shuffles and augmentations of a group."""
     return seed if group == 0 else int(np.random.SeedSequence((seed, group)).generate_state(1)[0])
@@ -113,10 +128,10 @@ def _batches(
     batch_size: int,
     process_index: int,
     process_count: int,
+    normalize: Normalize | None = None,
 ) -> BatchIterator:
     share = batch_size // process_count
-    rows = grain.MapDataset.source(_ProcessRows(dataset, batch_size, process_index * share, share))
-    batches = rows.batch(share, drop_remainder=True)
+    batches = grain.MapDataset.source(_ProcessBatches(dataset, batch_size, process_index * share, share, normalize))
     threads = _THREADS if config.image_size >= _THREADED_SIDE and config.workers == 0 else 1
     return BatchIterator(batches, workers=config.workers, threads=threads)
 
@@ -130,28 +145,56 @@ def _check_share(batch_size: int, process_index: int, process_count: int) -> Non
         raise UserError(f"`process_index` must be in [0, {process_count}), got {process_index}.")
 
 
-class _ProcessRows:
-    """The rows `[start, start + count)` of every global batch, one batch after the other."""
+class _ProcessBatches:
+    """The rows `[start, start + count)` of every global batch.
 
-    def __init__(self, dataset: grain.MapDataset[Any] | InTurns, batch_size: int, start: int, count: int):
-        self._dataset = dataset
-        self._batch_size = batch_size
-        self._start = start
-        self._count = count
+    Args:
+        dataset: the examples of all batches.
+        batch_size: of a global batch.
+        start: the first row.
+        count: of the rows.
+        normalize: what is still to be done to the images.
+    """
+
+    def __init__(
+        self,
+        dataset: grain.MapDataset[Any] | InTurns,
+        batch_size: int,
+        start: int,
+        count: int,
+        normalize: Normalize | None,
+    ):
+        self._dataset, self._batch_size, self._start, self._count = dataset, batch_size, start, count
+        self._normalize = normalize
+        self._memory = ReusedMemory()
 
     def __len__(self) -> int:
-        return len(self._dataset) // self._batch_size * self._count
+        return len(self._dataset) // self._batch_size
 
-    def __getitem__(self, index: int) -> Any:
-        batch, row = divmod(index, self._count)
-        try:
-            return self._dataset[batch * self._batch_size + self._start + row]
-        except UserError:
-            raise
-        except Exception as error:
-            raise DataError(
-                f"Cannot prepare {_example()}: {type(error).__name__}: {one_line(error)}. Mend it or remove it."
-            ) from error
+    def __getitem__(self, index: int) -> HostBatch:
+        batch: HostBatch = {}
+        for row in range(self._count):
+            try:
+                example: Any = self._dataset[index * self._batch_size + self._start + row]
+                if row == 0:
+                    batch = {name: self._empty(name, value) for name, value in example.items()}
+                for name, value in example.items():
+                    if name == "image" and self._normalize is not None:
+                        self._normalize.write(value, batch[name][row])
+                    else:
+                        batch[name][row] = value
+            except UserError:
+                raise
+            except Exception as error:
+                raise DataError(
+                    f"Cannot prepare {_example()}: {type(error).__name__}: {one_line(error)}. Mend it or remove it."
+                ) from error
+        return batch
+
+    def _empty(self, name: str, value: Any) -> np.ndarray:
+        array = to_array(value)
+        dtype = np.dtype(np.float32) if name == "image" and self._normalize is not None else array.dtype
+        return self._memory.empty((self._count, *array.shape), dtype)
 
 
 class _Readable:

@@ -7,7 +7,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from ddf_jax.data.crop import to_array
+from ddf_jax.data.crop import Pixels, to_array
 from ddf_jax.errors import UserError
 
 # channels -> mean and standard deviation of pixels in [0, 1]. 3: ImageNet's customary ones; 1: the training images of
@@ -44,12 +44,20 @@ class Normalize(grain.transforms.Map):
                 )
 
     def map(self, element: dict[str, Any]) -> Any:
-        image = np.array(to_array(element["image"]), np.float32, order="C")
-        rows = image.reshape(*image.shape[:-2], -1)  # operations on rows of 3 numbers would take five times as long
-        rows /= np.float32(255)
-        rows -= _row(self.mean, image.shape[-2])
-        rows /= _row(self.std, image.shape[-2])
-        return element | {"image": image}
+        image = to_array(element["image"])
+        normalized = np.empty(image.shape, np.float32)
+        self.write(image, normalized)
+        return element | {"image": normalized}
+
+    def write(self, image: Pixels, normalized: np.ndarray) -> None:
+        """Normalises an image, or several, into a contiguous array."""
+        width = normalized.shape[-2]
+        mean, std = _row(self.mean, width), _row(self.std, width)
+        rows = normalized.reshape(-1, len(mean))  # rows of 3 numbers would take five times as long
+        pixels = to_array(image).reshape(rows.shape)
+        np.divide(pixels, np.float32(255), out=rows)
+        rows -= mean
+        rows /= std
 
     def undo(self, images: np.ndarray) -> np.ndarray:
         """Normalised images as pixels in [0, 1]."""

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from ddf_jax.data.crop import Box, Crop, to_array
-from ddf_jax.data.decode import decode_crop, decode_image
-from tests.ddf_jax.data.transforms.images import smooth
+from ddf_jax.data.decode import CorruptImageError, decode_crop, decode_image
+from tests.ddf_jax.data.transforms.images import noise, smooth
 
 BOX = Box(30, 50, 120, 160)
 
@@ -59,11 +59,36 @@ def test_a_draft_is_decoded_at_the_smallest_scale_at_which_the_crop_has_the_pixe
     data = encoded(smooth(1103, 1201), "JPEG", quality=95)
     crop = Crop(lambda *_: Box(3, 70, side, side + 30), 64, draft=True)
     with Image.open(io.BytesIO(data)) as image:
-        drafted = to_array(crop.of_file(image)).astype(int)
+        drafted = to_array(crop.of_file(image, data)).astype(int)
         assert image.size == (-(-1201 // scale), -(-1103 // scale))
     exact = to_array(decode_crop(data, 3, crop._replace(draft=False))).astype(int)
     assert np.abs(drafted - exact).mean() < 2
     assert (drafted == exact).all() == (scale == 1)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"subsampling": 0}, {"restart_marker_rows": 1}, {"progressive": True}], ids=str
+)
+def test_lower_rows_are_left_out_and_those_above_have_their_pixels(options: dict[str, Any], monkeypatch: Any):
+    pixels = noise(200, 120)
+    data = encoded(pixels, "JPEG", **options)
+    whole, found = decode_image(data, 3), []
+    opened = Image.open
+    monkeypatch.setattr(Image, "open", lambda *args, **kwargs: found.append(opened(*args, **kwargs)) or found[-1])
+    for bottom in (1, 30, 31, 32, 33, 150, 190):
+        crop = Crop(lambda *_, bottom=bottom: Box(0, 0, bottom, 120), 64, Image.Resampling.BICUBIC)
+        np.testing.assert_array_equal(to_array(decode_crop(data, 3, crop)), crop.of_array(whole))
+        block = 8 if "subsampling" in options else 16
+        expected = 200 if "progressive" in options else min(200, (-(-bottom // block) + 1) * block)
+        assert found[-1].height == expected
+
+
+def test_a_file_that_ends_below_the_crop_is_unreadable_all_the_same():
+    data = encoded(noise(200, 120), "JPEG")
+    crop = Crop(lambda *_: Box(0, 0, 20, 120), 64)
+    for share in (0.3, 0.9):
+        with pytest.raises(CorruptImageError, match="truncated"):
+            decode_crop(data[: int(share * len(data))], 3, crop)
 
 
 def test_a_draft_of_what_cannot_be_drafted_is_exact():

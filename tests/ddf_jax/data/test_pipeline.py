@@ -195,7 +195,7 @@ def test_an_error_while_an_image_is_prepared_names_its_file(
     for name in "ab":
         write_images(tmp_path / name, 3)
     config = DataConfig(folder=tmp_path, image_size=8, augment="none")
-    monkeypatch.setattr(transforms.Normalize, "map", lambda *_: {}["a defect"])
+    monkeypatch.setattr(transforms.Normalize, "write", lambda *_: {}["a defect"])
     with (
         pytest.raises(DataError, match=rf"Cannot prepare {tmp_path}/[ab]/00\d.png: KeyError: 'a defect'. Mend it or"),
         contextlib.closing(train_iterator(config, LabelledImages(), batch_size=2, seed=0)) as batches,

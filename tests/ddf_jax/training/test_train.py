@@ -289,14 +289,14 @@ def test_a_batch_that_devices_cannot_share_is_refused(tmp_path: Path, data_dir: 
 def test_an_example_that_cannot_be_prepared_ends_the_run_with_its_state_saved(
     tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    prepare, calls = transforms.Normalize.map, itertools.count()
+    prepare, calls = transforms.Normalize.write, itertools.count()
 
-    def fail_late(self: transforms.Normalize, element: Any) -> Any:
+    def fail_late(self: transforms.Normalize, image: Any, normalized: Any) -> None:
         if next(calls) == 64 * 8:
             raise KeyError("torn")
-        return prepare(self, element)
+        prepare(self, image, normalized)
 
-    monkeypatch.setattr(transforms.Normalize, "map", fail_late)
+    monkeypatch.setattr(transforms.Normalize, "write", fail_late)
     message = r"Stopped at step \d: Cannot prepare image \d+ of digits/1.0.0: KeyError: 'torn'\. .* Step \d is saved"
     with pytest.raises(DataError, match=message) as caught:
         train(tiny_recipe(data_dir), tmp_path / "run", devices=jax.devices()[:1])
