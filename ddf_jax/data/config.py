@@ -29,6 +29,18 @@ class Decoding:
 
 DEFAULT_DECODING = Decoding()
 
+LABELLED_OPTIONS = (
+    "crop",
+    "augmentation",
+    "transforms",
+    "interpolation",
+    "mean",
+    "std",
+    "eval_image_size",
+    "eval_share",
+)
+"""Fields of `DataConfig` that only images with one label each have a use for."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:

@@ -10,7 +10,7 @@ from ddf_jax.data.canvas import check_canvas
 from ddf_jax.data.coco_folder import CocoInstances, CocoOptions
 from ddf_jax.data.coco_layout import has_annotations
 from ddf_jax.data.coco_panoptic import CocoPanoptic
-from ddf_jax.data.config import DataConfig
+from ddf_jax.data.config import LABELLED_OPTIONS, DataConfig
 from ddf_jax.data.depth_source import DepthSource
 from ddf_jax.data.depth_transforms import Downsample, depth_training_transforms
 from ddf_jax.data.detection_source import DetectionSource, Labels
@@ -65,6 +65,7 @@ class DepthImages:
         return DepthSource(config.dataset, _tfds_split(config, split), config.data_dir, config.decoding)
 
     def training(self, config: DataConfig, source: DepthSource) -> Transforms:
+        _check_labelled_options(config)
         return depth_training_transforms(config, source.shape, self.scale)
 
     def evaluation(self, config: DataConfig, source: DepthSource) -> Transforms:
@@ -129,6 +130,7 @@ class DetectionImages:
         return [Group(examples, of) for examples, of in places.items() if len(of)]
 
     def training(self, config: DataConfig, source: DetectionSource) -> Transforms:
+        _check_labelled_options(config)
         augment: dict[str, Transforms] = {
             "none": [self._resize()],
             "flip": [self._resize(), RandomFlip()],
@@ -162,6 +164,13 @@ def unlabelled(image: np.ndarray) -> dict[str, Any]:
 
 def _tfds_split(config: DataConfig, split: Split) -> str:
     return config.train_split if split == "train" else config.eval_split
+
+
+def _check_labelled_options(config: DataConfig) -> None:
+    default = DataConfig()
+    for name in LABELLED_OPTIONS:
+        if (found := getattr(config, name)) != getattr(default, name):
+            raise UserError(f"`data.{name}` must be left out: it is for images with one label each, got {found}.")
 
 
 def _check_dataset(config: DataConfig) -> None:

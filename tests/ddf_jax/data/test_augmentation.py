@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 
 from ddf_jax.data.augmentation_config import AugmentationConfig, CropConfig, RandAugmentConfig
 from ddf_jax.data.config import DataConfig
-from ddf_jax.data.examples import LabelledImages
+from ddf_jax.data.examples import DepthImages, DetectionImages, LabelledImages
 from ddf_jax.data.pipeline import eval_batches, train_iterator
 from ddf_jax.data.reading import read_image
 from ddf_jax.data.registered_transforms import TRANSFORMS, register_transform
@@ -175,6 +176,14 @@ def test_a_draft_leaves_evaluation_as_it_is(photos: DataConfig):
     assert evaluation_transforms(config, 3) == evaluation_transforms(drafted, 3)
     exact, fast = (batches(each, 1)[0]["image"] for each in (config, drafted))
     assert 0 < np.abs(exact - fast).mean() < 0.1
+
+
+@pytest.mark.parametrize("option", [{"mean": (0.5, 0.5, 0.5)}, {"augmentation": ALL}, {"eval_image_size": 8}])
+@pytest.mark.parametrize("kind", [DetectionImages(), DepthImages(4)])
+def test_options_of_labelled_images_are_refused_elsewhere(kind: Any, option: dict[str, Any]):
+    [name] = option
+    with pytest.raises(UserError, match=rf"`data\.{name}` must be left out: it is for images with one label"):
+        kind.training(DataConfig(**option), SimpleNamespace(channels=3, shape=(8, 8)))
 
 
 def test_a_recipe_of_an_earlier_version_means_what_it_meant():
