@@ -79,7 +79,7 @@ def to_pillow(image: Pixels) -> Image.Image:
 def to_array(image: Pixels) -> np.ndarray:
     """A grey or RGB image of pillow's as an array [H, W, C]."""
     array = np.asarray(image)
-    return array[..., None] if array.ndim == 2 else array
+    return array[..., None] if isinstance(image, Image.Image) and array.ndim == 2 else array
 
 
 def _upper_part(image: Image.Image, data: bytes, rows: int) -> Image.Image:
