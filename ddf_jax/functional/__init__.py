@@ -1,4 +1,4 @@
-"""Functions without parameters: activations, pooling, strided views, convolution, upsampling, split rows, checks of shapes."""
+"""Functions without parameters: activations, pooling, views, convolution, upsampling, split rows, checks of shapes."""
 
 from ddf_jax.functional.activations import relu as relu
 from ddf_jax.functional.checks import check_channels as check_channels

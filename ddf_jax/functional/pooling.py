@@ -77,8 +77,8 @@ def average_pool(x: Array, size: int) -> Array:
     return x if size == 1 else on_rows(functools.partial(_average_pool, size), x, span=size - 1, stride=size)
 
 
-def _average_pool(size: int, x: Array, rows: tuple[int, int]) -> Array:
-    del rows
+def _average_pool(size: int, x: Array, padding: tuple[int, int]) -> Array:
+    del padding
     sides = x.shape[1:3]
     counts = [(side - 1) // size + 1 for side in sides]
     wide = x.astype(accumulator_dtype(x))

@@ -23,8 +23,10 @@ from pallas_kernels.ops.device import device_of_array
 from pallas_kernels.ops.form import Form, Name
 from pallas_kernels.ops.lowering import device_of, lower_on_device
 from pallas_kernels.ops.neighborhood import AttentionSpec, compose
-from pallas_kernels.ops.partition import Layout, OperandSpecs, form_on_shards, over_mesh
+from pallas_kernels.ops.operand_specs import Layout, OperandSpecs
+from pallas_kernels.ops.partition import over_mesh
 from pallas_kernels.ops.primitive import apply, evaluate_on_device
+from pallas_kernels.ops.shards import form_on_shards
 from pallas_kernels.ops.spec import FilterSpec
 
 _attention_p = Primitive("neighborhood_attention")

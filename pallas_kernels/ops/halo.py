@@ -1,14 +1,7 @@
 """Images whose rows are split over devices: each device gets the rows of its neighbours that its windows read."""
 
-import dataclasses
-from collections.abc import Callable, Sequence
-
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
-
-from pallas_kernels.ops.form import Form
-from pallas_kernels.ops.spec import accumulator_dtype
 
 _ROWS = -3  # the axis of H in [..., H, W, C]
 
@@ -16,8 +9,9 @@ _ROWS = -3  # the axis of H in [..., H, W, C]
 def halo_exchange(x: Array, axis_name: str | tuple[str, ...], above: int, below: int, *, fill: float = 0.0) -> Array:
     """The rows of an image that a device holds, with the rows above and below them from the devices next to it.
 
-    It is for functions under `jax.shard_map` whose windows reach beyond a device's rows. Each device sends its outermost
-    rows to its neighbours (`jax.lax.ppermute`). Where a halo has more rows than a device, the devices beyond send theirs.
+    It is for functions within `jax.shard_map` whose windows reach beyond a device's rows. Each device sends its
+    outermost rows to its neighbours (`jax.lax.ppermute`). Where a halo has more rows than a device, devices farther
+    away send theirs, too.
 
     Args:
       x: [..., H, W, C], the rows of this device, as many on each.
@@ -32,10 +26,13 @@ def halo_exchange(x: Array, axis_name: str | tuple[str, ...], above: int, below:
     Derivatives: of any order. In reverse mode the cotangents of the halos are sent back and added.
 
     >>> import jax, jax.numpy as jnp
-    >>> x = jnp.arange(6.0).reshape(3, 2, 1, 1)  # three devices with two rows each
-    >>> exchange = lambda x: halo_exchange(x, "height", 1, 0)
-    >>> jax.vmap(exchange, axis_name="height")(x)[..., 0, 0].tolist()
-    [[0.0, 0.0, 1.0], [1.0, 2.0, 3.0], [3.0, 4.0, 5.0]]
+    >>> from jax.sharding import PartitionSpec
+    >>> mesh = jax.make_mesh((1,), ("height",))
+    >>> rows = jax.NamedSharding(mesh, PartitionSpec(None, "height"))
+    >>> x = jax.device_put(jnp.array([1.0, 2.0]).reshape(1, 2, 1, 1), rows)
+    >>> exchange = jax.shard_map(lambda x: halo_exchange(x, "height", 1, 1), mesh=mesh, out_specs=rows.spec)
+    >>> exchange(x).ravel().tolist()
+    [0.0, 1.0, 2.0, 0.0]
     """
     devices, rows = lax.axis_size(axis_name), x.shape[_ROWS]
 
@@ -57,41 +54,3 @@ def halo_exchange(x: Array, axis_name: str | tuple[str, ...], above: int, below:
     before = [received(hop, rows - count, count) for hop, count in reversed(hops(above))]
     after = [received(-hop, 0, count) for hop, count in hops(below)]
     return jnp.concatenate([*before, x, *after], axis=_ROWS) if before or after else x
-
-
-def form_on_rows(
-    evaluate: Callable[..., Sequence[Array]], form: Form, axis_name: tuple[str, ...], devices: int, *arrays: Array
-) -> tuple[Array, ...]:
-    """A form whose rows are split over devices, as the form of one device's rows: x comes with its halo, the cotangent
-    of x is summed over halos, and that of the channel filter over the devices.
-
-    Args:
-      evaluate: evaluates a form on the arrays of one device.
-      form: of the whole images.
-      axis_name: the mesh axes over which the rows are split.
-      devices: how many devices those are.
-      arrays: the rows of this device.
-    """
-    (above, below), (height, width) = form.spec.halo_rows, form.size
-    wide = accumulator_dtype(*arrays)
-
-    def exchange(x: Array) -> Array:
-        return halo_exchange(x, axis_name, above, below)
-
-    summed = {"channel", "x"} if above or below else {"channel"}
-    rows = dataclasses.replace(
-        form,
-        spec=dataclasses.replace(form.spec, padding=((0, 0), form.spec.padding[1])),
-        size=(above + height // devices + below, width),
-        # A result is rounded once, after the sum.
-        dtypes=tuple(wide if name in summed else d for name, d in zip(form.results, form.dtypes, strict=True)),
-    )
-    given = [exchange(array) if name == "x" else array for name, array in zip(form.arrays, arrays, strict=True)]
-    outputs = dict(zip(form.results, evaluate(rows, *given), strict=True))
-    if "channel" in outputs:
-        outputs["channel"] = lax.psum(outputs["channel"], axis_name)
-    if "x" in outputs:
-        extended = outputs["x"]
-        own = jnp.zeros_like(lax.slice_in_dim(extended, above, above + height // devices, axis=_ROWS))
-        [outputs["x"]] = jax.linear_transpose(exchange, own)(extended)
-    return tuple(outputs[name].astype(dtype) for name, dtype in zip(form.results, form.dtypes, strict=True))

@@ -40,6 +40,6 @@ def lower_on_device(
 
 @contextlib.contextmanager
 def x64_as(arrays: Sequence[Any]) -> Iterator[None]:
-    """Has 64-bit dtypes where an array has one: XLA's threads, which partition a program, do not see `jax.enable_x64`."""
+    """Enables 64-bit dtypes where an array has one: a thread of XLA's does not see the context `jax.enable_x64`."""
     with jax.enable_x64(True) if any(array.dtype == jnp.float64 for array in arrays) else contextlib.nullcontext():
         yield

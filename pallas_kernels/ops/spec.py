@@ -103,8 +103,7 @@ class FilterSpec:
 
     @property
     def halo_rows(self) -> Pair:
-        """Rows of x above and below a part of it that its positions read, where the part starts and ends with a position's
-        `stride` rows."""
+        """Rows of x above and below a part of it that the part's positions read, `stride` rows of which are a position's."""
         top = self.origin[0]
         return top, max(0, self.span[0] - top - (self.stride[0] - 1))
 
