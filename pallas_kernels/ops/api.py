@@ -69,7 +69,9 @@ def dynamic_filter(
     Derivatives: of any order, in reverse and forward mode, on the same kernels.
 
     Sharding: arrays split over B, over C, or over both give an output split alike, without a collective. The backward
-    pass sums the cotangent of `spatial` over the devices that share its channels.
+    pass sums the cotangent of `spatial` over the devices that share its channels. Arrays split over H, where a device
+    holds `stride` rows of x for each of Ho, exchange the rows that their taps share (`halo_exchange`), forward and
+    backward, and the backward pass sums the cotangent of `channel`.
 
     Raises:
       ValueError: the call is wrong; the message states the rule, the expected and the given value.
