@@ -61,7 +61,7 @@ def on_rows(
     padding: Padding = (0, 0),
     span: int = 0,
     stride: int = 1,
-    fill: float = 0.0,
+    fill: float | None = 0.0,
     per_sample: bool = False,
 ) -> Array:
     """`function(x, *shared, padding)`, a function of windows of x; within `height_split` of each device's rows of it.
@@ -74,7 +74,7 @@ def on_rows(
         padding: of whole images.
         span: rows from the first to the last one of a window.
         stride: rows between windows.
-        fill: value of the padding.
+        fill: value of the padding; None: the image's outermost row.
         per_sample: whether the other arrays are [B, …], split over the batch as x is.
 
     Raises:

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
-from ddf_jax.functional import check_feature_map
+from ddf_jax.functional import check_feature_map, on_rows
 from ddf_jax.layers.convolution import Conv
 from ddf_jax.layers.initializers import Initializer, uniform_bias, uniform_fan_in
 from ddf_jax.layers.inputs import as_feature_map, promote_dtype
@@ -76,9 +76,13 @@ class Bilinear(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         x = as_feature_map(x, self.in_channels, self.dtype)
+        return on_rows(self._resized, x, padding=(1, 1), span=2, fill=None)
+
+    def _resized(self, x: Array, rows: tuple[int, int]) -> Array:
         batch, height, width, channels = x.shape
         size = (batch, self.scale * height, self.scale * width, channels)
-        return jax.image.resize(x.astype(accumulator_dtype(x)), size, "bilinear").astype(x.dtype)
+        y = jax.image.resize(x.astype(accumulator_dtype(x)), size, "bilinear").astype(x.dtype)
+        return y if rows == (1, 1) else y[:, self.scale : -self.scale]  # the border is repeated, or a halo
 
 
 class PixelShuffle(nnx.Module):

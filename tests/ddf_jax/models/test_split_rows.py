@@ -12,7 +12,8 @@ from jax.sharding import PartitionSpec as P
 
 from ddf_jax import create
 from ddf_jax.functional import height_split
-from tests.split_rows import Collectives, collectives, mesh_of
+from ddf_jax.layers import CARAFE, Bilinear, DDFUp, Deconvolution, Nearest, PACUp, PixelShuffle
+from tests.split_rows import Collectives, check_as_whole, collectives, mesh_of
 
 
 def check(name: str, height: int, data: int, size: int, **options: Any) -> Collectives:
@@ -63,3 +64,20 @@ LARGER = {"blocks": (1, 1), "width": 16}
 def test_a_network_exchanges_halos_and_sums_alone(name, height, data, size, options):
     found = check(name, height, data, size, **options)
     assert {*found.counts} == {"collective-permute", "all-reduce"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", [Nearest, Bilinear, PixelShuffle, Deconvolution, CARAFE, DDFUp, PACUp])
+def test_an_upsampler_exchanges_halos_and_sums_alone(layer):
+    with jax.enable_x64(True):
+        model = layer(8, scale=2, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+        graph, variables = nnx.split(model)
+    rows = P("data", "height")
+    forward, both = check_as_whole(
+        lambda x: nnx.merge(graph, variables, copy=True)(x),
+        mesh_of(4, 2),
+        [np.random.default_rng(0).normal(size=(2, 8, 4, 8))],
+        [rows],
+        within=lambda mesh: height_split(NamedSharding(mesh, rows)),
+    )
+    assert {*forward.counts, *both.counts} <= {"collective-permute", "all-reduce"}

@@ -162,3 +162,14 @@ def test_halo_exchange_reaches_devices_farther_away(fill):
     found = jax.jit(exchanged)(jnp.arange(8.0).reshape(1, 8, 1, 1)).reshape(4, 10)
     image = np.pad(np.arange(8.0), (5, 3), constant_values=fill)
     np.testing.assert_array_equal(found, [image[2 * n : 2 * n + 10] for n in range(4)])
+
+
+def test_halo_exchange_repeats_the_border_of_the_image():
+    rows = P(None, "height")
+    exchanged = jax.shard_map(
+        lambda x: halo_exchange(x, "height", 2, 1, fill=None), mesh=mesh_of(2), in_specs=rows, out_specs=rows
+    )
+    found = jax.jit(exchanged)(jnp.arange(4.0).reshape(1, 4, 1, 1)).reshape(2, 5)
+    np.testing.assert_array_equal(found, [[0, 0, 0, 1, 2], [0, 1, 2, 3, 3]])
+    with pytest.raises(ValueError, match="at most a device's rows, 1, got above=2"):
+        jax.eval_shape(exchanged, jnp.ones((1, 2, 1, 1)))
