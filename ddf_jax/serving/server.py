@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import signal
 import socket
 import threading
@@ -17,7 +18,7 @@ from ddf_jax.serving.app import Application
 from ddf_jax.serving.limits import Limits
 from ddf_jax.serving.predictor import Predictor
 
-LOOPBACK = "127.0.0.1"
+LOOPBACK = ("127.0.0.1", "localhost")
 
 _SPARE = 64  # connections beyond those whose requests are answered: they get a refusal
 _IDLE_SECONDS = 5  # of a connection between two requests
@@ -27,7 +28,9 @@ _HEADER_BYTES = 16 << 10
 class _Protocol(H11Protocol):
     """Closes a connection that does not begin a request, or does not end its headers, in time."""
 
-    seconds: float = 10.0
+    def __init__(self, *args: Any, seconds: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._seconds = seconds
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -43,13 +46,13 @@ class _Protocol(H11Protocol):
             if self.cycle is cycle:  # there has been no request since
                 self.transport.close()
 
-        self.loop.call_later(self.seconds, close)
+        self.loop.call_later(self._seconds, close)
 
 
 def serve(
     predictor: Predictor,
     *,
-    host: str = LOOPBACK,
+    host: str = LOOPBACK[0],
     port: int = 8000,
     limits: Limits | None = None,
     started: Callable[[str], None] = print,
@@ -77,12 +80,13 @@ def serve(
     predictor.warm_up(limits.max_batch)
     with _listening(host, port) as listener:
         app: Any = application.asgi()
-        if host == LOOPBACK:
-            app = TrustedHostMiddleware(app, [LOOPBACK, "localhost"])
+        if host in LOOPBACK:
+            app = TrustedHostMiddleware(app, LOOPBACK)
+        protocol: Any = functools.partial(_Protocol, seconds=limits.read_seconds)
         server = uvicorn.Server(
             uvicorn.Config(
                 app,
-                http=type("_TimedProtocol", (_Protocol,), {"seconds": limits.read_seconds}),
+                http=protocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,

@@ -1,6 +1,7 @@
 """A trained run exported and served: the same numbers everywhere."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -106,3 +107,13 @@ def test_fifty_parallel_clients_get_no_wrong_answer_and_cost_bounded_memory(tiny
     memory = rows["good"]
     assert memory["resident_mb_peak_second_half"] < memory["resident_mb_peak_first_half"] + 50
     assert memory["resident_mb_peak_second_half"] < memory["resident_mb_start"] + 300
+
+
+@pytest.mark.slow
+def test_the_program_of_the_documentation_reads_a_file_without_this_package(exported, tiny_run, tmp_path):
+    [program] = re.findall(r"^```py\n(.*?)^```$", (ROOT / "docs/serving.md").read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "digits.npz").write_bytes(exported[0].read_bytes())
+    source = f"{program}assert 'flax' not in __import__('sys').modules\nnp.save('found.npy', probabilities)"
+    subprocess.run([sys.executable, "-c", source], cwd=tmp_path, timeout=300, check=True)
+    expected = ddf_jax.predict(ddf_jax.load_run(tiny_run), np.zeros((2, 8, 8, 1), np.uint8))
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, rtol=0, atol=1e-6)
