@@ -11,13 +11,13 @@ from ddf_jax.data.datasets.rendering import in_threads, render_thing
 from ddf_jax.data.decode import encode_png
 
 SIDE = 64
-SIZES = {"train": 4000, "test": 400}
+SIZES = {"train": 8000, "test": 400}
 KINDS = tuple(name for name in CLASSES if name != "board")
 """The classes. A board is left out, as it looks like a cupboard from the front and like a pole from the side."""
 
 
 class Furniture(tfds.core.GeneratorBasedBuilder):
-    """4,400 RGB images of 64×64 pixels, of five classes of furniture: 4,000 for training and 400 for testing.
+    """8,400 RGB images of 64×64 pixels, of five classes of furniture: 8,000 for training and 400 for testing.
 
     Each shows one thing in an empty room, from a random place (`render_thing`). Image i of a split is drawn from the
     seed (split, i), and its class is i modulo 5, so that the classes are balanced. Colours, posters and lamps are
@@ -30,7 +30,7 @@ class Furniture(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description="4,400 rendered pieces of furniture of five classes, 64x64 pixels.",
+            description="8,400 rendered pieces of furniture of five classes, 64x64 pixels.",
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(shape=(SIDE, SIDE, 3), encoding_format="png"),
