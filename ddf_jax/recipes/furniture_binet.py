@@ -1,4 +1,4 @@
-"""TODO
+"""The BiNet (dc-ca) of `make robustness`: `furniture_resnet` with Bi-volution on DDF in place of its 3×3 convolutions.
 
 Command:   ddf train furniture_binet
 Hardware:  2 CPU cores

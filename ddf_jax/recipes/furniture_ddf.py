@@ -1,4 +1,4 @@
-"""TODO
+"""The DDF-ResNet of `make robustness`: `furniture_resnet` with DDF in place of its 3×3 convolutions.
 
 Command:   ddf train furniture_ddf
 Hardware:  2 CPU cores
