@@ -30,7 +30,9 @@ def test_a_page_links_to_files_and_headings_that_exist(page: Path) -> None:
             target = page.parent / path if path else page
             assert target.exists(), link
             headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if heading else []
-            assert not heading or heading in [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings], link
+            assert not heading or heading in [
+                re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings
+            ], link
 
 
 def test_the_readme_is_short() -> None:

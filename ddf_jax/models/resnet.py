@@ -139,7 +139,7 @@ class ResNet(nnx.Module):
 
     def features(self, x: Array) -> list[Array]:
         """The output of every stage, [B, ceil(H/stride), ceil(W/stride), channels], with those of `feature_info`."""
-        x = placed(self.stem(as_feature_map(x, self.config.in_channels, self.config.dtype)))
+        x = placed(self.stem(placed(as_feature_map(x, self.config.in_channels, self.config.dtype))))
         outputs = []
         apply = nnx.remat(_apply) if self.config.rematerialize else _apply
         for index, stage in enumerate(self.stages):

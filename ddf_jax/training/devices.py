@@ -13,7 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ddf_jax.errors import RunError
 from ddf_jax.training.mesh_config import MeshConfig
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "tensor", "height")
 BATCH_AXES = ("data", "fsdp")
 
 Devices = Sequence[Any]
@@ -21,18 +21,19 @@ Devices = Sequence[Any]
 
 
 def make_mesh(config: MeshConfig, devices: Devices | None = None) -> Mesh:
-    """A mesh with the axes `data`, `fsdp` and `tensor` over `devices` (default: all devices of all processes).
+    """A mesh with the axes of `MeshConfig` over `devices` (default: all devices of all processes).
 
     Raises:
         UserError: the devices cannot be arranged so, or a process would hold a part of an example's channels alone.
     """
     devices = jax.devices() if devices is None else devices
     shape = config.shape(len(devices))
-    mesh = jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
-    if jax.process_count() > 1 and mesh.local_mesh.shape["tensor"] != config.tensor:
+    mesh = jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    within = (config.tensor, config.height)
+    if jax.process_count() > 1 and tuple(mesh.local_mesh.shape[axis] for axis in ("tensor", "height")) != within:
         raise RunError(
-            f"`mesh.tensor` must divide the number of devices of a process, so that each process has whole examples; "
-            f"got {config.tensor} with {mesh.local_mesh.size} devices in a process."
+            f"`mesh.tensor` times `mesh.height` must divide the number of devices of a process, so that each process "
+            f"has whole examples; got {config.tensor} × {config.height} with {mesh.local_mesh.size} devices in a process."
         )
     return mesh
 
@@ -50,6 +51,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_split(mesh: Mesh) -> NamedSharding:
     """The first dimension divided over the devices that share a batch."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def rows_split(mesh: Mesh) -> NamedSharding:
+    """Images or feature maps [B, H, W, C] divided over the batch and, over the axis `height`, over H."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES, "height" if mesh.shape["height"] > 1 else None))
 
 
 def batch_shares(mesh: Mesh) -> int:

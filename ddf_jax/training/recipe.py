@@ -170,6 +170,7 @@ FREE_FIELDS = frozenset(
         "log_every",
         "mesh.data",
         "mesh.fsdp",
+        "mesh.height",
         "mesh.tensor",
         "name",
         "trackers",

@@ -36,7 +36,7 @@ def shardings(variables: Any, mesh: Mesh, *, fsdp: bool = True) -> Any:
 
     Args:
         variables: arrays or their shapes.
-        mesh: with the axes `data`, `fsdp` and `tensor`.
+        mesh: of `make_mesh`.
         fsdp: False: as where the parameters are used, whole but for `tensor`.
     """
     blocks = per_channel_blocks(leaf_names(variables)) if mesh.shape["tensor"] > 1 else ()

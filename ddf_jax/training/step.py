@@ -4,8 +4,8 @@ Under `jax.jit` with a batch split over the mesh a step sees the global batch: B
 over all devices and processes, whatever their number.
 """
 
-import functools
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,9 +15,10 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from ddf_jax.data.info import DataInfo
+from ddf_jax.functional.height import height_split
 from ddf_jax.layers.activations import feature_maps_placed
 from ddf_jax.layers.batch_norm import statistics_of_groups
-from ddf_jax.training.devices import batch_split, compiler_options, replicated
+from ddf_jax.training.devices import batch_shares, batch_split, compiler_options, replicated, rows_split
 from ddf_jax.training.freezing import stop_statistics
 from ddf_jax.training.gradients import loss_and_gradients
 from ddf_jax.training.leaves import floating
@@ -74,7 +75,7 @@ def train_step(
         microbatches: parts of the batch that are computed one after the other.
         batch_norm_groups: parts of each of them, with statistics of their own.
         ema_decay: the most that d is.
-        mesh: the devices, where parameters are sharded over them.
+        mesh: the devices, where they share more than the batch.
     """
     nodes = state.nodes()
     model, optimizer = nodes["model"], nodes["optimizer"]
@@ -83,7 +84,7 @@ def train_step(
     step = optimizer.step[...]
     scale = state.variables.get("loss_scale")
     batch = task.augmented(batch, jax.random.fold_in(jax.random.key(seed), step))
-    with statistics_of_groups(batch_norm_groups), feature_maps_placed(mesh and functools.partial(_placed, mesh)):
+    with statistics_of_groups(batch_norm_groups), _images_placed(mesh):
         metrics, gradients = loss_and_gradients(
             model,
             optimizer.wrt,
@@ -92,11 +93,12 @@ def train_step(
             progress=step / total_steps,
             scale=scale and scale["scale"],
             microbatches=microbatches,
-            gathered=lambda parameters: parameters if mesh is None else _sharded(parameters, mesh, fsdp=False),
+            gathered=lambda parameters: _sharded(parameters, mesh, fsdp=False),
         )
-    if mesh is not None:
-        gradients = _sharded(gradients, mesh, fsdp=True)
-    squares = squared_norms(jax.tree.leaves(gradients), whole=mesh is None)
+    gradients = _sharded(gradients, mesh, fsdp=True)
+    squares = squared_norms(
+        jax.tree.leaves(gradients), whole=mesh is None or mesh.shape["fsdp"] * mesh.shape["tensor"] == 1
+    )
     report = StepReport(
         loss=metrics.loss,
         metric=metrics.metric,
@@ -123,14 +125,16 @@ def train_step(
     return variables, report
 
 
-def eval_step(state: ModelState, batch: Batch, *, task: Task) -> Any:
+def eval_step(state: ModelState, batch: Batch, *, task: Task, mesh: Mesh | None = None) -> Any:
     """The task's sums over the real examples of an evaluation batch. Padding counts for nothing."""
-    return task.eval_sums(eval_model(state), batch)
+    with _images_placed(mesh):
+        return task.eval_sums(eval_model(state), batch)
 
 
-def predict_step(state: ModelState, batch: Batch, *, task: Task) -> Any:
+def predict_step(state: ModelState, batch: Batch, *, task: Task, mesh: Mesh | None = None) -> Any:
     """The task's predictions for a batch."""
-    return task.predict(eval_model(state), batch)
+    with _images_placed(mesh):
+        return task.predict(eval_model(state), batch)
 
 
 def compile_train_step(
@@ -153,7 +157,7 @@ def compile_train_step(
             microbatches=recipe.microbatches,
             batch_norm_groups=recipe.batch_norm_groups,
             ema_decay=recipe.ema_decay,
-            mesh=mesh if mesh.shape["fsdp"] * mesh.shape["tensor"] > 1 else None,
+            mesh=_with_more(mesh),
         )
 
     kept = jax.tree.map(lambda leaf: leaf.sharding, abstract.variables)
@@ -178,7 +182,7 @@ def compile_eval_step(
     """`(model's variables, batch) -> sums`, or results of each example, split over the devices as the batch is."""
 
     def step(variables: Variables, batch: Batch) -> Any:
-        return eval_step(ModelState(abstract.structure, variables), batch, task=task)
+        return eval_step(ModelState(abstract.structure, variables), batch, task=task, mesh=_with_more(mesh))
 
     shardings = batch_split(mesh) if task.per_example else replicated(mesh)
     program = jax.jit(step, out_shardings=shardings, compiler_options=compiler_options(mesh))
@@ -190,18 +194,31 @@ def jit_predict(task: Task, mesh: Mesh, abstract: ModelState) -> Callable[[Varia
     """`(model's variables, batch) -> predictions`, whole on every device; compiled at the first call."""
 
     def step(variables: Variables, batch: Batch) -> Any:
-        return predict_step(ModelState(abstract.structure, variables), batch, task=task)
+        return predict_step(ModelState(abstract.structure, variables), batch, task=task, mesh=_with_more(mesh))
 
     return jax.jit(step, out_shardings=replicated(mesh), compiler_options=compiler_options(mesh))
 
 
-def _placed(mesh: Mesh, x: jax.Array) -> jax.Array:
-    """A feature map [B, H, W, C] divided over the batch alone."""
-    return jax.lax.with_sharding_constraint(x, batch_split(mesh))
+def _with_more(mesh: Mesh) -> Mesh | None:
+    """The mesh whose devices share more than the batch; None where XLA needs no more than the batch's sharding."""
+    return mesh if batch_shares(mesh) < mesh.size or mesh.shape["fsdp"] > 1 else None
 
 
-def _sharded(parameters: Any, mesh: Mesh, *, fsdp: bool) -> Any:
+@contextlib.contextmanager
+def _images_placed(mesh: Mesh | None) -> Iterator[None]:
+    """Within it feature maps are divided over the batch and, where `mesh.height` is more than 1, over their rows."""
+    if mesh is None:
+        yield
+        return
+    split = rows_split(mesh)
+    with feature_maps_placed(lambda x: jax.lax.with_sharding_constraint(x, split)), height_split(split):
+        yield
+
+
+def _sharded(parameters: Any, mesh: Mesh | None, *, fsdp: bool) -> Any:
     """Parameters or their gradients, a state of Flax, as they are kept or, without `fsdp`, as they are used."""
+    if mesh is None:
+        return parameters
     leaves = jax.tree.leaves(shardings(nnx.to_pure_dict(parameters), mesh, fsdp=fsdp))
     return jax.tree.unflatten(
         jax.tree.structure(parameters),

@@ -6,7 +6,9 @@ from jax import Array, lax
 _ROWS = -3  # the axis of H in [..., H, W, C]
 
 
-def halo_exchange(x: Array, axis_name: str | tuple[str, ...], above: int, below: int, *, fill: float | None = 0.0) -> Array:
+def halo_exchange(
+    x: Array, axis_name: str | tuple[str, ...], above: int, below: int, *, fill: float | None = 0.0
+) -> Array:
     """The rows of an image that a device holds, with the rows above and below them from the devices next to it.
 
     It is for functions within `jax.shard_map` whose windows reach beyond a device's rows. Each device sends its

@@ -25,7 +25,6 @@ AXES: dict[Name, tuple[str, ...]] = {
 GROUP_AXIS = AXES["spatial"].index("group")
 
 
-
 class Layout(NamedTuple):
     """The arrays of a function that is partitioned.
 

@@ -1,4 +1,4 @@
-"""The recipe of `tests.ddf_jax.training.launch`, under all of its groups of options, as a file that `ddf train` takes."""
+"""The recipe of `tests.ddf_jax.training.launch` under all groups of options, as a file that `ddf train` takes."""
 
 import dataclasses
 

@@ -12,7 +12,15 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ddf_jax.errors import UserError
-from ddf_jax.functional import average_pool, convolution, height_split, max_pool, maximum, per_sample_conv, pixel_product
+from ddf_jax.functional import (
+    average_pool,
+    convolution,
+    height_split,
+    max_pool,
+    maximum,
+    per_sample_conv,
+    pixel_product,
+)
 from tests.split_rows import check_as_whole, mesh_of
 
 X = (2, 32, 6, 4)
@@ -23,7 +31,11 @@ RNG = np.random.default_rng(0)
 
 def conv(kernel_size: int, stride: int = 1, dilation: int = 1, groups: int = 1, padding: Any = None) -> Any:
     border = padding or (dilation * (kernel_size // 2),) * 2
-    options = {"rhs_dilation": (dilation,) * 2, "feature_group_count": groups, "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    options = {
+        "rhs_dilation": (dilation,) * 2,
+        "feature_group_count": groups,
+        "dimension_numbers": ("NHWC", "HWIO", "NHWC"),
+    }
     shape = (kernel_size, kernel_size, X[3] // groups, 4)
     return lambda x, kernel: convolution(x, kernel, (stride,) * 2, (border,) * 2, **options), shape
 
@@ -93,15 +105,25 @@ def test_the_maximum_of_an_image_is_that_of_its_devices():
     def function(x: Any) -> Any:
         return x * maximum(x, 1, 2)[:, None, None]
 
-    forward, both = check_as_whole(function, mesh, [x], [ROWS], within=lambda mesh: height_split(NamedSharding(mesh, ROWS)))
-    assert all(np.prod(shape) <= 4 * X[0] * X[3] for kind, _ in both.found for shape in both.shapes_of(kind) + forward.shapes_of(kind))
+    forward, both = check_as_whole(
+        function, mesh, [x], [ROWS], within=lambda mesh: height_split(NamedSharding(mesh, ROWS))
+    )
+    assert all(
+        np.prod(shape) <= 4 * X[0] * X[3]
+        for kind, _ in both.found
+        for shape in both.shapes_of(kind) + forward.shapes_of(kind)
+    )
 
 
 @pytest.mark.parametrize(
     ("function", "x", "message"),
     [
         (max_pool, (1, 12, 4, 1), r"multiple of their number times the stride, 4 · 2 = 8, got H = 12 for x.shape="),
-        (lambda x: conv(3, padding=(0, 0))[0](x, jnp.ones((3, 3, 4, 4))), (1, 8, 4, 4), r"give H / stride = 8 rows, got padding=\(0, 0\) for a window of 3 rows and stride=1"),
+        (
+            lambda x: conv(3, padding=(0, 0))[0](x, jnp.ones((3, 3, 4, 4))),
+            (1, 8, 4, 4),
+            r"give H / stride = 8 rows, got padding=\(0, 0\) for a window of 3 rows and stride=1",
+        ),
     ],
 )
 def test_rows_that_devices_cannot_share_are_an_error(function, x, message):

@@ -1,5 +1,6 @@
 """Every mesh of devices trains as one device does, and `fsdp` divides the parameters and the optimizer's state."""
 
+import math
 from typing import Any
 
 import jax
@@ -45,9 +46,8 @@ def batch(seed: int) -> dict[str, np.ndarray]:
     return {"image": images, "label": labels, "mask": np.ones(16, bool)}
 
 
-def losses(shape: tuple[int, int, int], steps: int) -> tuple[list[float], Any, Any]:
-    data, fsdp, tensor = shape
-    mesh = make_mesh(MeshConfig(data, fsdp, tensor), jax.devices()[: data * fsdp * tensor])
+def losses(shape: tuple[int, ...], steps: int) -> tuple[list[float], Any, Any]:
+    mesh = make_mesh(MeshConfig(*shape), jax.devices()[: math.prod(shape)])
     abstract, step, tx = made(mesh)
     variables, found = initial_variables(RECIPE, INFO, tx, abstract), []
     for n in range(steps):
@@ -61,7 +61,7 @@ def one_device() -> list[float]:
     return losses((1, 1, 1), 20)[0]
 
 
-def check_as_one(shape: tuple[int, int, int], one_device: list[float]) -> tuple[Any, Any]:
+def check_as_one(shape: tuple[int, ...], one_device: list[float]) -> tuple[Any, Any]:
     found, variables, step = losses(shape, len(one_device))
     np.testing.assert_allclose(found[:5], one_device[:5], rtol=1e-5)
     np.testing.assert_allclose(found, one_device, rtol=1e-3)
@@ -81,9 +81,16 @@ def test_a_mesh_of_all_three_axes_trains_as_one_device(one_device: list[float]):
     assert conv3.sharding.spec == PartitionSpec("tensor", "fsdp")  # C of the operator, 4·C
 
 
+def test_devices_that_share_the_rows_of_images_train_as_one(one_device: list[float]):
+    _, step = check_as_one((2, 1, 1, 2), one_device)
+    collectives = program_summary(step)["collectives"]
+    assert collectives["collective_permute"] > 0
+    assert collectives["all_gather"] + collectives["all_to_all"] == 0
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1), (1, 8, 1), (4, 1, 2)])
-def test_any_mesh_trains_as_one_device(shape: tuple[int, int, int], one_device: list[float]):
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1), (1, 8, 1), (4, 1, 2), (1, 2, 2, 2)])
+def test_any_mesh_trains_as_one_device(shape: tuple[int, ...], one_device: list[float]):
     check_as_one(shape, one_device)
 
 
@@ -114,9 +121,9 @@ def test_momenta_and_averages_lie_where_their_parameters_do():
 
 
 def test_devices_that_cannot_be_arranged_are_refused():
-    with pytest.raises(UserError, match=r"all 8 devices, but data the rest × fsdp 3 × tensor 1 does not"):
+    with pytest.raises(UserError, match=r"all 8 devices, but data the rest × fsdp 3 × tensor 1 × height 1 does not"):
         make_mesh(MeshConfig(fsdp=3))
-    with pytest.raises(UserError, match=r"data 3 × fsdp 2 × tensor 1 does not"):
+    with pytest.raises(UserError, match=r"data 3 × fsdp 2 × tensor 1 × height 1 does not"):
         make_mesh(MeshConfig(data=3, fsdp=2))
     with pytest.raises(UserError, match=r"`mesh` must have `data` from 0 on"):
         MeshConfig(tensor=0)
