@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ddf_jax.data.augmentation_config import AugmentationConfig, CropConfig
-from ddf_jax.data.registered_transforms import transform_name
+from ddf_jax.data.registered_transforms import TRANSFORMS
 from ddf_jax.errors import UserError
+from ddf_jax.registered import Named
 
 Interpolation = Literal["bilinear", "bicubic", "random"]
 
@@ -66,9 +67,9 @@ class DataConfig:
     holes in the input). Detection: none; flip; jitter (large-scale jitter and flip)."""
     crop: CropConfig = dataclasses.field(default_factory=CropConfig)
     augmentation: AugmentationConfig = dataclasses.field(default_factory=AugmentationConfig)
-    transforms: tuple[str, ...] = ()
+    transforms: tuple[Named, ...] = ()
     """Names of your own transforms of labelled training images, applied in this order before normalisation. In Python
-    the functions themselves may be given, which `register_transform` has registered."""
+    the functions themselves may be given, as `register_transform` describes them."""
     repeats: int = 1
     """Times that each image of an epoch comes in a row, augmented differently (repeated augmentation). An epoch has as
     many examples as ever, so fewer images."""
@@ -155,7 +156,7 @@ def _replace(config: DataConfig, name: str, convert: Callable[[Any], Any], expec
 def _names(transforms: Any) -> tuple[str, ...]:
     if isinstance(transforms, str):
         raise UserError(f"`transforms` must be a tuple of names, got the string {transforms!r}.")
-    return tuple(map(transform_name, transforms))
+    return tuple(map(TRANSFORMS.name, transforms))
 
 
 def _path(value: str | os.PathLike[str] | None) -> Path | None:

@@ -112,7 +112,7 @@ def _augmentation(config: DataConfig, normalize: Normalize) -> Transforms:
         transforms.append(AutoAugment(fill, config.interpolation))
     if options.color_jitter or options.hue_jitter:
         transforms.append(ColorJitter(options.color_jitter, options.hue_jitter))
-    return transforms + [UserTransform(name, TRANSFORMS.get(name)) for name in config.transforms]
+    return transforms + [UserTransform(str(name), TRANSFORMS.get(name)) for name in config.transforms]
 
 
 def _erasing(config: DataConfig) -> Transforms:

@@ -32,7 +32,7 @@ ALL = AugmentationConfig(RandAugmentConfig(2, 6, 0.5, True), color_jitter=0.4, h
 def darken():
     """A user's transform, registered for these tests alone."""
 
-    @register_transform("darken")
+    @register_transform
     def darken(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return (image * rng.uniform(0.5, 1.0)).astype(np.uint8)
 
@@ -139,14 +139,17 @@ def test_a_transform_that_is_unknown_or_returns_no_image_is_an_error(photos: Dat
     config = dataclasses.replace(photos, transforms=("darke",))  # known when it is used
     with pytest.raises(UserError, match=r"no transform named 'darke'\. Did you mean 'darken'\?"):
         batches(config, 1)
-    with pytest.raises(UserError, match="must be registered functions, got <function"):
+    with pytest.raises(UserError, match="A transform must be a function or a class with a name, got <function"):
         dataclasses.replace(photos, transforms=(lambda image, rng: image,))
     with pytest.raises(UserError, match="must be a tuple of names"):
         dataclasses.replace(photos, transforms="darken")
-    register_transform("halve")(lambda image, rng: image / 2)
+
+    def halve(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return image / 2
+
     try:
         with pytest.raises(UserError, match=r"'halve' must return an image as it gets it, uint8 .* got float64"):
-            batches(dataclasses.replace(photos, transforms=("halve",)), 1)
+            batches(dataclasses.replace(photos, transforms=(halve,)), 1)
     finally:
         del TRANSFORMS.entries["halve"]
 
