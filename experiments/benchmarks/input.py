@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 from PIL import Image
 
@@ -101,13 +102,14 @@ def per_core(folder: Path, batch: int, batches: int, rounds: int) -> list[Row]:
 def loops(folder: Path, batch: int, batches: int, rounds: int) -> list[Row]:
     """A row for each loop over the batches: images per second of the wall clock, and the share that it waits."""
     config = DataConfig(folder=folder, image_size=SIDE)
+    mesh = data_mesh(jax.devices()[:1])
     times: dict[str, list[tuple[float, float]]] = {"stream": [], "empty_step": [], "model_step": []}
     for _ in range(rounds):
         with _stream(config, batch) as stream:
             times["stream"].append(_loop(lambda stream=stream: next(stream), batches, 0.0))
         step = MODEL_STEP * times["stream"][-1][0] / batches
         for name, seconds in (("empty_step", 0.0), ("model_step", step)):
-            with _stream(config, batch) as stream, contextlib.closing(device_batches(stream, data_mesh())) as ahead:
+            with _stream(config, batch) as stream, contextlib.closing(device_batches(stream, mesh)) as ahead:
                 times[name].append(_loop(lambda ahead=ahead: next(ahead), batches, seconds))
     return [
         _row(name, folder.name, batch, rounds)
