@@ -46,6 +46,7 @@ from pallas_kernels.tuning.timing import Program, time_programs
 
 SIDE = 224
 COPIES = 49  # links to each image: an index of a small set is slow to shuffle
+LARGE = 8  # images of 2000×1500 pixels, and a batch of them
 MODEL_STEP = 1.5  # times the input's time per batch
 
 
@@ -56,19 +57,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="a .csv file to write")
-    parser.add_argument("--images", type=int, default=128, help="of each size (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=128, help="of 500×375 pixels (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="images (default: %(default)s)")
     parser.add_argument("--batches", type=int, default=8, help="of a turn (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each program (default: %(default)s)")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        rows = []
-        for width, height in ((500, 375), (2000, 1500)):
-            size = Path(folder) / f"{width}x{height}"
-            count = options.images if width == 500 else max(options.batch, options.images // 8)
-            write_images(size, width, height, count)
-            rows += per_core(size, options.batch, options.batches if width == 500 else 2, options.rounds)
-        rows += loops(Path(folder) / "500x375", options.batch, options.batches, options.rounds)
+        small, large = Path(folder) / "500x375", Path(folder) / "2000x1500"
+        write_images(small, 500, 375, options.images, COPIES)
+        write_images(large, 2000, 1500, LARGE)
+        rows = per_core(small, options.batch, options.batches, options.rounds)
+        rows += per_core(large, LARGE, 2, options.rounds)
+        rows += loops(small, options.batch, options.batches, options.rounds)
     if options.out is not None:
         write_atomically(options.out, to_csv(rows))
     print(to_csv(rows), end="")
@@ -141,7 +141,7 @@ def take(config: DataConfig, batch: int, batches: int) -> None:
             next(stream)
 
 
-def write_images(folder: Path, width: int, height: int, count: int) -> None:
+def write_images(folder: Path, width: int, height: int, count: int, copies: int = 0) -> None:
     """JPEGs of quality 90 with as many bytes a pixel as a photo has: shapes of all sizes, and a sensor's noise."""
     rng = np.random.default_rng(0)
     for index in range(count):
@@ -150,7 +150,7 @@ def write_images(folder: Path, width: int, height: int, count: int) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             if split == "train":
                 Image.fromarray(photo(rng, width, height)).save(path, quality=90)
-                for copy in range(COPIES):
+                for copy in range(copies):
                     path.with_stem(f"{index}_{copy}").hardlink_to(path)
             elif index < 2:
                 Image.new("RGB", (8, 8)).save(path)

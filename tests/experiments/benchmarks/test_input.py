@@ -1,16 +1,14 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from experiments.benchmarks import input as input_benchmark
 
 
-def test_each_part_and_loop_has_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(input_benchmark, "COPIES", 1)
+def test_each_part_and_loop_has_a_row(tmp_path: Path):
     folder = tmp_path / "64x48"
-    input_benchmark.write_images(folder, 64, 48, 4)
+    input_benchmark.write_images(folder, 64, 48, 4, copies=1)
     assert len(list((folder / "train").rglob("*.jpg"))) == 8
     rows = input_benchmark.per_core(folder, batch=2, batches=1, rounds=1)
     assert [row["implementation"] for row in rows] == ["bare", "pipeline", "pipeline_draft"]
