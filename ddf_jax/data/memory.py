@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 _MOST = 32  # arrays that are kept
+_ALIGNMENT = 64  # bytes, with which JAX puts an array on a CPU device without a copy
 
 
 class ReusedMemory:
@@ -29,9 +30,11 @@ class ReusedMemory:
         with self._lock:
             references = [sys.getrefcount(memory) for memory in self._kept]
             for memory, count in zip(self._kept, references, strict=True):
-                if memory.nbytes == size and count == references[0]:
-                    return memory.view(dtype).reshape(shape)
-            memory = np.empty(size, np.uint8)
-            if len(self._kept) < _MOST:
-                self._kept.append(memory)
-            return memory.view(dtype).reshape(shape)
+                if memory.nbytes == size + _ALIGNMENT and count == references[0]:
+                    break
+            else:
+                memory = np.empty(size + _ALIGNMENT, np.uint8)
+                if len(self._kept) < _MOST:
+                    self._kept.append(memory)
+            start = -memory.ctypes.data % _ALIGNMENT
+            return memory[start : start + size].view(dtype).reshape(shape)

@@ -1,5 +1,6 @@
 import pickle
 
+import jax
 import numpy as np
 
 from ddf_jax.data.memory import ReusedMemory
@@ -16,6 +17,7 @@ def test_memory_is_given_out_again_when_nothing_refers_to_it():
     first, second = memory.empty((4, 3), FLOAT), memory.empty((4, 3), FLOAT)
     assert (first.shape, first.dtype) == ((4, 3), FLOAT)
     assert not np.shares_memory(first, second)
+    assert address(first) % 64 == address(second) % 64 == 0
     freed = address(first)
     row = first[1:, ::2].T  # a view of a view keeps it
     del first
@@ -23,6 +25,16 @@ def test_memory_is_given_out_again_when_nothing_refers_to_it():
     del row
     assert address(memory.empty((6,), np.dtype(np.float64))) == freed
     assert address(memory.empty((13,), FLOAT)) != freed
+
+
+def test_memory_is_kept_for_an_array_on_a_device():
+    memory = ReusedMemory()
+    host = memory.empty((1024,), FLOAT)
+    host[:] = 1
+    device = jax.device_put(host, jax.devices()[0])
+    del host
+    memory.empty((1024,), FLOAT)[:] = 2
+    assert (np.asarray(device) == 1).all()
 
 
 def test_it_travels_to_other_processes_without_its_arrays():
