@@ -23,7 +23,7 @@ def mesh_of(height: int, data: int = 1, *, explicit: bool = False) -> Mesh:
 
 
 class Collectives(NamedTuple):
-    """The collectives of a compiled program: how many of each kind, and each one's kind and shapes as XLA writes them."""
+    """The collectives of a compiled program: how many of each kind, and each one's kind and shapes in XLA's text."""
 
     counts: dict[str, int]
     found: list[tuple[str, str]]
@@ -45,7 +45,7 @@ def check_as_whole(
     arrays: Sequence[Any],
     specs: Sequence[P],
     *,
-    within: Callable[[Mesh], Any] = lambda _: contextlib.nullcontext(),
+    within: Callable[[], Any] = contextlib.nullcontext,
     tolerance: float = 1e-12,
 ) -> tuple[Collectives, Collectives]:
     """Asserts that results and cotangents are those of one device, and that the result is split as the first array.
@@ -55,7 +55,7 @@ def check_as_whole(
         mesh: the devices.
         arrays: float64.
         specs: of the arrays.
-        within: a context in which the function is traced.
+        within: makes the context in which the function is traced.
         tolerance: of the largest value.
 
     Returns:
@@ -70,7 +70,7 @@ def check_as_whole(
         arrays = [jnp.asarray(array, jnp.float64) for array in arrays]
         expected = jax.device_get(jax.jit(both)(*arrays))
         explicit = AxisType.Explicit in mesh.axis_types
-        with jax.set_mesh(mesh) if explicit else contextlib.nullcontext(), within(mesh):
+        with jax.set_mesh(mesh) if explicit else contextlib.nullcontext(), within():
             placed = [jax.device_put(a, NamedSharding(mesh, spec)) for a, spec in zip(arrays, specs, strict=True)]
             forward = jax.jit(lambda *a: function(*a)).lower(*placed).compile()
             program = jax.jit(lambda *a: both(*a)).lower(*placed).compile()

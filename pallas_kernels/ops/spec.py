@@ -103,7 +103,7 @@ class FilterSpec:
 
     @property
     def halo_rows(self) -> Pair:
-        """Rows of x above and below a part of it that the part's positions read, `stride` rows of which are a position's."""
+        """Rows of x above and below a part of it that the part's positions read, each of which has `stride` rows."""
         top = self.origin[0]
         return top, max(0, self.span[0] - top - (self.stride[0] - 1))
 

@@ -30,14 +30,15 @@ RNG = np.random.default_rng(0)
 
 
 def conv(kernel_size: int, stride: int = 1, dilation: int = 1, groups: int = 1, padding: Any = None) -> Any:
-    border = padding or (dilation * (kernel_size // 2),) * 2
+    same = dilation * (kernel_size // 2)
+    border: Any = padding or (same, same)
     options = {
-        "rhs_dilation": (dilation,) * 2,
+        "rhs_dilation": (dilation, dilation),
         "feature_group_count": groups,
         "dimension_numbers": ("NHWC", "HWIO", "NHWC"),
     }
     shape = (kernel_size, kernel_size, X[3] // groups, 4)
-    return lambda x, kernel: convolution(x, kernel, (stride,) * 2, (border,) * 2, **options), shape
+    return lambda x, kernel: convolution(x, kernel, (stride, stride), (border, border), **options), shape
 
 
 # Function, shape of its kernel, and the numbers of rows above and below that a device needs.
@@ -65,7 +66,9 @@ def check(name: str, height: int, data: int, *, explicit: bool = False) -> Any:
     arrays, specs = [RNG.normal(size=X)], [ROWS]
     if shape is not None:
         arrays, specs = [*arrays, RNG.normal(size=shape)], [ROWS, P("data" if len(shape) == 5 else None)]
-    return check_as_whole(function, mesh, arrays, specs, within=lambda mesh: height_split(NamedSharding(mesh, ROWS)))
+    return check_as_whole(
+        function, mesh, arrays, specs, within=functools.partial(height_split, NamedSharding(mesh, ROWS))
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,14 +108,10 @@ def test_the_maximum_of_an_image_is_that_of_its_devices():
     def function(x: Any) -> Any:
         return x * maximum(x, 1, 2)[:, None, None]
 
-    forward, both = check_as_whole(
-        function, mesh, [x], [ROWS], within=lambda mesh: height_split(NamedSharding(mesh, ROWS))
-    )
-    assert all(
-        np.prod(shape) <= 4 * X[0] * X[3]
-        for kind, _ in both.found
-        for shape in both.shapes_of(kind) + forward.shapes_of(kind)
-    )
+    within = functools.partial(height_split, NamedSharding(mesh, ROWS))
+    programs = check_as_whole(function, mesh, [x], [ROWS], within=within)
+    shapes = [shape for program in programs for kind, _ in program.found for shape in program.shapes_of(kind)]
+    assert all(np.prod(shape) <= 4 * X[0] * X[3] for shape in shapes)  # one value per device, sample and channel
 
 
 @pytest.mark.parametrize(

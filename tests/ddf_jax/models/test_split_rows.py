@@ -1,5 +1,6 @@
 """Whole networks on images whose rows are split over devices: values and gradients of whole images, and no gather."""
 
+import functools
 from typing import Any
 
 import jax
@@ -72,12 +73,12 @@ def test_an_upsampler_exchanges_halos_and_sums_alone(layer):
     with jax.enable_x64(True):
         model = layer(8, scale=2, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
         graph, variables = nnx.split(model)
-    rows = P("data", "height")
+    rows, x = NamedSharding(mesh_of(4, 2), P("data", "height")), np.random.default_rng(0).normal(size=(2, 8, 4, 8))
     forward, both = check_as_whole(
         lambda x: nnx.merge(graph, variables, copy=True)(x),
-        mesh_of(4, 2),
-        [np.random.default_rng(0).normal(size=(2, 8, 4, 8))],
-        [rows],
-        within=lambda mesh: height_split(NamedSharding(mesh, rows)),
+        rows.mesh,
+        [x],
+        [rows.spec],
+        within=functools.partial(height_split, rows),
     )
     assert {*forward.counts, *both.counts} <= {"collective-permute", "all-reduce"}

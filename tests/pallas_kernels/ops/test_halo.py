@@ -17,6 +17,7 @@ from tests.pallas_kernels import suite
 from tests.pallas_kernels.ops.test_triton import COLUMNS, QUICKLY
 from tests.split_rows import Collectives, check_as_whole, collectives, mesh_of
 
+FLOAT64 = ("float64", "float64", "float64")
 PERMUTE, REDUCE = "collective-permute", "all-reduce"
 RNG = np.random.default_rng(0)
 
@@ -43,12 +44,13 @@ FAST = {(4, "mul"), (8, "halo_of_several_devices")}
 
 
 def check(arg: ArgSpec, mesh: Mesh, x: P, spatial: P) -> tuple[Collectives, Collectives]:
-    given = arg.arrays(dtype=("float64",) * 3)
+    given = arg.arrays(dtype=FLOAT64)
     placed = [(a, spec) for a, spec in zip(given, (x, spatial, P(x[0])), strict=True) if a is not None]
 
     def function(*arrays: Any) -> Any:
         rest = iter(arrays)
-        return arg.call(*(None if a is None else next(rest) for a in given), implementation="xla")
+        operands: Any = [None if a is None else next(rest) for a in given]
+        return arg.call(*operands, implementation="xla")
 
     return check_as_whole(function, mesh, *zip(*placed, strict=True))
 
@@ -143,7 +145,7 @@ def test_the_kernels_split_rows_as_the_portable_implementation_does():
 @pytest.mark.parametrize("arg", [case("rows", (1, 6, 3, 2)), case("valid", (1, 8, 3, 2), padding=((0, 0), (1, 1)))])
 def test_rows_that_devices_cannot_share_evenly_are_gathered(arg):
     with jax.enable_x64(True):
-        x, *filters = arg.arrays(dtype=("float64",) * 3)
+        x, *filters = arg.arrays(dtype=FLOAT64)
         filtered = jax.jit(lambda x: arg.call(x, *filters))
         rows = NamedSharding(mesh_of(4), P(None, "height" if x.shape[1] % 4 == 0 else None))
         found = filtered(jax.device_put(x, rows))
