@@ -73,12 +73,13 @@ def test_an_upsampler_exchanges_halos_and_sums_alone(layer):
     with jax.enable_x64(True):
         model = layer(8, scale=2, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
         graph, variables = nnx.split(model)
-    rows, x = NamedSharding(mesh_of(4, 2), P("data", "height")), np.random.default_rng(0).normal(size=(2, 8, 4, 8))
+    mesh, spec = mesh_of(4, 2), P("data", "height")
+    x = np.random.default_rng(0).normal(size=(2, 8, 4, 8))
     forward, both = check_as_whole(
         lambda x: nnx.merge(graph, variables, copy=True)(x),
-        rows.mesh,
+        mesh,
         [x],
-        [rows.spec],
-        within=functools.partial(height_split, rows),
+        [spec],
+        within=functools.partial(height_split, NamedSharding(mesh, spec)),
     )
     assert {*forward.counts, *both.counts} <= {"collective-permute", "all-reduce"}
