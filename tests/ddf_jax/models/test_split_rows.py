@@ -58,8 +58,6 @@ LARGER = {"blocks": (1, 1), "width": 16}
         pytest.param("ddf_resnet50", 4, 2, 64, LARGER, marks=pytest.mark.slow),
         pytest.param("ddf_resnet18", 8, 1, 64, LARGER, marks=pytest.mark.slow),
         pytest.param("resnext50_32x4d", 4, 2, 64, LARGER, marks=pytest.mark.slow),
-        pytest.param("res2net50_26w_4s", 2, 2, 32, LARGER, marks=pytest.mark.slow),
-        pytest.param("dcdc_resnet50", 2, 2, 32, {**LARGER, "width": 64}, marks=pytest.mark.slow),
     ],
 )
 def test_a_network_exchanges_halos_and_sums_alone(name, height, data, size, options):
