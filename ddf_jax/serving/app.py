@@ -109,17 +109,12 @@ class Application:
         if self.active >= self.limits.max_requests:
             return self._refused(503, f"{self.active} requests are being answered already. Try again.")
         self.active += 1
+        read_seconds, answer_seconds = self.limits.read_seconds, self.limits.answer_seconds
         try:
-            try:
-                async with asyncio.timeout(self.limits.read_seconds):
-                    upload = await self._received(request)
-            except TimeoutError:
-                return self._refused(408, f"The request must be sent within {self.limits.read_seconds:g} s.")
-            try:
-                async with asyncio.timeout(self.limits.answer_seconds):
-                    text = await self._answer(upload, picture=request.query_params.get("picture") == "1")
-            except TimeoutError:
-                return self._refused(503, f"There was no answer within {self.limits.answer_seconds:g} s. Try again.")
+            async with _within(read_seconds, 408, f"The request must be sent within {read_seconds:g} s."):
+                upload = await self._received(request)
+            async with _within(answer_seconds, 503, f"There was no answer within {answer_seconds:g} s. Try again."):
+                text = await self._answer(upload, picture=request.query_params.get("picture") == "1")
             self.counts["answered"] += 1
             return Response(text, media_type="application/json")
         except RefusedError as error:
@@ -173,6 +168,16 @@ class RefusedError(Exception):
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
         self.status = status
+
+
+@contextlib.asynccontextmanager
+async def _within(seconds: float, status: int, reason: str) -> AsyncIterator[None]:
+    """Refuses the request where the time is over."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise RefusedError(status, reason) from None
 
 
 async def _body(request: Request, most: int) -> bytes:
