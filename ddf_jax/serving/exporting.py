@@ -24,6 +24,8 @@ from ddf_jax.training.run import Run
 from ddf_jax.training.state import ModelState, eval_model
 from ddf_jax.training.tasks import Task
 
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
 Weights = dict[str, jax.Array]
 Program = Callable[[Weights, Mapping[str, jax.Array]], dict[str, jax.Array]]
 """`(weights by name, arrays by name) -> predictions by name`."""
@@ -81,20 +83,13 @@ def export_run(
     return metadata
 
 
-PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-
-
 def program_of(state: ModelState, service: Service) -> tuple[Program, Weights]:
-    """The service's program as a function of the weights, and the weights; random keys and counters are not among them.
+    """The service's program as a function of the weights, and the weights.
 
-    A network in evaluation draws nothing."""
+    Random keys and counters are not among them: a network in evaluation draws nothing."""
     leaves, tree = jax.tree.flatten(state.variables)
     names = [WEIGHTS + name for name in leaf_names(state.variables)]
-    weights = {
-        name: leaf
-        for name, leaf in zip(names, leaves, strict=True)
-        if jnp.issubdtype(leaf.dtype, jnp.floating)  # and no random key or counter
-    }
+    weights = {name: leaf for name, leaf in zip(names, leaves, strict=True) if jnp.issubdtype(leaf.dtype, jnp.floating)}
 
     def program(weights: Weights, arrays: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         given = [weights.get(name, leaf) for name, leaf in zip(names, leaves, strict=True)]
@@ -121,6 +116,10 @@ def argument_shapes(
         size = export.symbolic_shape("h, w", scope=scope) if service.any_size else service.size
     if any(length < 1 for length in (*([] if batch_size is None else [batch_size]), *(image_size or ()))):
         raise UserError(f"Sizes must be at least 1, got batches of {batch_size} and images of {image_size}.")
+    if service.resizes and not service.any_size and image_size not in (None, service.size):
+        raise UserError(
+            f"The size of images must be that of the canvas, {service.size}, got {image_size}: leave it out."
+        )
     return service.inputs(batch, *size)
 
 

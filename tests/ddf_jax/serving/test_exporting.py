@@ -11,6 +11,7 @@ from ddf_jax.data.config import DataConfig
 from ddf_jax.data.decode import encode_png
 from ddf_jax.data.info import DataInfo
 from ddf_jax.data.transforms import Normalize
+from ddf_jax.errors import UserError
 from ddf_jax.recipes.rooms_mask_rcnn import DDF, DETECTOR
 from ddf_jax.serving.conversion import export_onnx, export_saved_model
 from ddf_jax.serving.exported import load_exported
@@ -71,7 +72,9 @@ def test_sizes_that_can_vary_are_symbols_and_the_others_are_fixed():
     assert shapes(classes, 4, (32, 48)) == [{"image": "(4, 32, 48, 3)"}]
     assert shapes(depth) == [{"image": "(b, 37, 50, 3)", "low": "(b, 10, 13, 1)"}]
     both = [{"image": f"(1, {canvas}, 3)", "size": "(1, 2)"} for canvas in ("64, 96", "96, 64")]
-    assert shapes(objects) == both
+    assert shapes(objects) == shapes(objects, size=(64, 96)) == both
+    with pytest.raises(UserError, match=r"must be that of the canvas, \(64, 96\), got \(64, 64\)"):
+        shapes(objects, size=(64, 64))
 
 
 @pytest.mark.slow
