@@ -1,4 +1,4 @@
-"""Reads the file of an exported network and runs it. It needs JAX alone, and flatbuffers, which `jax.export` imports."""
+"""Reads the file of an exported network and runs it. It needs JAX, and flatbuffers, which `jax.export` imports."""
 
 import json
 import zipfile
