@@ -202,7 +202,7 @@ def _bars(
         if numbers:
             axes.bar_label(bars, [f"{value:+.1f}" for value in values], padding=2, fontsize=9)
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xticks(range(len(heads)), heads, fontsize=9)
+    axes.set_xticks(range(len(heads)), heads, fontsize=9 if numbers else 8)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     axes.margins(y=0.15)
