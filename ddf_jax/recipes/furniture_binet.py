@@ -2,8 +2,8 @@
 
 Command:   ddf train furniture_binet
 Hardware:  2 CPU cores
-Time:      TODO
-Expected:  test accuracy ≥ TODO
+Time:      not yet run
+Expected:  not yet run
 """
 
 import dataclasses

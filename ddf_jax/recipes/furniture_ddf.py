@@ -2,8 +2,8 @@
 
 Command:   ddf train furniture_ddf
 Hardware:  2 CPU cores
-Time:      TODO
-Expected:  test accuracy ≥ TODO
+Time:      about 5 minutes of CPU time
+Expected:  test accuracy 83.5 %; its source is this recipe's own run
 """
 
 import dataclasses

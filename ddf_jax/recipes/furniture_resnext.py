@@ -2,8 +2,8 @@
 
 Command:   ddf train furniture_resnext
 Hardware:  2 CPU cores
-Time:      TODO
-Expected:  test accuracy ≥ TODO
+Time:      not yet run
+Expected:  not yet run
 """
 
 import dataclasses
