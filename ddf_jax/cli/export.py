@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ddf_jax.cli.command import CommandResult, RecipeFile, explained
+from ddf_jax.cli.command import Checkpoint, CommandResult, RecipeFile, explained
 from ddf_jax.errors import UserError
 
 
@@ -33,8 +33,7 @@ class ExportCommand:
     """Images of every call; default: any, of detectors and of an onnx 1."""
     image_size: tuple[int, int] | None = None
     """Height and width of every image; default: any. Given both, the operator is its kernels on CUDA, else XLA's."""
-    checkpoint: str = "newest"
-    """newest, best, or the step of a checkpoint."""
+    checkpoint: Checkpoint = "newest"
     recipe_file: RecipeFile = None
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print what the file records: `{name, step, model, task, platforms, programs: [{inputs, outputs, kernels}]}`."""
@@ -45,7 +44,7 @@ class ExportCommand:
 
         if self.format == "stablehlo" and self.out.suffix != ".npz":
             raise UserError(f"OUT must end in .npz for NumPy to read it, got {self.out}.")
-        run = load_run(self.folder, checkpoint_of(self.checkpoint), recipe_file=self.recipe_file)
+        run = load_run(self.folder, self.checkpoint, recipe_file=self.recipe_file)
         sizes = {"batch_size": self.batch_size, "image_size": self.image_size}
         with explained():
             if self.format == "stablehlo":
@@ -55,19 +54,6 @@ class ExportCommand:
 
                 facts = CONVERTERS[self.format](run, self.out, **sizes)
         return CommandResult(facts, "\n".join([f"{self.out}: {facts['name']}, step {facts['step']}.", *_lines(facts)]))
-
-
-def checkpoint_of(word: str) -> int | Literal["newest", "best"]:
-    """The checkpoint that a word of the command line names.
-
-    Raises:
-        UserError: it names none.
-    """
-    if word == "newest" or word == "best":
-        return word
-    if not word.isdecimal():
-        raise UserError(f"--checkpoint must be newest, best or a step, got {word!r}.")
-    return int(word)
 
 
 def _lines(facts: dict) -> list[str]:

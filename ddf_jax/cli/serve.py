@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from ddf_jax.cli.command import CommandResult, RecipeFile
+from ddf_jax.cli.command import Checkpoint, CommandResult, RecipeFile
 from ddf_jax.serving.limits import Limits
 
 
@@ -31,18 +31,16 @@ class ServeCommand:
     host: str = "127.0.0.1"
     """The address to listen on; 0.0.0.0 is all of this machine's."""
     limits: Annotated[Limits, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Limits)
-    checkpoint: str = "newest"
-    """newest, best, or the step of a checkpoint."""
+    checkpoint: Checkpoint = "newest"
     recipe_file: RecipeFile = None
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print at the end `{answered, refused, failed}`, the numbers of requests."""
 
     def run(self) -> CommandResult:
-        from ddf_jax.cli.export import checkpoint_of
         from ddf_jax.serving.predictor import open_predictor
         from ddf_jax.serving.server import serve
 
-        predictor = open_predictor(self.source, checkpoint_of(self.checkpoint), recipe_file=self.recipe_file)
+        predictor = open_predictor(self.source, self.checkpoint, recipe_file=self.recipe_file)
         counts = serve(predictor, host=self.host, port=self.port, limits=self.limits, started=_announce)
         text = ", ".join(f"{name} {count}" for name, count in counts.items())
         return CommandResult(counts, f"Stopped; requests: {text}.")

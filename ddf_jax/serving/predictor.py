@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -92,7 +92,7 @@ def shape_of(arrays: Mapping[str, Any], *, axes: int = 0) -> Shape:
 
 def open_predictor(
     path: Path | str,
-    checkpoint: int | Literal["newest", "best"] = "newest",
+    checkpoint: int | str = "newest",
     *,
     recipe_file: Path | None = None,
 ) -> Predictor:

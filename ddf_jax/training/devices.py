@@ -32,8 +32,8 @@ def make_mesh(config: MeshConfig, devices: Devices | None = None) -> Mesh:
     within = (config.tensor, config.height)
     if jax.process_count() > 1 and tuple(mesh.local_mesh.shape[axis] for axis in ("tensor", "height")) != within:
         raise RunError(
-            f"`mesh.tensor` times `mesh.height` must divide the number of devices of a process, so that each process "
-            f"has whole examples; got {config.tensor} × {config.height} with {mesh.local_mesh.size} devices in a process."
+            f"`mesh.tensor` times `mesh.height` must divide the devices of a process, so that each process has whole "
+            f"examples; got {config.tensor} × {config.height} with {mesh.local_mesh.size} devices in a process."
         )
     return mesh
 

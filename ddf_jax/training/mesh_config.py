@@ -21,7 +21,7 @@ class MeshConfig:
     def __post_init__(self) -> None:
         if self.data < 0 or min(self.fsdp, self.tensor, self.height) < 1:
             raise UserError(
-                f"`mesh` must have `data` from 0 on (0: the rest) and `fsdp`, `tensor` and `height` from 1 on, got {self}."
+                f"`mesh` must have `data` from 0 on (0: the rest) and `fsdp`, `tensor`, `height` from 1 on, got {self}."
             )
 
     def shape(self, devices: int) -> tuple[int, int, int, int]:
