@@ -13,14 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddf_jax.errors import UserError
+from ddf_jax.errors import StoppedError, UserError
 
 _GRACE_SECONDS = 60.0  # after the first that fails, in which the others end by themselves, and save
 _POLL_SECONDS = 0.1
+STOPPED = StoppedError.exit_status
 
 
 def launch(words: Sequence[str], processes: int, devices_per_process: int | None = None) -> int:
-    """Runs `ddf WORDS` in several processes and returns the exit status of the first that failed, or 0.
+    """Runs `ddf WORDS` in several processes and returns the exit status of one that failed, or 0.
+
+    Where one fails the others end with 75, as if they had been stopped: its own status is the one that counts.
 
     The first process has this one's terminal. Of the others only errors are shown that the first does not have. A
     signal that asks to end goes on to all of them.
@@ -36,20 +39,20 @@ def launch(words: Sequence[str], processes: int, devices_per_process: int | None
     """
     started: list[subprocess.Popen[bytes]] = []
     with contextlib.ExitStack() as stack:
+        stack.callback(_end, started)
+        stack.enter_context(_passing_signals(started))
         errors = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(processes - 1)]
         for index, environment in enumerate(environments(processes, devices_per_process)):
             out, error = (subprocess.DEVNULL, errors[index - 1]) if index else (None, None)
             command = [sys.executable, "-m", "ddf_jax", *words]
             started.append(subprocess.Popen(command, env=os.environ | environment, stdout=out, stderr=error))
-            stack.callback(_end, started[-1])
-        stack.enter_context(_passing_signals(started))
         statuses = _wait(started)
         for index, (status, file) in enumerate(zip(statuses[1:], errors, strict=True), 1):
             if status != statuses[0]:
                 file.seek(0)
                 for line in file.read().decode(errors="replace").splitlines():
                     print(f"process {index}: {line}", file=sys.stderr)
-    return next((status for status in statuses if status), 0)
+    return max(statuses, key=lambda status: (status not in (0, STOPPED), status))
 
 
 def environments(processes: int, devices_per_process: int | None = None) -> list[dict[str, str]]:
@@ -94,15 +97,21 @@ def visible_gpus(environment: Mapping[str, str], devices: Path = Path("/dev")) -
     if platforms and not {"cuda", "gpu"} & {*platforms.split(",")}:
         return []
     if (visible := environment.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name for name in visible.split(",") if name.strip()]
+        names = [name.strip() for name in visible.split(",")]
+        return names[: names.index("-1")] if "-1" in names else [name for name in names if name]
     return list(map(str, range(sum(bool(re.fullmatch(r"nvidia\d+", path.name)) for path in devices.iterdir()))))
 
 
 def _has_terminal() -> bool:
-    """Whether this process and its children are what a terminal sends Ctrl-C to."""
-    with contextlib.suppress(OSError):
-        return os.tcgetpgrp(0) == os.getpgrp()
-    return False
+    """Whether this process and its children are what a terminal sends Ctrl-C to, wherever their input comes from."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    finally:
+        os.close(terminal)
 
 
 def _wait(started: Sequence["subprocess.Popen[bytes]"]) -> list[int]:
@@ -112,17 +121,20 @@ def _wait(started: Sequence["subprocess.Popen[bytes]"]) -> list[int]:
         if deadline is None and any(process.returncode for process in started):
             deadline = time.monotonic() + _GRACE_SECONDS
         if deadline is not None and time.monotonic() > deadline:
-            for process in started:
-                _end(process)
+            _end(started)
         time.sleep(_POLL_SECONDS)
     return [128 - status if status < 0 else status for status in (process.wait() for process in started)]
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is None:
+def _end(started: Sequence["subprocess.Popen[bytes]"]) -> None:
+    """Ends those that still run, the slow ones by force."""
+    running = [process for process in started if process.poll() is None]
+    for process in running:
         process.terminate()
+    deadline = time.monotonic() + _GRACE_SECONDS
+    for process in running:
         try:
-            process.wait(_GRACE_SECONDS)
+            process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -130,7 +142,10 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 @contextlib.contextmanager
 def _passing_signals(started: Sequence["subprocess.Popen[bytes]"]) -> Iterator[None]:
-    """Passes on what asks to end, but for the Ctrl-C of a terminal, which all processes get from it."""
+    """Passes on what asks to end, but for the Ctrl-C of a terminal, which all processes get from it.
+
+    A signal that comes while they are started reaches those that are there, whose end is that of all.
+    """
 
     def pass_on(number: int, _: Any) -> None:
         for process in started:

@@ -41,6 +41,7 @@ def test_gpus_are_the_numbered_devices_of_the_driver(tmp_path: Path):
     assert visible_gpus({}, tmp_path) == ["0", "1"]
     assert visible_gpus({"JAX_PLATFORMS": "cuda,cpu"}, tmp_path) == ["0", "1"]
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == []
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "-1"}, tmp_path) == []
 
 
 # A stand-in for `ddf_jax` shows what each process does; the real one trains in tests/ddf_jax/training.
@@ -50,7 +51,7 @@ index = os.environ["JAX_PROCESS_ID"]
 print("out", index, *sys.argv[1:], flush=True)
 if "fail" in sys.argv:
     print("error of", index, file=sys.stderr)
-    sys.exit(2 if index == "1" or "all" in sys.argv else 0)
+    sys.exit(2 if index == "1" or "all" in sys.argv else 75 if "stop" in sys.argv else 0)
 if "wait" in sys.argv:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
     open(f"started{index}", "w").close()
@@ -81,6 +82,7 @@ sys.exit(launch({words!r}, 2))
         (("train",), 0, ""),
         (("fail", "one"), 2, "error of 0\nprocess 1: error of 1\n"),
         (("fail", "all"), 2, "error of 0\n"),
+        (("fail", "stop"), 2, "error of 0\nprocess 1: error of 1\n"),  # the others are stopped
     ],
 )
 def test_the_first_process_is_shown_and_the_others_where_they_differ(

@@ -91,8 +91,8 @@ def _launched(words: Sequence[str]) -> Command:
     launched = _command("launch", words[:end], default=_command_type("launch")(of_command))
     if not of_command:
         raise UserError("`ddf launch` needs a command after `--`, such as: ddf launch --processes 2 -- train digits")
-    if of_command[0] == "launch":
-        raise UserError("`ddf launch` must run another command, got launch.")
+    if of_command[0] in COMMANDS and of_command[0] not in ("train", "evaluate"):
+        raise UserError(f"`ddf launch` runs train or evaluate, whose processes work together, got {of_command[0]}.")
     parse(of_command)  # whose errors are shown once, not by each process
     return launched
 
@@ -125,8 +125,11 @@ def _run_data(words: Sequence[str]) -> Any:
     from ddf_jax.data.config import DataConfig
     from ddf_jax.training.workdir import RunFolder
 
-    with contextlib.suppress(RunError, IndexError):  # which the command itself explains
-        return RunFolder(Path(words[0])).recipe().data
+    if words and not words[0].startswith("-"):
+        with contextlib.suppress(RunError):  # which the command explains, once its words are right
+            return RunFolder(Path(words[0])).recipe().data
+    elif words and {"-h", "--help"}.isdisjoint(words):
+        raise UserError("`ddf evaluate` needs the RUN first, the folder of a run, and its options behind.")
     return DataConfig()
 
 

@@ -29,12 +29,12 @@ def make_mesh(config: MeshConfig, devices: Devices | None = None) -> Mesh:
     devices = jax.devices() if devices is None else devices
     shape = config.shape(len(devices))
     mesh = jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
-    within = (config.tensor, config.height)
-    if jax.process_count() > 1 and tuple(mesh.local_mesh.shape[axis] for axis in ("tensor", "height")) != within:
-        raise RunError(
-            f"`mesh.tensor` times `mesh.height` must divide the devices of a process, so that each process has whole "
-            f"examples; got {config.tensor} × {config.height} with {mesh.local_mesh.size} devices in a process."
-        )
+    for together in mesh.devices.reshape(-1, config.tensor * config.height):
+        if len({device.process_index for device in together}) > 1:
+            raise RunError(
+                f"`mesh.tensor` times `mesh.height` must divide the devices of a process, so that each process has "
+                f"whole examples; got {config.tensor} × {config.height} with {len(devices)} devices in all."
+            )
     return mesh
 
 

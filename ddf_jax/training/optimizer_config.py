@@ -62,7 +62,7 @@ class OptimizerConfig:
             )
         if not 0.0 < self.layer_decay <= 1.0:
             raise UserError(f"`layer_decay` must be in (0, 1], got {self.layer_decay}.")
-        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+        if len(self.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in self.betas):
             raise UserError(f"`betas` must be two numbers in [0, 1), got {self.betas}.")
         if self.epsilon is not None and not 0.0 < self.epsilon < math.inf:
             raise UserError(f"`epsilon` must be a positive number, got {self.epsilon}.")

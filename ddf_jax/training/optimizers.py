@@ -14,7 +14,7 @@ import optax.contrib
 
 from ddf_jax.checkpoints.backbone import BACKBONE
 from ddf_jax.checkpoints.fitting import HEAD
-from ddf_jax.errors import UserError
+from ddf_jax.errors import UserError, one_line
 from ddf_jax.registered import nearest
 from ddf_jax.training.leaves import leaf_name, leaf_names
 from ddf_jax.training.norms import squared_norms
@@ -153,13 +153,20 @@ def _rule(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.Gradi
         )
     if not _takes_rate_alone(factory):
         return factory(config, learning_rate)
+    if name.startswith("schedule_free"):
+        raise UserError(f"`optimizer.method` must be a rule whose parameters are those to evaluate, got {name}.")
     arguments, known = _factory_arguments(config), inspect.signature(factory).parameters
     if missing := [argument for argument in arguments if argument not in known]:
         raise UserError(
             f"`optimizer`: optax's {name} has no argument {' or '.join(missing)}, which the recipe gives. Leave that "
             f"field at its default, or register a function that makes the rule."
         )
-    return _promoting(factory(learning_rate, **arguments))
+    try:
+        rule = _promoting(factory(learning_rate, **arguments))
+        jax.eval_shape(lambda leaf: rule.update(leaf, rule.init(leaf), leaf), {"w": jnp.zeros((2, 2))})
+    except (TypeError, ValueError) as error:  # it needs more than gradients and parameters
+        raise UserError(f"`optimizer.method` must step by gradients alone, got {name}: {one_line(error)}.") from error
+    return rule
 
 
 def _takes_rate_alone(factory: Callable[..., Any]) -> bool:

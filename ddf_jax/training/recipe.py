@@ -26,6 +26,7 @@ from ddf_jax.training.tasks.classification import Classification
 from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling
 from ddf_jax.training.tasks.detection import Detection
 from ddf_jax.training.tasks.panoptic import Panoptic
+from ddf_jax.training.trackers import TrackerName
 
 TASKS: dict[str, type[Task]] = {
     "classification": Classification,
@@ -82,7 +83,7 @@ class Recipe:
     """Epochs between two checkpoints; 0: only at the end."""
     log_every: int = 10
     """Steps between two rows of `metrics.jsonl`."""
-    trackers: tuple[Literal["wandb", "mlflow"], ...] = ()
+    trackers: tuple[TrackerName, ...] = ()
     """Services that the metrics go to as well, set up by their own environment variables."""
     checkpoint_minutes: float = 0.0
     """Minutes after which a checkpoint is made too, whatever the epoch; 0: never for that reason."""

@@ -138,7 +138,7 @@ class Reporter:
                     **({} if metric is None else {f"train_{name}": metric}),
                     **{f"train_{part}": float(value) for part, value in report.losses.items()},
                     learning_rate=float(report.learning_rate),
-                    gradient_norm=float(np.sqrt(report.gradient_squares.sum(dtype=np.float64))),
+                    gradient_norm=_finite(np.sqrt(report.gradient_squares.sum(dtype=np.float64))),
                     **({} if report.loss_scale is None else {"loss_scale": float(report.loss_scale)}),
                     **self._speed(),
                 )
@@ -243,6 +243,11 @@ def rescue(recipe: Recipe, path: Path, saved: int | None) -> str:
         f"--optimizer.learning-rate {rate:g} --allow-change optimizer.learning_rate. To start another run from its "
         f"weights: --init-from {path} --init-step {saved} --workdir DIR"
     )
+
+
+def _finite(value: Any) -> float | None:
+    """A number, as rows have it."""
+    return float(value) if np.isfinite(value) else None
 
 
 def _parts(leaf: jax.Array) -> list[Any]:

@@ -95,7 +95,7 @@ def load_run(
     which, averaged = parse_checkpoint(checkpoint)
     checkpoints = Checkpoints(folder.checkpoints)
     while True:
-        step = find_checkpoint(folder, checkpoints, which, averaged=averaged)
+        step = find_checkpoint(folder, checkpoints, which)
         try:
             recipe, info = checkpoints.recipe(step), checkpoints.data_info(step)
             if (missing := _unregistered(recipe)) is not None:
@@ -135,15 +135,14 @@ def parse_checkpoint(text: int | str) -> tuple[int | Literal["newest", "best"], 
     )
 
 
-def find_checkpoint(
-    folder: RunFolder, checkpoints: Checkpoints, checkpoint: int | Literal["newest", "best"], *, averaged: bool = False
-) -> int:
-    """The step of a run's checkpoint; the best one by the score of the last or of the averaged weights.
+def find_checkpoint(folder: RunFolder, checkpoints: Checkpoints, checkpoint: int | Literal["newest", "best"]) -> int:
+    """The step of a run's checkpoint; the best one by the score of the averaged weights, where the run has them.
 
     Raises:
         RunError: there is no such checkpoint, or it is not readable.
     """
-    score = Score.of(folder.recipe().task, averaged=averaged)
+    recipe = folder.recipe()
+    score = Score.of(recipe.task, averaged=recipe.ema_decay > 0)
     match checkpoint:
         case "newest":
             step = checkpoints.newest()

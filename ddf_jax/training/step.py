@@ -109,14 +109,14 @@ def train_step(
     )
     with_statistics = nnx.to_pure_dict(nnx.state(nodes))
     optimizer.update(model, gradients)
-    variables = nnx.to_pure_dict(nnx.state(nodes))
+    variables, finite = nnx.to_pure_dict(nnx.state(nodes)), jnp.bool(True)
     if scale is not None:
         finite = jnp.isfinite(squares).all()
         variables = jax.tree.map(lambda new, old: jnp.where(finite, new, old), variables, with_statistics)
         variables["loss_scale"] = next_loss_scale(scale, finite)
         report = report._replace(loss_scale=variables["loss_scale"]["scale"])
     if "ema" in state.variables:
-        decay = jnp.minimum(ema_decay, (1 + step) / (10 + step))
+        decay = jnp.where(finite, jnp.minimum(ema_decay, (1 + step) / (10 + step)), 1)
         variables["ema"] = jax.tree.map(
             lambda mean, new: decay.astype(mean.dtype) * mean + (1 - decay).astype(mean.dtype) * new,
             state.variables["ema"],

@@ -23,6 +23,7 @@ IDS_FILE = "trackers.json"
 PROJECT = "ddf_jax"  # where the environment names no other
 
 
+_LONGEST, _AT_ONCE = 500, 100  # characters of a parameter, and parameters of a request, that every server takes
 _CLOSE_SECONDS = 60.0  # that the end of a run waits for a slow service
 
 
@@ -70,6 +71,7 @@ class MlflowTracker:
 
     def __init__(self, folder: Path, name: str, config: dict[str, Any], id: str | None):
         from mlflow import MlflowClient
+        from mlflow.entities import Param
 
         del folder
         self._client = MlflowClient()
@@ -78,8 +80,9 @@ class MlflowTracker:
             experiment = self._client.get_experiment_by_name(title)
             number = experiment.experiment_id if experiment else self._client.create_experiment(title)
             id = self._client.create_run(number, run_name=name).info.run_id
-            for key, value in _flat(config).items():
-                self._client.log_param(id, key, value)
+            params = [Param(key, str(value)[:_LONGEST]) for key, value in _flat(config).items()]
+            for first in range(0, len(params), _AT_ONCE):
+                self._client.log_batch(id, params=params[first : first + _AT_ONCE])
         else:
             self._client.update_run(id, status="RUNNING")
         self.id = id

@@ -112,7 +112,7 @@ def _train(
     profile: int,
 ) -> dict[str, Any]:
     task, is_main = recipe.task, jax.process_index() == 0
-    task.check()
+    task.check(training=True)
     check_trackers(recipe.trackers)
 
     # Devices and data.

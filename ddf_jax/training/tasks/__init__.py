@@ -58,13 +58,14 @@ class Task(abc.ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     """Packages beyond those of the extra `train` that an evaluation imports."""
 
-    def check(self) -> None:
-        """Raises before a training what it would end with otherwise.
+    def check(self, *, training: bool = False) -> None:
+        """Raises before a training, or an evaluation, what it would end with otherwise.
 
         Raises:
             ModuleNotFoundError: one of `packages` is missing.
             UserError: nothing is registered under a name that the task has.
         """
+        del training
         for package in self.packages:
             importlib.import_module(package)
 

@@ -30,6 +30,9 @@ class ClassificationSums(NamedTuple):
     metrics: Mapping[str, jax.Array] = {}  # [] each, of registered metrics
 
 
+_OWN_SCORES = {"loss", "accuracy", "top5_accuracy", "examples", "confusion"}
+
+
 @dataclasses.dataclass(frozen=True)
 class Classification(Task):
     """A loss of smoothed, perhaps mixed labels in training; accuracy, top-5 accuracy and cross entropy in evaluation.
@@ -42,7 +45,7 @@ class Classification(Task):
     """Share of each training label's weight that all classes get in equal parts."""
     loss: Named = "cross_entropy"
     """In training: cross_entropy (softmax), binary_cross_entropy (mean over classes), or a function
-    `(logits, targets) -> [B]` of arrays [B, classes]."""
+    `(logits, targets) -> [B]` of float32 arrays [B, classes]."""
     target_threshold: float | None = None
     """In training a class is 1 where its share of the label is greater, and else 0; for binary_cross_entropy."""
     mixup: float = 0.0
@@ -66,6 +69,8 @@ class Classification(Task):
     def __post_init__(self) -> None:
         object.__setattr__(self, "loss", LOSSES.name(self.loss))
         object.__setattr__(self, "metrics", tuple(map(METRICS.name, self.metrics)))
+        if taken := _OWN_SCORES.intersection(map(str, self.metrics)):
+            raise UserError(f"`metrics` must have other names than the scores of every evaluation, got {taken.pop()}.")
         if not 0.0 <= self.label_smoothing < 1.0:
             raise UserError(f"`label_smoothing` must be in [0, 1), got {self.label_smoothing}.")
         for name in ("mixup", "cutmix"):
@@ -77,9 +82,10 @@ class Classification(Task):
         if not all(0.0 <= weight < math.inf for weight in self.class_weights):
             raise UserError(f"`class_weights` must be numbers from 0 on, got {self.class_weights}.")
 
-    def check(self) -> None:
-        super().check()
-        LOSSES.get(self.loss)
+    def check(self, *, training: bool = False) -> None:
+        super().check(training=training)
+        if training:
+            LOSSES.get(self.loss)
         for name in self.metrics:
             METRICS.get(name)
 
@@ -103,6 +109,8 @@ class Classification(Task):
     def augmented(self, batch: Batch, key: jax.Array) -> Batch:
         if not (self.mixup or self.cutmix):
             return batch
+        if len(batch["image"]) % 2:
+            raise UserError(f"`batch_size` must be even for mixup and CutMix, got {len(batch['image'])}.")
         return mix_examples(
             batch,
             key,
@@ -123,8 +131,9 @@ class Classification(Task):
         targets = soft_targets(labels, classes, smoothing=self.label_smoothing, **mix)
         if self.target_threshold is not None:
             targets = (targets > self.target_threshold).astype(targets.dtype)
+        losses = LOSSES.get(self.loss)(logits.astype(jnp.float32), targets)
         return StepMetrics(
-            loss=masked_mean(LOSSES.get(self.loss)(logits, targets), self._weights(label_shares, mask)),
+            loss=masked_mean(losses, self._weights(label_shares, mask)),
             metric=masked_mean(jnp.take_along_axis(label_shares, logits.argmax(-1)[:, None], 1)[:, 0], mask),
             invalid={
                 "pixels that are not finite": ~jnp.all(jnp.isfinite(batch["image"])),
@@ -150,7 +159,7 @@ class Classification(Task):
             correct_top5=jnp.sum(correct_top5, **counted),
             examples=jnp.sum(mask, dtype=jnp.int32),
             confusion=confusion,
-            metrics={str(name): jnp.sum(METRICS.get(name)(logits, labels), where=mask) for name in self.metrics},
+            metrics={str(name): self._sum(name, logits, labels, mask) for name in self.metrics},
         )
 
     def finalize(self, sums: ClassificationSums) -> Scores:
@@ -193,6 +202,11 @@ class Classification(Task):
         from ddf_jax.training.confusion import draw_confusion
 
         return draw_confusion(scores["test_confusion"], info.class_names) if "test_confusion" in scores else None
+
+    def _sum(self, name: Named, logits: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Array:
+        """Of a registered metric over the real examples."""
+        values = METRICS.get(name)(logits.astype(jnp.float32), labels)
+        return jnp.sum(values, where=mask, dtype=jnp.float32)
 
     def _weights(self, label_shares: jax.Array, mask: jax.Array) -> jax.Array:
         """Of each example, [B]: `sum over c of class_weights[c] · label_shares[b, c]`; of padding 0."""

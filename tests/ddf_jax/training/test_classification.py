@@ -109,7 +109,8 @@ def test_a_loss_and_metrics_of_ones_own_have_their_functions_names():
     with pytest.raises(UserError, match=r"There is no metric named 'margin'. There are none."):
         task.check()
     with pytest.raises(UserError, match=r"no loss named 'cross_entrpy'. Did you mean 'cross_entropy' or 'binary"):
-        Classification(loss="cross_entrpy").check()
+        Classification(loss="cross_entrpy").check(training=True)
+    Classification(loss="of_another_file").check()  # an evaluation does not need it
     with pytest.raises(UserError, match=r"A loss must be a function or a class with a name, got functools.partial"):
         Classification(loss=functools.partial(focal))
 
@@ -167,6 +168,7 @@ def test_predictions_are_probabilities_in_float32():
         ({"mix_probability": 1.5}, r"`mix_probability` must be in \[0, 1\], got 1.5"),
         ({"target_threshold": -0.5}, r"`target_threshold` must be in \[0, 1\], got -0.5"),
         ({"class_weights": (1.0, -1.0)}, "`class_weights` must be numbers from 0 on"),
+        ({"metrics": ("accuracy",)}, "`metrics` must have other names than the scores of every .* got accuracy"),
     ],
 )
 def test_what_cannot_be_is_refused(options: dict[str, Any], message: str):

@@ -3,7 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ddf_jax.errors import UserError
 from ddf_jax.training.mixing import mix_examples, rectangle
+from ddf_jax.training.tasks.classification import Classification
 
 IMAGES = np.random.default_rng(0).normal(size=(6, 9, 7, 3)).astype(np.float32)
 BATCH = {"image": jnp.array(IMAGES), "label": jnp.arange(6), "mask": jnp.ones(6, bool)}
@@ -51,6 +53,12 @@ def test_probabilities_decide_which_of_them_a_batch_gets():
     assert 0.65 < everywhere.mean() < 0.85  # mixup changes every pixel, CutMix nearly never
     share, _ = mix(keys, 0.5)
     assert 0.4 < (share == 1).mean() < 0.6
+
+
+def test_a_batch_without_pairs_is_refused():
+    batch = {name: values[:5] for name, values in BATCH.items()}
+    with pytest.raises(UserError, match="`batch_size` must be even for mixup and CutMix, got 5"):
+        Classification(mixup=0.2).augmented(batch, jax.random.key(0))
 
 
 def test_nothing_is_exchanged_between_devices():

@@ -191,6 +191,12 @@ def test_a_factory_of_optax_takes_the_fields_that_the_recipe_changes():
         make_optimizer(OptimizerConfig("adabelief", momentum=0.5), rate)
     with pytest.raises(UserError, match=r"must be adam, adamw, lamb, .* such as lion, got 'adamv'. Did you mean 'adam"):
         make_optimizer(OptimizerConfig("adamv"), rate)
+    with pytest.raises(UserError, match=r"must step by gradients alone, got lbfgs: .*keyword-only"):
+        make_optimizer(OptimizerConfig("lbfgs"), rate)
+    with pytest.raises(
+        UserError, match="must be a rule whose parameters are those to evaluate, got schedule_free_adamw"
+    ):
+        make_optimizer(OptimizerConfig("schedule_free_adamw"), rate)
     with pytest.raises(UserError, match="got 'chain'"):  # of optax, but no factory of a rule
         make_optimizer(OptimizerConfig("chain"), rate)
 

@@ -138,7 +138,9 @@ def test_the_loss_in_float16_is_scaled_and_its_gradients_are_not(half: Any):
 def test_a_step_whose_gradients_are_too_large_for_float16_is_undone_and_halves_the_scale(half: Any):
     state, step = half
     scale = {"scale": jnp.float32(2.0**40), "finite_steps": jnp.int32(3)}
-    variables, report = step(state.variables | {"loss_scale": scale}, make_batch(0))
+    averages = jax.tree.map(lambda leaf: leaf + 1, floating(state.variables["model"]))
+    variables, report = step(state.variables | {"loss_scale": scale, "ema": averages}, make_batch(0))
+    jax.tree.map(np.testing.assert_array_equal, variables.pop("ema"), averages)
     before, after = arrays(state.variables), arrays(variables)
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
     assert changed == {"model.norm.mean", "model.norm.var", "loss_scale.scale"}

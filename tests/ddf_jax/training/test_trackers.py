@@ -47,8 +47,9 @@ def test_a_resumed_run_goes_on_in_the_same_run_of_mlflow(tmp_path: Path, mlflow:
 def test_a_server_that_fails_costs_a_warning_and_no_rows(
     tmp_path: Path, mlflow: MlflowClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    def refuse(*_: Any) -> None:
-        raise ConnectionError("no route to host")
+    def refuse(*_: Any, params: Any = None) -> None:
+        if params is None:  # those of the recipe go before
+            raise ConnectionError("no route to host")
 
     monkeypatch.setattr(MlflowClient, "log_batch", refuse)
     log_rows(tmp_path / "run", 0, [(1, 0.5)])
@@ -65,7 +66,7 @@ def test_a_server_that_hangs_does_not_hold_up_the_end(
     import threading
 
     never = threading.Event()
-    monkeypatch.setattr(MlflowClient, "log_batch", lambda *_: never.wait())
+    monkeypatch.setattr(MlflowClient, "log_batch", lambda *_, params=None: params or never.wait())
     monkeypatch.setattr(trackers, "_CLOSE_SECONDS", 0.1)
     log_rows(tmp_path / "run", 0, [(1, 0.5)])
     never.set()
