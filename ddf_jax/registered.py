@@ -34,6 +34,8 @@ class Registry:
         Raises:
             UserError: another function or class has the name.
         """
+        if not callable(entry):
+            raise UserError(f"A {self.kind} must be a function or a class, got {entry!r}.")
         name = name or entry.__name__
         known = self.entries.get(name)
         if known is not None and known is not entry and (_origin(known) is None or _origin(known) != _origin(entry)):

@@ -30,7 +30,7 @@ class ExportCommand:
     format: Literal["stablehlo", "onnx", "savedmodel"] = "stablehlo"
     """What reads the file: JAX, ONNX Runtime (pip install 'ddf-jax[onnx]') or TensorFlow ('ddf-jax[savedmodel]')."""
     batch_size: int | None = None
-    """Images of every call; default: any, of detectors and of an onnx 1."""
+    """Images of every call; default: any, of detectors 1."""
     image_size: tuple[int, int] | None = None
     """Height and width of every image; default: any. Given both, the operator is its kernels on CUDA, else XLA's."""
     checkpoint: Checkpoint = "newest"

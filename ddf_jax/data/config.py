@@ -117,8 +117,10 @@ class DataConfig:
             raise UserError(
                 f"`interpolation` must be one of {', '.join(get_args(Interpolation))}, got {self.interpolation!r}."
             )
-        if not all(0.0 < value < float("inf") for value in self.std):
-            raise UserError(f"`std` must be positive numbers, got {self.std}.")
+        for name, least in (("mean", 0.0), ("std", 1e-6)):
+            value = getattr(self, name)
+            if not isinstance(value, tuple) or not all(least <= number <= 1.0 for number in value):
+                raise UserError(f"`{name}` must be a tuple of numbers from {least:g} to 1, got {value!r}.")
         if self.workers < 0:
             raise UserError(f"`workers` must be 0 (the main process) or a number of processes, got {self.workers}.")
         if not 0.0 <= self.max_corrupt_share <= 1.0:

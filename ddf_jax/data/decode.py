@@ -133,7 +133,9 @@ def image_to_array(image: Image.Image, channels: int, sample_max: float | None =
     return _to_array(ImageOps.exif_transpose(image), channels, stated, sample_max).image
 
 
-def decode_depth(data: bytes, units_per_metre: float | None = None) -> np.ndarray:
+def decode_depth(
+    data: bytes, units_per_metre: float | None = None, *, max_pixels: int = Decoding.max_pixels
+) -> np.ndarray:
     """Decodes a depth map to metres: float32 [H, W], 0 at unknown depth, as stored, whatever its EXIF orientation.
 
     A grey PNG, TIFF or PGM of more than 8 bits, or an array in NPY. Integers are millimetres and floats metres unless
@@ -143,7 +145,8 @@ def decode_depth(data: bytes, units_per_metre: float | None = None) -> np.ndarra
     Raises:
         CorruptImageError: the bytes are not such a map; the message is the reason.
     """
-    values = read_npy(data) if is_npy(data) else _depth_samples(data)
+    values = read_npy(data) if is_npy(data) else _depth_samples(data, max_pixels)
+    _check_size(values.shape[::-1], max_pixels)  # of an array in NPY, which has no more bytes than its file
     known = (values > 0) & (np.isfinite(values) if values.dtype.kind == "f" else values != 65535)
     scale = units_per_metre or (1 if values.dtype.kind == "f" else 1000)
     return np.where(known, values, 0).astype(np.float32) / np.float32(scale)
@@ -251,8 +254,8 @@ def _deep_colour(
     return Decoded(array if channels == 3 else np.asarray(Image.fromarray(array).convert("L"))[..., None], used)
 
 
-def _depth_samples(data: bytes) -> np.ndarray:
-    with _opened(data, Decoding.max_pixels) as image:
+def _depth_samples(data: bytes, max_pixels: int) -> np.ndarray:
+    with _opened(data, max_pixels) as image:
         stated = read_format(image, data)
         if not is_deep(image):
             raise CorruptImageError(f"a {image.format} of {_depth_name(image.mode)}, not grey of more than 8 bits")

@@ -100,9 +100,9 @@ def eval_batches(
 
 def _endless(part: "_Readable", transforms: Sequence[Any], seed: int, repeats: int) -> grain.MapDataset[Any]:
     """Training examples, shuffled and changed. A crop that comes first is known to who decodes the image."""
-    first, *others = transforms
+    first = transforms[0] if transforms else None
     if isinstance(first, RandomResizedCrop) and isinstance(part.source, CropSource):
-        dataset, transforms = grain.MapDataset.range(len(part)), [_ReadAndCrop(part, first), *others]
+        dataset, transforms = grain.MapDataset.range(len(part)), [_ReadAndCrop(part, first), *transforms[1:]]
     else:
         dataset = grain.MapDataset.source(part)
     endless: Any = dataset.seed(seed).shuffle().repeat()
@@ -113,8 +113,8 @@ def _endless(part: "_Readable", transforms: Sequence[Any], seed: int, repeats: i
 
 def _without_normalize(transforms: Sequence[Any]) -> tuple[Sequence[Any], Normalize | None]:
     """The transforms but a last `Normalize`, which can write into the batch instead."""
-    *others, last = transforms
-    return (others, last) if isinstance(last, Normalize) else (transforms, None)
+    last = transforms[-1] if transforms else None
+    return (transforms[:-1], last) if isinstance(last, Normalize) else (transforms, None)
 
 
 def _group_seed(seed: int, group: int) -> int:
@@ -181,6 +181,8 @@ class _ProcessBatches:
                 for name, value in example.items():
                     if name == "image" and self._normalize is not None:
                         self._normalize.write(value, batch[name][row])
+                    elif np.shape(value) != batch[name].shape[1:]:
+                        raise ValueError(f"`{name}` has the shape {np.shape(value)}, not {batch[name].shape[1:]}")
                     else:
                         batch[name][row] = value
             except UserError:

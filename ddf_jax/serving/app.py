@@ -80,10 +80,10 @@ class Application:
                 threads.shutdown(wait=False, cancel_futures=True)
 
     def _most(self, shape: Any) -> int:
-        """Examples of a shape in a batch: together they have no more pixels than one may have."""
+        """Examples of a shape in a batch, a power of two: together they have no more pixels than one may have."""
         pixels = max(of[0] * of[1] for _, of, _ in shape if len(of) > 1)
         most = min(self.limits.max_batch, self.predictor.batch_size or self.limits.max_batch)
-        return max(1, min(most, self.max_pixels // pixels))
+        return 1 << max(1, min(most, self.max_pixels // pixels)).bit_length() - 1
 
     async def page(self, request: Request) -> Response:
         """A page to try a picture by hand."""

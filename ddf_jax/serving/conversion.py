@@ -1,7 +1,7 @@
 """Files for other runtimes, by converters that others maintain."""
 
 import importlib
-import shutil
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from ddf_jax.errors import RunError, UserError
-from ddf_jax.files import sync_tree, write_atomically
+from ddf_jax.files import sync_folder, sync_tree, write_atomically
 from ddf_jax.serving.exported import kinds_of
 from ddf_jax.serving.exporting import argument_shapes, program_of
 from ddf_jax.serving.services import service_of
@@ -106,8 +106,10 @@ def export_saved_model(
     with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as folder:
         tf.saved_model.save(module, folder, signatures=serve)
         sync_tree(Path(folder))
-        shutil.copystat(out.absolute().parent, folder)
+        os.umask(mask := os.umask(0))
+        Path(folder).chmod(0o777 & ~mask)  # as `mkdir` does; a temporary folder is the user's alone
         Path(folder).rename(out)
+        sync_folder(out.absolute().parent)
         Path(folder).mkdir()  # for the context to remove
     return _facts(run, inputs, jax.eval_shape(program, weights, inputs))
 

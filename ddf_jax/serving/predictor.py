@@ -117,10 +117,18 @@ def open_predictor(
         for inputs in model.inputs
         if all(isinstance(size, int) for of in inputs.values() for size in of["shape"][1:])
     ]
+    service = service_of(task, info, data)
+    if service.resizes and fixed:
+        wanted = [shape_of(inputs, axes=1) for inputs in service.inputs(1, *service.size)]
+        if wanted != fixed:
+            raise UserError(
+                f"{path} must be exported for the size of the run's evaluation to be served, {_text(wanted[0])}, got "
+                f"{' or '.join(map(_text, fixed))}. Export it without --image-size."
+            )
     return Predictor(
         facts["name"],
         facts["step"],
-        service_of(task, info, data),
+        service,
         model.apply,
         model.weights,
         batch if isinstance(batch, int) else None,

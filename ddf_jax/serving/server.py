@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import math
 import signal
 import socket
 import threading
@@ -43,7 +44,11 @@ class _Protocol(H11Protocol):
 
     def _expect_request_after(self, cycle: Any) -> None:
         def close() -> None:
-            if self.cycle is cycle:  # there has been no request since
+            if self.cycle is not cycle:  # there has been a request since
+                return
+            if self.transport.get_write_buffer_size():  # of an answer that nobody reads: `close` would wait for ever
+                self.transport.abort()
+            else:
                 self.transport.close()
 
         self.loop.call_later(self._seconds, close)
@@ -96,7 +101,7 @@ def serve(
                 h11_max_incomplete_event_size=_HEADER_BYTES,
                 limit_concurrency=limits.max_requests + _SPARE,
                 timeout_keep_alive=_IDLE_SECONDS,
-                timeout_graceful_shutdown=int(limits.read_seconds + limits.answer_seconds),
+                timeout_graceful_shutdown=math.ceil(limits.read_seconds + limits.answer_seconds),
             )
         )
         with _quiet_signals():

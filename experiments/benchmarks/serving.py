@@ -200,7 +200,7 @@ def _reply(
         return Reply(response.status, wrong, time.monotonic() - start)
     except (OSError, HTTPException):
         local.connection.close()
-        return Reply(0, False, time.monotonic() - start)
+        return Reply(0, True, time.monotonic() - start)
 
 
 def _slow(address: Address) -> Reply:
@@ -218,7 +218,7 @@ def _slow(address: Address) -> Reply:
                 except TimeoutError:
                     continue
         except (OSError, IndexError):
-            return Reply(0, False, time.monotonic() - start)
+            return Reply(0, True, time.monotonic() - start)
     return Reply(0, True, time.monotonic() - start)  # it was never sent away
 
 

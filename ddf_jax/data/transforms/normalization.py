@@ -54,7 +54,10 @@ class Normalize(grain.transforms.Map):
         width = normalized.shape[-2]
         mean, std = _row(self.mean, width), _row(self.std, width)
         rows = normalized.reshape(-1, len(mean))  # rows of 3 numbers would take five times as long
-        pixels = to_array(image).reshape(rows.shape)
+        pixels = to_array(image)
+        if pixels.shape != normalized.shape:
+            raise ValueError(f"an image has the shape {pixels.shape}, not {normalized.shape}")
+        pixels = pixels.reshape(rows.shape)
         np.divide(pixels, np.float32(255), out=rows)
         rows -= mean
         rows /= std

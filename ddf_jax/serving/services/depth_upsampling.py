@@ -46,7 +46,7 @@ class DepthService(Service):
 
     def read(self, files: Mapping[str, bytes], *, picture: bool = False) -> Example:
         image = decode_image(files["image"], self.info.channels, self.data.decoding, upright=False)
-        low, (height, width) = decode_depth(files["depth"]), image.shape[:2]
+        low, (height, width) = decode_depth(files["depth"], max_pixels=self.data.max_pixels), image.shape[:2]
         self.task.check_low(low.shape, height, width)
         if not 0 < low.max() <= LARGEST:
             raise UserError(f"Depth must be measured somewhere and at most {LARGEST} m, got {low.max():.4g} m.")

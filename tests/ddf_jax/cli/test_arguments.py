@@ -158,8 +158,8 @@ def test_workdir_and_json_are_of_the_command_not_of_the_recipe():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "A command is needed; the commands are train, evaluate"),
-        ("trian digits", "no command 'trian'; the commands are train, evaluate"),
+        ("", "A command is needed; the commands are train, launch, evaluate"),
+        ("trian digits", "no command 'trian'; the commands are train, launch, evaluate"),
         ("--verbose", "no command '--verbose'"),
         ("train", "`ddf train` needs a RECIPE first: coco_"),
         ("train --epochs 2 digits", "needs a RECIPE first"),

@@ -69,7 +69,7 @@ def test_what_a_library_writes_to_the_descriptor_is_not_in_the_document(
     assert main(["do", "--json"]) == 0
     assert capfd.readouterr() == ("[]\n", "[Gloo] on the way\n")
     assert main(["do"]) == 0
-    assert capfd.readouterr() == ("[Gloo] on the way\n\n", "")
+    assert capfd.readouterr() == ("[Gloo] on the way\n", "")
 
 
 def test_numbers_that_json_lacks_are_not_printed(do):

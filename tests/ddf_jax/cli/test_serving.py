@@ -90,7 +90,7 @@ def test_export_and_serve_refuse_what_they_cannot_do(refused, tiny_run, tmp_path
     assert "OUT must end in .npz" in refused("export", tiny_run, tmp_path / "out")
     assert "`platforms` must be some of cpu, cuda" in refused("export", tiny_run, out, "--platforms", "gpu")
     assert "OUT must be a file in a folder" in refused("export", tiny_run, tmp_path / "none" / "out.npz")
-    assert "--checkpoint must be newest, best or a step" in refused("export", tiny_run, out, "--checkpoint", "last")
+    assert "`checkpoint` must be a step, newest or best" in refused("export", tiny_run, out, "--checkpoint", "last")
     assert "Sizes must be at least 1" in refused("export", tiny_run, out, "--batch-size", "0")
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
     assert "pip install 'ddf-jax[onnx]'" in refused("export", tiny_run, out, "--format", "onnx")

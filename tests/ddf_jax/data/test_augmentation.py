@@ -215,7 +215,7 @@ def test_a_recipe_of_an_earlier_version_means_what_it_meant():
         (lambda: DataConfig(eval_share=1.1), r"`eval_share` must be in \(0, 1\]"),
         (lambda: DataConfig(eval_image_size=-1), "`eval_image_size` must be"),
         (lambda: DataConfig(interpolation="nearest"), "`interpolation` must be one of bilinear, bicubic, random"),  # pyright: ignore[reportArgumentType]
-        (lambda: DataConfig(std=(0.0,)), "`std` must be positive numbers"),
+        (lambda: DataConfig(std=(0.0,)), "`std` must be a tuple of numbers from 1e-06 to 1"),
         (lambda: training_transforms(DataConfig(mean=(0.5,)), 3), "`mean` must have a number for each of the 3"),
         (
             lambda: training_transforms(DataConfig(augment="none", crop=CropConfig(vertical_flip=0.5)), 3),
