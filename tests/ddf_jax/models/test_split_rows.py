@@ -54,7 +54,7 @@ LARGER = {"blocks": (1, 1), "width": 16}
 @pytest.mark.parametrize(
     ("name", "height", "data", "size", "options"),
     [
-        ("ddf_resnet50", 2, 2, 8, SMALL),
+        pytest.param("ddf_resnet50", 2, 2, 8, SMALL, marks=pytest.mark.slow),  # test_sharding.py trains a network so
         pytest.param("ddf_resnet50", 4, 2, 64, LARGER, marks=pytest.mark.slow),
         pytest.param("ddf_resnet18", 8, 1, 64, LARGER, marks=pytest.mark.slow),
         pytest.param("resnext50_32x4d", 4, 2, 64, LARGER, marks=pytest.mark.slow),
