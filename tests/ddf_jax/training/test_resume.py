@@ -147,7 +147,7 @@ def test_a_run_killed_under_a_group_of_options_ends_with_the_same_bits(tmp_path:
     options = ("--group", group)
     finish(start(tmp_path / "unbroken", data_dir, *options))
     finish(start(tmp_path / "run", data_dir, *options, "--signal", "SIGKILL", "--at", "step:14"), -signal.SIGKILL)
-    assert saved_steps(tmp_path / "run") == [6, 12]
+    assert saved_steps(tmp_path / "run") in ([6], [6, 12])  # a thread writes the second
     finish(start(tmp_path / "run", data_dir, *options))
     assert_same_run(tmp_path / "run", tmp_path / "unbroken")
 
