@@ -12,6 +12,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from ddf_jax.data.transforms.normalization import Normalize
 from ddf_jax.errors import DataError, UserError, one_line
 
 # Batches that Grain's workers had made ahead lie in shared memory at the end. Python's tracker, a process that is
@@ -28,10 +29,20 @@ class BatchIterator(grain.DatasetIterator[HostBatch]):
     many in each of `workers` processes. These are spawned, for a fork of a process that has loaded JAX may deadlock.
 
     `len()` is the number of batches. `close()` ends threads and workers; reading to the end does so too.
+
+    `normalize` is what is still to be done to the batches' images, uint8; None: nothing, they are float32.
     """
 
-    def __init__(self, batches: grain.MapDataset[HostBatch], *, workers: int, threads: int):
+    def __init__(
+        self,
+        batches: grain.MapDataset[HostBatch],
+        *,
+        workers: int,
+        threads: int,
+        normalize: Normalize | None = None,
+    ):
         super().__init__()
+        self.normalize = normalize
         self._batches = batches
         self._workers = workers
         self._threads = threads

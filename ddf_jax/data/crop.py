@@ -3,15 +3,13 @@
 Resizing is pillow's antialiased one, which is what torchvision does to images.
 """
 
-import io
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from PIL.JpegImagePlugin import JpegImageFile
 
-from ddf_jax.data.jpeg import upper_rows
+from ddf_jax.data.jpeg import sequential_frame, upper_rows
 
 Pixels = np.ndarray | Image.Image
 """An image, uint8 [H, W, C], C = 1 (grey) or 3 (RGB), or pillow's image of these pixels."""
@@ -26,11 +24,25 @@ class Box(NamedTuple):
     width: int
 
 
+class UpperPart(NamedTuple):
+    """What of an image file is needed for a crop.
+
+    Args:
+        data: the file; where it is a JPEG whose rows come one after the other, without most of those below the box.
+        size: width and height of the whole image, where they are known.
+        box: the box, likewise.
+    """
+
+    data: bytes
+    size: tuple[int, int] = (0, 0)
+    box: Box | None = None
+
+
 class Crop(NamedTuple):
     """What becomes of an image: a box of it, resized to a square.
 
     Args:
-        box: the box, for an image's height and width.
+        box: the box, for an image's height and width; it may be asked for twice.
         size: side of the square.
         resampling: pillow's filter.
         draft: whether a JPEG may be decoded at a part of its size, as long as the box has at least the square's pixels.
@@ -46,18 +58,29 @@ class Crop(NamedTuple):
         top, left, height, width = self.box(*image.shape[:2])
         return resize(image[top : top + height, left : left + width], self.size, self.size, self.resampling)
 
-    def of_file(self, image: Image.Image, data: bytes) -> Image.Image:
-        """From a file that is opened but not decoded, in grey or RGB."""
-        box = self.box(image.height, image.width)
-        scale = _draft(image, min(box.height, box.width) // self.size) if self.draft else 1.0
+    def upper_part(self, data: bytes) -> UpperPart:
+        """The part of a file that `of_file` needs to be opened."""
+        frame = sequential_frame(data)
+        if frame is None:
+            return UpperPart(data)
+        box = self.box(frame.height, frame.width)
+        part = data if self._at_most(box) > 1 else upper_rows(data, frame, box.top + box.height)
+        return UpperPart(part, (frame.width, frame.height), box)
+
+    def of_file(self, image: Image.Image, box: Box | None = None) -> Image.Image:
+        """From a file, or a part of it with this box, that is opened but not decoded, in grey or RGB."""
+        box = box or self.box(image.height, image.width)
+        scale = _draft(image, self._at_most(box))
         if scale > 1:
             left, top = box.left / scale, box.top / scale
             part = (left, top, left + box.width / scale, top + box.height / scale)
             return image.resize((self.size, self.size), self.resampling, part)
-        cut = _upper_part(image, data, box.top + box.height).crop(
-            (box.left, box.top, box.left + box.width, box.top + box.height)
-        )
+        cut = image.crop((box.left, box.top, box.left + box.width, box.top + box.height))
         return cut.resize((self.size, self.size), self.resampling)
+
+    def _at_most(self, box: Box) -> int:
+        """How many times smaller an image may be decoded."""
+        return max(1, min(box.height, box.width) // self.size) if self.draft else 1
 
 
 def resize(
@@ -80,16 +103,6 @@ def to_array(image: Pixels) -> np.ndarray:
     """A grey or RGB image of pillow's as an array [H, W, C]."""
     array = np.asarray(image)
     return array[..., None] if isinstance(image, Image.Image) and array.ndim == 2 else array
-
-
-def _upper_part(image: Image.Image, data: bytes, rows: int) -> Image.Image:
-    """A file of which the first rows are to be decoded; of a JPEG without most of the others."""
-    if isinstance(image, JpegImageFile):
-        block = 8 * max(vertical for _, _, vertical, _ in image.layer)
-        needed = (-(-rows // block) + 1) * block
-        if needed < image.height:
-            return Image.open(io.BytesIO(upper_rows(data, needed)), formats=("JPEG",))
-    return image
 
 
 def _draft(image: Image.Image, at_most: int) -> float:

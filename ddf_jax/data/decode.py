@@ -103,9 +103,11 @@ def decode_crop(data: bytes, channels: int, crop: Crop, decoding: Decoding = DEF
     Raises:
         CorruptImageError: as `decode_image`.
     """
-    with _opened(data, decoding.max_pixels) as image:
+    part = crop.upper_part(data)
+    with _opened(part.data, decoding.max_pixels) as image:
+        _check_size(part.size, decoding.max_pixels)
         if _needs_no_conversion(image, channels):
-            return crop.of_file(image, data)
+            return crop.of_file(image, part.box)
     return to_pillow(crop.of_array(decode_image(data, channels, decoding)))
 
 

@@ -36,6 +36,7 @@ def train_iterator(
     seed: int,
     process_index: int = 0,
     process_count: int = 1,
+    normalized: bool = True,
 ) -> BatchIterator:
     """Training batches without end, shuffled anew in each epoch.
 
@@ -54,6 +55,9 @@ def train_iterator(
 
     An unreadable image file is replaced by the next readable one of its split and shape.
 
+    Where `normalized` is False and normalisation would be the last that is done to the images, they are left as uint8,
+    a quarter of the memory, and the iterator's `normalize` is what is still to be done (`device_batches`).
+
     Raises:
         UserError: the data cannot be opened, or `batch_size` is not a multiple of `process_count`.
     """
@@ -69,7 +73,7 @@ def train_iterator(
         streams.append(_endless(part, transforms, _group_seed(seed, number), config.repeats))
         sizes.append(len(part))
     dataset = streams[0] if len(streams) == 1 else InTurns(streams, sizes, batch_size)
-    return _batches(dataset, config, batch_size, process_index, process_count, normalize)
+    return _batches(dataset, config, batch_size, process_index, process_count, normalize, normalized=normalized)
 
 
 def eval_batches(
@@ -128,12 +132,15 @@ def _batches(
     batch_size: int,
     process_index: int,
     process_count: int,
-    normalize: Normalize | None = None,
+    normalize: Normalize | None,
+    *,
+    normalized: bool = True,
 ) -> BatchIterator:
+    here, later = (normalize, None) if normalized else (None, normalize)
     share = batch_size // process_count
-    batches = grain.MapDataset.source(_ProcessBatches(dataset, batch_size, process_index * share, share, normalize))
+    batches = grain.MapDataset.source(_ProcessBatches(dataset, batch_size, process_index * share, share, here))
     threads = _THREADS if config.image_size >= _THREADED_SIDE and config.workers == 0 else 1
-    return BatchIterator(batches, workers=config.workers, threads=threads)
+    return BatchIterator(batches, workers=config.workers, threads=threads, normalize=later)
 
 
 def _check_share(batch_size: int, process_index: int, process_count: int) -> None:
@@ -179,12 +186,13 @@ class _ProcessBatches:
                 if row == 0:
                     batch = {name: self._empty(name, value) for name, value in example.items()}
                 for name, value in example.items():
+                    array = to_array(value)
+                    if array.shape != batch[name].shape[1:]:
+                        raise ValueError(f"`{name}` has the shape {array.shape}, not {batch[name].shape[1:]}")
                     if name == "image" and self._normalize is not None:
-                        self._normalize.write(value, batch[name][row])
-                    elif np.shape(value) != batch[name].shape[1:]:
-                        raise ValueError(f"`{name}` has the shape {np.shape(value)}, not {batch[name].shape[1:]}")
+                        self._normalize.write(array, batch[name][row])
                     else:
-                        batch[name][row] = value
+                        batch[name][row] = array
             except UserError:
                 raise
             except Exception as error:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -129,11 +130,35 @@ class DeviceBatch(NamedTuple):
     state_after: dict[str, Any]
 
 
-def device_batches(iterator: ResumableIterator, mesh: Mesh) -> Generator[DeviceBatch]:
+class ChannelStatistics(Protocol):
+    """Mean and standard deviation of pixels in [0, 1], a number for each channel."""
+
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+
+    @property
+    def std(self) -> tuple[float, ...]: ...
+
+
+def normalized(pixels: jax.Array, statistics: ChannelStatistics) -> jax.Array:
+    """`(pixels / 255 - mean) / std` of uint8 [B, H, W, C], in float32."""
+    mean, std = (jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1) for values in (statistics.mean, statistics.std))
+    return (pixels.astype(jnp.float32) / 255 - mean) / std
+
+
+def device_batches(
+    iterator: ResumableIterator, mesh: Mesh, normalize: ChannelStatistics | None = None
+) -> Generator[DeviceBatch]:
     """Puts batches on the devices; while one is trained on, a thread reads and copies the next.
 
     To be closed before the iterator is, so that nothing reads it any more.
+
+    Args:
+        iterator: gives the batches.
+        mesh: the devices.
+        normalize: for images as uint8, which the devices then normalise.
     """
+    on_devices = jax.jit(normalized, static_argnums=1, out_shardings=batch_split(mesh))
 
     def read() -> DeviceBatch:
         arrays = global_batch(next(iterator), mesh)
@@ -143,6 +168,8 @@ def device_batches(iterator: ResumableIterator, mesh: Mesh) -> Generator[DeviceB
         ahead = thread.submit(read)
         while True:
             current, ahead = ahead.result(), thread.submit(read)
+            if normalize is not None:
+                current.arrays["image"] = on_devices(current.arrays["image"], normalize)
             yield current
 
 

@@ -130,7 +130,8 @@ def _train(
     }
 
     with StopRequest(mesh, save_minutes=recipe.checkpoint_minutes) as stop, contextlib.ExitStack() as stack:
-        data = stack.enter_context(contextlib.closing(train_iterator(recipe.data, examples, seed=recipe.seed, **share)))
+        iterator = train_iterator(recipe.data, examples, seed=recipe.seed, normalized=False, **share)
+        data = stack.enter_context(contextlib.closing(iterator))
 
         # Model and optimizer, without arrays so far.
         plan = make_step_plan(recipe, info)
@@ -164,7 +165,7 @@ def _train(
         else:
             initial = initial or initial_variables(recipe, info, tx, abstract)
             state = RunState(0, initial, data.get_state(), history=history)
-        batches = stack.enter_context(contextlib.closing(device_batches(data, mesh)))
+        batches = stack.enter_context(contextlib.closing(device_batches(data, mesh, data.normalize)))
 
         # Programs, compiled before the first step so that their shapes and memory are known to fit.
         train_step = compile_train_step(recipe, info, plan, mesh, abstract, learning_rate)

@@ -109,7 +109,10 @@ def loops(folder: Path, batch: int, batches: int, rounds: int) -> list[Row]:
             times["stream"].append(_loop(lambda stream=stream: next(stream), batches, 0.0))
         step = MODEL_STEP * times["stream"][-1][0] / batches
         for name, seconds in (("empty_step", 0.0), ("model_step", step)):
-            with _stream(config, batch) as stream, contextlib.closing(device_batches(stream, mesh)) as ahead:
+            with (
+                _stream(config, batch) as stream,
+                contextlib.closing(device_batches(stream, mesh, stream.normalize)) as ahead,
+            ):
                 times[name].append(_loop(lambda ahead=ahead: next(ahead), batches, seconds))
     return [
         _row(name, folder.name, batch, rounds)
@@ -169,7 +172,8 @@ def photo(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def _stream(config: DataConfig, batch: int) -> Iterator[BatchIterator]:
-    with contextlib.closing(train_iterator(config, LabelledImages(), batch_size=batch, seed=0)) as iterator:
+    iterator = train_iterator(config, LabelledImages(), batch_size=batch, seed=0, normalized=False)
+    with contextlib.closing(iterator):
         yield iterator
 
 

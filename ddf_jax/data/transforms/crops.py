@@ -1,7 +1,6 @@
 """Crops that become squares of one size."""
 
 import dataclasses
-import functools
 import math
 from typing import Any
 
@@ -74,7 +73,13 @@ class RandomResizedCrop(grain.transforms.RandomMap):
     def crop(self, rng: np.random.Generator) -> Crop:
         """The crop of one image. The generator is asked for the box when the image's size is known."""
         resampling = draw_filter(self.interpolation, rng)
-        return Crop(functools.partial(self._box, rng=rng), self.size, resampling, self.draft)
+        state = rng.bit_generator.state
+
+        def box(height: int, width: int) -> Box:
+            rng.bit_generator.state = state  # the same again
+            return self._box(height, width, rng)
+
+        return Crop(box, self.size, resampling, self.draft)
 
     def _box(self, height: int, width: int, rng: np.random.Generator) -> Box:
         for _ in range(10):

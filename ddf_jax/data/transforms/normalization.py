@@ -7,7 +7,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from ddf_jax.data.crop import Pixels, to_array
+from ddf_jax.data.crop import to_array
 from ddf_jax.errors import UserError
 
 # channels -> mean and standard deviation of pixels in [0, 1]. 3: ImageNet's customary ones; 1: the training images of
@@ -49,16 +49,12 @@ class Normalize(grain.transforms.Map):
         self.write(image, normalized)
         return element | {"image": normalized}
 
-    def write(self, image: Pixels, normalized: np.ndarray) -> None:
-        """Normalises an image, or several, into a contiguous array."""
+    def write(self, image: np.ndarray, normalized: np.ndarray) -> None:
+        """Normalises an image, or several, into a contiguous array of its shape."""
         width = normalized.shape[-2]
         mean, std = _row(self.mean, width), _row(self.std, width)
         rows = normalized.reshape(-1, len(mean))  # rows of 3 numbers would take five times as long
-        pixels = to_array(image)
-        if pixels.shape != normalized.shape:
-            raise ValueError(f"an image has the shape {pixels.shape}, not {normalized.shape}")
-        pixels = pixels.reshape(rows.shape)
-        np.divide(pixels, np.float32(255), out=rows)
+        np.divide(image.reshape(rows.shape), np.float32(255), out=rows)
         rows -= mean
         rows /= std
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ddf_jax.data.config import DataConfig
@@ -127,9 +126,3 @@ def stack(examples: Sequence[Example], rows: int) -> dict[str, np.ndarray]:
     """Examples of one shape as a batch, the last one repeated up to so many rows."""
     padded = [*examples, *[examples[-1]] * (rows - len(examples))]
     return {name: np.stack([example.arrays[name] for example in padded]) for name in examples[0].arrays}
-
-
-def normalized(pixels: jax.Array, normalize: Any) -> jax.Array:
-    """What the transform `Normalize` makes of uint8 [B, H, W, C]."""
-    mean, std = (jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1) for values in (normalize.mean, normalize.std))
-    return (pixels.astype(jnp.float32) / 255 - mean) / std

@@ -9,7 +9,8 @@ import numpy as np
 
 from ddf_jax.data.decode import decode_image
 from ddf_jax.data.transforms import evaluation_transforms
-from ddf_jax.serving.services import Arrays, Example, Service, Size, normalized
+from ddf_jax.serving.services import Arrays, Example, Service, Size
+from ddf_jax.training.devices import normalized
 from ddf_jax.training.tasks import Model
 
 _SHOWN = 5  # classes of an image

@@ -12,8 +12,9 @@ from ddf_jax.data.examples import unlabelled
 from ddf_jax.data.panoptic import ids_to_rgb
 from ddf_jax.data.transforms import Normalize
 from ddf_jax.detection.annotations import Detections
-from ddf_jax.serving.services import Arrays, Example, Service, Size, data_url, normalized
+from ddf_jax.serving.services import Arrays, Example, Service, Size, data_url
 from ddf_jax.training.detect import ImageObjects
+from ddf_jax.training.devices import normalized
 from ddf_jax.training.tasks import Model
 
 _SCORE = 0.5  # the least of an object in a picture

@@ -21,6 +21,7 @@ from ddf_jax.data.registered_transforms import TRANSFORMS, register_transform
 from ddf_jax.data.sources import describe
 from ddf_jax.data.transforms import evaluation_transforms, training_transforms
 from ddf_jax.errors import UserError
+from ddf_jax.training.devices import data_mesh, device_batches
 from ddf_jax.training.recipe import Recipe, recipe_from_json, recipe_to_json
 from ddf_jax.training.tasks.classification import Classification
 from tests.ddf_jax.data.transforms.images import noise, smooth
@@ -56,7 +57,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
     return DataConfig(folder=folder, eval_split="val", image_size=32)
 
 
-def batches(config: DataConfig, count: int, *, step: int = 0, **share: int) -> list[dict[str, np.ndarray]]:
+def batches(config: DataConfig, count: int, *, step: int = 0, **share: Any) -> list[dict[str, np.ndarray]]:
     options = {"batch_size": 6, "seed": 1, **share}
     with contextlib.closing(train_iterator(config, LabelledImages(), **options)) as iterator:
         iterator.set_state({"step": step})
@@ -65,6 +66,23 @@ def batches(config: DataConfig, count: int, *, step: int = 0, **share: int) -> l
 
 def same(left: Any, right: Any) -> bool:
     return all(np.array_equal(a[key], b[key]) for a, b in zip(left, right, strict=True) for key in a)
+
+
+def test_pixels_that_the_devices_normalise_become_the_same_images(photos: DataConfig):
+    config = dataclasses.replace(photos, augment="imagenet", mean=(0.2, 0.4, 0.6), std=(0.5, 1.0, 0.25))
+    options: dict[str, Any] = {"batch_size": 8, "seed": 1}
+    with contextlib.closing(train_iterator(config, LabelledImages(), normalized=False, **options)) as pixels:
+        found = next(pixels)
+        assert found["image"].dtype == np.uint8
+        pixels.set_state({"step": 0})
+        with contextlib.closing(device_batches(pixels, data_mesh(), pixels.normalize)) as placed:
+            image = next(placed).arrays["image"]
+    (expected,) = batches(config, 1, batch_size=8)
+    np.testing.assert_allclose(image, expected["image"], rtol=1e-6, atol=1e-6)
+    assert {shard.data.shape for shard in image.addressable_shards} == {(1, 32, 32, 3)}
+    erased = dataclasses.replace(config, augmentation=AugmentationConfig(erase=0.5))  # after it
+    with contextlib.closing(train_iterator(erased, LabelledImages(), normalized=False, **options)) as floats:
+        assert (floats.normalize, next(floats)["image"].dtype) == (None, np.float32)
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddf_jax.data.config import Decoding
 from ddf_jax.data.crop import Box, Crop, to_array
-from ddf_jax.data.decode import CorruptImageError, decode_crop, decode_image
+from ddf_jax.data.decode import CorruptImageError, TooManyPixelsError, decode_crop, decode_image
+from ddf_jax.data.transforms import RandomResizedCrop
 from tests.ddf_jax.data.transforms.images import noise, smooth
 
 BOX = Box(30, 50, 120, 160)
@@ -56,7 +58,7 @@ def test_a_draft_is_decoded_at_the_smallest_scale_at_which_the_crop_has_the_pixe
     data = encoded(smooth(1103, 1201), "JPEG", quality=95)
     crop = Crop(lambda *_: Box(3, 70, side, side + 30), 64, draft=True)
     with Image.open(io.BytesIO(data)) as image:
-        drafted = to_array(crop.of_file(image, data)).astype(int)
+        drafted = to_array(crop.of_file(image)).astype(int)
         assert image.size == (-(-1201 // scale), -(-1103 // scale))
     exact = to_array(decode_crop(data, 3, crop._replace(draft=False))).astype(int)
     assert np.abs(drafted - exact).mean() < 2
@@ -94,3 +96,19 @@ def test_a_draft_of_what_cannot_be_drafted_is_exact():
     for data in (encoded(pixels, "PNG"), encoded(pixels, "JPEG", **{"orientation": 6})):
         expected = crop.of_array(decode_image(data, 3))
         np.testing.assert_array_equal(to_array(decode_crop(data, 3, crop)), expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"orientation": 6}, {"mode": "CMYK"}], ids=str)
+def test_a_random_crop_of_a_file_is_drawn_once(options: dict[str, Any]):
+    data = encoded(noise(200, 120), "JPEG", **dict(options))
+    random = RandomResizedCrop(32, interpolation="random")
+    drawn, again = np.random.default_rng(3), np.random.default_rng(3)
+    found = to_array(decode_crop(data, 3, random.crop(drawn)))
+    np.testing.assert_array_equal(found, random.crop(again).of_array(decode_image(data, 3)))
+    assert drawn.random() == again.random()
+
+
+def test_the_limit_of_pixels_is_that_of_the_whole_image():
+    crop = Crop(lambda *_: Box(0, 0, 8, 8), 8)
+    with pytest.raises(TooManyPixelsError, match="120×200 pixels"):
+        decode_crop(encoded(noise(200, 120), "JPEG"), 3, crop, Decoding(max_pixels=120 * 199))
