@@ -40,7 +40,7 @@ detect: $(VENV)/.installed-detection
 FURNITURE := furniture_resnet furniture_resnext furniture_ddf furniture_binet
 robustness: $(VENV)/.installed
 	printf '%s\n' $(FURNITURE) | xargs -n 1 -P 2 $(BIN)/ddf train
-	$(BIN)/python -m experiments.robustness $(addprefix runs/,$(FURNITURE))
+	$(BIN)/python -m experiments.robustness --processes 2 $(addprefix runs/,$(FURNITURE))
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

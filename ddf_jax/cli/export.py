@@ -25,8 +25,8 @@ class ExportCommand:
     """The run's folder."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """The file, or for a savedmodel the folder, to write."""
-    platforms: str = "cpu,cuda"
-    """Of a stablehlo: some of cpu, cuda, rocm, tpu, with commas between."""
+    platforms: str | None = None
+    """Of a stablehlo: some of cpu, cuda, rocm, tpu, with commas between; default: cpu,cuda."""
     format: Literal["stablehlo", "onnx", "savedmodel"] = "stablehlo"
     """What reads the file: JAX, ONNX Runtime (pip install 'ddf-jax[onnx]') or TensorFlow ('ddf-jax[savedmodel]')."""
     batch_size: int | None = None
@@ -44,11 +44,13 @@ class ExportCommand:
 
         if self.format == "stablehlo" and self.out.suffix != ".npz":
             raise UserError(f"OUT must end in .npz for NumPy to read it, got {self.out}.")
+        if self.format != "stablehlo" and self.platforms is not None:
+            raise UserError(f"--platforms must be left out with --format {self.format}, got {self.platforms}.")
         run = load_run(self.folder, self.checkpoint, recipe_file=self.recipe_file)
         sizes = {"batch_size": self.batch_size, "image_size": self.image_size}
         with explained():
             if self.format == "stablehlo":
-                facts = export_run(run, self.out, platforms=tuple(self.platforms.split(",")), **sizes)
+                facts = export_run(run, self.out, platforms=tuple((self.platforms or "cpu,cuda").split(",")), **sizes)
             else:
                 from ddf_jax.serving.conversion import CONVERTERS
 

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from ddf_jax.errors import RunError, UserError
+from ddf_jax.errors import UserError
 from ddf_jax.files import sync_folder, sync_tree, write_atomically
 from ddf_jax.serving.exported import kinds_of
-from ddf_jax.serving.exporting import argument_shapes, program_of
+from ddf_jax.serving.exporting import argument_shapes, check_file, program_of
 from ddf_jax.serving.services import service_of
 from ddf_jax.training.run import Run
 
@@ -26,9 +26,11 @@ def export_onnx(run: Run, out: Path, *, batch_size: int | None = None, image_siz
     Inputs and outputs have the names of those of `export_run`.
 
     Raises:
-        UserError: jax2onnx cannot convert the network, as it has no rule for our operator or another operation.
+        UserError: the file cannot be written, or jax2onnx cannot convert the network, as it has no rule for our
+            operator or another operation.
         ModuleNotFoundError: the extra `onnx` is not installed.
     """
+    check_file(out)
     import jax2onnx
     from jax.extend.core import jaxpr_as_fun
 
@@ -69,16 +71,14 @@ def export_saved_model(
     the arrays of `export_run` by name.
 
     Raises:
-        RunError: there is something in the place of the folder.
-        UserError: the run has several canvases.
+        UserError: there is something in the place of the folder, or the run has several canvases.
         ModuleNotFoundError: the extra `savedmodel` is not installed.
     """
+    if out.exists() or not out.absolute().parent.is_dir():
+        raise UserError(f"OUT must be a folder that does not exist yet, in one that does, got {out}.")
     from jax.experimental import jax2tf
 
     tf: Any = importlib.import_module("tensorflow")
-
-    if out.exists():
-        raise RunError(f"OUT must be a folder that does not exist yet, got {out}.")
     service = service_of(run.recipe.task, run.info, run.recipe.data)
     program, weights = program_of(run.state, service)
     [inputs, *others] = argument_shapes(service, batch_size, image_size)

@@ -60,9 +60,7 @@ def export_run(
         UserError: a platform is unknown, the sizes are not possible, or the file cannot be written.
         NotImplementedError: the network cannot be exported.
     """
-    path = Path(out)
-    if not path.parent.is_dir() or path.is_dir():
-        raise UserError(f"OUT must be a file in a folder that exists, got {path}.")
+    path = check_file(out)
     if unknown := {*platforms} - {*PLATFORMS} or not platforms:
         raise UserError(f"`platforms` must be some of {', '.join(PLATFORMS)}, got {unknown or 'none'}.")
     service = service_of(run.recipe.task, run.info, run.recipe.data)
@@ -81,6 +79,18 @@ def export_run(
     except OSError as error:
         raise UserError(f"OUT must be a file that can be written, got {path}: {error.strerror}.") from None
     return metadata
+
+
+def check_file(out: str | Path) -> Path:
+    """The path of a file that can be written, as far as that is known before.
+
+    Raises:
+        UserError: its folder does not exist, or it is a folder.
+    """
+    path = Path(out)
+    if not path.parent.is_dir() or path.is_dir():
+        raise UserError(f"OUT must be a file in a folder that exists, got {path}.")
+    return path
 
 
 def program_of(state: ModelState, service: Service) -> tuple[Program, Weights]:

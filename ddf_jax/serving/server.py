@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import ipaddress
 import math
 import signal
 import socket
@@ -64,12 +65,12 @@ def serve(
 ) -> dict[str, int]:
     """Answers requests until SIGINT or SIGTERM.
 
-    A server on the loopback address answers requests to that name alone, so that no web page can reach it under a name
-    of its own.
+    A server on a loopback address answers requests to that address and to localhost alone, so that no web page can
+    reach it under a name of its own.
 
     Args:
         predictor: from `open_predictor`.
-        host: the address to listen on; any other than the loopback address can be reached from elsewhere.
+        host: the address to listen on; any other than a loopback address can be reached from elsewhere.
         port: 0 is a free one.
         limits: of requests.
         started: is called with the server's URL when it listens.
@@ -85,8 +86,8 @@ def serve(
     predictor.warm_up(limits.max_batch)
     with _listening(host, port) as listener:
         app: Any = application.asgi()
-        if host in LOOPBACK:
-            app = TrustedHostMiddleware(app, LOOPBACK)
+        if ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
+            app = TrustedHostMiddleware(app, [*LOOPBACK, host, "[::1]"])
         protocol: Any = functools.partial(_Protocol, seconds=limits.read_seconds)
         server = uvicorn.Server(
             uvicorn.Config(

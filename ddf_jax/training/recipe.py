@@ -129,6 +129,8 @@ class Recipe:
                 f"`batch_norm_examples` must divide the {self.batch_size // self.microbatches} examples of a batch, or "
                 f"of a microbatch, got {self.batch_norm_examples}."
             )
+        if self.mesh.height > 1 and not self.task.splits_height:
+            raise UserError(f"`mesh.height` must be 1 for {type(self.task).__name__}, got {self.mesh.height}.")
         for field in ("init_allow_missing", "init_allow_unexpected", "freeze"):
             if isinstance(getattr(self, field), str):
                 raise UserError(f"`{field}` must be a tuple of patterns, got the string {getattr(self, field)!r}.")

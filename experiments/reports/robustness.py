@@ -7,10 +7,13 @@ table by family and a table of all corruptions, and draws the gains over the bas
 
 import argparse
 import datetime
+import functools
 import io
 import json
+import multiprocessing
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.robustness", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs, the baseline first")
     parser.add_argument("--severities", nargs="+", type=int, default=SEVERITIES, choices=SEVERITIES, metavar="1..5")
+    parser.add_argument("--processes", type=int, default=1, help="runs that are scored at a time (default: 1)")
     chosen = parser.parse_args(arguments)
     try:
         runs = {folder: finished_run(folder) for folder in chosen.runs}
@@ -56,7 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    rows = [row_of(folder, run, chosen.severities) for folder, run in runs.items()]
+    score = functools.partial(row_of, severities=chosen.severities)
+    if chosen.processes > 1:
+        with ProcessPoolExecutor(chosen.processes, mp_context=multiprocessing.get_context("spawn")) as processes:
+            rows = list(processes.map(score, runs))
+    else:
+        rows = list(map(score, runs))
     PICTURES.mkdir(parents=True, exist_ok=True)
     name = rows[0]["dataset"]
     write_atomically(PICTURES / f"robustness_{name}.png", plot(rows))
@@ -65,8 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def row_of(folder: Path, run: Run, severities: Sequence[int]) -> dict[str, Any]:
+def row_of(folder: Path, severities: Sequence[int]) -> dict[str, Any]:
     """A run's errors on corrupted pictures, and how the run came about."""
+    run = finished_run(folder)
     summary = json.loads((folder / "summary.json").read_text())
     log_info(f"{run.recipe.name}: corruptions")
     return {

@@ -58,6 +58,9 @@ class Task(abc.ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     """Packages beyond those of the extra `train` that an evaluation imports."""
 
+    splits_height: ClassVar[bool] = True
+    """Whether devices may share the rows of an image (`mesh.height`)."""
+
     def check(self, *, training: bool = False) -> None:
         """Raises before a training, or an evaluation, what it would end with otherwise.
 

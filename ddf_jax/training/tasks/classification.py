@@ -95,6 +95,11 @@ class Classification(Task):
         return LabelledImages()
 
     def model_options(self, info: DataInfo) -> dict[str, Any]:
+        if self.class_weights and len(self.class_weights) != info.num_classes:
+            raise UserError(
+                f"`class_weights` must have a number for each of the {info.num_classes} classes, got "
+                f"{len(self.class_weights)}."
+            )
         return {"num_classes": info.num_classes, "in_channels": info.channels}
 
     def batch_spec(self, info: DataInfo, *, training: bool) -> dict[str, jax.ShapeDtypeStruct]:
@@ -212,9 +217,4 @@ class Classification(Task):
         """Of each example, [B]: `sum over c of class_weights[c] · label_shares[b, c]`; of padding 0."""
         if not self.class_weights:
             return mask
-        if len(self.class_weights) != label_shares.shape[-1]:
-            raise UserError(
-                f"`class_weights` must have a number for each of the {label_shares.shape[-1]} classes, got "
-                f"{len(self.class_weights)}."
-            )
         return jnp.where(mask, label_shares @ jnp.asarray(self.class_weights, jnp.float32), 0)

@@ -54,6 +54,7 @@ class Detection(Task):
     used_by: ClassVar[str] = "`ddf detect` or `ddf_jax.detect`"
     per_example: ClassVar[bool] = True
     packages: ClassVar[tuple[str, ...]] = ("pycocotools",)
+    splits_height: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "canvas", tuple(self.canvas))

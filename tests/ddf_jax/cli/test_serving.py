@@ -92,6 +92,13 @@ def test_export_and_serve_refuse_what_they_cannot_do(refused, tiny_run, tmp_path
     assert "OUT must be a file in a folder" in refused("export", tiny_run, tmp_path / "none" / "out.npz")
     assert "`checkpoint` must be a step, newest or best" in refused("export", tiny_run, out, "--checkpoint", "last")
     assert "Sizes must be at least 1" in refused("export", tiny_run, out, "--batch-size", "0")
+    (tmp_path / "taken").mkdir()
+    for format in ("onnx", "savedmodel"):
+        assert "--platforms must be left out" in refused(
+            "export", tiny_run, out, "--format", format, "--platforms", "cpu"
+        )
+        assert "got none/out" in refused("export", tiny_run, "none/out", "--format", format)
+    assert "that does not exist yet" in refused("export", tiny_run, tmp_path / "taken", "--format", "savedmodel")
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
     assert "pip install 'ddf-jax[onnx]'" in refused("export", tiny_run, out, "--format", "onnx")
     assert "`max_batch` must be at least 1" in refused("serve", tiny_run, "--max-batch", "0")

@@ -65,6 +65,7 @@ def while_served(
     clients: Callable[[tuple[str, int]], None],
     limits: Limits | None = None,
     number: int = signal.SIGTERM,
+    host: str = "127.0.0.1",
 ) -> dict[str, int]:
     """Runs `clients` in a thread while this one serves; the signal comes when they are done.
 
@@ -88,7 +89,7 @@ def while_served(
         threads.append(threading.Thread(target=run, args=(url,)))
         threads[0].start()
 
-    counts = serve(served, port=0, limits=limits, started=started)
+    counts = serve(served, host=host, port=0, limits=limits, started=started)
     threads[0].join()
     if failures:
         raise failures[0]

@@ -86,6 +86,14 @@ def test_slow_clients_are_sent_away_and_do_not_delay_others():
     assert while_served(predictor(), clients, Limits(read_seconds=1.0))["refused"] == 1
 
 
+def test_on_every_loopback_address_other_names_are_refused():
+    def clients(address):
+        for name, status in {"127.0.0.2": 200, "localhost:80": 200, "page.example": 400}.items():
+            assert ask(address, "GET", "/health", headers={"Host": name}).status == status
+
+    while_served(predictor(), clients, host="127.0.0.2")
+
+
 def test_requests_beyond_the_queue_and_beyond_the_time_are_refused():
     waiting = threading.Event()
 

@@ -83,7 +83,7 @@ def test_class_weights_give_a_weighted_mean():
     expected = (of_examples * losses).sum() / of_examples.sum()
     assert float(step(Classification(class_weights=weights)).loss) == pytest.approx(expected, rel=1e-6)
     with pytest.raises(UserError, match="a number for each of the 7 classes, got 2"):
-        step(Classification(class_weights=(1.0, 2.0)))
+        Classification(class_weights=(1.0, 2.0)).model_options(DataInfo(7, tuple("abcdefg"), 3, 8, 8, 8))
 
 
 def test_a_loss_and_metrics_of_ones_own_have_their_functions_names():

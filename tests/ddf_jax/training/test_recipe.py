@@ -94,6 +94,10 @@ def test_a_field_that_the_file_lacks_has_its_default():
         ({"name": None}, r"field `name` must be str, got None"),
         ({"freeze": "stem.*"}, r"field `freeze` must be tuple\[str, ...\], got 'stem.\*'"),
         ({"init_from": "runs/x", "init_head": "new"}, r"field `init_head` must be .*fresh.*, got 'new'"),
+        (
+            {"task": {"kind": "detection"}, "mesh": {"height": 2}},
+            r"`mesh.height` must be 1 for Detection, got 2",
+        ),
         ({"init_head": "fresh"}, r"`init_head` needs `init_from`, the run or the file that it applies to"),
         ({"init_step": 0}, r"`init_step` needs `init_from`"),
         (
