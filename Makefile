@@ -37,9 +37,9 @@ detect: $(VENV)/.installed-detection
 	$(BIN)/python -m experiments.detection $(addprefix runs/,$(ROOMS))
 
 # Two at a time, as above.
-FURNITURE := furniture_resnet furniture_resnext furniture_ddf furniture_binet
+FURNITURE := furniture_resnet furniture_ddf furniture_resnext furniture_binet
 robustness: $(VENV)/.installed
-	printf '%s\n' $(FURNITURE) | xargs -n 1 -P 2 $(BIN)/ddf train
+	printf '%s\n' $(FURNITURE) | tac | xargs -n 1 -P 2 $(BIN)/ddf train
 	$(BIN)/python -m experiments.robustness --processes 2 $(addprefix runs/,$(FURNITURE))
 
 check: $(VENV)/.installed-dev

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ddf_jax.functional import convolution
+from ddf_jax.functional import convolution, kernel_gradient
 from ddf_jax.functional.few_channels import folded_convolution
 from ddf_jax.layers import Conv, PointwiseConv
 from tests.aot import ENVIRONMENT, needs_plugin
@@ -57,8 +57,14 @@ def test_the_gradient_of_a_strided_pointwise_kernel_compiles_for_a_gpu():
 
 
 @pytest.mark.parametrize(("size", "strides", "dilation"), [((3, 3), (2, 2), (2, 2)), ((3, 2), (2, 1), (1, 2))])
-@pytest.mark.parametrize(("groups", "outputs"), [(1, 4), (3, 3), (3, 6)])
-def test_the_derivatives_of_a_convolution_are_those_of_xla(size, strides, dilation, groups, outputs):
+@pytest.mark.parametrize(
+    ("groups", "outputs", "narrow"),
+    [(1, 4, 128), (3, 3, 128), (3, 6, 128), pytest.param(3, 6, 2, marks=pytest.mark.slow)],
+)
+def test_the_derivatives_of_a_convolution_are_those_of_xla(
+    size, strides, dilation, groups, outputs, narrow, monkeypatch
+):
+    monkeypatch.setattr(kernel_gradient, "NARROW", narrow)
     with jax.enable_x64(True):
         shapes = (2, 7, 8, 3), (*size, 3 // groups, outputs)
         x, kernel = (np.random.default_rng(0).normal(size=shape) for shape in shapes)
