@@ -1,5 +1,7 @@
 """Multi-spectral channel attention of Qin et al., ICCV 2021."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,20 +31,22 @@ class FCA(nnx.Module):
         z_c = \sum_{h,w} D^{u(c)}_h D^{v(c)}_w x_{h,w,c}, \qquad
         D^u_h = \sqrt{\tfrac{2 - [u = 0]}{M}} \cos\frac{\pi u (h + 1/2)}{M}
 
-    for maps of M×M pixels; others are averaged to that size first, as torch's adaptive pooling does. The channels are
-    16 consecutive groups, each with one of the paper's 16 best frequencies (u, v). The frequency (0, 0) is M times the
-    average of `SqueezeExcitation`, so weights of one are none of the other.
+    for maps of M×M pixels; others are averaged to that size first, as torch's adaptive pooling does. Consecutive groups
+    of channels have one of the paper's best frequencies (u, v) each. The frequency (0, 0) is M times the average of
+    `SqueezeExcitation`, so weights of one are none of the other.
 
     Args:
         channels: C.
         size: M, at least 7.
+        frequencies: number of the best frequencies, 16 at most.
         reduction: ratio of C to the hidden units.
         dtype: compute dtype (default: that of x; float32 for integers). Sums are kept in float32, or float64.
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
     Raises:
-        UserError: C is no multiple of 16, the size is less than 7, or the reduction leaves no unit.
+        UserError: there are not so many frequencies or they do not divide C, the size is less than 7, or the reduction
+            leaves no unit.
 
     Reference: Qin et al., "FcaNet: Frequency Channel Attention Networks", ICCV 2021.
 
@@ -59,13 +63,16 @@ class FCA(nnx.Module):
         channels: int,
         *,
         size: int = 7,
+        frequencies: int = len(FREQUENCIES),
         reduction: int = 16,
         dtype: jnp.dtype | None = None,
         param_dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        if channels % len(FREQUENCIES):
-            raise UserError(f"`channels` must be a multiple of {len(FREQUENCIES)}, got {channels}.")
+        if frequencies > len(FREQUENCIES) or channels % frequencies:
+            raise UserError(
+                f"`frequencies` must divide {channels=} and be at most {len(FREQUENCIES)}, got {frequencies}."
+            )
         if size < 7:
             raise UserError(f"`size` must be at least 7, for the frequencies 0 to 6, got {size}.")
         if channels < reduction:
@@ -75,6 +82,7 @@ class FCA(nnx.Module):
         self.gate = Linear(channels // reduction, channels, use_bias=False, **dtypes)
         self.channels = channels
         self.size = size
+        self.frequencies = FREQUENCIES[:frequencies]
         self.dtype = dtype
 
     def __call__(self, x: Array) -> Array:
@@ -85,16 +93,17 @@ class FCA(nnx.Module):
     def _frequencies(self, x: Array) -> Array:
         """One value of each channel: [B, H, W, C] to [B, C]."""
         wide = x.astype(accumulator_dtype(x))
-        vertical, horizontal = zip(*FREQUENCIES, strict=True)
+        vertical, horizontal = zip(*self.frequencies, strict=True)
         rows = self._basis(vertical, x.shape[1], wide.dtype)
         columns = self._basis(horizontal, x.shape[2], wide.dtype)
         return ((wide * rows[None, :, None]).sum(1) * columns[None]).sum(1).astype(x.dtype)
 
     def _basis(self, frequencies: tuple[int, ...], length: int, dtype: jnp.dtype) -> Array:
         """The factor of each pixel along one axis of a map of any length: [length, C]."""
-        table = cosines(frequencies, self.size)
-        pooled = _adaptive_average(length, self.size, dtype).T @ jnp.asarray(table, dtype)
-        return jnp.repeat(pooled, self.channels // len(frequencies), axis=1)
+        numpy: Any = np if isinstance(length, int) else jnp  # a symbolic length has no numbers yet
+        table = numpy.asarray(cosines(frequencies, self.size), dtype)
+        pooled = _adaptive_average(numpy, length, self.size, dtype).T @ table
+        return jnp.asarray(pooled).repeat(self.channels // len(frequencies), axis=1)
 
 
 def cosines(frequencies: tuple[int, ...], size: int) -> np.ndarray:
@@ -104,9 +113,9 @@ def cosines(frequencies: tuple[int, ...], size: int) -> np.ndarray:
     return waves * np.where(u == 0, 1, np.sqrt(2)) / np.sqrt(size)
 
 
-def _adaptive_average(length: int, size: int, dtype: jnp.dtype) -> Array:
+def _adaptive_average(numpy: Any, length: int, size: int, dtype: jnp.dtype) -> Any:
     """Of each of `size` windows that cover `length` pixels, the weights of its pixels: [size, length]."""
-    window, pixel = jnp.arange(size)[:, None], jnp.arange(length)[None]
+    window, pixel = numpy.arange(size)[:, None], numpy.arange(length)[None]
     first, end = window * length // size, -(-(window + 1) * length // size)
     inside = ((first <= pixel) & (pixel < end)).astype(dtype)
     return inside / inside.sum(1, keepdims=True)
