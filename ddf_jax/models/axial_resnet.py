@@ -2,7 +2,7 @@
 
 Reference: Wang et al., "Axial-DeepLab: Stand-Alone Axial-Attention for Panoptic Segmentation", ECCV 2020, as in its
 code, whose stem is convolutional. The stem of the paper's full axial network, and its spans of 15 pixels, are a reading
-of its text: three axial blocks of 32 channels, the first with a stride of 2, and a max-pool.
+of its text: three axial blocks, whose attention has 32 channels, the first with a stride of 2, and a max-pool.
 """
 
 import dataclasses
@@ -40,6 +40,8 @@ class AxialResNetConfig(ResNetConfig):
     """A residual network of `AxialBlock`s."""
 
     block: str = "axial"
+    inner_ratio: float = 2.0
+    """Channels of a block's attention for each of its width."""
     heads: int = 8
     """Of every attention."""
     image_size: int = 224
@@ -61,12 +63,12 @@ class AxialResNetConfig(ResNetConfig):
 
 
 class AxialBlock(nnx.Module):
-    """1×1 convolution to 2·width, attention along columns and along rows, 1×1 convolution to 4·width, residual sum."""
+    """1×1 convolution, attention along columns and along rows, 1×1 convolution to 4·width, and the residual sum."""
 
     expansion = 4
 
     def __init__(self, in_channels: int, width: int, stride: int, options: AxialOptions, drop: float, **dtypes: Any):
-        inner, out_channels = 2 * width, width * self.expansion
+        inner, out_channels = int(width * options.inner_ratio), width * self.expansion
         self.down = PointwiseConv(in_channels, inner, **dtypes)
         self.norm1 = options.norm(inner, **dtypes)
         along: dict[str, Any] = {"heads": options.heads, "span": options.span, "length": options.length * stride}
@@ -93,7 +95,7 @@ class AxialStem(nnx.Module):
 
     def __init__(self, in_channels: int, width: int, *, norm: Norm, op: SpatialOp, **dtypes: Any):
         del op  # of the deep stem
-        options = AxialOptions(norm=norm, span=SPAN)
+        options = AxialOptions(norm=norm, span=SPAN)  # and an inner ratio of 1
         sizes = (in_channels, width * AxialBlock.expansion, width * AxialBlock.expansion)
         self.blocks = nnx.List(
             AxialBlock(channels, width, 1 if index else 2, options, 0.0, **dtypes)

@@ -60,8 +60,8 @@ PARAMETERS = {
     "odconv_resnet50": 28_635_112,
     "odconv_resnet50_4x": 90_670_888,
     "dcd_resnet50": 29_835_056,
-    "dynet18": 17_286_000,
-    "dynet50": 43_595_000,
+    "dynet18": 17_286_056,
+    "dynet50": 43_594_904,
     "axial_resnet_s": 11_586_216,
 }
 
