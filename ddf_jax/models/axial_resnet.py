@@ -96,10 +96,10 @@ class AxialStem(nnx.Module):
     def __init__(self, in_channels: int, width: int, *, norm: Norm, op: SpatialOp, **dtypes: Any):
         del op  # of the deep stem
         options = AxialOptions(norm=norm, span=SPAN)  # and an inner ratio of 1
-        sizes = (in_channels, width * AxialBlock.expansion, width * AxialBlock.expansion)
+        out_channels = width * self.expansion
+        sizes = ((in_channels, 2), (out_channels, 1), (out_channels, 1))
         self.blocks = nnx.List(
-            AxialBlock(channels, width, 1 if index else 2, options, 0.0, **dtypes)
-            for index, channels in enumerate(sizes)
+            AxialBlock(channels, width, stride, options, 0.0, **dtypes) for channels, stride in sizes
         )
 
     def __call__(self, x: Array) -> Array:
