@@ -62,9 +62,9 @@ class FullDynamicFilter(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         x = as_feature_map(x, self.channels, self.dtype)
-        half, size = self.kernel_size // 2, x.shape[1:3]
+        half, (_, height, width, _) = self.kernel_size // 2, x.shape
         padded = jnp.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
         taps = range(self.kernel_size)
-        views = [strided(padded, 1, start=(i, j), size=size) for i in taps for j in taps]
+        views = [strided(padded, 1, start=(i, j), size=(height, width)) for i in taps for j in taps]
         filters = self.generate(x).reshape(*x.shape[:3], -1, self.channels)
         return jnp.einsum("bhwi,bhwid->bhwd", jnp.concatenate(views, axis=-1), filters)

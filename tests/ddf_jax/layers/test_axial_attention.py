@@ -34,8 +34,8 @@ def attended(x: np.ndarray, p: dict, *, heads: int, span: int | None) -> np.ndar
         )
         logits = formulas.norm(terms, p["logits_norm"]).reshape(len(terms), 3, heads).sum(1)
         weights = np.exp(logits) / np.exp(logits).sum(0)
-        values = sum(w[:, None] * parts[j][2] for w, j in zip(weights, reach, strict=True))
-        places = sum(w[:, None] * embedded[j][2] for w, j in zip(weights, reach, strict=True))
+        values = np.sum([w[:, None] * parts[j][2] for w, j in zip(weights, reach, strict=True)], axis=0)
+        places = np.sum([w[:, None] * embedded[j][2] for w, j in zip(weights, reach, strict=True)], axis=0)
         pairs = np.stack([values.reshape(-1), places.reshape(-1)], axis=1).reshape(-1)
         y[b, h, i] = formulas.norm(pairs, p["output_norm"]).reshape(-1, 2).sum(1)
     return y
