@@ -16,18 +16,18 @@ from ddf_jax.analysis.detector_counting import DetectorComplexity, count_detecto
 from ddf_jax.analysis.published import TABLES, UPSAMPLER_ROWS, PaperRow
 from ddf_jax.analysis.published_detectors import DETECTOR_TABLES, DetectorRow, DetectorTable
 from ddf_jax.analysis.resnet_counting import resnet_parts
-from ddf_jax.layers import DDF, Conv
+from ddf_jax.layers import DDF, Conv, FullDynamicFilter
 from ddf_jax.models.detectors import DetectorConfig
 from ddf_jax.models.fpn import FPN
-from ddf_jax.models.registry import create, get_config
-from ddf_jax.models.resnet import ResNetConfig
+from ddf_jax.models.registry import get_config
+from ddf_jax.models.resnet import FeatureInfo, ResNetConfig
 
 _OPERATORS, _UPSAMPLERS = "DDF, Table 1", "DDF, Table 6"
 NAMES = (_OPERATORS, *TABLES, *DETECTOR_TABLES, _UPSAMPLERS)
 COUNTS = ("parameters", "parameters (M)", "FLOPs (G)")
 """The columns that are counted; the others are accuracies."""
 SIZE = (224, 224)
-DETECTION_IMAGE = (1, 800, 1333, 3)
+DETECTION_SIZE = (800, 1280)
 
 
 class Cell(NamedTuple):
@@ -41,7 +41,8 @@ class Cell(NamedTuple):
     computed: float | None
     """None where the row is not implemented here, and of accuracies."""
     equal: bool | None
-    """Whether ours has the published digits, rounded (by mmcv's tables twice) or truncated; None without both."""
+    """Whether ours has the published digits: rounded, or truncated or rounded twice, as the note then states; None
+    without both."""
     note: str
 
 
@@ -123,10 +124,25 @@ def has_digits(value: float, printed: str) -> bool:
     return printed in (f"{value:.{digits}f}", f"{truncated:.{digits}f}")
 
 
+def how_printed(value: float, printed: str) -> str | None:
+    """How the printed number follows from the value: "", rounded; "truncated"; "rounded twice", to two digits first;
+    None, not at all.
+
+    >>> how_printed(2.648, "2.6"), how_printed(2.648, "2.7"), how_printed(2.66, "2.6"), how_printed(2.648, "2.8")
+    ('', 'rounded twice', 'truncated', None)
+    """
+    digits = len(printed.partition(".")[2])
+    if printed == f"{value:.{digits}f}":
+        return ""
+    if has_digits(value, printed):
+        return "truncated"
+    return "rounded twice" if printed == rounded_twice(round(value * 10**9), 10**9, digits) else None
+
+
 def _cells(table: str, row: PaperRow) -> Iterator[Cell]:
     printed = {"parameters (M)": row.params_millions, "FLOPs (G)": row.macs_billions}
     if row.model is None:
-        note = "not built here"
+        note = f"not built here; {row.why}" if row.why else "not built here"
         yield from (
             Cell(table, row.label, column, float(text), None, None, note) for column, text in printed.items() if text
         )
@@ -137,17 +153,19 @@ def _cells(table: str, row: PaperRow) -> Iterator[Cell]:
         "FLOPs (G)": {"core": counts.macs_core / 1e9, "mmcv": counts.macs_mmcv / 1e9},
     }
     for column, text in printed.items():
-        yield _nearest(table, row.label, column, text, ours[column], row.why)
+        if text:
+            yield _nearest(table, row.label, column, text, ours[column], row.why)
 
 
 def _nearest(table: str, row: str, column: str, printed: str, ours: Mapping[str, float], why: str) -> Cell:
-    def rank(convention: str) -> tuple[bool, float]:
-        return not has_digits(ours[convention], printed), abs(ours[convention] - float(printed))
+    def rank(convention: str) -> tuple[int, float]:
+        how = how_printed(ours[convention], printed)
+        return ("", "truncated", "rounded twice", None).index(how), abs(ours[convention] - float(printed))
 
     convention = min(ours, key=rank)
-    equal = has_digits(ours[convention], printed)
-    note = "; ".join(filter(None, (convention, "" if equal else why)))
-    return Cell(table, row, column, float(printed), round(ours[convention], 4), equal, note)
+    how = how_printed(ours[convention], printed)
+    note = "; ".join(filter(None, (convention, why if how is None else how)))
+    return Cell(table, row, column, float(printed), round(ours[convention], 4), how is not None, note)
 
 
 def rounded_twice(value: int, unit: int, digits: int) -> str:
@@ -180,37 +198,34 @@ def _detector_cells(name: str, table: DetectorTable, row: DetectorRow) -> Iterat
 
 
 def _operators() -> Iterator[Cell]:
-    """DDF's Table 1, formulas, for 256 channels, K = 3 and σ = 0.2."""
+    """DDF's Table 1, for 256 channels, K = 3 and σ = 0.2."""
     channels, taps, ratio = 256, 9, 0.2
-    full, depthwise = channels**2 * taps, channels * taps
     rows = {
-        "Conv": (full, lambda rngs: Conv(channels, channels, rngs=rngs), ""),
-        "DwConv": (depthwise, lambda rngs: Conv(channels, channels, groups=channels, rngs=rngs), ""),
-        "DyFilter": (channels * full, None, "not built here"),
+        "Conv": (589_824, lambda rngs: Conv(channels, channels, rngs=rngs), ""),
+        "DwConv": (2_304, lambda rngs: Conv(channels, channels, groups=channels, rngs=rngs), ""),
+        "DyFilter": (150_994_944, lambda rngs: FullDynamicFilter(channels, rngs=rngs), ""),
         "DDF": (
-            round(channels * taps + ratio * channels**2 * (1 + taps)),
+            133_376,
             lambda rngs: DDF(channels, squeeze_ratio=ratio, rngs=rngs),
             "the formula leaves out the biases and the learned scales, and does not round σc down",
         ),
     }
     for row, (published, make, why) in rows.items():
-        computed = None
-        if make is not None:
-            state = nnx.state(nnx.eval_shape(lambda make=make: make(nnx.Rngs(0))), nnx.Param)
-            computed = sum(leaf.size for leaf in jax.tree.leaves(state))
-        equal = None if computed is None else computed == published
+        state = nnx.state(nnx.eval_shape(lambda make=make: make(nnx.Rngs(0))), nnx.Param)
+        computed = sum(leaf.size for leaf in jax.tree.leaves(state))
+        equal = computed == published
         yield Cell(_OPERATORS, row, "parameters", published, computed, equal, "" if equal else why)
+    formula = round(channels * taps + ratio * channels**2 * (1 + taps))
+    yield Cell(_OPERATORS, "DDF, formula", "parameters", 133_376, formula, formula == 133_376, "ck² + σc²(1 + k²)")
 
 
 def _upsamplers() -> Iterator[Cell]:
-    """DDF's Table 6: the cost of the three upsamplers of an FPN on ResNet-50, P5 to P4, P4 to P3 and P3 to P2."""
-    backbone: Any = nnx.eval_shape(lambda: create("resnet50", rngs=nnx.Rngs(0)))
-    backbone.eval()
-    image = jax.ShapeDtypeStruct(DETECTION_IMAGE, jnp.float32)
-    features = nnx.eval_shape(lambda backbone, image: backbone.features(image), backbone, image)
+    """DDF's Table 6: the cost of the four upsamplers of an FPN on P2 to P6, from the map of P6 to that of P2."""
+    levels = [FeatureInfo(channels=256, stride=2**level) for level in range(2, 7)]
     for row in UPSAMPLER_ROWS:
-        fpn = nnx.eval_shape(lambda row=row: FPN(backbone.feature_info, upsampler=row.upsampler, rngs=nnx.Rngs(0)))
-        maps = [jax.ShapeDtypeStruct((*feature.shape[:3], fpn.channels), jnp.float32) for feature in features[1:]]
+        fpn = nnx.eval_shape(lambda row=row: FPN(levels, upsampler=row.upsampler, rngs=nnx.Rngs(0)))
+        sizes = [[-(-side // level.stride) for side in DETECTION_SIZE] for level in levels[1:]]
+        maps = [jax.ShapeDtypeStruct((1, *size, fpn.channels), jnp.float32) for size in sizes]
         counts = [complexity(upsampler, below) for upsampler, below in zip(fpn.upsamplers, maps, strict=True)]
         ours = {
             "core": sum(counted.macs_core for counted in counts) / 1e9,

@@ -32,10 +32,14 @@ _BINET_38 = "unknown; the same layout gives the published numbers for BiNet-50 a
 _CONTEXT = (
     "the paper's own formula for its cost gives 0.03 G (5×5) and 0.08 G (7×7) more than 3×3 does, not 0.2 and 0.3"
 )
-_RED_FLOPS = "for the same network DCDC prints 2.62, which is what mmcv counts"
 _DDF_38 = "not in DDF's own paper; here σ = 0.2 as in DDF-ResNet-50"
 _BAM_101 = "49.3 is SE-ResNet-101's, one row above; DDF's Table 5 prints 44.9"
-_TWICE = "rounded twice: 44.55 M and 7.85 G first"
+_ADAPTIVE = "its paper (Zamora Esquivel et al., ICCVW 2019) and its sizes are not at hand; no layout found gives 11.1 M"
+_DYNET = "unknown; 16.5 M are the dynamic kernels alone"
+_AXIAL = (
+    "the paper leaves the widths of its stem open; its public code, with a convolution as stem, has 11.59 M and 2.84 G"
+)
+_MDDC = "the official code has 29.84 M, and 3.86 G without the dynamic part, with the stride in the first convolutions"
 _AA_101 = "the attention of the largest maps is pooled here; the paper does not state its pooling"
 
 
@@ -57,11 +61,11 @@ TABLES: dict[str, tuple[PaperRow, ...]] = {
     ),
     "DDF, Table 4": (
         PaperRow("R18 base", "11.7", "1.8", "69.6", "resnet18"),
-        PaperRow("R18 Adaptive", "11.1", "", "70.2"),
-        PaperRow("R18 DyNet", "16.6", "0.6", "69.0"),
+        PaperRow("R18 Adaptive", "11.1", "", "70.2", why=_ADAPTIVE),
+        PaperRow("R18 DyNet", "16.6", "0.6", "69.0", "dynet18", why=_DYNET),
         PaperRow("R18 DDF", "7.7", "0.4", "70.6", "ddf_resnet18"),
         PaperRow("R50 base", "25.6", "4.1", "77.2", "resnet50"),
-        PaperRow("R50 DyNet", "", "1.1", "76.3"),
+        PaperRow("R50 DyNet", "", "1.1", "76.3", "dynet50"),
         PaperRow("R50 CondConv", "104.8", "4.2", "78.6", "condconv_resnet50"),
         PaperRow("R50 DwCondConv", "14.5", "2.3", "78.3", "dwcondconv_resnet50"),
         PaperRow("R50 DwWeightNet", "14.4", "2.3", "78.0", "dwweightnet_resnet50"),
@@ -102,13 +106,13 @@ TABLES: dict[str, tuple[PaperRow, ...]] = {
         PaperRow("Stand-Alone ResNet-50", "18.0", "3.6", "77.6"),
         PaperRow("SAN19", "17.6", "3.8", "77.4"),
         PaperRow("ECA-ResNet-50", "25.6", "4.1", "77.5", "eca_resnet50"),
-        PaperRow("Axial ResNet-S", "12.5", "3.3", "78.1"),
-        PaperRow("Fca-ResNet-50", "28.1", "4.1", "78.5"),
-        PaperRow("RedNet-50", "15.5", "2.7", "78.1", "rednet50", why=_RED_FLOPS),
+        PaperRow("Axial ResNet-S", "12.5", "3.3", "78.1", "axial_resnet_s", {"stem": "axial"}, _AXIAL),
+        PaperRow("Fca-ResNet-50", "28.1", "4.1", "78.5", "fca_resnet50"),
+        PaperRow("RedNet-50", "15.5", "2.7", "78.1", "rednet50"),
         PaperRow("BiNet-50 (dc)", "17.6", "2.8", "78.8", "binet50"),
         PaperRow("DDF-ResNet-50", "16.8", "2.3", "79.1", "ddf_resnet50"),
         PaperRow("BiNet-50 (dc-ca)", "19.3", "2.7", "79.6", "binet50_dc_ca", why="19.23 rounds to 19.2"),
-        PaperRow("ResNet-101", "44.6", "7.9", "78.5", "resnet101", why=_TWICE),
+        PaperRow("ResNet-101", "44.6", "7.9", "78.5", "resnet101"),
         PaperRow("ResNeXt-101 (32×4d)", "44.2", "8.0", "78.8", "resnext101_32x4d"),
         PaperRow("SENet ResNet-101", "49.3", "7.9", "77.6", "se_resnet101"),
         PaperRow("BAM-ResNet-101", "49.3", "7.8", "78.3", "bam_resnet101", why=_BAM_101),
@@ -116,15 +120,15 @@ TABLES: dict[str, tuple[PaperRow, ...]] = {
         PaperRow("LR-Net-101", "42.0", "8.0", "78.5"),
         PaperRow("AA-ResNet-101", "45.4", "8.1", "78.7", "aa_resnet101", why=_AA_101),
         PaperRow("Res2Net-101 (26w-4s)", "45.2", "8.1", "79.2", "res2net101_26w_4s"),
-        PaperRow("ECANet ResNet-101", "44.6", "7.9", "78.7", "eca_resnet101", why=_TWICE),
-        PaperRow("FcaNet ResNet-101", "49.3", "7.9", "79.6"),
+        PaperRow("ECANet ResNet-101", "44.6", "7.9", "78.7", "eca_resnet101"),
+        PaperRow("FcaNet ResNet-101", "49.3", "7.9", "79.6", "fca_resnet101"),
         PaperRow("RedNet-101", "25.6", "4.7", "78.8", "rednet101"),
         PaperRow("BiNet-101 (dc)", "29.5", "4.9", "79.7", "binet101"),
         PaperRow("DDF-ResNet-101", "28.1", "4.1", "80.2", "ddf_resnet101"),
         PaperRow("BiNet-101 (dc-ca)", "33.0", "4.7", "80.7", "binet101_dc_ca"),
     ),
     "Bi-volution, Table 4": (
-        PaperRow("dc 1×1", "15.5", "2.7", "78.1", "rednet50", why=_RED_FLOPS),
+        PaperRow("dc 1×1", "15.5", "2.7", "78.1", "rednet50"),
         PaperRow("dc 3×3", "17.5", "2.8", "78.5", "binet50", _dc(3)),
         PaperRow("dc 3×3, dilation 2", "17.5", "2.8", "78.2", "binet50", _dc(3, 2)),
         PaperRow("dc 5×5", "17.6", "2.8", "78.6", "binet50", _dc(5)),
@@ -154,13 +158,13 @@ TABLES: dict[str, tuple[PaperRow, ...]] = {
         PaperRow("SA-ResNet-50", "18.0", "3.6", "77.6"),
         PaperRow("SAN-19", "17.6", "3.8", "77.4"),
         PaperRow("SENet-50", "28.1", "4.1", "77.8", "se_resnet50"),
-        PaperRow("Axial ResNet-S", "12.5", "3.3", "78.1"),
+        PaperRow("Axial ResNet-S", "12.5", "3.3", "78.1", "axial_resnet_s", {"stem": "axial"}, _AXIAL),
         PaperRow("ResNeXt-50", "25.0", "4.3", "78.2", "resnext50_32x4d"),
         PaperRow("Res2Net-50", "25.7", "4.2", "78.0", "res2net50_26w_4s"),
         PaperRow("DDF-ResNet-50", "16.8", "2.3", "79.1", "ddf_resnet50"),
         PaperRow("RedNet-50", "15.54", "2.62", "79.4", "rednet50"),
         PaperRow("DCDC-ResNet-50", "15.8", "2.68", "80.1", "dcdc_resnet50"),
-        PaperRow("ResNet-101", "44.6", "7.9", "78.9", "resnet101", why=_TWICE),
+        PaperRow("ResNet-101", "44.6", "7.9", "78.9", "resnet101"),
         PaperRow("LR-Net-101", "42.0", "8.0", "78.5"),
         PaperRow("CBAM-ResNet-101", "49.3", "7.8", "78.5", "cbam_resnet101"),
         PaperRow("AA-ResNet-101", "45.4", "8.1", "78.7", "aa_resnet101", why=_AA_101),
@@ -172,10 +176,10 @@ TABLES: dict[str, tuple[PaperRow, ...]] = {
         PaperRow("DCDC-ResNet-101", "26.19", "4.71", "80.8", "dcdc_resnet101"),
     ),
     "DCDC, Table II": (
-        PaperRow("DyNet-50", "", "1.1", "76.3"),
+        PaperRow("DyNet-50", "", "1.1", "76.3", "dynet50"),
         PaperRow("CondConv-50", "104.8", "4.2", "78.6", "condconv_resnet50"),
-        PaperRow("MDDC-50", "30.7", "3.9", "77.9"),
-        PaperRow("ODConv-50", "28.64", "3.9", "78.0"),
+        PaperRow("MDDC-50", "30.7", "3.9", "77.9", "dcd_resnet50", {"stride_in": "conv1"}, _MDDC),
+        PaperRow("ODConv-50", "28.64", "3.9", "78.0", "odconv_resnet50", {"stride_in": "conv1"}),
         PaperRow("DwCondConv-50", "14.5", "2.3", "78.3", "dwcondconv_resnet50"),
         PaperRow("DwWeightNet-50", "14.4", "2.3", "78.0", "dwweightnet_resnet50"),
         PaperRow("DDF-ResNet-50", "16.8", "2.3", "79.1", "ddf_resnet50"),
@@ -209,7 +213,10 @@ TABLES: dict[str, tuple[PaperRow, ...]] = {
 
 
 class UpsamplerRow(NamedTuple):
-    """One row of DDF's Table 6: the multiply-accumulates of all upsamplers of an FPN, as they are printed."""
+    """One row of DDF's Table 6: the multiply-accumulates of all upsamplers of an FPN, as they are printed.
+
+    The paper does not state which maps; pixel shuffle's number is that of P6 to P3 of an image of 1280×800 pixels.
+    """
 
     label: str
     macs_billions: str
@@ -217,18 +224,17 @@ class UpsamplerRow(NamedTuple):
     why: str = ""
 
 
-_MAPS = (
-    "the paper does not state which maps it counts; its number is that of P3 to P5 with 2 to 5 % fewer pixels than the "
-    "21,950 of an 800×1333 input"
-)
+_DECONVOLUTION = "counters of the time added a bias of 256·outH² here: 12.5745"
+_CARAFE = "one more count for each output would give 2.1424"
+_DDF_UP = "the three upsamplers from P5 to P2 alone, 21,000 pixels, would give 0.5822"
 
 UPSAMPLER_ROWS = (
     UpsamplerRow("Nearest (base)", "0.00", Nearest),
     UpsamplerRow("Bilinear", "0.02", Bilinear),
-    UpsamplerRow("Deconv", "12.57", partial_layer(Deconvolution, kernel_size=3), _MAPS),
-    UpsamplerRow("P.S.", "50.18", partial_layer(PixelShuffle, kernel_size=3), _MAPS),
-    UpsamplerRow("CARAFE", "2.14", CARAFE, _MAPS),
-    UpsamplerRow("DDF-Up", "0.58", DDFUp, _MAPS),
+    UpsamplerRow("Deconv", "12.57", partial_layer(Deconvolution, kernel_size=3), _DECONVOLUTION),
+    UpsamplerRow("P.S.", "50.18", partial_layer(PixelShuffle, kernel_size=3)),
+    UpsamplerRow("CARAFE", "2.14", CARAFE, _CARAFE),
+    UpsamplerRow("DDF-Up", "0.58", DDFUp, _DDF_UP),
 )
 
 
@@ -243,7 +249,8 @@ PAPERS = {
 class Published(NamedTuple):
     """What is printed for a registered model."""
 
-    params_millions: float
+    params_millions: float | None
+    """None where the paper prints none."""
     macs_billions: float
     imagenet_top1: float
     """Percent."""
@@ -257,8 +264,8 @@ def table_source(table: str) -> str:
 
 
 def _published(table: str, row: PaperRow) -> Published:
-    params, macs, top1 = map(float, (row.params_millions, row.macs_billions, row.imagenet_top1))
-    return Published(params, macs, top1, table_source(table))
+    params = float(row.params_millions) if row.params_millions else None
+    return Published(params, float(row.macs_billions), float(row.imagenet_top1), table_source(table))
 
 
 # Where several tables have a model, the row of the paper nearest to it.

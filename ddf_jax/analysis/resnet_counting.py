@@ -47,7 +47,7 @@ def _shallow(config: ResNetConfig) -> ResNetConfig:
 def _count_shallow(config: ResNetConfig, size: Size) -> _Shallow:
     model = nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0)))
     parts, repeated = {"stem": complexity(model.stem, *config.inputs(*size))}, {}
-    x = _feature_map(size, config.width, model.stem.stride, config)
+    x = _feature_map(size, config.width * model.stem.expansion, model.stem.stride, config)
     for stage, (blocks, (channels, stride)) in enumerate(zip(model.stages, model.feature_info, strict=True)):
         y, name = _feature_map(size, channels, stride, config), f"stages.{stage}"
         parts[name] = complexity(blocks[0], x)

@@ -11,6 +11,7 @@ from flax import nnx
 
 from ddf_jax.checkpoints.fitting import EXACT, FitRules, Head, InChannels, LoadReport, Shapes, fit
 from ddf_jax.checkpoints.layouts import Naming
+from ddf_jax.checkpoints.names import HEAD_BIASES
 from ddf_jax.checkpoints.rules import naming_of, official_tensors, translate
 from ddf_jax.checkpoints.tensor_files import read_tensors, write_tensors
 from ddf_jax.checkpoints.wrappers import without_wrappers
@@ -177,5 +178,4 @@ def _variables(model: nnx.Module | nnx.State) -> dict[str, nnx.Variable]:
 
 def _classes(tensors: Mapping[str, np.ndarray]) -> int:
     """The number of classes of a classifier's tensors."""
-    head = tensors.get("fc.bias", tensors.get("head.bias"))
-    return 1000 if head is None else head.size
+    return next((tensors[name].size for name in HEAD_BIASES if name in tensors), 1000)

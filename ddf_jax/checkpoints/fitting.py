@@ -8,8 +8,8 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
+from ddf_jax.checkpoints.layouts import is_buffer
 from ddf_jax.checkpoints.rules import (
-    COUNTER,
     Naming,
     naming_of,
     official_tensors,
@@ -145,7 +145,7 @@ def expected_tensors(shapes: Shapes, naming: Naming) -> dict[str, np.ndarray]:
         return zeros
     unknown = unknown_names(zeros, "own")
     known = official_tensors({name: zero for name, zero in zeros.items() if name not in unknown})
-    return _without_counters(known) | {name: zeros[name] for name in unknown}
+    return _without_buffers(known) | {name: zeros[name] for name in unknown}
 
 
 class _Match:
@@ -154,7 +154,7 @@ class _Match:
     def __init__(self, shapes: Shapes, tensors: Tensors, rules: FitRules, prefix: str):
         self.rules, self.shapes, self.prefix = rules, shapes, prefix
         self.naming: Naming = naming_of(tensors, own=shapes)
-        self.got, self.expected = _without_counters(tensors), expected_tensors(shapes, self.naming)
+        self.got, self.expected = _without_buffers(tensors), expected_tensors(shapes, self.naming)
         names = [*self.expected, *self.got]
         unknown = set(names if self.naming == "own" else unknown_names(names, self.naming))
         self.known = [name for name in self.expected if name not in unknown]
@@ -264,9 +264,9 @@ class _Match:
         return found
 
 
-def _without_counters(tensors: Tensors) -> dict[str, np.ndarray]:
-    """All but torch's counters, which are optional in every file."""
-    return {name: tensor for name, tensor in tensors.items() if not name.endswith(f".{COUNTER}")}
+def _without_buffers(tensors: Tensors) -> dict[str, np.ndarray]:
+    """All but torch's buffers, which are optional in every file."""
+    return {name: tensor for name, tensor in tensors.items() if not is_buffer(name)}
 
 
 def _with_channels(kernel: np.ndarray, channels: int, *, repeat: bool) -> np.ndarray:

@@ -11,6 +11,17 @@ Naming = Literal["official", "own"]
 # torch's BatchNorm counts batches and uses the count only where momentum is None. Our models have no such variable:
 # conversion of files keeps the count, models ignore it and are saved with 0.
 COUNTER = "num_batches_tracked"
+# Constants that FcaNet and Axial-DeepLab keep next to their parameters; our models compute them.
+FREQUENCY_TABLE, POSITION_INDEX = "dct_layer.weight", "flatten_index"
+
+
+def is_buffer(name: str) -> bool:
+    """Whether a tensor, by its official name or ours, is one that our models do not have.
+
+    >>> [is_buffer(name) for name in ("bn1.num_batches_tracked", "layer1.0.att.dct_layer.weight", "bn1.weight")]
+    [True, True, False]
+    """
+    return name.endswith((f".{COUNTER}", f".{FREQUENCY_TABLE}", f".{POSITION_INDEX}"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +54,15 @@ BINS = 7
 
 
 def _conv_to_own(weight: np.ndarray, channels: int) -> np.ndarray:
+    if weight.ndim == 5:
+        return weight.transpose(0, 3, 4, 2, 1)
     kernel = weight.transpose(2, 3, 1, 0)
     return kernel[0, 0] if kernel.shape[:2] == (1, 1) else kernel
 
 
 def _conv_to_official(kernel: np.ndarray, channels: int) -> np.ndarray:
+    if kernel.ndim == 5:
+        return kernel.transpose(0, 4, 3, 1, 2)
     return (kernel[None, None] if kernel.ndim == 2 else kernel).transpose(3, 2, 0, 1)
 
 
@@ -62,11 +77,12 @@ def _taps_last(tensor: np.ndarray, channels: int) -> np.ndarray:
 
 
 SAME = TensorLayout()
-# [O, I, K, K] and [K, K, I, O]; a 1×1 convolution is a matrix [I, O] in ours.
+# [O, I, K, K] and [K, K, I, O]; a 1×1 convolution is a matrix [I, O] in ours. Several kernels are stacked in both.
 CONV = TensorLayout(_conv_to_own, _conv_to_official)
 CONV1D = TensorLayout(
     lambda weight, channels: weight.transpose(2, 1, 0), lambda kernel, channels: kernel.transpose(2, 1, 0)
 )
+POINTWISE1D = TensorLayout(lambda weight, _: weight[:, :, 0].T, lambda kernel, _: kernel.T[:, :, None])
 LINEAR = TensorLayout(lambda weight, _: weight.T, lambda kernel, _: kernel.T)
 # The channel branch generates C·T values in official checkpoints and T·C in ours.
 TAPS_WEIGHT = TensorLayout(

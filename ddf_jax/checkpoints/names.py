@@ -1,8 +1,9 @@
 """Official names of tensors and ours, as rules.
 
 Official names are timm's for ResNets, SE, ECA, ResNeXts and Res2Nets, theFoxofSky/ddfnet's for DDF and DDF-Up, mmcv's
-for CARAFE, d-li14/involution's for RedNets and MMDetection's for detectors and feature pyramids, without what
-frameworks put around a module (`wrappers`); ours are the paths of the variables in the Flax modules, joined by dots.
+for CARAFE, d-li14/involution's for RedNets, cfzd/FcaNet's, OSVAI/ODConv's, liyunsheng13/dcd's and
+csrhddlam/axial-deeplab's for theirs, and MMDetection's for detectors and feature pyramids, without what frameworks put
+around a module (`wrappers`); ours are the paths of the variables in the Flax modules, joined by dots.
 """
 
 import dataclasses
@@ -11,7 +12,10 @@ from ddf_jax.checkpoints.layouts import (
     BINS_LINEAR,
     CONV,
     CONV1D,
+    FREQUENCY_TABLE,
     LINEAR,
+    POINTWISE1D,
+    POSITION_INDEX,
     TAPS_BIAS,
     TAPS_SCALE,
     TAPS_WEIGHT,
@@ -67,6 +71,39 @@ def _squeeze_excitation(official: str, own: str) -> list[Rule]:
     ]
 
 
+def _odconv(official: str, own: str) -> list[Rule]:
+    heads = (("channel", "inputs"), ("filter", "outputs"), ("spatial", "taps"), ("kernel", "kernels"))
+    return [
+        Rule(f"{official}.fc.weight", f"{own}.squeeze.kernel", CONV),
+        *norm(f"{official}.bn", f"{own}.norm"),
+        *(rule for theirs, ours in heads for rule in conv(f"{official}.{theirs}_fc", f"{own}.{ours}")),
+    ]
+
+
+def _dcd(official: str, own: str, *, prefix: str = "", layout: TensorLayout = CONV) -> list[Rule]:
+    return [
+        Rule(f"{official}.{prefix}q.weight", f"{own}.project.kernel", layout),
+        Rule(f"{official}.{prefix}p.weight", f"{own}.restore.kernel", layout),
+        *norm(f"{official}.bn1", f"{own}.norm1"),
+        *norm(f"{official}.bn2", f"{own}.norm2"),
+        Rule(f"{official}.fc.0.weight", f"{own}.coefficients.squeeze.kernel", LINEAR),
+        Rule(f"{official}.fc.1.fc.0.weight", f"{own}.coefficients.gate.kernel", LINEAR),
+        Rule(f"{official}.fc_phi.weight", f"{own}.coefficients.matrix.kernel", LINEAR),
+        Rule(f"{official}.fc_scale.weight", f"{own}.coefficients.scale.kernel", LINEAR),
+    ]
+
+
+def _axial_attention(official: str, own: str) -> list[Rule]:
+    return [
+        Rule(f"{official}.qkv_transform.weight", f"{own}.project.kernel", POINTWISE1D),
+        *norm(f"{official}.bn_qkv", f"{own}.project_norm"),
+        *norm(f"{official}.bn_similarity", f"{own}.logits_norm"),
+        *norm(f"{official}.bn_output", f"{own}.output_norm"),
+        Rule(f"{official}.relative", f"{own}.relative", LINEAR),
+        Rule(f"{official}.{POSITION_INDEX}", f"{own}.{POSITION_INDEX}"),
+    ]
+
+
 _OFFICIAL_BLOCK, _OWN_BLOCK = "layer{stage}.{block}", "stages.{stage}.{block}"
 
 BACKBONE = (
@@ -80,6 +117,16 @@ BACKBONE = (
     *_ddf_batchnorm(f"{_OFFICIAL_BLOCK}.conv{{n}}", f"{_OWN_BLOCK}.conv{{n}}"),
     *_squeeze_excitation(f"{_OFFICIAL_BLOCK}.se", f"{_OWN_BLOCK}.attention"),
     Rule(f"{_OFFICIAL_BLOCK}.se.conv.weight", f"{_OWN_BLOCK}.attention.conv.kernel", CONV1D),
+    Rule(f"{_OFFICIAL_BLOCK}.att.fc.0.weight", f"{_OWN_BLOCK}.attention.hidden.kernel", LINEAR),
+    Rule(f"{_OFFICIAL_BLOCK}.att.fc.2.weight", f"{_OWN_BLOCK}.attention.gate.kernel", LINEAR),
+    Rule(f"{_OFFICIAL_BLOCK}.att.{FREQUENCY_TABLE}", f"{_OWN_BLOCK}.attention.{FREQUENCY_TABLE}"),
+    *_odconv(f"{_OFFICIAL_BLOCK}.conv{{n}}.attention", f"{_OWN_BLOCK}.conv{{n}}.attention"),
+    Rule(f"{_OFFICIAL_BLOCK}.conv{{n}}.conv.weight", f"{_OWN_BLOCK}.conv{{n}}.conv.kernel", CONV),
+    *_dcd(f"{_OFFICIAL_BLOCK}.conv{{n}}", f"{_OWN_BLOCK}.conv{{n}}"),
+    Rule(f"{_OFFICIAL_BLOCK}.conv_down.weight", f"{_OWN_BLOCK}.down.kernel", CONV),
+    Rule(f"{_OFFICIAL_BLOCK}.conv_up.weight", f"{_OWN_BLOCK}.up.kernel", CONV),
+    *_axial_attention(f"{_OFFICIAL_BLOCK}.hight_block", f"{_OWN_BLOCK}.height"),
+    *_axial_attention(f"{_OFFICIAL_BLOCK}.width_block", f"{_OWN_BLOCK}.width"),
     Rule(f"{_OFFICIAL_BLOCK}.convs.{{n}}.weight", f"{_OWN_BLOCK}.convs.{{n}}.kernel", CONV),
     *norm(f"{_OFFICIAL_BLOCK}.bns.{{n}}", f"{_OWN_BLOCK}.norms.{{n}}"),
     *_involution(f"{_OFFICIAL_BLOCK}.conv{{n}}", f"{_OWN_BLOCK}.conv{{n}}"),
@@ -166,6 +213,8 @@ RULES = (
     *BACKBONE,
     Rule("fc.weight", "head.kernel", LINEAR),
     Rule("fc.bias", "head.bias"),
+    *_linear("classifier.0.cls", "head.linear"),
+    *_dcd("classifier.0", "head", prefix="cls_", layout=LINEAR),
     # Upsamplers alone, with the names of their packages: DDF-Up's S² branches, CARAFE.
     *conv("spatial_branch.{n}.{m}", "spatial_branch.{n}.convs.{m}"),
     *_channel_branch("channel_branch.{n}", "channel_branch.{n}"),
@@ -175,3 +224,6 @@ RULES = (
     *DETECTOR,
 )
 """Every name matches exactly one."""
+
+HEAD_BIASES = ("fc.bias", "head.bias", "classifier.0.cls.bias", "head.linear.bias")
+"""Whose size is the number of classes."""

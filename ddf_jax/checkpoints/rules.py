@@ -6,7 +6,8 @@ from collections.abc import Container, Iterable, Mapping
 
 import numpy as np
 
-from ddf_jax.checkpoints.layouts import COUNTER, Naming, Rule
+from ddf_jax.checkpoints.buffers import official_buffers
+from ddf_jax.checkpoints.layouts import Naming, Rule
 from ddf_jax.checkpoints.names import RULES
 from ddf_jax.checkpoints.tensor_files import CheckpointError, shortened
 
@@ -61,11 +62,8 @@ def translate(tensors: Mapping[str, np.ndarray], source: Naming) -> dict[str, np
 
 
 def official_tensors(own: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors in official names and layouts; the batch counters of torch's BatchNorm, which we lack, are 0."""
-    counters = {
-        name.removesuffix("var") + COUNTER: np.zeros((), np.int64) for name in own if name.rpartition(".")[2] == "var"
-    }
-    return translate({**own, **counters}, "own")
+    """The tensors in official names and layouts, with the buffers that we lack."""
+    return translate({**own, **official_buffers(own)}, "own")
 
 
 def _channels(

@@ -47,7 +47,10 @@ def _shorter(name: str) -> Iterator[str]:
     wrappers = [index for index, element in enumerate(elements) if element in WRAPPERS]
     for count in range(len(wrappers) + 1):
         for left_out in itertools.combinations(wrappers, count):
-            yield ".".join(element for index, element in enumerate(elements) if index not in left_out)
+            shorter = ".".join(element for index, element in enumerate(elements) if index not in left_out)
+            yield shorter
+            if shorter.startswith("classifier.1."):  # DCD's, behind dropout
+                yield shorter.replace("1", "0", 1)
 
 
 def common_prefix(names: Sequence[str]) -> str:

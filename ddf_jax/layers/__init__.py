@@ -1,6 +1,7 @@
 """The papers' layers as Flax modules, channels last, one file for each paper."""
 
 from ddf_jax.layers.attention_augmented import AttentionAugmentedConv as AttentionAugmentedConv
+from ddf_jax.layers.axial_attention import AxialAttention as AxialAttention
 from ddf_jax.layers.bam import BAM as BAM
 from ddf_jax.layers.batch_norm import BatchNorm as BatchNorm
 from ddf_jax.layers.batch_norm import norm_relu as norm_relu
@@ -13,15 +14,19 @@ from ddf_jax.layers.condconv import DepthwiseCondConv as DepthwiseCondConv
 from ddf_jax.layers.convolution import Conv as Conv
 from ddf_jax.layers.convolution import Linear as Linear
 from ddf_jax.layers.convolution import PointwiseConv as PointwiseConv
+from ddf_jax.layers.dcd import DCD as DCD
 from ddf_jax.layers.dcdc import DCDC as DCDC
 from ddf_jax.layers.ddf import DDF as DDF
 from ddf_jax.layers.ddf_up import DDFUp as DDFUp
 from ddf_jax.layers.dynamic_conv import DynamicConv as DynamicConv
 from ddf_jax.layers.eca import ECA as ECA
+from ddf_jax.layers.fca import FCA as FCA
 from ddf_jax.layers.filter_norm import FilterBatchNorm as FilterBatchNorm
 from ddf_jax.layers.filter_norm import FilterNorm as FilterNorm
 from ddf_jax.layers.filter_norm import FilterSigmoid as FilterSigmoid
+from ddf_jax.layers.full_dynamic_filter import FullDynamicFilter as FullDynamicFilter
 from ddf_jax.layers.involution import Involution as Involution
+from ddf_jax.layers.odconv import ODConv as ODConv
 from ddf_jax.layers.pac import PAC as PAC
 from ddf_jax.layers.pac import PACUp as PACUp
 from ddf_jax.layers.squeeze_excitation import SqueezeExcitation as SqueezeExcitation

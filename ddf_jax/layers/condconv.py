@@ -9,7 +9,7 @@ from jax import Array
 
 from ddf_jax.functional import global_average, per_sample_conv
 from ddf_jax.layers.convolution import Linear
-from ddf_jax.layers.initializers import Initializer, normal_fan_out
+from ddf_jax.layers.initializers import Initializer, normal_fan_out, stacked
 from ddf_jax.layers.inputs import as_feature_map
 from ddf_jax.layers.options import python_numbers
 from pallas_kernels import dynamic_filter
@@ -79,7 +79,7 @@ class CondConv(nnx.Module):
     ):
         shape = (kernel_size, kernel_size, in_channels, out_channels)
         self.route = route(in_channels, experts, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        self.kernels = nnx.Param(_experts(kernel_init, rngs, experts, shape, param_dtype))
+        self.kernels = nnx.Param(stacked(kernel_init, rngs.params(), experts, shape, param_dtype))
         self.stride = stride
         self.dilation = dilation
         self.in_channels = in_channels
@@ -134,7 +134,7 @@ class DepthwiseCondConv(nnx.Module):
     ):
         shape = (kernel_size, kernel_size, 1, in_channels)
         self.route = SigmoidRoute(in_channels, experts, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        filters = _experts(kernel_init, rngs, experts, shape, param_dtype)
+        filters = stacked(kernel_init, rngs.params(), experts, shape, param_dtype)
         self.filters = nnx.Param(filters.reshape(experts, kernel_size**2, in_channels))
         self.stride = stride
         self.dilation = dilation
@@ -153,8 +153,3 @@ def _mixed(weights: Array, kernels: Array) -> Array:
     """The weighted sum of the kernels for each sample: [B, experts] and [experts, …] to [B, …]."""
     flat = kernels.astype(weights.dtype).reshape(kernels.shape[0], -1)
     return (weights @ flat).reshape(-1, *kernels.shape[1:])
-
-
-def _experts(init: Initializer, rngs: nnx.Rngs, experts: int, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
-    """Each expert is initialised as a convolution of its own: [experts, *shape]."""
-    return jax.vmap(lambda key: init(key, shape, dtype))(jax.random.split(rngs.params(), experts))

@@ -1,12 +1,17 @@
 """Models by name: `create("ddf_resnet50", rngs=nnx.Rngs(0))`, `list_models("ddf_*")`."""
 
 from ddf_jax.models import attention_resnets as attention_resnets  # importing a family registers its names
+from ddf_jax.models import axial_resnet as axial_resnet
 from ddf_jax.models import binet as binet
+from ddf_jax.models import dcd_resnet as dcd_resnet
 from ddf_jax.models import dcdc_resnet as dcdc_resnet
 from ddf_jax.models import ddf_resnet as ddf_resnet
 from ddf_jax.models import depth_upsampling as depth_upsampling
 from ddf_jax.models import detectors as detectors
+from ddf_jax.models import dynet as dynet
 from ddf_jax.models import expert_resnets as expert_resnets
+from ddf_jax.models import fcanet as fcanet
+from ddf_jax.models import odconv_resnet as odconv_resnet
 from ddf_jax.models import rednet as rednet
 from ddf_jax.models import res2net as res2net
 from ddf_jax.models import resnet as resnet

@@ -1,7 +1,7 @@
 """Residual blocks, the parts that a stage of a residual network is made of."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 from flax import nnx
 from jax import Array
@@ -17,9 +17,11 @@ class BlockOptions:
     """Options of the blocks of a stage, as the fields of `ResNetConfig` with these names."""
 
     spatial_op: SpatialOp = Conv
+    pointwise_op: SpatialOp = PointwiseConv
     norm: Norm = BatchNorm
     attention: Attention | None = None
     inner_ratio: float = 1.0
+    stride_in: Literal["conv1", "conv2"] = "conv2"
     zero_init_last_norm: bool = False
 
 
@@ -44,17 +46,21 @@ class BasicBlock(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """1×1 convolution, spatial operator with the stride, 1×1 convolution to 4·width, and the residual sum."""
+    """1×1 convolution, spatial operator with the stride, 1×1 convolution to 4·width, and the residual sum.
+
+    With the option `stride_in="conv1"` the first convolution has the stride.
+    """
 
     expansion = 4
 
     def __init__(self, in_channels: int, width: int, stride: int, options: BlockOptions, drop: float, **dtypes: Any):
         inner, out_channels = int(width * options.inner_ratio), width * self.expansion
-        self.conv1 = PointwiseConv(in_channels, inner, **dtypes)
+        strides = (stride, 1) if options.stride_in == "conv1" else (1, stride)
+        self.conv1 = options.pointwise_op(in_channels, inner, stride=strides[0], **dtypes)
         self.norm1 = options.norm(inner, **dtypes)
-        self.conv2 = options.spatial_op(inner, inner, stride=stride, **dtypes)
+        self.conv2 = options.spatial_op(inner, inner, stride=strides[1], **dtypes)
         self.norm2 = options.norm(inner, **dtypes)
-        self.conv3 = PointwiseConv(inner, out_channels, **dtypes)
+        self.conv3 = options.pointwise_op(inner, out_channels, stride=1, **dtypes)
         self.norm3 = options.norm(out_channels, **last_scale(options), **dtypes)
         self.attention = attention(out_channels, options, dtypes)
         self.shortcut = shortcut(in_channels, out_channels, stride, options, dtypes)

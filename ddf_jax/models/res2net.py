@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ddf_jax.errors import UserError
 from ddf_jax.functional import relu
-from ddf_jax.layers import PointwiseConv, norm_relu
+from ddf_jax.layers import norm_relu
 from ddf_jax.models import resnet
 from ddf_jax.models.blocks import BlockOptions, attention, last_scale, shortcut, stochastic_depth
 from ddf_jax.models.registry import register
@@ -37,6 +38,11 @@ class Res2NetConfig(ResNetConfig):
     scales: int = 4
     """Number of groups."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stride_in != "conv2":
+            raise UserError(f"`stride_in` of a Res2Net must be conv2, got {self.stride_in!r}.")
+
     def block_options(self, stage: int) -> Res2NetOptions:
         options = super().block_options(stage)
         return Res2NetOptions(**vars(options), scale_width=self.scale_width, scales=self.scales)
@@ -53,12 +59,12 @@ class Res2NetBlock(nnx.Module):
 
     def __init__(self, in_channels: int, width: int, stride: int, options: Res2NetOptions, drop: float, **dtypes: Any):
         group, out_channels = width * options.scale_width // 64, width * self.expansion
-        self.conv1 = PointwiseConv(in_channels, group * options.scales, **dtypes)
+        self.conv1 = options.pointwise_op(in_channels, group * options.scales, stride=1, **dtypes)
         self.norm1 = options.norm(group * options.scales, **dtypes)
         steps = range(options.scales - 1)
         self.convs = nnx.List([options.spatial_op(group, group, stride=stride, **dtypes) for _ in steps])
         self.norms = nnx.List([options.norm(group, **dtypes) for _ in steps])
-        self.conv3 = PointwiseConv(group * options.scales, out_channels, **dtypes)
+        self.conv3 = options.pointwise_op(group * options.scales, out_channels, stride=1, **dtypes)
         self.norm3 = options.norm(out_channels, **last_scale(options), **dtypes)
         self.attention = attention(out_channels, options, dtypes)
         self.shortcut = shortcut(in_channels, out_channels, stride, options, dtypes)

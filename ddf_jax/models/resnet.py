@@ -14,14 +14,14 @@ from jax import Array
 
 from ddf_jax.errors import UserError
 from ddf_jax.functional import global_average
-from ddf_jax.layers import BatchNorm, Conv, Linear
+from ddf_jax.layers import BatchNorm, Conv, Linear, PointwiseConv
 from ddf_jax.layers.activations import placed
 from ddf_jax.layers.inputs import as_feature_map
 from ddf_jax.layers.options import python_fields
 from ddf_jax.models.blocks import BasicBlock, BlockOptions, Bottleneck, identity
 from ddf_jax.models.initial_keys import InitialKeys
 from ddf_jax.models.registry import register
-from ddf_jax.models.slots import Attention, Norm, SpatialOp
+from ddf_jax.models.slots import Attention, Classifier, Norm, SpatialOp
 from ddf_jax.models.stems import STEMS
 
 BLOCKS: dict[str, Any] = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -50,18 +50,26 @@ class ResNetConfig:
     """Widens a bottleneck's spatial operator."""
     spatial_op: SpatialOp | tuple[SpatialOp, ...] = Conv
     """Replaces the 3×3 convolutions of the blocks; a tuple has one for each stage, the last for all further ones."""
-    attention: Attention | None = None
-    """At the end of every block's residual branch, before the sum."""
+    pointwise_op: SpatialOp = PointwiseConv
+    """Replaces the 1×1 convolutions of a bottleneck's residual branch."""
+    stride_in: Literal["conv1", "conv2"] = "conv2"
+    """Where a bottleneck has its stride: in the spatial operator or, as in the first ResNets, in the 1×1 convolution
+    before it."""
+    attention: Attention | tuple[Attention, ...] | None = None
+    """At the end of every block's residual branch, before the sum; a tuple has one for each stage, as above."""
     stage_attention: Attention | None = None
     """After every stage but the last."""
     norm: Norm = BatchNorm
-    stem: Literal["imagenet", "deep", "small"] = "imagenet"
-    """"imagenet": a 7×7 convolution of stride 2 and a max-pool. "deep": three 3×3 convolutions instead of the 7×7 one.
-    "small", for small images: a 3×3 convolution of stride 1."""
+    stem: Literal["imagenet", "wide", "deep", "small", "axial"] = "imagenet"
+    """"imagenet": a 7×7 convolution of stride 2 and a max-pool. "wide": the same with twice the channels. "deep": three
+    3×3 convolutions instead of the 7×7 one. "small", for small images: a 3×3 convolution of stride 1. "axial": three
+    blocks of attention along the axes and a max-pool."""
     stem_op: SpatialOp = Conv
     """Replaces the middle convolution of the deep stem."""
     in_channels: int = 3
     num_classes: int = 1000
+    classifier: Classifier = Linear
+    """Makes the head."""
     stochastic_depth: float = 0.0
     """Probability of dropping the last block in training; it grows linearly from 0 at the first block."""
     dropout: float = 0.0
@@ -81,18 +89,21 @@ class ResNetConfig:
             raise UserError(f"`block` must be one of {sorted(BLOCKS)}, got {self.block!r}.")
         if self.stem not in STEMS:
             raise UserError(f"`stem` must be one of {sorted(STEMS)}, got {self.stem!r}.")
+        if self.stride_in not in ("conv1", "conv2"):
+            raise UserError(f"`stride_in` must be conv1 or conv2, got {self.stride_in!r}.")
         for name in ("stochastic_depth", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"`{name}` must be a probability in [0, 1), got {getattr(self, name)}.")
 
     def block_options(self, stage: int) -> BlockOptions:
         """Options of the blocks of a stage."""
-        op = self.spatial_op
         return BlockOptions(
-            spatial_op=op[min(stage, len(op) - 1)] if isinstance(op, tuple) else op,
+            spatial_op=_of_stage(self.spatial_op, stage),
+            pointwise_op=self.pointwise_op,
             norm=self.norm,
-            attention=self.attention,
+            attention=_of_stage(self.attention, stage),
             inner_ratio=self.inner_ratio,
+            stride_in=self.stride_in,
             zero_init_last_norm=self.zero_init_last_norm,
         )
 
@@ -113,7 +124,7 @@ class ResNet(nnx.Module):
         self.stem = STEMS[config.stem](config.in_channels, config.width, norm=config.norm, op=config.stem_op, **dtypes)
         self.stages = nnx.List()
         self.stage_attention = nnx.List()
-        channels, position, last = config.width, 0, max(sum(config.blocks) - 1, 1)
+        channels, position, last = config.width * self.stem.expansion, 0, max(sum(config.blocks) - 1, 1)
         stride = self.stem.stride
         feature_info = []
         for stage, depth in enumerate(config.blocks):
@@ -130,7 +141,7 @@ class ResNet(nnx.Module):
                 self.stage_attention.append(config.stage_attention(channels, **dtypes))
             feature_info.append(FeatureInfo(channels, stride))
         self.dropout = nnx.Dropout(config.dropout, rngs=rngs) if config.dropout else identity
-        self.head = Linear(channels, config.num_classes, **dtypes)
+        self.head = config.classifier(channels, config.num_classes, **dtypes)
         self.feature_info = tuple(feature_info)
         self.config = config
 
@@ -149,6 +160,11 @@ class ResNet(nnx.Module):
                 x = self.stage_attention[index](x)
             outputs.append(x)
         return outputs
+
+
+def _of_stage(slot: Any, stage: int) -> Any:
+    """What a slot has for a stage: of a tuple the last for all further ones."""
+    return slot[min(stage, len(slot) - 1)] if isinstance(slot, tuple) else slot
 
 
 def _apply(block: BasicBlock | Bottleneck, x: Array) -> Array:

@@ -33,6 +33,12 @@ class Attention(Protocol):
     def __call__(self, channels: int, /, *, dtype: Any, param_dtype: Any, rngs: Any) -> Any: ...
 
 
+class Classifier(Protocol):
+    """Makes the head of a classifier: [B, in_channels] to logits [B, out_channels]."""
+
+    def __call__(self, in_channels: int, out_channels: int, /, *, dtype: Any, param_dtype: Any, rngs: Any) -> Any: ...
+
+
 class Upsampler(Protocol):
     """Makes an upsampler of feature maps, `module(x)`: [B, H, W, channels] to [B, scale·H, scale·W, channels].
 

@@ -14,6 +14,7 @@ class SmallStem(nnx.Module):
     """3×3 convolution, normalisation, ReLU."""
 
     stride = 1
+    expansion = 1
     kernel_size, conv_stride = 3, 1
 
     def __init__(self, in_channels: int, width: int, *, norm: Norm, op: SpatialOp, **dtypes: Any):
@@ -35,10 +36,20 @@ class ImageNetStem(SmallStem):
         return max_pool(super().__call__(x))
 
 
+class WideStem(ImageNetStem):
+    """The same with twice the channels."""
+
+    expansion = 2
+
+    def __init__(self, in_channels: int, width: int, **others: Any):
+        super().__init__(in_channels, 2 * width, **others)
+
+
 class DeepStem(nnx.Module):
     """3×3 convolution of stride 2, `op`, 3×3 convolution, each with normalisation and ReLU; 3×3 max-pool, stride 2."""
 
     stride = 4
+    expansion = 1
 
     def __init__(self, in_channels: int, width: int, *, norm: Norm, op: SpatialOp, **dtypes: Any):
         half = width // 2
@@ -55,4 +66,5 @@ class DeepStem(nnx.Module):
         return max_pool(norm_relu(self.norm3, self.conv3(x)))
 
 
-STEMS = {"imagenet": ImageNetStem, "deep": DeepStem, "small": SmallStem}
+STEMS: dict[str, Any] = {"imagenet": ImageNetStem, "wide": WideStem, "deep": DeepStem, "small": SmallStem}
+"""Each has its `stride`, and `expansion` times the width as its channels."""

@@ -5,7 +5,10 @@ import functools
 from collections.abc import Callable, Sequence
 
 from ddf_jax.errors import UserError
-from ddf_jax.torch_port import resnet, variants
+from ddf_jax.torch_port import odconv, resnet, variants
+from ddf_jax.torch_port.axial import AxialResNet
+from ddf_jax.torch_port.dcd import DCDResNet
+from ddf_jax.torch_port.fcanet import FcaNet
 from ddf_jax.torch_port.rednet import RedNet
 from ddf_jax.torch_port.resnet import ResNet
 
@@ -37,13 +40,13 @@ def _variant(depth: int, block, spatial_op=resnet.conv3x3, *, blocks: Sequence[i
     return ResNet(block, resnet.BOTTLENECK[depth] if blocks is None else blocks, spatial_op, **options)
 
 
-def _rednet(depth: int, *, blocks: Sequence[int] | None = None, **options) -> ResNet:
-    return RedNet(resnet.BOTTLENECK[depth] if blocks is None else blocks, **options)
+def _network(network: Callable[..., ResNet], depth: int, *, blocks: Sequence[int] | None = None, **options) -> ResNet:
+    return network(resnet.BOTTLENECK[depth] if blocks is None else blocks, **options)
 
 
 _MODELS: dict[str, Callable[..., ResNet]] = {
     **resnet.MODELS,
-    **{f"rednet{depth}": functools.partial(_rednet, depth) for depth in resnet.BOTTLENECK},
+    **{f"rednet{depth}": functools.partial(_network, RedNet, depth) for depth in resnet.BOTTLENECK},
     **{f"se_resnet{depth}": functools.partial(_variant, depth, variants.SEBottleneck) for depth in (50, 101)},
     **{f"eca_resnet{depth}": functools.partial(_variant, depth, variants.ECABottleneck) for depth in (50, 101)},
     **{
@@ -52,4 +55,9 @@ _MODELS: dict[str, Callable[..., ResNet]] = {
     },
     **{f"res2net{d}_26w_4s": functools.partial(_variant, d, variants.Res2NetBottleneck) for d in (50, 101)},
     "res2net50_14w_8s": functools.partial(_variant, 50, variants.Res2NetBottleneck14w8s),
+    **{f"fca_resnet{depth}": functools.partial(_network, FcaNet, depth) for depth in (50, 101)},
+    "odconv_resnet50": functools.partial(_variant, 50, odconv.ODConvBottleneck),
+    "odconv_resnet50_4x": functools.partial(_variant, 50, odconv.ODConvBottleneck4x),
+    "dcd_resnet50": functools.partial(_network, DCDResNet, 50),
+    "axial_resnet_s": functools.partial(_network, AxialResNet, 50),
 }

@@ -18,6 +18,7 @@ from ddf_jax.data.info import DataInfo
 from ddf_jax.functional.height import height_split
 from ddf_jax.layers.activations import feature_maps_placed
 from ddf_jax.layers.batch_norm import statistics_of_groups
+from ddf_jax.layers.progress import training_progress
 from ddf_jax.training.devices import batch_shares, batch_split, compiler_options, replicated, rows_split
 from ddf_jax.training.freezing import stop_statistics
 from ddf_jax.training.gradients import loss_and_gradients
@@ -84,13 +85,14 @@ def train_step(
     step = optimizer.step[...]
     scale = state.variables.get("loss_scale")
     batch = task.augmented(batch, jax.random.fold_in(jax.random.key(seed), step))
-    with statistics_of_groups(batch_norm_groups), _images_placed(mesh):
+    progress = step / total_steps
+    with statistics_of_groups(batch_norm_groups), training_progress(progress), _images_placed(mesh):
         metrics, gradients = loss_and_gradients(
             model,
             optimizer.wrt,
             batch,
             task=task,
-            progress=step / total_steps,
+            progress=progress,
             scale=scale and scale["scale"],
             microbatches=microbatches,
             gathered=lambda parameters: _sharded(parameters, mesh, fsdp=False),

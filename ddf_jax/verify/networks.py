@@ -10,7 +10,8 @@ from flax import nnx
 
 from ddf_jax import models
 from ddf_jax.checkpoints.conversion import load_tensors
-from ddf_jax.checkpoints.layouts import COUNTER
+from ddf_jax.checkpoints.layouts import is_buffer
+from ddf_jax.checkpoints.names import HEAD_BIASES
 from ddf_jax.checkpoints.rules import naming_of, translate
 from ddf_jax.checkpoints.tensor_files import read_tensors
 from ddf_jax.verify.flax_trace import trace_network
@@ -33,7 +34,7 @@ def compare_network(name: str, settings: Settings) -> Report:
     port = _create_port(name, NUM_CLASSES, settings)
     batch = _random_batch(NUM_CLASSES, settings)
     shapes = {key: tuple(value.shape) for key, value in port.state_dict().items()}
-    random = random_weights(shapes, margin=MARGINS[settings.dtype], seed=settings.seed)
+    random = random_weights(shapes, margin=MARGINS[settings.dtype], seed=settings.seed) | _buffers(port)
     weights = _rounded(calibrate(port, random, batch), settings.dtype)
     if settings.dtype == "float32":
         batch = break_ties(port, weights, batch, within=TIE)
@@ -45,8 +46,7 @@ def compare_checkpoint(name: str, checkpoint: Path, settings: Settings) -> Repor
     weights = read_weights(checkpoint)
     num_classes = _num_classes(weights)
     port = _create_port(name, num_classes, settings)
-    counters = {key: np.zeros((), np.int64) for key in port.state_dict() if key.endswith(COUNTER)}  # optional in files
-    weights = _rounded(counters | weights, settings.dtype)
+    weights = _rounded(weights | _buffers(port), settings.dtype)
     return _compare(name, port, weights, _random_batch(num_classes, settings), settings, source=str(checkpoint))
 
 
@@ -77,8 +77,13 @@ def _create_port(name: str, num_classes: int, settings: Settings) -> Any:
     return torch_port.create(name, num_classes=num_classes, **settings.options)
 
 
+def _buffers(port: Any) -> Weights:
+    """The constants of a port, which are optional in files."""
+    return {key: value.numpy() for key, value in port.state_dict().items() if is_buffer(key)}
+
+
 def _num_classes(weights: Weights) -> int:
-    return weights["fc.bias"].size if "fc.bias" in weights else NUM_CLASSES
+    return next((weights[name].size for name in HEAD_BIASES if name in weights), NUM_CLASSES)
 
 
 def _random_batch(num_classes: int, settings: Settings) -> RandomBatch:
@@ -103,6 +108,4 @@ def read_weights(path: Path) -> Weights:
     """The tensors of a checkpoint by official name, in float64."""
     tensors = read_tensors(path)
     official = tensors if naming_of(tensors) == "official" else translate(tensors, "own")
-    return {
-        name: value if name.endswith(COUNTER) else np.asarray(value, np.float64) for name, value in official.items()
-    }
+    return {name: value if is_buffer(name) else np.asarray(value, np.float64) for name, value in official.items()}

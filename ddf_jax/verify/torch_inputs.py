@@ -23,7 +23,7 @@ def calibrate(model: nn.Module, weights: Mapping[str, np.ndarray], batch: Random
     model = copy.deepcopy(model).double().train()
     model.load_state_dict(to_tensors(weights))
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.momentum = 1.0  # running statistics become the batch's
     with torch.no_grad():
         model(to_channels_first(batch.images, torch.float64))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ddf_jax.checkpoints.layouts import COUNTER
+from ddf_jax.checkpoints.layouts import COUNTER, is_buffer
 from ddf_jax.torch_port import detection
 from ddf_jax.verify.random_inputs import RandomBatch
 from ddf_jax.verify.reference_inputs import ReferenceInputs
@@ -36,7 +36,7 @@ def trace_port(model: nn.Module, weights: Mapping[str, np.ndarray], batch: Rando
     loss = functional.cross_entropy(logits, labels)
     loss.backward()
     gradients = {name: value.grad for name, value in model.named_parameters()}
-    statistics = {name: value for name, value in model.named_buffers() if value.is_floating_point()}
+    statistics = {name: value for name, value in model.named_buffers() if not is_buffer(name)}
     trace = {
         "evaluation": evaluation,
         "training": training,

@@ -63,6 +63,19 @@ def test_files_there_and_back_are_the_identity(port, tmp_path):
     assert same(torch.load(tmp_path / "out.pth", weights_only=True), port.state_dict())
 
 
+@pytest.mark.parametrize("name", ["fca_resnet50", "odconv_resnet50_4x", "dcd_resnet50", "axial_resnet_s"])
+def test_what_official_files_hold_besides_parameters_is_made_again(name, tmp_path):
+    state = torch_port.create(name, **OPTIONS).state_dict()
+    torch.save(state, tmp_path / "in.pth")
+    model = models.abstract(name, **OPTIONS)
+    load_checkpoint(model, tmp_path / "in.pth")
+    save_checkpoint(model, tmp_path / "out.pth", naming="official")
+    again = torch.load(tmp_path / "out.pth")
+    assert again.keys() == state.keys()
+    for key, value in state.items():
+        torch.testing.assert_close(again[key], value.to(again[key].dtype), rtol=0, atol=1e-7)
+
+
 def test_half_precision_is_kept(tmp_path):
     tensors = {"fc.bias": torch.tensor([1.5, -2]).bfloat16(), "fc.weight": torch.ones(2, 3).half()}
     torch.save(tensors, tmp_path / "in.pth")

@@ -26,6 +26,7 @@ def assert_passes(*arguments, **options):
 
 def test_every_model_with_official_names_has_a_port():
     families = ("resnet*", "ddf_resnet*", "ddf_add_*", "rednet*", "se_*", "eca_*", "resnext*", "res2net*")
+    families += ("fca_*", "odconv_*", "dcd_*", "axial_*")
     assert set(torch_port.list_models()) == {name for family in families for name in models.list_models(family)}
 
 

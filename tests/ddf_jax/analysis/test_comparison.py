@@ -17,20 +17,19 @@ UNEQUAL = {
     ("DDF, Table 1", "DDF"): "p",
     **{("DDF, Table 3c", f"σ = {ratio}"): "F" for ratio in (0.2, 0.3, 0.4)},
     ("DDF, Table 5", "Res2Net50 (14w-8s)"): "p",
-    **{("DDF, Table 6", upsampler): "F" for upsampler in ("Deconv", "P.S.", "CARAFE", "DDF-Up")},
+    **{("DDF, Table 6", upsampler): "F" for upsampler in ("Deconv", "CARAFE", "DDF-Up")},
+    ("DDF, Table 4", "R18 DyNet"): "p",
     ("Bi-volution, Table 1", "BiNet-38 (dc)"): "p",
     ("Bi-volution, Table 1", "DDF-ResNet-38"): "p",
     ("Bi-volution, Table 1", "BiNet-38 (dc-ca)"): "p",
     ("Bi-volution, Table 1", "Res2Net-50 (14w-8s)"): "p",
-    ("Bi-volution, Table 1", "RedNet-50"): "F",
     ("Bi-volution, Table 1", "BiNet-50 (dc-ca)"): "p",
-    ("Bi-volution, Table 1", "ResNet-101"): "pF",
     ("Bi-volution, Table 1", "BAM-ResNet-101"): "p",
-    ("Bi-volution, Table 1", "ECANet ResNet-101"): "p",
-    ("Bi-volution, Table 4", "dc 1×1"): "F",
     ("Bi-volution, Table 4", "dc-ca 5×5"): "F",
     ("Bi-volution, Table 4", "dc-ca 7×7"): "F",
-    ("DCDC, Table I", "ResNet-101"): "pF",
+    ("Bi-volution, Table 1", "Axial ResNet-S"): "p",
+    ("DCDC, Table I", "Axial ResNet-S"): "p",
+    ("DCDC, Table II", "MDDC-50"): "pF",
     ("DCDC, Table VII", "PFPN, DCDC-ResNet50, DCDC neck"): "p",
     ("DCDC, Table VII", "PFPN, ResNet101, convolution"): "p",
 }
@@ -65,18 +64,18 @@ def test_counts_are_the_pinned_ones():
     assert {name: count(name).params for name in PARAMETERS} == PARAMETERS
 
 
-def test_upsamplers_cost_what_their_formulas_state_for_the_maps_of_an_800_by_1333_image():
+def test_upsamplers_cost_what_their_formulas_state_for_the_maps_of_an_image_of_1280_by_800():
     computed = {cell.row: cell.computed for cell in compared("DDF, Table 6")}
-    pixels, channels = 100 * 167 + 50 * 84 + 25 * 42, 256  # of P3, P4 and P5
+    pixels, channels = 100 * 160 + 50 * 80 + 25 * 40 + 13 * 20, 256  # of P3 to P6
     compressed = channels * 64 + 64 * 9 * 4 * 25
-    squeezed = 51  # of each of the four channel branches at each of the three levels
+    squeezed = 51  # of each of the four channel branches at each of the four levels
     expected = {
         "Nearest (base)": 0,
         "Bilinear": pixels * 4 * channels,
         "Deconv": pixels * 9 * channels**2,
-        "P.S.": pixels * 9 * 4 * channels**2,
+        "P.S.": pixels * 4 * channels * (9 * channels + 1),  # mmcv counts the bias
         "CARAFE": pixels * (compressed + 4 * 25 * channels),
-        "DDF-Up": pixels * 3 * 4 * 9 * channels + 3 * 4 * (channels * squeezed + squeezed * 9 * channels),
+        "DDF-Up": pixels * 3 * 4 * 9 * channels + 4 * 4 * (channels * squeezed + squeezed * 9 * channels),
     }
     assert computed == {row: round(macs / 1e9, 4) for row, macs in expected.items()}
 
@@ -149,14 +148,27 @@ def test_mmcv_rounds_to_two_digits_before_a_table_rounds_to_one():
     assert rounded_twice(28_985_424, 10**6, 1) == "29.0"
 
 
+@pytest.mark.slow
 def test_numbers_that_nothing_computes_are_shown_without_a_verdict():
-    [cell] = [cell for cell in compared("DCDC, Table II") if cell.row == "DyNet-50"]
-    assert cell == Cell("DCDC, Table II", "DyNet-50", "FLOPs (G)", 1.1, None, None, "not built here")
+    [cell] = [cell for cell in compared("DDF, Table 4") if cell.computed is None]
+    assert (cell.row, cell.published, cell.equal) == ("R18 Adaptive", 11.1, None)
+    assert cell.note.startswith("not built here; its paper")
     assert markdown([cell]).endswith("0 of 0 numbers are equal.")
+
+
+def test_a_number_that_is_not_rounded_states_how_it_was_made():
+    cells = {(cell.row, cell.column): cell for cell in compared("Bi-volution, Table 1")}
+    for row, column, note in (
+        ("ResNet-101", "parameters (M)", "rounded twice"),
+        ("ResNet-101", "FLOPs (G)", "mmcv; rounded twice"),
+        ("RedNet-50", "FLOPs (G)", "core; rounded twice"),
+    ):
+        assert (cells[row, column].equal, cells[row, column].note) == (True, note)
 
 
 def test_the_summary_marks_each_number():
     text = markdown(compared("DDF, Table 1"))
     assert "| Conv | parameters | 589,824 | 589,824 | ✓ |  |" in text
     assert "| DDF | parameters | 133,376 | 137,532 | ✗ |" in text
-    assert text.endswith("2 of 3 numbers are equal.")
+    assert "| DyFilter | parameters | 150,994,944 | 150,994,944 | ✓ |" in text
+    assert text.endswith("4 of 5 numbers are equal.")

@@ -10,7 +10,7 @@ from flax import nnx
 
 from ddf_jax import layers, models
 from ddf_jax.checkpoints.conversion import expected_shapes
-from ddf_jax.checkpoints.layouts import COUNTER
+from ddf_jax.checkpoints.layouts import is_buffer
 from ddf_jax.checkpoints.names import RULES
 from ddf_jax.checkpoints.rules import naming_of, translate, translate_name
 from ddf_jax.checkpoints.tensor_files import CheckpointError
@@ -18,7 +18,19 @@ from ddf_jax.models.resnet import FeatureInfo
 from ddf_jax.models.slots import ChannelwiseOp, partial_layer
 from tests.ddf_jax.models.small import DISTINCT
 
-FAMILIES = ("resnet*", "ddf_*", "rednet*", "se_*", "eca_*", "resnext*", "res2net*")
+FAMILIES = (
+    "resnet*",
+    "ddf_*",
+    "rednet*",
+    "se_*",
+    "eca_*",
+    "resnext*",
+    "res2net*",
+    "fca_*",
+    "odconv_*",
+    "dcd_*",
+    "axial_*",
+)
 NAMES = [name for family in FAMILIES for name in models.list_models(family, task="classification")]
 
 
@@ -106,12 +118,12 @@ def test_every_name_of_a_detector_has_one_counterpart(key):
 
 def check_names(model):
     own, official = expected_shapes(model, "own"), expected_shapes(model, "official")
-    counters = [key for key in official if key.endswith(COUNTER)]
+    buffers = [key for key in official if is_buffer(key)]
     assert naming_of(own) == "own"
     assert naming_of(official) == "official"
-    assert {translate_name(key, "own") for key in own} == official.keys() - set(counters)
+    assert {translate_name(key, "own") for key in own} == official.keys() - set(buffers)
     assert {translate_name(key, "official") for key in official} - {
-        translate_name(key, "official") for key in counters
+        translate_name(key, "official") for key in buffers
     } == own.keys()
 
 
@@ -149,6 +161,11 @@ def test_involutions_of_a_detector_have_the_names_of_their_repository():
         pytest.param("eca_resnet50", 336, marks=pytest.mark.slow),
         pytest.param("resnext50_32x4d", 320, marks=pytest.mark.slow),
         ("res2net50_26w_4s", 512),
+        ("fca_resnet50", 368),
+        pytest.param("fca_resnet101", 725, marks=pytest.mark.slow),
+        ("odconv_resnet50", 832),
+        ("dcd_resnet50", 1104),
+        ("axial_resnet_s", 800),
     ],
 )
 def test_official_entries_are_as_many_as_counted(name, entries):
@@ -168,6 +185,11 @@ def test_official_entries_are_as_many_as_counted(name, entries):
         "eca_resnet50",
         "resnext50_32x4d",
         "res2net50_26w_4s",
+        "fca_resnet50",
+        "odconv_resnet50",
+        "odconv_resnet50_4x",
+        "dcd_resnet50",
+        "axial_resnet_s",
     ],
 )
 @pytest.mark.parametrize("source", ["official", "own"])
@@ -208,7 +230,7 @@ def test_every_rule_is_used():
         own.replace("{stage}", "").replace("{block}", "").replace("{n}", "").replace("{m}", "")
         for own in digits_dropped
     ]
-    assert {own for own in fields_dropped if not own.endswith(COUNTER)} == used
+    assert {own for own in fields_dropped if not is_buffer(own)} == used
 
 
 def test_layouts_follow_the_meaning_of_the_axes():

@@ -29,6 +29,13 @@ def test_a_detector_and_a_classifier_of_our_own_names():
     assert list(without_wrappers(["backbone.stem.conv.kernel"]).values()) == ["stem.conv.kernel"]
 
 
+@pytest.mark.parametrize("wrapper", ["", "module."])
+def test_a_classifier_behind_dropout_is_the_one_without(wrapper):
+    assert without_wrappers([f"{wrapper}classifier.1.cls.bias"]) == {
+        f"{wrapper}classifier.1.cls.bias": "classifier.0.cls.bias"
+    }
+
+
 def test_two_names_that_become_one_are_refused():
     with pytest.raises(CheckpointError, match=r"conv1\.weight and backbone\.conv1\.weight are both conv1\.weight"):
         without_wrappers(["conv1.weight", "backbone.conv1.weight"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ddf_jax.layers import BAM, CBAM, ECA, AttentionAugmentedConv, SqueezeExcitation
+from ddf_jax.layers import BAM, CBAM, ECA, FCA, AttentionAugmentedConv, SqueezeExcitation
 from tests.ddf_jax.layers import formulas
 
 X = formulas.image(2, 5, 7, 8)
@@ -35,6 +35,23 @@ def test_efficient_channel_attention():
 def test_efficient_channel_attention_chooses_its_size_as_the_paper_does(channels, taps):
     layer = nnx.eval_shape(lambda: ECA(channels, rngs=nnx.Rngs(0)))
     assert layer.conv.kernel.shape == (taps, 1, 1)
+
+
+@pytest.mark.parametrize("size", [7, 9])
+def test_frequency_attention_weighs_each_channel_by_one_frequency(size):
+    layer = formulas.drawn(functools.partial(FCA, 8, size=size, frequencies=4, reduction=2))
+    p = formulas.parameters(layer)
+    pooled = np.zeros((2, size, size, 8))
+    for i, j in np.ndindex(size, size):  # windows of torch's adaptive pooling
+        rows, columns = (slice(at * n // size, -(-(at + 1) * n // size)) for at, n in zip((i, j), (5, 7), strict=True))
+        pooled[:, i, j] = X[:, rows, columns].mean((1, 2))
+    z = np.zeros((2, 8))
+    for c, (u, v) in enumerate(((0, 0), (0, 0), (0, 1), (0, 1), (6, 0), (6, 0), (0, 5), (0, 5))):
+        for i, j in np.ndindex(size, size):
+            wave = np.cos(np.pi * u * (i + 0.5) / size) * np.cos(np.pi * v * (j + 0.5) / size) / size
+            z[:, c] += wave * 2 ** ((u > 0) / 2 + (v > 0) / 2) * pooled[:, i, j, c]
+    weights = formulas.sigmoid(formulas.relu(z @ p["hidden"]["kernel"]) @ p["gate"]["kernel"])
+    formulas.check(layer, X * weights[:, None, None], X)
 
 
 def test_cbam_weighs_channels_then_pixels():
@@ -104,6 +121,8 @@ def test_pooled_attention_is_enlarged_to_the_size_of_the_convolution():
     [
         (functools.partial(SqueezeExcitation, 8), "must leave at least one unit"),
         (functools.partial(ECA, 8, kernel_size=4), "must be odd"),
+        (functools.partial(FCA, 8), "`frequencies` must divide channels=8 and be at most 16, got 16"),
+        (functools.partial(FCA, 16, size=5), "`size` must be at least 7"),
         (functools.partial(AttentionAugmentedConv, 8, 16, value_channels=4), "`heads` must divide"),
     ],
 )

@@ -55,6 +55,14 @@ PARAMETERS = {
     "res2net50_26w_4s": 25_699_120,
     "res2net50_14w_8s": 25_059_816,
     "res2net101_26w_4s": 45_206_688,
+    "fca_resnet50": 28_071_976,
+    "fca_resnet101": 49_292_328,
+    "odconv_resnet50": 28_635_112,
+    "odconv_resnet50_4x": 90_670_888,
+    "dcd_resnet50": 29_835_056,
+    "dynet18": 17_286_056,
+    "dynet50": 43_594_904,
+    "axial_resnet_s": 11_586_216,
 }
 
 DETECTORS = {

@@ -66,6 +66,10 @@ LAYERS = (
     "condconv_resnet50",
     "dynamicconv_resnet50",
     "dwweightnet_resnet50",
+    "odconv_resnet50",
+    "dcd_resnet50",
+    "dynet50",
+    "axial_resnet_s",
 )
 
 

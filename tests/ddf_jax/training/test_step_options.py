@@ -11,6 +11,7 @@ from flax import nnx
 
 from ddf_jax.errors import NonFiniteError, UserError
 from ddf_jax.layers import BatchNorm
+from ddf_jax.layers.progress import annealed
 from ddf_jax.training.gradients import loss_and_gradients
 from ddf_jax.training.leaves import floating, leaf_names
 from ddf_jax.training.loss_scale import DOUBLED_AFTER, INITIAL, initial_loss_scale, next_loss_scale
@@ -151,6 +152,33 @@ def test_a_step_whose_gradients_are_too_large_for_float16_is_undone_and_halves_t
     hopeless = report._replace(loss_scale=np.float32(0.5))
     with pytest.raises(NonFiniteError, match="but the gradient of"):
         check_report(1, hopeless, [*names, "norm.bias", "norm.scale"], None)
+
+
+class Told(Net):
+    """Remembers a value that follows the training."""
+
+    def __init__(self):
+        super().__init__(normalized=False)
+        self.seen = nnx.BatchStat(jnp.float32(0))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        self.seen[...] = jnp.float32(annealed(30.0, 1.0, share=0.5))
+        return super().__call__(x)
+
+
+def test_layers_are_told_how_far_training_has_come():
+    state, batch = state_of(Recipe("r"), Told()), make_batch(0)
+
+    @jax.jit
+    def step(variables: Any, batch: Any) -> Any:
+        state_ = TrainState(state.structure, variables)
+        return train_step(state_, batch, task=TASK, learning_rate=RATE, total_steps=4, microbatches=2)[0]
+
+    variables, seen = state.variables, []
+    for _ in range(4):
+        variables = step(variables, batch)
+        seen.append(float(variables["model"]["seen"]))
+    assert seen == [30.0, 15.5, 1.0, 1.0]
 
 
 def test_the_scale_doubles_after_many_finite_steps():

@@ -1,0 +1,16 @@
+"""`digits` with omni-dimensional dynamic convolutions: a small ODConv-ResNet, annealed in the first tenth of the run.
+
+Command:   ddf train digits_odconv
+Hardware:  2 CPU cores
+Time:      not yet run
+Expected:  test accuracy ≥ 97.0 %; its source is this recipe's own runs
+"""
+
+import dataclasses
+
+from ddf_jax.recipes.digits import recipe as digits
+from ddf_jax.training.recipe import ModelConfig
+
+recipe = dataclasses.replace(
+    digits, name="digits_odconv", epochs=25, model=ModelConfig("odconv_resnet50", {**digits.model.options, "width": 16})
+)
