@@ -46,6 +46,16 @@ class Uniform:
         return _first(jax.random.uniform(key, _enough(shape), dtype, -self.bound, self.bound), tuple(shape))
 
 
+@dataclasses.dataclass(frozen=True)
+class Normal:
+    """Normal with mean 0."""
+
+    deviation: float
+
+    def __call__(self, key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+        return _first(jax.random.normal(key, _enough(shape), dtype) * self.deviation, tuple(shape))
+
+
 def _enough(shape: Sequence[int]) -> tuple[int]:
     """The shape of a power of four numbers, at least as many as an array of `shape` has."""
     bits = (math.prod(shape) - 1).bit_length()

@@ -55,11 +55,12 @@ class ResNetConfig:
     stage_attention: Attention | None = None
     """After every stage but the last."""
     norm: Norm = BatchNorm
-    stem: Literal["imagenet", "deep", "small"] = "imagenet"
+    stem: Literal["imagenet", "deep", "small", "block", "pointwise"] = "imagenet"
     """"imagenet": a 7×7 convolution of stride 2 and a max-pool. "deep": three 3×3 convolutions instead of the 7×7 one.
-    "small", for small images: a 3×3 convolution of stride 1."""
+    "small", for small images: a 3×3 convolution of stride 1. "block": `stem_op` and a 4×4 max-pool of stride 4.
+    "pointwise": a 1×1 convolution, `stem_op` of stride 2 and a max-pool."""
     stem_op: SpatialOp = Conv
-    """Replaces the middle convolution of the deep stem."""
+    """Replaces the middle convolution of the deep stem, and is the operator of the last two stems."""
     in_channels: int = 3
     num_classes: int = 1000
     stochastic_depth: float = 0.0

@@ -1,0 +1,45 @@
+"""Residual networks with self-attention in place of each 3×3 convolution, and of the stem's.
+
+Reference: Ramachandran et al., "Stand-Alone Self-Attention in Vision Models", NeurIPS 2019.
+"""
+
+import dataclasses
+from typing import Any
+
+from ddf_jax.layers import BlockAttention, SelfAttention
+from ddf_jax.models import resnet
+from ddf_jax.models.registry import register
+from ddf_jax.models.resnet import ResNetConfig
+from ddf_jax.models.slots import partial_layer
+
+
+def with_self_attention(base: ResNetConfig, *, heads: int = 8, stem: str = "attention") -> ResNetConfig:
+    """`base` with 7×7 self-attention in its blocks.
+
+    Args:
+        base: the network.
+        heads: of every attention.
+        stem: "attention" within blocks of 4×4 pixels and a max-pool; "conv", the paper's networks with a convolutional
+            stem; or another one of `ResNetConfig`.
+    """
+    op, stem_op = (partial_layer(layer, heads=heads) for layer in (SelfAttention, BlockAttention))
+    kind: Any = {"attention": "block", "conv": "imagenet"}.get(stem, stem)
+    return dataclasses.replace(base, spatial_op=op, stem=kind, stem_op=stem_op)
+
+
+@register
+def sasa_resnet26(*, heads: int = 8, stem: str = "attention") -> ResNetConfig:
+    """ResNet-26 with stand-alone self-attention (Ramachandran et al., NeurIPS 2019)."""
+    return with_self_attention(resnet.resnet26(), heads=heads, stem=stem)
+
+
+@register
+def sasa_resnet38(*, heads: int = 8, stem: str = "attention") -> ResNetConfig:
+    """ResNet-38 with stand-alone self-attention (Ramachandran et al., NeurIPS 2019)."""
+    return with_self_attention(resnet.resnet38(), heads=heads, stem=stem)
+
+
+@register
+def sasa_resnet50(*, heads: int = 8, stem: str = "attention") -> ResNetConfig:
+    """ResNet-50 with stand-alone self-attention (Ramachandran et al., NeurIPS 2019)."""
+    return with_self_attention(resnet.resnet50(), heads=heads, stem=stem)
