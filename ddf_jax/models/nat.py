@@ -81,9 +81,9 @@ class NAT(nnx.Module):
     def __init__(self, config: NATConfig, *, rngs: nnx.Rngs):
         dtypes = {"dtype": config.dtype, "param_dtype": config.param_dtype, "rngs": InitialKeys(rngs)}
         channels = config.width
-        self.stem = NATStem(config.in_channels, channels, small=config.stem == "small", **dtypes)
+        self.embedding = PatchEmbedding(config.in_channels, channels, small=config.stem == "small", **dtypes)
         self.stages, self.downsamples = nnx.List(), nnx.List()
-        position, last, stride = 0, max(sum(config.blocks) - 1, 1), self.stem.stride
+        position, last, stride = 0, max(sum(config.blocks) - 1, 1), self.embedding.stride
         feature_info = []
         for stage, depth in enumerate(config.blocks):
             if stage > 0:
@@ -105,7 +105,7 @@ class NAT(nnx.Module):
 
     def features(self, x: Array) -> list[Array]:
         """The output of every stage, [B, ceil(H/stride), ceil(W/stride), channels], with those of `feature_info`."""
-        x = placed(self.stem(placed(as_feature_map(x, self.config.in_channels, self.config.dtype))))
+        x = placed(self.embedding(placed(as_feature_map(x, self.config.in_channels, self.config.dtype))))
         outputs: list[Array] = []
         for index, stage in enumerate(self.stages):
             if outputs:
@@ -116,7 +116,7 @@ class NAT(nnx.Module):
         return outputs
 
 
-class NATStem(nnx.Module):
+class PatchEmbedding(nnx.Module):
     """Two 3×3 convolutions of stride 2, or one of stride 1, and layer normalisation."""
 
     def __init__(self, in_channels: int, width: int, *, small: bool, **dtypes: Any):

@@ -78,14 +78,14 @@ class PointwiseStem(nnx.Module):
     stride = 4
 
     def __init__(self, in_channels: int, width: int, *, norm: Norm, op: SpatialOp, **dtypes: Any):
-        self.conv1 = PointwiseConv(in_channels, width, **dtypes)
+        self.pointwise = PointwiseConv(in_channels, width, **dtypes)
         self.norm1 = norm(width, **dtypes)
-        self.conv2 = op(width, width, stride=2, **dtypes)
+        self.op = op(width, width, stride=2, **dtypes)
         self.norm2 = norm(width, **dtypes)
 
     def __call__(self, x: Array) -> Array:
-        x = norm_relu(self.norm1, self.conv1(x))
-        return max_pool(norm_relu(self.norm2, self.conv2(x)))
+        x = norm_relu(self.norm1, self.pointwise(x))
+        return max_pool(norm_relu(self.norm2, self.op(x)))
 
 
 STEMS = {

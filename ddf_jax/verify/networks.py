@@ -78,7 +78,8 @@ def _create_port(name: str, num_classes: int, settings: Settings) -> Any:
 
 
 def _num_classes(weights: Weights) -> int:
-    return weights["fc.bias"].size if "fc.bias" in weights else NUM_CLASSES
+    head = weights.get("fc.bias", weights.get("head.bias"))
+    return NUM_CLASSES if head is None else head.size
 
 
 def _random_batch(num_classes: int, settings: Settings) -> RandomBatch:

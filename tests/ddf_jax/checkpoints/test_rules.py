@@ -20,6 +20,7 @@ from tests.ddf_jax.models.small import DISTINCT
 
 FAMILIES = ("resnet*", "ddf_*", "rednet*", "se_*", "eca_*", "resnext*", "res2net*")
 NAMES = [name for family in FAMILIES for name in models.list_models(family, task="classification")]
+TRANSFORMERS = ("nat_mini",)  # no backbones of detectors
 
 
 # Layers that are part of no registered model.
@@ -92,7 +93,7 @@ def numbered(shapes):
 @pytest.mark.parametrize(
     ("name", "options"),
     # The blocks of the last have numbers of two digits.
-    [*((name, SHORT) for name in DISTINCT if name in NAMES), ("resnet18", {"blocks": (1, 11)})],
+    [*((name, SHORT) for name in DISTINCT if name in (*NAMES, *TRANSFORMERS)), ("resnet18", {"blocks": (1, 11)})],
     ids=str,
 )
 def test_every_name_has_one_counterpart(name, options):
@@ -149,6 +150,7 @@ def test_involutions_of_a_detector_have_the_names_of_their_repository():
         pytest.param("eca_resnet50", 336, marks=pytest.mark.slow),
         pytest.param("resnext50_32x4d", 320, marks=pytest.mark.slow),
         ("res2net50_26w_4s", 512),
+        ("nat_mini", 252),
     ],
 )
 def test_official_entries_are_as_many_as_counted(name, entries):
@@ -168,6 +170,7 @@ def test_official_entries_are_as_many_as_counted(name, entries):
         "eca_resnet50",
         "resnext50_32x4d",
         "res2net50_26w_4s",
+        "nat_mini",
     ],
 )
 @pytest.mark.parametrize("source", ["official", "own"])
@@ -199,7 +202,10 @@ def check_there_and_back(model, source):
 
 def test_every_rule_is_used():
     names = [name for name in DISTINCT if name in NAMES]
-    models = [abstract(name, **SHORT) for name in names] + [*map(abstract, LAYERS), *map(detector, DETECTORS)]
+    models = [abstract(name, **SHORT) for name in (*names, *TRANSFORMERS)] + [
+        *map(abstract, LAYERS),
+        *map(detector, DETECTORS),
+    ]
     used = set()
     for model in models + [with_backbone(name) for name in names]:
         used |= {name.translate(str.maketrans("", "", "0123456789")) for name in expected_shapes(model, "own")}

@@ -55,6 +55,14 @@ PARAMETERS = {
     "res2net50_26w_4s": 25_699_120,
     "res2net50_14w_8s": 25_059_816,
     "res2net101_26w_4s": 45_206_688,
+    "sasa_resnet26": 10_335_592,
+    "sasa_resnet38": 14_183_592,
+    "sasa_resnet50": 18_031_592,
+    "lrnet26": 14_594_948,
+    "lrnet50": 23_349_944,
+    "lrnet101": 40_741_964,
+    "nat_mini": 19_984_174,
+    "nat_tiny": 27_901_582,
 }
 
 DETECTORS = {
