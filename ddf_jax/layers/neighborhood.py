@@ -74,7 +74,8 @@ class NeighborhoodAttention(nnx.Module):
     def __call__(self, x: Array) -> Array:
         x = as_feature_map(x, self.channels, self.dtype)
         (height, width), window = x.shape[1:3], self.kernel_size * self.dilation
-        missing = ((0, max(window - side, 0)) for side in (height, width))
+        # A symbolic size, of a program for any size, is taken for one of at least a window.
+        missing = ((0, max(window - side, 0) if isinstance(side, int) else 0) for side in (height, width))
         q, k, v = jnp.split(self.qkv(jnp.pad(x, ((0, 0), *missing, (0, 0)))), 3, axis=-1)
         y = neighborhood_attention(
             q,

@@ -1,4 +1,7 @@
-"""Each family with official names against its port: small, with blocks that change the shape and one that does not."""
+"""Each family with official names against its port: small, with blocks that change the shape and one that does not.
+
+Of the two stages of NAT the second has maps smaller than a window.
+"""
 
 import pytest
 
@@ -12,6 +15,7 @@ WIDTHS = {
     "resnext50_32x4d": 32,
     "res2net50_26w_4s": 64,
     "res2net50_14w_8s": 64,
+    "nat_mini": 32,
 }
 
 

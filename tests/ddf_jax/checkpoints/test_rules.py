@@ -138,6 +138,35 @@ def test_involutions_of_a_detector_have_the_names_of_their_repository():
     assert {name: shapes[name] for name in shapes if name.startswith((*places, "roi_head.mask_head.convs"))} == expected
 
 
+def test_a_transformer_has_the_names_of_its_repository():
+    shapes = expected_shapes(abstract("nat_mini", **SHORT), "official")
+    block = {
+        **{f"{name}.{kind}": (32,) for name in ("norm1", "norm2") for kind in ("weight", "bias")},
+        "attn.qkv.weight": (96, 32),
+        "attn.qkv.bias": (96,),
+        "attn.rpb": (1, 13, 13),
+        "attn.proj.weight": (32, 32),
+        "attn.proj.bias": (32,),
+        "mlp.fc1.weight": (96, 32),
+        "mlp.fc1.bias": (96,),
+        "mlp.fc2.weight": (32, 96),
+        "mlp.fc2.bias": (32,),
+    }
+    first = {f"levels.0.blocks.{n}.{name}": shape for n in range(2) for name, shape in block.items()}
+    rest = {
+        "patch_embed.proj.0.weight": (16, 3, 3, 3),
+        "patch_embed.proj.0.bias": (16,),
+        "patch_embed.proj.1.weight": (32, 16, 3, 3),
+        "patch_embed.proj.1.bias": (32,),
+        **{f"patch_embed.norm.{kind}": (32,) for kind in ("weight", "bias")},
+        "levels.0.downsample.reduction.weight": (64, 32, 3, 3),
+        **{f"{name}.{kind}": (64,) for name in ("levels.0.downsample.norm", "norm") for kind in ("weight", "bias")},
+        "head.weight": (7, 64),
+        "head.bias": (7,),
+    }
+    assert {name: shapes[name] for name in shapes if not name.startswith("levels.1.")} == {**first, **rest}
+
+
 @pytest.mark.parametrize(
     ("name", "entries"),
     [
