@@ -94,7 +94,7 @@ class GeometryPrior(nnx.Module):
     def __call__(self, kernel_size: int, dtype: jnp.dtype) -> Array:
         steps = jnp.linspace(-1, 1, kernel_size, dtype=dtype)
         offsets = jnp.stack(jnp.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2)
-        return self.logits(jax.nn.relu(self.hidden(offsets))).T
+        return self.logits(jax.nn.relu(self.hidden(offsets))).T.astype(dtype)
 
 
 def _inside(length: int, kernel_size: int, stride: int) -> Array:
