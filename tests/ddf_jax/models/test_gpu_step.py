@@ -1,76 +1,81 @@
-"""Networks of windowed attention compiled ahead of time for a GPU: their windows are never unfolded in memory."""
+"""Training steps of windowed attention, ahead of time for a GPU: they run the kernels and never unfold a window."""
 
 import json
+import math
+import re
 import subprocess
 import sys
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import pytest
-
-from tests.aot import ENVIRONMENT, needs_plugin
-
-PROGRAM = """
-import json, math, re, sys
-import jax, jax.numpy as jnp
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
+
 from ddf_jax.models import get_config
 from pallas_kernels import aot
+from pallas_kernels.aot.programs import TRITON_CALL
+from tests.aot import ENVIRONMENT, needs_plugin
+from tests.ddf_jax.models.small import abstract_model
+
+ONE_BLOCK = {"blocks": (1,), "stem": "small", "num_classes": 5}
+BATCH, SIZE, CHANNELS = 8, 32, 64
+
+
+def derivative(name: str, **options: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A function of a network's loss and gradients in bfloat16, and its arguments but the images, as shapes."""
+    graph, parameters, rest = nnx.split(abstract_model(get_config(name, dtype=jnp.bfloat16, **options)), nnx.Param, ...)
+
+    def loss(parameters: nnx.State, rest: nnx.State, images: jax.Array) -> tuple[jax.Array, nnx.State]:
+        model: Any = nnx.merge(graph, parameters, rest, copy=True)
+        return jnp.square(model(images).astype(jnp.float32)).sum(), nnx.state(model, nnx.BatchStat)
+
+    return jax.value_and_grad(loss, has_aux=True), (parameters, rest)
+
+
+def largest(shapes: list[str], separator: str) -> int:
+    return max(math.prod(map(int, shape.strip(separator).split(separator))) for shape in shapes)
+
+
+def test_a_lowered_step_runs_the_kernels_and_has_no_unfolded_window():
+    function, states = derivative("sasa_resnet26", kernel_size=5, **ONE_BLOCK)
+    images = jax.ShapeDtypeStruct((BATCH, SIZE, SIZE, 3), jnp.float32)
+    text = aot.lower(function, *states, images).as_text()
+    assert text.count(TRITON_CALL) >= 5  # the correlation, the filter, and cotangents of both
+    assert largest(re.findall(r"tensor<((?:[0-9]+x)+)", text), "x") < BATCH * SIZE**2 * CHANNELS * 25 / 4
+
+
+COMPILE = r"""
+import json, re, sys
+import jax, jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+from pallas_kernels import aot
+from tests.ddf_jax.models.test_gpu_step import derivative, largest
 
 name, batch, size, options = json.loads(sys.argv[1])
-config = get_config(name, dtype=jnp.bfloat16, **options)
-graph, parameters, rest = nnx.split(nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0))), nnx.Param, ...)
-
-def loss(parameters, rest, images):
-    model = nnx.merge(graph, parameters, rest, copy=True)
-    return jnp.square(model(images).astype(jnp.float32)).sum(), nnx.state(model, nnx.BatchStat)
-
+function, states = derivative(name, **options)
 mesh = jax.make_mesh((1,), ("data",), devices=aot.compile_only_devices(aot.DEVICES["h200"], 1))
-place = lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=NamedSharding(mesh, PartitionSpec()))
-structs = jax.tree.map(place, (parameters, rest, jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32)))
+placed = lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=NamedSharding(mesh, PartitionSpec()))
+structs = jax.tree.map(placed, (*states, jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32)))
 with jax.set_mesh(mesh):
-    compiled = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(*structs).compile()
-shapes = re.findall(r"(?:bf|f|s|u|pred)[0-9]*\\[([0-9,]+)\\]", compiled.as_text())
-print(json.dumps({
-    "largest": max(math.prod(map(int, shape.split(","))) for shape in shapes),
-    **aot.program_summary(compiled),
-}))
+    compiled = jax.jit(function).lower(*structs).compile()
+shapes = re.findall(r"\b(?:bf16|f16|f32|pred)\[([0-9,]+)\]", compiled.as_text())  # bytes are workspaces
+print(json.dumps({"largest": largest(shapes, ","), **aot.program_summary(compiled)}))
 """
-
-
-def compiled(name: str, batch: int, size: int, **options: Any) -> Any:
-    """A summary of the step of a network in bfloat16, and the values of the largest array anywhere in its program."""
-    command = [sys.executable, "-c", PROGRAM, json.dumps([name, batch, size, options])]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-ONE_BLOCK = {"blocks": [1], "stem": "small", "num_classes": 5}
-
-
-# Kernels: forward passes and cotangents of the correlation and of the filter.
-@needs_plugin
-@pytest.mark.parametrize(
-    ("name", "kernels"),
-    [
-        pytest.param("sasa_resnet26", 5, marks=pytest.mark.slow),
-        pytest.param("lrnet26", 5, marks=pytest.mark.slow),
-        ("nat_mini", 5),
-    ],
-)
-def test_a_block_runs_the_kernels_and_unfolds_no_window(name: str, kernels: int) -> None:
-    batch, size, channels, taps = 8, 32, 64, 49
-    found = compiled(name, batch, size, **ONE_BLOCK)
-    assert found["kernels"]["__gpu$xla.gpu.triton"] >= kernels
-    assert found["largest"] < batch * size**2 * channels * taps / 4
 
 
 @needs_plugin
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "width"), [("sasa_resnet26", 64), ("lrnet26", 64), ("nat_mini", 64)])
-def test_whole_networks_unfold_no_window(name: str, width: int) -> None:
-    """Of their first stage, the largest, at 224×224 pixels."""
-    found = compiled(name, 16, 224, num_classes=1000)
-    assert found["kernels"]["__gpu$xla.gpu.triton"] >= 4 * 5
-    assert found["largest"] < 16 * 56**2 * width * 49
+@pytest.mark.parametrize("name", ["sasa_resnet26", "lrnet26", "nat_mini"])
+@pytest.mark.parametrize(
+    ("batch", "size", "options", "kernels", "pixels"),
+    [(BATCH, SIZE, ONE_BLOCK, 5, SIZE**2), (16, 224, {}, 80, 56**2)],
+    ids=["block", "network"],
+)
+def test_a_compiled_step_holds_no_unfolded_window(name, batch, size, options, kernels, pixels):
+    command = [sys.executable, "-c", COMPILE, json.dumps([name, batch, size, options])]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["kernels"][TRITON_CALL] >= kernels
+    assert found["largest"] < batch * pixels * CHANNELS * 49 / 2  # of the first stage, the largest
