@@ -17,6 +17,7 @@ OPTIONS = {"stem": "small", "width": 32, "head_channels": 8, "kernel_size": 3, "
 recipe = dataclasses.replace(
     digits,
     name="digits_nat",
+    epochs=25,
     model=ModelConfig("nat_mini", OPTIONS),
     optimizer=dataclasses.replace(
         digits.optimizer,

@@ -22,7 +22,8 @@ NARROW = {
     "nat_*": {"head_channels": 4, "kernel_size": 3},
     "resnext*": {"width": 16},
     "res2net*": {"scale_width": 64},
-    "sasa_*": {"heads": 2},
+    "sasa_*": {"heads": 2, "kernel_size": 3},
+    "lrnet*": {"kernel_size": 3},
 }
 
 

@@ -56,7 +56,7 @@ def gradients_of(config: Any) -> dict[tuple, np.ndarray]:
 
 
 # One network for each way to build a network of blocks and stages. The others are the same with another layer.
-WIRINGS = ("resnet18", "res2net101_26w_4s", "se_resnet101", "bam_resnet101", "aa_resnet101", "nat_mini")
+WIRINGS = ("resnet18", "res2net101_26w_4s", "se_resnet101", "bam_resnet101", "aa_resnet101")
 # One for each layer that has no gradient test of its own; here it is in a single block. (The binet101 of "dc" has the
 # operator of binet101_dc_ca with the filters of rednet101.)
 LAYERS = (
@@ -70,6 +70,7 @@ LAYERS = (
     "dwweightnet_resnet50",
     "sasa_resnet26",
     "lrnet101",
+    "nat_mini",
 )
 
 
