@@ -10,8 +10,8 @@ from pallas_kernels.ops.choice import DISABLED_EXPORT_CHECKS as DISABLED_EXPORT_
 from pallas_kernels.ops.choice import IMPLEMENTATIONS as IMPLEMENTATIONS
 from pallas_kernels.ops.correlation import local_correlation as local_correlation
 from pallas_kernels.ops.halo import halo_exchange as halo_exchange
+from pallas_kernels.ops.macs import operator_macs as operator_macs
 from pallas_kernels.ops.normalization import square_root as square_root
-from pallas_kernels.ops.primitive import dynamic_filter_taps as dynamic_filter_taps
 from pallas_kernels.ops.spec import Combine as Combine
 from pallas_kernels.ops.spec import FilterSpec as FilterSpec
 from pallas_kernels.ops.spec import accumulator_dtype as accumulator_dtype

@@ -4,7 +4,7 @@ The count allocates no array and needs no list of layer types: the jaxpr of any 
 products. Papers print one of two numbers, or (the involution repository's detectors) mmcv's with dynamic filters:
 
 **core**: convolutions, matrix products and dynamic filters. For each output value a K×K convolution costs K²·C/groups,
-a dynamic filter T.
+a dynamic filter T; a local correlation costs T for each value of the query, attention in a neighbourhood both.
 
 **mmcv**: the number of mmcv 1's flops counter, used by papers built on it. It counts convolutions and matrix products
 with a learned operand, 1 for each output of a bias, 2 for each of a batch normalisation, 1 for each input of a ReLU or
@@ -25,7 +25,7 @@ import jax
 from flax import nnx
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, jaxprs_in_params
 
-from pallas_kernels import dynamic_filter_taps
+from pallas_kernels import operator_macs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,8 +119,7 @@ def _equation(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
     if name in _COSTS:
         return _COSTS[name](equation, origins)
     inner = list(jaxprs_in_params(equation.params))
-    if (taps := dynamic_filter_taps(equation)) is not None:
-        macs = _size(equation.outvars[0]) * taps
+    if (macs := operator_macs(equation)) is not None:
         return Macs(macs, 0, macs)
     if name == "jit" and _is_of(inner[0], jax.image.resize):
         return _resizing(equation)

@@ -33,7 +33,10 @@ _OF_CLASSES = (
     *("regions.box.classes.*", "regions.box.deltas.*", "regions.mask.logits.*"),
     *("regions.boxes.*.classes.*", "regions.masks.*.logits.*"),  # of a cascade, whose boxes are those of any class
 )
-_FIRST_CONVOLUTIONS = tuple(f"{of}stem.{conv}.kernel" for of in ("", "backbone.") for conv in ("conv", "conv1"))
+_FIRST_CONVOLUTIONS = (
+    *(f"{of}stem.{conv}.kernel" for of in ("", "backbone.") for conv in ("conv", "conv1")),
+    "embedding.convs.0.kernel",
+)
 
 
 @dataclasses.dataclass(frozen=True)

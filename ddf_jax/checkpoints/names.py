@@ -2,8 +2,9 @@
 
 Official names are timm's for ResNets, SE, ECA, ResNeXts and Res2Nets, theFoxofSky/ddfnet's for DDF and DDF-Up, mmcv's
 for CARAFE, d-li14/involution's for RedNets, cfzd/FcaNet's, OSVAI/ODConv's, liyunsheng13/dcd's and
-csrhddlam/axial-deeplab's for theirs, and MMDetection's for detectors and feature pyramids, without what frameworks put
-around a module (`wrappers`); ours are the paths of the variables in the Flax modules, joined by dots.
+csrhddlam/axial-deeplab's for theirs, SHI-Labs' for NAT (`nat_names`), and MMDetection's for detectors and feature
+pyramids, without what frameworks put around a module (`wrappers`); ours are the paths of the variables in the Flax
+modules, joined by dots.
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ from ddf_jax.checkpoints.layouts import (
     conv,
     norm,
 )
+from ddf_jax.checkpoints.nat_names import NAT
 
 
 def _ddf(official: str, own: str) -> list[Rule]:
@@ -222,6 +224,7 @@ RULES = (
     *conv("content_encoder", "content_encoder"),
     *PYRAMID,
     *DETECTOR,
+    *NAT,
 )
 """Every name matches exactly one."""
 

@@ -14,6 +14,9 @@ from ddf_jax.layers.condconv import DepthwiseCondConv as DepthwiseCondConv
 from ddf_jax.layers.convolution import Conv as Conv
 from ddf_jax.layers.convolution import Linear as Linear
 from ddf_jax.layers.convolution import PointwiseConv as PointwiseConv
+from ddf_jax.layers.cost_volume import CostVolume as CostVolume
+from ddf_jax.layers.cost_volume import flownet_correlation as flownet_correlation
+from ddf_jax.layers.cost_volume import pwc_correlation as pwc_correlation
 from ddf_jax.layers.dcd import DCD as DCD
 from ddf_jax.layers.dcdc import DCDC as DCDC
 from ddf_jax.layers.ddf import DDF as DDF
@@ -26,9 +29,14 @@ from ddf_jax.layers.filter_norm import FilterNorm as FilterNorm
 from ddf_jax.layers.filter_norm import FilterSigmoid as FilterSigmoid
 from ddf_jax.layers.full_dynamic_filter import FullDynamicFilter as FullDynamicFilter
 from ddf_jax.layers.involution import Involution as Involution
+from ddf_jax.layers.layer_norm import LayerNorm as LayerNorm
+from ddf_jax.layers.local_relation import LocalRelation as LocalRelation
+from ddf_jax.layers.neighborhood import NeighborhoodAttention as NeighborhoodAttention
 from ddf_jax.layers.odconv import ODConv as ODConv
 from ddf_jax.layers.pac import PAC as PAC
 from ddf_jax.layers.pac import PACUp as PACUp
+from ddf_jax.layers.self_attention import BlockAttention as BlockAttention
+from ddf_jax.layers.self_attention import SelfAttention as SelfAttention
 from ddf_jax.layers.squeeze_excitation import SqueezeExcitation as SqueezeExcitation
 from ddf_jax.layers.upsampling import Bilinear as Bilinear
 from ddf_jax.layers.upsampling import Deconvolution as Deconvolution

@@ -11,11 +11,14 @@ from ddf_jax.models import detectors as detectors
 from ddf_jax.models import dynet as dynet
 from ddf_jax.models import expert_resnets as expert_resnets
 from ddf_jax.models import fcanet as fcanet
+from ddf_jax.models import local_relation_nets as local_relation_nets
+from ddf_jax.models import nat as nat
 from ddf_jax.models import odconv_resnet as odconv_resnet
 from ddf_jax.models import rednet as rednet
 from ddf_jax.models import res2net as res2net
 from ddf_jax.models import resnet as resnet
 from ddf_jax.models import resnext as resnext
+from ddf_jax.models import self_attention_resnets as self_attention_resnets
 from ddf_jax.models.fpn import FPN as FPN
 from ddf_jax.models.registry import abstract as abstract
 from ddf_jax.models.registry import create as create

@@ -60,12 +60,13 @@ class ResNetConfig:
     stage_attention: Attention | None = None
     """After every stage but the last."""
     norm: Norm = BatchNorm
-    stem: Literal["imagenet", "wide", "deep", "small", "axial"] = "imagenet"
+    stem: Literal["imagenet", "wide", "deep", "small", "axial", "block", "pointwise"] = "imagenet"
     """"imagenet": a 7×7 convolution of stride 2 and a max-pool. "wide": the same with twice the channels. "deep": three
     3×3 convolutions instead of the 7×7 one. "small", for small images: a 3×3 convolution of stride 1. "axial": three
-    blocks of attention along the axes and a max-pool."""
+    blocks of attention along the axes and a max-pool. "block": `stem_op` and a 4×4 max-pool of stride 4. "pointwise": a
+    1×1 convolution, `stem_op` of stride 2 and a max-pool."""
     stem_op: SpatialOp = Conv
-    """Replaces the middle convolution of the deep stem."""
+    """Replaces the middle convolution of the deep stem, and is the operator of the last two stems."""
     in_channels: int = 3
     num_classes: int = 1000
     classifier: Classifier = Linear

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from ddf_jax.functional import max_pool
-from ddf_jax.layers import Conv, norm_relu
+from ddf_jax.layers import Conv, PointwiseConv, norm_relu
 from ddf_jax.models.slots import Norm, SpatialOp
 
 
@@ -66,5 +68,45 @@ class DeepStem(nnx.Module):
         return max_pool(norm_relu(self.norm3, self.conv3(x)))
 
 
-STEMS: dict[str, Any] = {"imagenet": ImageNetStem, "wide": WideStem, "deep": DeepStem, "small": SmallStem}
+class BlockStem(nnx.Module):
+    """`op` on the pixels of the image, normalisation, ReLU, the maximum of each block of 4×4 pixels."""
+
+    stride = 4
+    expansion = 1
+
+    def __init__(self, in_channels: int, width: int, *, norm: Norm, op: SpatialOp, **dtypes: Any):
+        self.op = op(in_channels, width, stride=1, **dtypes)
+        self.norm = norm(width, **dtypes)
+
+    def __call__(self, x: Array) -> Array:
+        y = norm_relu(self.norm, self.op(x))
+        border = ((0, 0), *((0, -side % 4) for side in y.shape[1:3]), (0, 0))
+        return jax.lax.reduce_window(y, -jnp.inf, jax.lax.max, (1, 4, 4, 1), (1, 4, 4, 1), border)
+
+
+class PointwiseStem(nnx.Module):
+    """1×1 convolution, `op` of stride 2, each with normalisation and ReLU; 3×3 max-pool, stride 2."""
+
+    stride = 4
+    expansion = 1
+
+    def __init__(self, in_channels: int, width: int, *, norm: Norm, op: SpatialOp, **dtypes: Any):
+        self.pointwise = PointwiseConv(in_channels, width, **dtypes)
+        self.norm1 = norm(width, **dtypes)
+        self.op = op(width, width, stride=2, **dtypes)
+        self.norm2 = norm(width, **dtypes)
+
+    def __call__(self, x: Array) -> Array:
+        x = norm_relu(self.norm1, self.pointwise(x))
+        return max_pool(norm_relu(self.norm2, self.op(x)))
+
+
+STEMS: dict[str, Any] = {
+    "imagenet": ImageNetStem,
+    "wide": WideStem,
+    "deep": DeepStem,
+    "small": SmallStem,
+    "block": BlockStem,
+    "pointwise": PointwiseStem,
+}
 """Each has its `stride`, and `expansion` times the width as its channels."""

@@ -10,6 +10,7 @@ from ddf_jax.torch_port.ddf import DDF as DDF
 from ddf_jax.torch_port.ddf import DDFUp as DDFUp
 from ddf_jax.torch_port.ddf import FilterNorm as FilterNorm
 from ddf_jax.torch_port.involution import Involution as Involution
+from ddf_jax.torch_port.nat import NAT as NAT
 from ddf_jax.torch_port.networks import create as create
 from ddf_jax.torch_port.networks import list_models as list_models
 from ddf_jax.torch_port.operators import dynamic_filter as dynamic_filter

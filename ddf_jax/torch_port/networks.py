@@ -3,9 +3,10 @@
 import fnmatch
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ddf_jax.errors import UserError
-from ddf_jax.torch_port import odconv, resnet, variants
+from ddf_jax.torch_port import nat, odconv, resnet, variants
 from ddf_jax.torch_port.axial import AxialResNet
 from ddf_jax.torch_port.dcd import DCDResNet
 from ddf_jax.torch_port.fcanet import FcaNet
@@ -13,7 +14,7 @@ from ddf_jax.torch_port.rednet import RedNet
 from ddf_jax.torch_port.resnet import ResNet
 
 
-def create(name: str, *, num_classes: int = 1000, **options) -> ResNet:
+def create(name: str, *, num_classes: int = 1000, **options) -> Any:
     """A network with randomly initialised parameters in float32.
 
     `ddf_resnet50` is the official repository's `ddf_mul_resnet50` in names, parameters and values.
@@ -21,7 +22,7 @@ def create(name: str, *, num_classes: int = 1000, **options) -> ResNet:
     Args:
         name: one of `list_models()`.
         num_classes: outputs.
-        options: of `ResNet`; also `blocks`, `squeeze_ratio` for DDF and `group_channels` for RedNet.
+        options: of `ResNet` or `NAT`; also `blocks`, `squeeze_ratio` for DDF and `group_channels` for RedNet.
 
     Raises:
         UserError: no network has that name.
@@ -44,7 +45,7 @@ def _network(network: Callable[..., ResNet], depth: int, *, blocks: Sequence[int
     return network(resnet.BOTTLENECK[depth] if blocks is None else blocks, **options)
 
 
-_MODELS: dict[str, Callable[..., ResNet]] = {
+_MODELS: dict[str, Callable[..., Any]] = {
     **resnet.MODELS,
     **{f"rednet{depth}": functools.partial(_network, RedNet, depth) for depth in resnet.BOTTLENECK},
     **{f"se_resnet{depth}": functools.partial(_variant, depth, variants.SEBottleneck) for depth in (50, 101)},
@@ -54,6 +55,7 @@ _MODELS: dict[str, Callable[..., ResNet]] = {
         for depth in (50, 101)
     },
     **{f"res2net{d}_26w_4s": functools.partial(_variant, d, variants.Res2NetBottleneck) for d in (50, 101)},
+    **nat.MODELS,
     "res2net50_14w_8s": functools.partial(_variant, 50, variants.Res2NetBottleneck14w8s),
     **{f"fca_resnet{depth}": functools.partial(_network, FcaNet, depth) for depth in (50, 101)},
     "odconv_resnet50": functools.partial(_variant, 50, odconv.ODConvBottleneck),

@@ -62,7 +62,7 @@ def relative_errors(ours: TrainingTrace, theirs: TrainingTrace) -> dict[str, dic
     Gradients have the denominator that `LAYER_SHARE` describes.
     """
     errors: dict[str, dict[str, float]] = {}
-    for kind in (kind for kind in TRACE_KINDS if kind in theirs):
+    for kind in (kind for kind in TRACE_KINDS if theirs.get(kind)):
         layers = kind in ("evaluation", "training")
         names = [name for name in theirs[kind] if not layers or _comparable(ours[kind].get(name), theirs[kind][name])]
         scales = _gradient_scales(theirs[kind]) if kind == "gradient" else {}

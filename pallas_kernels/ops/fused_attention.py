@@ -29,7 +29,7 @@ from pallas_kernels.ops.primitive import apply, evaluate_on_device
 from pallas_kernels.ops.shards import form_on_shards
 from pallas_kernels.ops.spec import FilterSpec
 
-_attention_p = Primitive("neighborhood_attention")
+attention_p = Primitive("neighborhood_attention")
 _device_attention_p = Primitive("neighborhood_attention_on_device")
 
 NAMES: tuple[Name, ...] = ("v", "q", "k", "bias")
@@ -112,7 +112,7 @@ def attend(
 
 
 def _bind(call: _Call, *arrays: Array) -> Array:
-    return _attention_p.bind(*arrays, program=_composition(call).trace(*arrays).jaxpr, call=call)
+    return attention_p.bind(*arrays, program=_composition(call).trace(*arrays).jaxpr, call=call)
 
 
 @functools.cache
@@ -188,12 +188,12 @@ def _lower_on_device(context: Any, *values: Any, preference: Preference, **optio
     return lower_on_device(context, values, preference, function_of)
 
 
-_attention_p.def_impl(_run)
-_attention_p.def_abstract_eval(lambda *avals, program, call: program.out_avals[0])
-ad.primitive_jvps[_attention_p] = _jvp
-batching.primitive_batchers[_attention_p] = _batch
+attention_p.def_impl(_run)
+attention_p.def_abstract_eval(lambda *avals, program, call: program.out_avals[0])
+ad.primitive_jvps[attention_p] = _jvp
+batching.primitive_batchers[attention_p] = _batch
 _device_attention_p.def_impl(_run_on_device)
 _device_attention_p.def_abstract_eval(_device_type)
 for platform in (None, "cuda"):  # of several platforms in one program, the one for CUDA differs
-    mlir.register_lowering(_attention_p, _lower, platform=platform)
+    mlir.register_lowering(attention_p, _lower, platform=platform)
     mlir.register_lowering(_device_attention_p, _lower_on_device, platform=platform)

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.extend.core import JaxprEqn, Primitive, jaxpr_as_fun
+from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
 from pallas_kernels import compat
@@ -26,8 +26,8 @@ from pallas_kernels.ops.lowering import lower_on_device
 from pallas_kernels.ops.normalization import normalized, pull_back, push_forward
 from pallas_kernels.ops.spec import FilterSpec, accumulator_dtype
 
-_form_p = Primitive("dynamic_filter")
-_form_p.multiple_results = True
+form_p = Primitive("dynamic_filter")
+form_p.multiple_results = True
 _device_form_p = Primitive("dynamic_filter_on_device")
 _device_form_p.multiple_results = True
 
@@ -67,14 +67,6 @@ def apply(
     operands = {name: compat.varying_like(array, *arrays) for name, array in operands.items()}
     form = Form(spec, size, groups, (), (), ())
     return _evaluate(_Call(form, preference, mapped), results, operands)
-
-
-def dynamic_filter_taps(equation: JaxprEqn) -> int | None:
-    """T of the dynamic filter that an equation of a traced program is, or None for any other equation.
-
-    It serves programs that count or rewrite operations. The first operand of such an equation is x.
-    """
-    return equation.params["call"].form.spec.taps if equation.primitive is _form_p else None
 
 
 def _evaluate(
@@ -121,7 +113,7 @@ def _evaluate(
 
 
 def _bind(call: _Call, *arrays: Array) -> list[Array]:
-    return _form_p.bind(*arrays, program=_partitioned(call).trace(*arrays).jaxpr, call=call)
+    return form_p.bind(*arrays, program=_partitioned(call).trace(*arrays).jaxpr, call=call)
 
 
 @functools.cache
@@ -272,13 +264,13 @@ def _lower_on_device(context: Any, *values: Any, form: Form, preference: Prefere
     return lower_on_device(context, values, preference, lambda module: functools.partial(evaluate, module, form), form)
 
 
-_form_p.def_impl(lambda *arrays, program, call: _partitioned(call)(*arrays))
-_form_p.def_abstract_eval(lambda *avals, program, call: program.out_avals)
-ad.primitive_jvps[_form_p] = _jvp
-ad.primitive_transposes[_form_p] = _transpose
-batching.primitive_batchers[_form_p] = _batch
+form_p.def_impl(lambda *arrays, program, call: _partitioned(call)(*arrays))
+form_p.def_abstract_eval(lambda *avals, program, call: program.out_avals)
+ad.primitive_jvps[form_p] = _jvp
+ad.primitive_transposes[form_p] = _transpose
+batching.primitive_batchers[form_p] = _batch
 mlir.register_lowering(
-    _form_p, mlir.lower_fun(lambda *arrays, program, call: jaxpr_as_fun(program)(*arrays), multiple_results=True)
+    form_p, mlir.lower_fun(lambda *arrays, program, call: jaxpr_as_fun(program)(*arrays), multiple_results=True)
 )
 
 _device_form_p.def_impl(_run_on_device)

@@ -1,4 +1,7 @@
-"""Each family with official names against its port: small, with blocks that change the shape and one that does not."""
+"""Each family with official names against its port: small, with blocks that change the shape and one that does not.
+
+Of the two stages of NAT the second has maps smaller than a window.
+"""
 
 import pytest
 
@@ -17,6 +20,7 @@ WIDTHS = {
     "odconv_resnet50_4x": 32,
     "dcd_resnet50": 32,
     "axial_resnet_s": 16,
+    "nat_mini": 32,
 }
 
 

@@ -26,7 +26,7 @@ def assert_passes(*arguments, **options):
 
 def test_every_model_with_official_names_has_a_port():
     families = ("resnet*", "ddf_resnet*", "ddf_add_*", "rednet*", "se_*", "eca_*", "resnext*", "res2net*")
-    families += ("fca_*", "odconv_*", "dcd_*", "axial_*")
+    families += ("fca_*", "odconv_*", "dcd_*", "axial_*", "nat_*")
     assert set(torch_port.list_models()) == {name for family in families for name in models.list_models(family)}
 
 
@@ -34,7 +34,7 @@ PORTS = torch_port.list_models()
 ONE_OF_EACH_FAMILY = ("resnet18", "resnet50", "ddf_resnet18", "ddf_resnet50", "ddf_add_resnet50")
 FULL_SIZE = (
     "resnet50", "ddf_resnet50", "ddf_add_resnet50", "rednet26", "se_resnet50", "eca_resnet50", "resnext50_32x4d",
-    "res2net50_26w_4s",
+    "res2net50_26w_4s", "nat_mini",
 )  # fmt: skip
 
 

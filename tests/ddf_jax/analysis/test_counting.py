@@ -11,7 +11,7 @@ from flax import nnx
 from ddf_jax.analysis.comparison import count as count_model
 from ddf_jax.analysis.counting import Complexity, complexity, total
 from ddf_jax.layers import DDF, BatchNorm, Conv, FilterNorm, Involution
-from pallas_kernels import dynamic_filter, dynamic_upsample
+from pallas_kernels import dynamic_filter, dynamic_upsample, local_correlation, neighborhood_attention
 
 
 def count(name: str, **options) -> Complexity:
@@ -162,6 +162,15 @@ def test_dynamic_filter_counts_its_taps_for_each_output(combine):
 def test_dynamic_upsample_counts_every_sub_pixel(implementation):
     upsample = functools.partial(dynamic_upsample, scale=2, implementation=implementation)
     assert cost(upsample, (1, 8, 10, 12), (1, 8, 10, 4, 1, 9), (1, 4, 9, 12)) == (8 * 10 * 4 * 12 * 9, 0)
+
+
+def test_correlation_counts_its_taps_for_each_value_of_the_query_and_attention_twice_as_many():
+    maps = (1, 8, 10, 12), (1, 8, 10, 12)
+    correlation = functools.partial(local_correlation, kernel_size=(3, 5), groups=4)
+    assert cost(correlation, *maps) == (8 * 10 * 12 * 15, 0)
+    for border in ("mask", "shift"):  # whatever the composition computes
+        attention = functools.partial(neighborhood_attention, kernel_size=(3, 5), num_heads=4, border=border)
+        assert cost(attention, *maps, maps[0]) == (2 * 8 * 10 * 12 * 15, 0)
 
 
 def test_dynamic_filters_are_counted_on_their_own_too():

@@ -32,6 +32,7 @@ FAMILIES = (
     "axial_*",
 )
 NAMES = [name for family in FAMILIES for name in models.list_models(family, task="classification")]
+TRANSFORMERS = ("nat_mini",)  # no backbones of detectors
 
 
 # Layers that are part of no registered model.
@@ -104,7 +105,7 @@ def numbered(shapes):
 @pytest.mark.parametrize(
     ("name", "options"),
     # The blocks of the last have numbers of two digits.
-    [*((name, SHORT) for name in DISTINCT if name in NAMES), ("resnet18", {"blocks": (1, 11)})],
+    [*((name, SHORT) for name in DISTINCT if name in (*NAMES, *TRANSFORMERS)), ("resnet18", {"blocks": (1, 11)})],
     ids=str,
 )
 def test_every_name_has_one_counterpart(name, options):
@@ -149,6 +150,35 @@ def test_involutions_of_a_detector_have_the_names_of_their_repository():
     assert {name: shapes[name] for name in shapes if name.startswith((*places, "roi_head.mask_head.convs"))} == expected
 
 
+def test_a_transformer_has_the_names_of_its_repository():
+    shapes = expected_shapes(abstract("nat_mini", **SHORT), "official")
+    block = {
+        **{f"{name}.{kind}": (32,) for name in ("norm1", "norm2") for kind in ("weight", "bias")},
+        "attn.qkv.weight": (96, 32),
+        "attn.qkv.bias": (96,),
+        "attn.rpb": (1, 13, 13),
+        "attn.proj.weight": (32, 32),
+        "attn.proj.bias": (32,),
+        "mlp.fc1.weight": (96, 32),
+        "mlp.fc1.bias": (96,),
+        "mlp.fc2.weight": (32, 96),
+        "mlp.fc2.bias": (32,),
+    }
+    first = {f"levels.0.blocks.{n}.{name}": shape for n in range(2) for name, shape in block.items()}
+    rest = {
+        "patch_embed.proj.0.weight": (16, 3, 3, 3),
+        "patch_embed.proj.0.bias": (16,),
+        "patch_embed.proj.1.weight": (32, 16, 3, 3),
+        "patch_embed.proj.1.bias": (32,),
+        **{f"patch_embed.norm.{kind}": (32,) for kind in ("weight", "bias")},
+        "levels.0.downsample.reduction.weight": (64, 32, 3, 3),
+        **{f"{name}.{kind}": (64,) for name in ("levels.0.downsample.norm", "norm") for kind in ("weight", "bias")},
+        "head.weight": (7, 64),
+        "head.bias": (7,),
+    }
+    assert {name: shapes[name] for name in shapes if not name.startswith("levels.1.")} == {**first, **rest}
+
+
 @pytest.mark.parametrize(
     ("name", "entries"),
     [
@@ -166,6 +196,7 @@ def test_involutions_of_a_detector_have_the_names_of_their_repository():
         ("odconv_resnet50", 832),
         ("dcd_resnet50", 1104),
         ("axial_resnet_s", 800),
+        ("nat_mini", 253),
     ],
 )
 def test_official_entries_are_as_many_as_counted(name, entries):
@@ -190,6 +221,7 @@ def test_official_entries_are_as_many_as_counted(name, entries):
         "odconv_resnet50_4x",
         "dcd_resnet50",
         "axial_resnet_s",
+        "nat_mini",
     ],
 )
 @pytest.mark.parametrize("source", ["official", "own"])
@@ -221,7 +253,10 @@ def check_there_and_back(model, source):
 
 def test_every_rule_is_used():
     names = [name for name in DISTINCT if name in NAMES]
-    models = [abstract(name, **SHORT) for name in names] + [*map(abstract, LAYERS), *map(detector, DETECTORS)]
+    models = [abstract(name, **SHORT) for name in (*names, *TRANSFORMERS)] + [
+        *map(abstract, LAYERS),
+        *map(detector, DETECTORS),
+    ]
     used = set()
     for model in models + [with_backbone(name) for name in names]:
         used |= {name.translate(str.maketrans("", "", "0123456789")) for name in expected_shapes(model, "own")}

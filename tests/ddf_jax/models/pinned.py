@@ -63,6 +63,14 @@ PARAMETERS = {
     "dynet18": 17_286_056,
     "dynet50": 43_594_904,
     "axial_resnet_s": 11_586_216,
+    "sasa_resnet26": 10_335_592,
+    "sasa_resnet38": 14_183_592,
+    "sasa_resnet50": 18_031_592,
+    "lrnet26": 14_594_948,
+    "lrnet50": 23_349_944,
+    "lrnet101": 40_741_964,
+    "nat_mini": 19_984_174,
+    "nat_tiny": 27_901_582,
 }
 
 DETECTORS = {

@@ -9,7 +9,6 @@ import numpy as np
 from flax import nnx
 
 from ddf_jax.models import get_config, list_models
-from ddf_jax.models.resnet import ResNetConfig
 
 # Options with which every group and every squeezed layer of a narrow model has channels.
 NARROW = {
@@ -20,12 +19,15 @@ NARROW = {
     "dcdc_*": {"group_channels": 4},
     # The residual sums of a second block in stage 2 saturate a sigmoid.
     "binet*[0-9]": {"group_channels": 4, "static_groups": 4, "blocks": (2, 1)},
+    "nat_*": {"head_channels": 4, "kernel_size": 3},
     "resnext*": {"width": 16},
     "res2net*": {"scale_width": 64},
+    "sasa_*": {"heads": 2, "kernel_size": 3},
+    "lrnet*": {"kernel_size": 3},
 }
 
 
-def shallow(name: str, **options) -> ResNetConfig:
+def shallow(name: str, **options) -> Any:
     """The named model, narrow and short: two of its three blocks change the shape and one does not."""
     for pattern, narrow in NARROW.items():
         options = {**(narrow if fnmatch.fnmatch(name, pattern) else {}), **options}

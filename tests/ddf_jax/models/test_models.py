@@ -1,6 +1,7 @@
 """All registered models: pinned names, forward passes, features, and a gradient for each parameter."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from flax import nnx
 
 from ddf_jax.analysis.comparison import count
 from ddf_jax.models import abstract, create, get_config, list_models
+from ddf_jax.models.nat import PooledLinear
 from ddf_jax.models.registry import register
 from ddf_jax.models.resnet import ResNetConfig
 from tests.ddf_jax.models.pinned import PARAMETERS
@@ -38,7 +40,7 @@ def test_squeeze_ratios_of_the_paper_count_as_published():
         assert round(params / 1e6, 1) in (millions, round(millions - 0.1, 1)), params
 
 
-def gradients_of(config: ResNetConfig) -> dict[tuple, np.ndarray]:
+def gradients_of(config: Any) -> dict[tuple, np.ndarray]:
     structure, parameters, rest = drawn(config)
     images = np.random.default_rng(1).normal(size=(2, 37, 45, 3)).astype(np.float32)
 
@@ -70,6 +72,9 @@ LAYERS = (
     "dcd_resnet50",
     "dynet50",
     "axial_resnet_s",
+    "sasa_resnet26",
+    "lrnet101",
+    "nat_mini",
 )
 
 
@@ -99,7 +104,7 @@ def test_features_of_four_stages_behind_every_stem(stem):
     check_features(shallow("resnet26", stem=stem, blocks=(1, 1, 1, 1), dtype=jnp.bfloat16))
 
 
-def check_features(config: ResNetConfig) -> None:
+def check_features(config: Any) -> None:
     model = abstract_model(config)
     features, logits = nnx.eval_shape(lambda model: evaluated(model, jnp.zeros((1, 50, 67, 3))), model)
     assert len(features) == len(model.feature_info) == len(config.blocks)
@@ -111,7 +116,8 @@ def check_features(config: ResNetConfig) -> None:
 def evaluated(model, images):
     model.eval()
     features = model.features(images)
-    return features, model.head(features[-1].mean((1, 2)))
+    pooled = isinstance(model.head, PooledLinear)
+    return features, model.head(features[-1] if pooled else features[-1].mean((1, 2)))
 
 
 def test_integers_of_numpy_are_options_like_any():
