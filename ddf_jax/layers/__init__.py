@@ -24,6 +24,7 @@ from ddf_jax.layers.filter_norm import FilterSigmoid as FilterSigmoid
 from ddf_jax.layers.involution import Involution as Involution
 from ddf_jax.layers.pac import PAC as PAC
 from ddf_jax.layers.pac import PACUp as PACUp
+from ddf_jax.layers.san import SelfAttentionModule as SelfAttentionModule
 from ddf_jax.layers.squeeze_excitation import SqueezeExcitation as SqueezeExcitation
 from ddf_jax.layers.upsampling import Bilinear as Bilinear
 from ddf_jax.layers.upsampling import Deconvolution as Deconvolution

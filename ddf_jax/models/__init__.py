@@ -11,6 +11,7 @@ from ddf_jax.models import rednet as rednet
 from ddf_jax.models import res2net as res2net
 from ddf_jax.models import resnet as resnet
 from ddf_jax.models import resnext as resnext
+from ddf_jax.models import san as san
 from ddf_jax.models.fpn import FPN as FPN
 from ddf_jax.models.registry import abstract as abstract
 from ddf_jax.models.registry import create as create
