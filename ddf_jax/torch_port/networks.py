@@ -4,13 +4,15 @@ import fnmatch
 import functools
 from collections.abc import Callable, Sequence
 
+from torch import nn
+
 from ddf_jax.errors import UserError
-from ddf_jax.torch_port import resnet, variants
+from ddf_jax.torch_port import resnet, san, variants
 from ddf_jax.torch_port.rednet import RedNet
 from ddf_jax.torch_port.resnet import ResNet
 
 
-def create(name: str, *, num_classes: int = 1000, **options) -> ResNet:
+def create(name: str, *, num_classes: int = 1000, **options) -> nn.Module:
     """A network with randomly initialised parameters in float32.
 
     `ddf_resnet50` is the official repository's `ddf_mul_resnet50` in names, parameters and values.
@@ -18,7 +20,8 @@ def create(name: str, *, num_classes: int = 1000, **options) -> ResNet:
     Args:
         name: one of `list_models()`.
         num_classes: outputs.
-        options: of `ResNet`; also `blocks`, `squeeze_ratio` for DDF and `group_channels` for RedNet.
+        options: of `ResNet`; also `blocks`, `squeeze_ratio` for DDF and `group_channels` for RedNet. Those of SANs are
+            of `SAN`.
 
     Raises:
         UserError: no network has that name.
@@ -41,7 +44,7 @@ def _rednet(depth: int, *, blocks: Sequence[int] | None = None, **options) -> Re
     return RedNet(resnet.BOTTLENECK[depth] if blocks is None else blocks, **options)
 
 
-_MODELS: dict[str, Callable[..., ResNet]] = {
+_MODELS: dict[str, Callable[..., nn.Module]] = {
     **resnet.MODELS,
     **{f"rednet{depth}": functools.partial(_rednet, depth) for depth in resnet.BOTTLENECK},
     **{f"se_resnet{depth}": functools.partial(_variant, depth, variants.SEBottleneck) for depth in (50, 101)},
@@ -52,4 +55,5 @@ _MODELS: dict[str, Callable[..., ResNet]] = {
     },
     **{f"res2net{d}_26w_4s": functools.partial(_variant, d, variants.Res2NetBottleneck) for d in (50, 101)},
     "res2net50_14w_8s": functools.partial(_variant, 50, variants.Res2NetBottleneck14w8s),
+    **san.MODELS,
 }

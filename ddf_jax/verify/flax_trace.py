@@ -137,9 +137,9 @@ def _call_compiled(
 
 def _layer_names(parameters: Iterable[str]) -> dict[str, str]:
     """Official names of modules by our names: both names of a parameter without their last parts."""
-    names = {}
-    for own in parameters:
-        official = translate_name(own, "own")
+    names, parameters = {}, set(parameters)
+    for own in sorted(parameters):
+        official = translate_name(own, "own", parameters)
         while "." in own and "." in official:
             own, official = own.rpartition(".")[0], official.rpartition(".")[0]
             names[own] = official
