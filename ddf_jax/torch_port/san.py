@@ -41,7 +41,7 @@ class SAM(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, _, height, width = x.shape
+        batch, width = len(x), x.shape[3]
         query, key, value = self.conv1(x), self.conv2(x), self.conv3(x)
         if self.is_pairwise:
             place = self.conv_p(_positions(x)).expand(batch, -1, -1, -1)
@@ -139,11 +139,9 @@ class SAN(nn.Module):
 _DEPTHS = {10: ((1, 2, 4, 1), 2), 15: ((2, 3, 5, 2), 3), 19: ((3, 4, 6, 3), 3)}
 
 
-def _san(
-    depth: int, relation: Relation, *, blocks: Sequence[int] | None = None, stem_blocks: int = 0, **options
-) -> SAN:
+def _san(depth: int, relation: Relation, *, blocks: Sequence[int] = (), stem_blocks: int = 0, **options) -> SAN:
     usual, in_stem = _DEPTHS[depth]
-    return SAN(relation, usual if blocks is None else blocks, stem_blocks or in_stem, **options)
+    return SAN(relation, blocks or usual, stem_blocks or in_stem, **options)
 
 
 MODELS: dict[str, Callable[..., SAN]] = {
