@@ -12,6 +12,8 @@ WIDTHS = {
     "resnext50_32x4d": 32,
     "res2net50_26w_4s": 64,
     "res2net50_14w_8s": 64,
+    "san10": 32,
+    "san10_patchwise": 32,
 }
 
 

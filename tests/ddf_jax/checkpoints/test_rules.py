@@ -18,7 +18,7 @@ from ddf_jax.models.resnet import FeatureInfo
 from ddf_jax.models.slots import ChannelwiseOp, partial_layer
 from tests.ddf_jax.models.small import DISTINCT
 
-FAMILIES = ("resnet*", "ddf_*", "rednet*", "se_*", "eca_*", "resnext*", "res2net*")
+FAMILIES = ("resnet*", "ddf_*", "rednet*", "se_*", "eca_*", "resnext*", "res2net*", "san*")
 NAMES = [name for family in FAMILIES for name in models.list_models(family, task="classification")]
 
 
@@ -109,9 +109,9 @@ def check_names(model):
     counters = [key for key in official if key.endswith(COUNTER)]
     assert naming_of(own) == "own"
     assert naming_of(official) == "official"
-    assert {translate_name(key, "own") for key in own} == official.keys() - set(counters)
-    assert {translate_name(key, "official") for key in official} - {
-        translate_name(key, "official") for key in counters
+    assert {translate_name(key, "own", own) for key in own} == official.keys() - set(counters)
+    assert {translate_name(key, "official", official) for key in official} - {
+        translate_name(key, "official", official) for key in counters
     } == own.keys()
 
 
@@ -149,6 +149,8 @@ def test_involutions_of_a_detector_have_the_names_of_their_repository():
         pytest.param("eca_resnet50", 336, marks=pytest.mark.slow),
         pytest.param("resnext50_32x4d", 320, marks=pytest.mark.slow),
         ("res2net50_26w_4s", 512),
+        ("san10", 368),
+        ("san10_patchwise", 348),
     ],
 )
 def test_official_entries_are_as_many_as_counted(name, entries):
@@ -168,6 +170,8 @@ def test_official_entries_are_as_many_as_counted(name, entries):
         "eca_resnet50",
         "resnext50_32x4d",
         "res2net50_26w_4s",
+        "san10",
+        "san10_patchwise",
     ],
 )
 @pytest.mark.parametrize("source", ["official", "own"])
@@ -234,6 +238,45 @@ def test_layouts_follow_the_meaning_of_the_axes():
     )
     assert own[f"{branch}.excite.bias"][ours] == theirs
     assert own[f"{branch}.norm.scale"][tap, channel] == theirs
+
+
+def test_a_sans_channels_of_a_group_are_together_in_ours_and_so_are_the_keys_of_a_tap():
+    groups, related, taps = 4, 8, 9
+    channels = 8 * groups
+    official = {
+        "conv_in.weight": np.zeros((1, 1, 1, 1)),
+        "conv1.weight": np.zeros((1, 1, 1, 1)),
+        "bn1.weight": np.zeros(1),
+        "layer1.0.bn2.weight": np.arange(channels),
+        "layer1.0.conv.weight": np.arange(2 * channels).reshape(2, channels, 1, 1),
+        "layer1.0.sam.conv1.weight": np.zeros((related, 16 * related, 1, 1)),
+        "layer1.0.sam.conv3.weight": np.arange(2 * channels).reshape(channels, 2, 1, 1),
+        "layer1.0.sam.conv_w.0.weight": np.arange(related + related * taps),
+        "layer1.0.sam.conv_w.2.weight": np.arange(2 * (related + related * taps)).reshape(2, -1, 1, 1),
+    }
+    own = translate(official, "official")
+    assert {"transitions.0.kernel", "norms.0.scale"} <= own.keys()
+    member, group = 5, 3
+    theirs, ours = member * groups + group, group * 8 + member
+    assert own["stages.0.0.norm2.scale"][ours] == theirs
+    assert own["stages.0.0.expand.kernel"][ours, 1] == official["layer1.0.conv.weight"][1, theirs, 0, 0]
+    assert own["stages.0.0.spatial.value.kernel"][1, ours] == official["layer1.0.sam.conv3.weight"][theirs, 1, 0, 0]
+    channel, tap = 2, 7
+    theirs, ours = related + channel * taps + tap, related + tap * related + channel
+    relation = "stages.0.0.spatial.relation"
+    assert own[f"{relation}.norm1.scale"][ours] == theirs
+    assert own[f"{relation}.norm1.scale"][channel] == channel
+    assert own[f"{relation}.reduce.kernel"][ours, 1] == official["layer1.0.sam.conv_w.2.weight"][1, theirs, 0, 0]
+    pairwise = {**official, "layer1.0.sam.conv_w.0.weight": np.arange(related + 2)}
+    assert translate(pairwise, "official")[f"{relation}.norm1.scale"].tolist() == list(range(related + 2))
+
+
+def test_the_same_name_is_of_another_tensor_in_a_san():
+    names = {"bn1.weight", "conv1.weight"}
+    assert {translate_name(name, "official", names) for name in names} == {"stem.norm.scale", "stem.conv.kernel"}
+    names.add("conv_in.weight")
+    translated = {translate_name(name, "official", names) for name in names}
+    assert translated == {"norms.0.scale", "transitions.0.kernel", "stem.conv_in.kernel"}
 
 
 @pytest.mark.parametrize(

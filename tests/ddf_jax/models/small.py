@@ -9,7 +9,6 @@ import numpy as np
 from flax import nnx
 
 from ddf_jax.models import get_config, list_models
-from ddf_jax.models.resnet import ResNetConfig
 
 # Options with which every group and every squeezed layer of a narrow model has channels.
 NARROW = {
@@ -21,11 +20,16 @@ NARROW = {
     # The residual sums of a second block in stage 2 saturate a sigmoid.
     "binet*[0-9]": {"group_channels": 4, "static_groups": 4, "blocks": (2, 1)},
     "resnext*": {"width": 16},
+    "san*": {"width": 32, "stem_blocks": 1, "kernel_size": 3},
     "res2net*": {"scale_width": 64},
 }
 
 
-def shallow(name: str, **options) -> ResNetConfig:
+# Parameters on which nothing depends: added to all logits of a softmax, and to both positions of a difference.
+WITHOUT_EFFECT = {"san10": ("relation.span.bias", "relation.position.bias")}
+
+
+def shallow(name: str, **options) -> Any:
     """The named model, narrow and short: two of its three blocks change the shape and one does not."""
     for pattern, narrow in NARROW.items():
         options = {**(narrow if fnmatch.fnmatch(name, pattern) else {}), **options}
