@@ -77,7 +77,7 @@ _SAN = ("conv_in.weight", "stem.conv_in.kernel")
 
 
 def _san_block(official: str, own: str) -> list[Rule]:
-    sam, spatial, relation = f"{official}.sam", f"{own}.spatial", f"{own}.spatial.relation"
+    sam, spatial, relation = f"{official}.sam", f"{own}.spatial", f"{own}.spatial.spatial_branch"
     query = (f"{sam}.conv1.weight", f"{relation}.query.kernel")
     return [
         *conv(f"{sam}.conv1", f"{relation}.query"),

@@ -182,7 +182,7 @@ class SelfAttentionModule(nnx.Module):
         dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         window = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation}
         groups = out_channels // group_channels
-        self.relation = RELATIONS[relation](in_channels, in_channels // reduction, groups, **window, **dtypes)
+        self.spatial_branch = RELATIONS[relation](in_channels, in_channels // reduction, groups, **window, **dtypes)
         self.value = PointwiseConv(in_channels, out_channels, use_bias=True, kernel_init=uniform_fan_in, **dtypes)
         self.stride = stride
         self.dilation = dilation
@@ -200,11 +200,11 @@ class SelfAttentionModule(nnx.Module):
             )
         return dynamic_filter(
             self.value(x),
-            self.relation(x),
+            self.spatial_branch(x),
             None,
             stride=self.stride,
             dilation=self.dilation,
             padding_mode="reflect",
-            normalize=self.relation.normalize,
+            normalize=self.spatial_branch.normalize,
             implementation=self.implementation,
         )

@@ -28,7 +28,7 @@ def test_a_sans_channels_of_a_group_are_together_in_ours_and_so_are_the_keys_of_
     assert own["stages.0.0.spatial.value.kernel"][1, ours] == official["layer1.0.sam.conv3.weight"][theirs, 1, 0, 0]
     channel, tap = 2, 7
     theirs, ours = related + channel * taps + tap, related + tap * related + channel
-    relation = "stages.0.0.spatial.relation"
+    relation = "stages.0.0.spatial.spatial_branch"
     assert own[f"{relation}.norm1.scale"][ours] == theirs
     assert own[f"{relation}.norm1.scale"][channel] == channel
     assert own[f"{relation}.reduce.kernel"][ours, 1] == official["layer1.0.sam.conv_w.2.weight"][1, theirs, 0, 0]

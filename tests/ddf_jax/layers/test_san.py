@@ -15,7 +15,7 @@ GROUPS = 3
 
 
 def attended(x: np.ndarray, p: dict, *, relation: str, kernel_size: int, stride: int = 1, dilation: int = 1):
-    of_relation = p["relation"]
+    of_relation = p["spatial_branch"]
     query, key = (formulas.linear(x, of_relation[name]) for name in ("query", "key"))
     if relation == "pairwise":
         rows, columns = (np.linspace(-1, 1, length) for length in x.shape[1:3])

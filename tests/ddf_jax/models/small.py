@@ -26,7 +26,7 @@ NARROW = {
 
 
 # Parameters on which nothing depends: added to all logits of a softmax, and to both positions of a difference.
-WITHOUT_EFFECT = {"san10": ("relation.span.bias", "relation.position.bias")}
+WITHOUT_EFFECT = {"san10": ("spatial_branch.span.bias", "spatial_branch.position.bias")}
 
 
 def shallow(name: str, **options) -> Any:
