@@ -1,5 +1,6 @@
 """The self-attention of Zhao et al., CVPR 2020: a filter per pixel from its relations to the pixels around it."""
 
+import dataclasses
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -17,40 +18,52 @@ from ddf_jax.layers.options import python_numbers
 from pallas_kernels import accumulator_dtype, dynamic_filter
 
 
+@dataclasses.dataclass(frozen=True)
+class Neighbourhood:
+    """The K×K pixels around each output pixel, with the mirror image beyond the border."""
+
+    kernel_size: int
+    stride: int
+    dilation: int
+
+    @property
+    def border(self) -> int:
+        return self.dilation * (self.kernel_size // 2)
+
+    def centre(self, x: Array) -> Array:
+        """[B, H, W, C] to [B, Ho, Wo, C]."""
+        return strided(x, self.stride)
+
+    def taps(self, x: Array) -> list[Array]:
+        """[B, H, W, C] to T views [B, Ho, Wo, C], row by row."""
+        around, size = (self.border, self.border), (x.shape[1], x.shape[2])
+        padded = jnp.pad(x, ((0, 0), around, around, (0, 0)), "reflect")
+        starts = [(self.dilation * i, self.dilation * j) for i, j in np.ndindex(self.kernel_size, self.kernel_size)]
+        return [strided(padded, self.stride, start=start, size=size) for start in starts]
+
+
 class _Relation(nnx.Module):
-    """Queries and keys of R channels, and two layers of batch normalisation, ReLU and a 1×1 convolution."""
+    """Queries and keys of R channels, and two times batch normalisation, ReLU and a 1×1 convolution.
+
+    Args:
+        in_channels: of the map.
+        channels: R.
+        sizes: channels of the two convolutions: of the first input, between them, of the last output.
+        window: where the keys of a pixel are.
+        dtypes: `dtype`, `param_dtype` and `rngs`.
+    """
 
     def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        sizes: tuple[int, int, int],
-        *,
-        kernel_size: int,
-        stride: int,
-        dilation: int,
-        **dtypes: Any,
+        self, in_channels: int, channels: int, sizes: tuple[int, int, int], window: Neighbourhood, **dtypes: Any
     ):
         related, hidden, filters = sizes
-        self.query = PointwiseConv(in_channels, channels, use_bias=True, kernel_init=uniform_fan_in, **dtypes)
-        self.key = PointwiseConv(in_channels, channels, use_bias=True, kernel_init=uniform_fan_in, **dtypes)
+        self.query = _biased(in_channels, channels, **dtypes)
+        self.key = _biased(in_channels, channels, **dtypes)
         self.norm1 = BatchNorm(related, **dtypes)
         self.reduce = PointwiseConv(related, hidden, kernel_init=uniform_fan_in, **dtypes)
         self.norm2 = BatchNorm(hidden, **dtypes)
-        self.span = PointwiseConv(hidden, filters, use_bias=True, kernel_init=uniform_fan_in, **dtypes)
-        self.window = (kernel_size, stride, dilation)
-
-    def _views(self, x: Array) -> list[Array]:
-        """The T views of a map, [B, Ho, Wo, R] each, reflected at the border."""
-        kernel_size, stride, dilation = self.window
-        border = dilation * (kernel_size // 2)
-        padded = jnp.pad(x, ((0, 0), (border, border), (border, border), (0, 0)), "reflect")
-        size = (x.shape[1], x.shape[2])
-        starts = [(dilation * i, dilation * j) for i, j in np.ndindex(kernel_size, kernel_size)]
-        return [strided(padded, stride, start=start, size=size) for start in starts]
-
-    def _centre(self, x: Array) -> Array:
-        return strided(x, self.window[1])
+        self.span = _biased(hidden, filters, **dtypes)
+        self.window = window
 
     def _perceptron(self, x: Array) -> Array:
         return self.span(norm_relu(self.norm2, self.reduce(norm_relu(self.norm1, x))))
@@ -64,18 +77,16 @@ class PairwiseRelation(_Relation):
 
     normalize = "softmax"
 
-    def __init__(self, in_channels: int, channels: int, groups: int, **options: Any):
-        super().__init__(in_channels, channels, (channels + 2, channels, groups), **options)
-        dtypes = {name: options[name] for name in ("dtype", "param_dtype", "rngs")}
-        self.position = PointwiseConv(2, 2, use_bias=True, kernel_init=uniform_fan_in, **dtypes)
+    def __init__(self, in_channels: int, channels: int, groups: int, window: Neighbourhood, **dtypes: Any):
+        super().__init__(in_channels, channels, (channels + 2, channels, groups), window, **dtypes)
+        self.position = _biased(2, 2, **dtypes)
 
     def __call__(self, x: Array) -> Array:
-        position = self.position(_positions(x))
-        position = jnp.broadcast_to(position, (*x.shape[:3], 2))
+        position = jnp.broadcast_to(self.position(_positions(x)), (*x.shape[:3], 2))
         query, key = (jnp.concatenate([part(x), position], axis=-1) for part in (self.query, self.key))
-        related = self._centre(query)[..., None, :] - jnp.stack(self._views(key), axis=-2)
-        batch, height, width, taps, channels = related.shape
-        filters = self._perceptron(related.reshape(batch, height, width * taps, channels))
+        difference = self.window.centre(query)[..., None, :] - jnp.stack(self.window.taps(key), axis=-2)
+        batch, height, width, taps, channels = difference.shape
+        filters = self._perceptron(difference.reshape(batch, height, width * taps, channels))
         return filters.reshape(batch, height, width, taps, -1).swapaxes(-1, -2)
 
 
@@ -84,18 +95,23 @@ class PatchwiseRelation(_Relation):
 
     normalize = None
 
-    def __init__(self, in_channels: int, channels: int, groups: int, *, kernel_size: int, **options: Any):
-        taps = kernel_size**2
-        sizes = channels * (1 + taps), groups, groups * taps
-        super().__init__(in_channels, channels, sizes, kernel_size=kernel_size, **options)
+    def __init__(self, in_channels: int, channels: int, groups: int, window: Neighbourhood, **dtypes: Any):
+        taps = window.kernel_size**2
+        super().__init__(in_channels, channels, (channels * (1 + taps), groups, groups * taps), window, **dtypes)
         self.shape = (groups, taps)
 
     def __call__(self, x: Array) -> Array:
-        filters = self._perceptron(jnp.concatenate([self._centre(self.query(x)), *self._views(self.key(x))], axis=-1))
+        patch = [self.window.centre(self.query(x)), *self.window.taps(self.key(x))]
+        filters = self._perceptron(jnp.concatenate(patch, axis=-1))
         return filters.reshape(*filters.shape[:3], *self.shape)
 
 
 RELATIONS = {"pairwise": PairwiseRelation, "patchwise": PatchwiseRelation}
+
+
+def _biased(in_channels: int, out_channels: int, **dtypes: Any) -> PointwiseConv:
+    """A 1×1 convolution with torch's initialisation."""
+    return PointwiseConv(in_channels, out_channels, use_bias=True, kernel_init=uniform_fan_in, **dtypes)
 
 
 def _positions(x: Array) -> Array:
@@ -180,30 +196,28 @@ class SelfAttentionModule(nnx.Module):
         if in_channels < reduction:
             raise UserError(f"`reduction` must leave at least one channel of {in_channels=}, got {reduction}.")
         dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        window = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation}
-        groups = out_channels // group_channels
-        self.spatial_branch = RELATIONS[relation](in_channels, in_channels // reduction, groups, **window, **dtypes)
-        self.value = PointwiseConv(in_channels, out_channels, use_bias=True, kernel_init=uniform_fan_in, **dtypes)
-        self.stride = stride
-        self.dilation = dilation
-        self.border = dilation * (kernel_size // 2)
+        groups, related = out_channels // group_channels, in_channels // reduction
+        self.window = Neighbourhood(kernel_size, stride, dilation)
+        self.spatial_branch = RELATIONS[relation](in_channels, related, groups, self.window, **dtypes)
+        self.value = _biased(in_channels, out_channels, **dtypes)
         self.implementation = implementation
         self.in_channels = in_channels
         self.dtype = dtype
 
     def __call__(self, x: Array) -> Array:
         x = as_feature_map(x, self.in_channels, self.dtype)
-        if any(isinstance(length, int) and length <= self.border for length in x.shape[1:3]):
+        border = self.window.border
+        if any(isinstance(length, int) and length <= border for length in x.shape[1:3]):
             raise UserError(
-                f"A map that is reflected by {self.border} pixels must have more rows and columns, got {x.shape}. "
+                f"A map that is reflected by {border} pixels must have more rows and columns, got {x.shape}. "
                 "Use larger images, a smaller `kernel_size` or fewer stages."
             )
         return dynamic_filter(
             self.value(x),
             self.spatial_branch(x),
             None,
-            stride=self.stride,
-            dilation=self.dilation,
+            stride=self.window.stride,
+            dilation=self.window.dilation,
             padding_mode="reflect",
             normalize=self.spatial_branch.normalize,
             implementation=self.implementation,
