@@ -15,12 +15,13 @@ from ddf_jax.analysis.counting import Complexity, complexity, total
 from ddf_jax.analysis.detector_counting import DetectorComplexity, count_detector
 from ddf_jax.analysis.published import TABLES, UPSAMPLER_ROWS, PaperRow
 from ddf_jax.analysis.published_detectors import DETECTOR_TABLES, DetectorRow, DetectorTable
-from ddf_jax.analysis.resnet_counting import resnet_parts
+from ddf_jax.analysis.resnet_counting import resnet_parts, san_complexity
 from ddf_jax.layers import DDF, Conv, FullDynamicFilter
 from ddf_jax.models.detectors import DetectorConfig
 from ddf_jax.models.fpn import FPN
 from ddf_jax.models.registry import get_config
 from ddf_jax.models.resnet import FeatureInfo, ResNetConfig
+from ddf_jax.models.san import SANConfig
 
 _OPERATORS, _UPSAMPLERS = "DDF, Table 1", "DDF, Table 6"
 NAMES = (_OPERATORS, *TABLES, *DETECTOR_TABLES, _UPSAMPLERS)
@@ -107,6 +108,8 @@ def count(model: str, options: tuple[tuple[str, Any], ...] = ()) -> Complexity:
     config = get_config(model, **dict(options))
     if isinstance(config, ResNetConfig):
         return total(resnet_parts(config, SIZE).values())
+    if isinstance(config, SANConfig):
+        return san_complexity(config, SIZE)
     if isinstance(config, DetectorConfig):
         return _count_detector(model, options).total
     abstract = nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0)))
@@ -150,7 +153,7 @@ def _cells(table: str, row: PaperRow) -> Iterator[Cell]:
     counts = count(row.model, tuple(row.options.items()))
     ours: dict[str, Mapping[str, float]] = {
         "parameters (M)": {"": counts.params / 1e6},
-        "FLOPs (G)": {"core": counts.macs_core / 1e9, "mmcv": counts.macs_mmcv / 1e9},
+        "FLOPs (G)": {name: getattr(counts, f"macs_{name}") / 1e9 for name in row.conventions},
     }
     for column, text in printed.items():
         if text:

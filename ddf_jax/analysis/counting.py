@@ -1,7 +1,8 @@
 """Parameters and multiply-accumulates (MACs) of a model, counted in the jaxpr of its evaluation.
 
 The count allocates no array and needs no list of layer types: the jaxpr of any model has its convolutions and matrix
-products. Papers print one of two numbers, or (the involution repository's detectors) mmcv's with dynamic filters:
+products. Papers print one of two numbers, or (the involution repository's detectors) mmcv's with dynamic filters, or
+(SANs) what the counter of their repository gives:
 
 **core**: convolutions, matrix products and dynamic filters. For each output value a K×K convolution costs K²·C/groups,
 a dynamic filter T; a local correlation costs T for each value of the query, attention in a neighbourhood both.
@@ -11,6 +12,10 @@ with a learned operand, 1 for each output of a bias, 2 for each of a batch norma
 a pooling layer and for each output of a resizing (`jax.image.resize`). Operations without a layer class in torch cost
 nothing: dynamic filters, attention's products, convolutions with a generated kernel. (One detail differs: mmcv omits
 the bias of a fully connected layer, which is counted here.)
+
+**san**: mmcv's number, dynamic filters, and 1 for each difference of two values that are computed from the input. (Two
+details differ: SAN's counter omits the bias of a fully connected layer and counts a 1×1 convolution of the coordinates,
+which depends on no image.)
 """
 
 import dataclasses
@@ -37,6 +42,13 @@ class Complexity:
     macs_mmcv: int
     macs_dynamic: int = 0
     """Of dynamic filters alone: in `macs_core`, not in `macs_mmcv`."""
+    differences: int = 0
+    """Differences of two values that are computed from the input; no multiply-accumulates."""
+
+    @property
+    def macs_san(self) -> int:
+        """Multiply-accumulates as SAN's counter has them."""
+        return self.macs_mmcv + self.macs_dynamic + self.differences
 
     def __add__(self, other: "Complexity") -> "Complexity":
         return Complexity(*map(operator.add, dataclasses.astuple(self), dataclasses.astuple(other)))
@@ -66,7 +78,7 @@ def complexity(model: nnx.Module, *inputs: Any) -> Complexity:
     >>> import jax.numpy as jnp
     >>> layer = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
     >>> complexity(layer, jax.ShapeDtypeStruct((1, 4), jnp.float32))
-    Complexity(params=15, macs_core=12, macs_mmcv=15, macs_dynamic=0)
+    Complexity(params=15, macs_core=12, macs_mmcv=15, macs_dynamic=0, differences=0)
     """
     model.eval()
     structure, parameters, statistics, rest = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
@@ -79,11 +91,12 @@ def complexity(model: nnx.Module, *inputs: Any) -> Complexity:
 
 
 class Macs(NamedTuple):
-    """MACs in the two conventions, and those of dynamic filters."""
+    """MACs in two conventions, those of dynamic filters, and differences."""
 
     core: int
     mmcv: int
     dynamic: int = 0
+    differences: int = 0
 
 
 class Origin(enum.Flag):
@@ -189,6 +202,11 @@ def _bias(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
     return Macs(0, _size(equation.outvars[0]) if is_bias else 0)
 
 
+def _difference(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
+    of_two = all(Origin.INPUTS in origin for origin in origins)
+    return Macs(0, 0, differences=_size(equation.outvars[0]) if of_two else 0)
+
+
 def _batch_norm(equation: JaxprEqn, origins: Sequence[Origin]) -> Macs:
     """Every formulation multiplies or divides the data once by a function of the running variance."""
     of_model = [origin for origin in origins if Origin.INPUTS not in origin]
@@ -217,6 +235,7 @@ _COSTS: dict[str, Callable[[JaxprEqn, Sequence[Origin]], Macs]] = {
     "conv_general_dilated": _convolution,
     "dot_general": _product,
     "add": _bias,
+    "sub": _difference,
     "mul": _batch_norm,
     "div": _batch_norm,
     "max": _relu,

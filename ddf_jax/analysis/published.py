@@ -1,6 +1,6 @@
 """The papers' printed parameters and multiply-accumulates, digit by digit, for comparison with our counts.
 
-A paper's "FLOPs" are multiply-accumulates in one of the two conventions of `ddf_jax.analysis.counting`, rarely stated.
+A paper's "FLOPs" are multiply-accumulates in one of the conventions of `ddf_jax.analysis.counting`, rarely stated.
 Rows without a model are of networks that this project does not implement.
 """
 
@@ -24,6 +24,8 @@ class PaperRow(NamedTuple):
     options: Mapping[str, Any] = MappingProxyType({})
     why: str = ""
     """The reason of a difference, where there is one."""
+    conventions: tuple[str, ...] = ("core", "mmcv")
+    """Of multiply-accumulates, those that its FLOPs may be in."""
 
 
 _SIGMA = "the paper does not state its convention; the steps between the three rows are equal"
@@ -55,6 +57,11 @@ def _dc_ca(kernel_size: int | None, dilation: int = 1) -> dict[str, Any]:
     """The dc-ca rows have no static branch."""
     options = {"static_kernel_size": None, "context_kernel_size": kernel_size, "context_dilation": dilation}
     return {"bivolution": DC_CA._replace(**options)}
+
+
+def _san(label: str, params_millions: str, macs_billions: str, imagenet_top1: str, model: str) -> PaperRow:
+    """A row whose FLOPs are the counter's of SAN's repository."""
+    return PaperRow(label, params_millions, macs_billions, imagenet_top1, model, conventions=("core", "mmcv", "san"))
 
 
 TABLES: dict[str, tuple[PaperRow, ...]] = {
@@ -93,10 +100,18 @@ TABLES: dict[str, tuple[PaperRow, ...]] = {
         PaperRow("Res2Net101 (26w-4s)", "45.2", "8.1", "79.2", "res2net101_26w_4s"),
         PaperRow("DDF-ResNet101", "28.1", "4.1", "80.2", "ddf_resnet101"),
     ),
+    "SAN repository, README": (
+        _san("SAN10-pair.", "10.5", "2.2", "74.9", "san10"),
+        _san("SAN10-patch.", "11.8", "1.9", "77.1", "san10_patchwise"),
+        _san("SAN15-pair.", "14.1", "3.0", "76.6", "san15"),
+        _san("SAN15-patch.", "16.2", "2.6", "78.0", "san15_patchwise"),
+        _san("SAN19-pair.", "17.6", "3.8", "76.9", "san19"),
+        _san("SAN19-patch.", "20.5", "3.3", "78.2", "san19_patchwise"),
+    ),
     "Bi-volution, Table 1": (
         PaperRow("ResNet-38", "19.6", "3.2", "76.0", "resnet38"),
         PaperRow("Stand-Alone ResNet-38", "14.1", "3.0", "76.9", "sasa_resnet38"),
-        PaperRow("SAN15", "14.1", "3.0", "77.1"),
+        _san("SAN15", "14.1", "3.0", "77.1", "san15"),
         PaperRow("RedNet-38", "12.4", "2.2", "77.3", "rednet38"),
         PaperRow("BiNet-38 (dc)", "13.2", "2.2", "78.2", "binet38", why=_BINET_38),
         PaperRow("DDF-ResNet-38", "13.1", "1.9", "78.3", "ddf_resnet38", why=_DDF_38),
@@ -108,7 +123,7 @@ TABLES: dict[str, tuple[PaperRow, ...]] = {
         PaperRow("LR-Net-50", "23.3", "4.3", "77.3", "lrnet50", why=_LR),
         PaperRow("AA-ResNet-50", "25.8", "4.2", "77.7", "aa_resnet50"),
         PaperRow("Stand-Alone ResNet-50", "18.0", "3.6", "77.6", "sasa_resnet50"),
-        PaperRow("SAN19", "17.6", "3.8", "77.4"),
+        _san("SAN19", "17.6", "3.8", "77.4", "san19"),
         PaperRow("ECA-ResNet-50", "25.6", "4.1", "77.5", "eca_resnet50"),
         PaperRow("Axial ResNet-S", "12.5", "3.3", "78.1", "axial_resnet_s", {"stem": "axial"}, _AXIAL),
         PaperRow("Fca-ResNet-50", "28.1", "4.1", "78.5", "fca_resnet50"),
@@ -147,12 +162,12 @@ TABLES: dict[str, tuple[PaperRow, ...]] = {
         PaperRow("ResNet-26", "13.7", "2.4", "73.6", "resnet26"),
         PaperRow("LR-Net-26", "14.7", "2.6", "75.7", "lrnet26", why=_LR),
         PaperRow("SA-ResNet-26", "10.3", "2.4", "74.8", "sasa_resnet26"),
-        PaperRow("SAN-10", "10.5", "2.2", "75.5"),
+        _san("SAN-10", "10.5", "2.2", "75.5", "san10"),
         PaperRow("RedNet-26", "9.23", "1.67", "75.9", "rednet26"),
         PaperRow("DCDC-ResNet-26", "9.36", "1.71", "77.4", "dcdc_resnet26"),
         PaperRow("ResNet-38", "19.6", "3.2", "76.0", "resnet38"),
         PaperRow("SA-ResNet-38", "14.1", "3.0", "76.9", "sasa_resnet38"),
-        PaperRow("SAN-15", "14.1", "3.0", "77.1"),
+        _san("SAN-15", "14.1", "3.0", "77.1", "san15"),
         PaperRow("RedNet-38", "12.4", "2.15", "77.6", "rednet38"),
         PaperRow("DCDC-ResNet-38", "12.58", "2.2", "78.5", "dcdc_resnet38"),
         PaperRow("ResNet-50", "25.6", "4.1", "77.2", "resnet50"),
@@ -160,7 +175,7 @@ TABLES: dict[str, tuple[PaperRow, ...]] = {
         PaperRow("CBAM-ResNet-50", "28.1", "4.1", "77.3", "cbam_resnet50"),
         PaperRow("AA-ResNet-50", "25.8", "4.2", "77.7", "aa_resnet50"),
         PaperRow("SA-ResNet-50", "18.0", "3.6", "77.6", "sasa_resnet50"),
-        PaperRow("SAN-19", "17.6", "3.8", "77.4"),
+        _san("SAN-19", "17.6", "3.8", "77.4", "san19"),
         PaperRow("SENet-50", "28.1", "4.1", "77.8", "se_resnet50"),
         PaperRow("Axial ResNet-S", "12.5", "3.3", "78.1", "axial_resnet_s", {"stem": "axial"}, _AXIAL),
         PaperRow("ResNeXt-50", "25.0", "4.3", "78.2", "resnext50_32x4d"),
@@ -246,6 +261,7 @@ PAPERS = {
     "DDF": "Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021",
     "Bi-volution": "Hu et al., Bi-volution, 2022",
     "DCDC": "Yan et al., Dual Complementary Dynamic Convolution, 2022",
+    "SAN repository": "github.com/hszhao/SAN of Zhao et al., Exploring Self-attention for Image Recognition, CVPR 2020",
     "Involution repository": "github.com/d-li14/involution of Li et al., Involution, CVPR 2021",
 }
 

@@ -10,10 +10,11 @@ import jax
 from flax import nnx
 from jax import Array
 
-from ddf_jax.analysis.counting import Complexity, complexity
+from ddf_jax.analysis.counting import Complexity, complexity, total
 from ddf_jax.functional import global_average
 from ddf_jax.layers import Linear
 from ddf_jax.models.resnet import ResNetConfig
+from ddf_jax.models.san import SANConfig
 
 Size = tuple[int, int]
 """Height and width of an image in pixels."""
@@ -58,6 +59,28 @@ def _count_shallow(config: ResNetConfig, size: Size) -> _Shallow:
         x = y
     parts["head"] = complexity(_PooledHead(model.head), x)
     return _Shallow(MappingProxyType(parts), MappingProxyType(repeated))
+
+
+def san_complexity(config: SANConfig, size: Size) -> Complexity:
+    """The size of a SAN, for one image."""
+    depths = (config.stem_blocks, *config.blocks)
+    shallow = dataclasses.replace(config, stem_blocks=1, blocks=(1,) * len(config.blocks))
+    whole, *blocks = _count_shallow_san(shallow, size)
+    return whole + total((depth - 1) * block for depth, block in zip(depths, blocks, strict=True))
+
+
+@functools.cache
+def _count_shallow_san(config: SANConfig, size: Size) -> tuple[Complexity, ...]:
+    """The network with one block in its stem and in each stage, and each of these blocks."""
+    model = nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0)))
+    places = [(config.width, model.stem.stride), *model.feature_info]
+    maps = [
+        jax.ShapeDtypeStruct((1, *(length // stride for length in size), channels), config.dtype)
+        for channels, stride in places
+    ]
+    blocks = [stage[0] for stage in (model.stem.blocks, *model.stages)]
+    counts = [complexity(block, x) for block, x in zip(blocks, maps, strict=True)]
+    return complexity(model, *config.inputs(*size)), *counts
 
 
 def _feature_map(size: Size, channels: int, stride: int, config: ResNetConfig) -> jax.ShapeDtypeStruct:

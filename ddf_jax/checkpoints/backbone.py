@@ -43,7 +43,9 @@ def fit_backbone(
     inner, tensors = _inner(shapes), {name.removeprefix(BACKBONE): tensor for name, tensor in tensors.items()}
     naming = naming_of(tensors, own=inner)
     unknown = set(unknown_names(list(tensors), naming))
-    own = {name: name if naming == "own" or name in unknown else translate_name(name, naming) for name in tensors}
+    own = {
+        name: name if naming == "own" or name in unknown else translate_name(name, naming, tensors) for name in tensors
+    }
     head = [name for name in tensors if own[name].startswith(HEAD)]
     rest = {name: tensor for name, tensor in tensors.items() if name not in head}
     arrays, report = fit(inner, rest, f"{source}, taken as the weights of a backbone,", rules, prefix=BACKBONE)

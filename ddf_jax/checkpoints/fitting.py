@@ -34,7 +34,7 @@ _OF_CLASSES = (
     *("regions.boxes.*.classes.*", "regions.masks.*.logits.*"),  # of a cascade, whose boxes are those of any class
 )
 _FIRST_CONVOLUTIONS = (
-    *(f"{of}stem.{conv}.kernel" for of in ("", "backbone.") for conv in ("conv", "conv1")),
+    *(f"{of}stem.{conv}.kernel" for of in ("", "backbone.") for conv in ("conv", "conv1", "conv_in")),
     "embedding.convs.0.kernel",
 )
 
@@ -158,10 +158,10 @@ class _Match:
         self.rules, self.shapes, self.prefix = rules, shapes, prefix
         self.naming: Naming = naming_of(tensors, own=shapes)
         self.got, self.expected = _without_buffers(tensors), expected_tensors(shapes, self.naming)
-        names = [*self.expected, *self.got]
+        names = {**self.expected, **self.got}
         unknown = set(names if self.naming == "own" else unknown_names(names, self.naming))
         self.known = [name for name in self.expected if name not in unknown]
-        self.own = {name: name if name in unknown else translate_name(name, self.naming) for name in names}
+        self.own = {name: name if name in unknown else translate_name(name, self.naming, names) for name in names}
 
         is_fresh = {name: rules.head == "fresh" and is_head(self.own[name]) for name in names}
         common = [name for name in self.expected if name in self.got and not is_fresh[name]]
@@ -224,7 +224,8 @@ class _Match:
             translated = translate({name: loaded.get(name, self.expected[name]) for name in self.known}, "official")
             loaded = {self.own[name]: translated.get(self.own[name], tensor) for name, tensor in loaded.items()}
         for name in (self.own[name] for name in self.adapted):
-            loaded[name] = _with_channels(loaded[name], self.shapes[name][2], repeat=self.rules.in_channels == "repeat")
+            channels, repeat = self.shapes[name][-2], self.rules.in_channels == "repeat"
+            loaded[name] = _with_channels(loaded[name], channels, repeat=repeat)
         return loaded
 
     def _differs_in_channels(self, name: str) -> bool:
@@ -239,8 +240,8 @@ class _Match:
 
     @property
     def _input_axis(self) -> int:
-        """Of [O, I, K, K], or of our [K, K, I, O]."""
-        return 1 if self.naming == "official" else 2
+        """Of [O, I, K, K], or of our [K, K, I, O] or [I, O]."""
+        return 1 if self.naming == "official" else -2
 
     def _matching(self, patterns: Iterable[str], *names: str) -> list[str]:
         """The patterns that match one of the names, ours or the file's, with the prefix or without."""
@@ -273,10 +274,10 @@ def _without_buffers(tensors: Tensors) -> dict[str, np.ndarray]:
 
 
 def _with_channels(kernel: np.ndarray, channels: int, *, repeat: bool) -> np.ndarray:
-    """[K, K, C', O] to [K, K, C, O], with the same response to an image whose channels are equal."""
-    count, wide = kernel.shape[2], kernel.astype(np.promote_types(kernel.dtype, np.float32))
+    """[…, C', O] to […, C, O], with the same response to an image whose channels are equal."""
+    count, wide = kernel.shape[-2], kernel.astype(np.promote_types(kernel.dtype, np.float32))
     if repeat:
-        wide = wide[:, :, np.arange(channels) % count]
+        wide = wide[..., np.arange(channels) % count, :]
     else:
-        wide = np.broadcast_to(wide.mean(2, keepdims=True), (*kernel.shape[:2], channels, kernel.shape[3]))
+        wide = np.broadcast_to(wide.mean(-2, keepdims=True), (*kernel.shape[:-2], channels, kernel.shape[-1]))
     return wide * (count / channels)

@@ -1,7 +1,8 @@
 """Rules of conversion: a pair of name templates and the memory layout of their tensor, official (PyTorch) and ours."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Container
 from typing import Literal
 
 import numpy as np
@@ -37,13 +38,19 @@ class Rule:
     """Two name templates and the layout of their tensor.
 
     Fields in braces are numbers; `{stage}` counts from 1 in official names and from 0 in ours. `squeeze` has the
-    official name and ours of the 1×1 convolution with C input channels, where the layout depends on C.
+    official name and ours of the 1×1 convolution with C input channels, where the layout depends on C. A rule with
+    `beside` is of networks that have a tensor of these two names, and there goes before the rules without.
     """
 
     official: str
     own: str
     layout: TensorLayout = TensorLayout()
     squeeze: tuple[str, str] | None = None
+    beside: tuple[str, str] | None = None
+
+    def is_of(self, naming: Naming, names: Container[str]) -> bool:
+        """Whether it is a rule of the network whose tensors have these names."""
+        return self.beside is None or self.beside[naming == "own"] in names
 
     def name(self, naming: Naming) -> str:
         return self.official if naming == "official" else self.own
@@ -51,6 +58,10 @@ class Rule:
 
 BINS = 7
 """Of RoIAlign before fully connected layers, along both axes."""
+SHARED_CHANNELS = 8
+"""Channels of a SAN's values that share a filter."""
+RELATION_REDUCTION = 16
+"""Ratio of the channels of a SAN's block to those of its queries and keys."""
 
 
 def _conv_to_own(weight: np.ndarray, channels: int) -> np.ndarray:
@@ -74,6 +85,13 @@ def _taps_first(tensor: np.ndarray, channels: int) -> np.ndarray:
 def _taps_last(tensor: np.ndarray, channels: int) -> np.ndarray:
     """[…, T·C] to […, C·T]."""
     return tensor.reshape(*tensor.shape[:-1], -1, channels).swapaxes(-1, -2).reshape(tensor.shape)
+
+
+def _patch(reorder: Callable[[np.ndarray, int], np.ndarray], tensor: np.ndarray, channels: int) -> np.ndarray:
+    """Reorders R·T of […, R + R·T] values, of a query and T keys; […, R + 2] are of a pairwise relation."""
+    related = channels // RELATION_REDUCTION
+    query, keys = tensor[..., :related], tensor[..., related:]
+    return tensor if keys.shape[-1] == 2 else np.concatenate([query, reorder(keys, related)], axis=-1)
 
 
 SAME = TensorLayout()
@@ -103,6 +121,24 @@ TRANSPOSED = TensorLayout(
     lambda weight, _: weight.transpose(0, 2, 3, 1).reshape(len(weight), -1),
     lambda kernel, _: kernel.reshape(len(kernel), 2, 2, -1).transpose(0, 3, 1, 2),
 )
+# In a SAN's checkpoints channel c has the filter of group c mod G, in ours the channels of a group are neighbours.
+SHARED = TensorLayout(
+    lambda vector, _: _taps_first(vector, SHARED_CHANNELS), lambda vector, _: _taps_last(vector, SHARED_CHANNELS)
+)
+SHARED_OUTPUTS = TensorLayout(
+    lambda weight, _: _taps_first(_conv_to_own(weight, 0), SHARED_CHANNELS),
+    lambda kernel, _: _conv_to_official(_taps_last(kernel, SHARED_CHANNELS), 0),
+)
+SHARED_INPUTS = TensorLayout(
+    lambda weight, _: _taps_first(_conv_to_own(weight, 0).T, SHARED_CHANNELS).T,
+    lambda kernel, _: _conv_to_official(_taps_last(kernel.T, SHARED_CHANNELS).T, 0),
+)
+# The keys of a patch are [R, T] in its checkpoints and [T, R] in ours.
+PATCH = TensorLayout(functools.partial(_patch, _taps_first), functools.partial(_patch, _taps_last))
+PATCH_INPUTS = TensorLayout(
+    lambda weight, channels: _patch(_taps_first, _conv_to_own(weight, 0).T, channels).T,
+    lambda kernel, channels: _conv_to_official(_patch(_taps_last, kernel.T, channels).T, 0),
+)
 
 _NORM = (
     ("weight", "scale"),
@@ -113,9 +149,15 @@ _NORM = (
 )
 
 
-def norm(official: str, own: str, layout: TensorLayout = SAME, squeeze: tuple[str, str] | None = None) -> list[Rule]:
-    rules = [Rule(f"{official}.{theirs}", f"{own}.{ours}", layout, squeeze) for theirs, ours in _NORM[:-1]]
-    return [*rules, Rule(f"{official}.{COUNTER}", f"{own}.{COUNTER}")]
+def norm(
+    official: str,
+    own: str,
+    layout: TensorLayout = SAME,
+    squeeze: tuple[str, str] | None = None,
+    beside: tuple[str, str] | None = None,
+) -> list[Rule]:
+    rules = [Rule(f"{official}.{theirs}", f"{own}.{ours}", layout, squeeze, beside) for theirs, ours in _NORM[:-1]]
+    return [*rules, Rule(f"{official}.{COUNTER}", f"{own}.{COUNTER}", beside=beside)]
 
 
 def conv(official: str, own: str) -> list[Rule]:

@@ -1,7 +1,7 @@
 """Official names of tensors and ours, as rules.
 
 Official names are timm's for ResNets, SE, ECA, ResNeXts and Res2Nets, theFoxofSky/ddfnet's for DDF and DDF-Up, mmcv's
-for CARAFE, d-li14/involution's for RedNets, cfzd/FcaNet's, OSVAI/ODConv's, liyunsheng13/dcd's and
+for CARAFE, d-li14/involution's for RedNets, hszhao/SAN's, cfzd/FcaNet's, OSVAI/ODConv's, liyunsheng13/dcd's and
 csrhddlam/axial-deeplab's for theirs, SHI-Labs' for NAT (`nat_names`), and MMDetection's for detectors and feature
 pyramids, without what frameworks put around a module (`wrappers`); ours are the paths of the variables in the Flax
 modules, joined by dots.
@@ -15,8 +15,13 @@ from ddf_jax.checkpoints.layouts import (
     CONV1D,
     FREQUENCY_TABLE,
     LINEAR,
+    PATCH,
+    PATCH_INPUTS,
     POINTWISE1D,
     POSITION_INDEX,
+    SHARED,
+    SHARED_INPUTS,
+    SHARED_OUTPUTS,
     TAPS_BIAS,
     TAPS_SCALE,
     TAPS_WEIGHT,
@@ -106,6 +111,28 @@ def _axial_attention(official: str, own: str) -> list[Rule]:
     ]
 
 
+_SAN = ("conv_in.weight", "stem.conv_in.kernel")
+
+
+def _san_block(official: str, own: str) -> list[Rule]:
+    sam, spatial, relation = f"{official}.sam", f"{own}.spatial", f"{own}.spatial.spatial_branch"
+    query = (f"{sam}.conv1.weight", f"{relation}.query.kernel")
+    return [
+        *conv(f"{sam}.conv1", f"{relation}.query"),
+        *conv(f"{sam}.conv2", f"{relation}.key"),
+        *conv(f"{sam}.conv_p", f"{relation}.position"),
+        *norm(f"{sam}.conv_w.0", f"{relation}.norm1", PATCH, query),
+        Rule(f"{sam}.conv_w.2.weight", f"{relation}.reduce.kernel", PATCH_INPUTS, query),
+        *norm(f"{sam}.conv_w.3", f"{relation}.norm2"),
+        *conv(f"{sam}.conv_w.5", f"{relation}.span"),
+        Rule(f"{sam}.conv3.weight", f"{spatial}.value.kernel", SHARED_OUTPUTS),
+        Rule(f"{sam}.conv3.bias", f"{spatial}.value.bias", SHARED),
+        *norm(f"{official}.bn2", f"{own}.norm2", SHARED, beside=_SAN),
+        Rule(f"{official}.conv.weight", f"{own}.expand.kernel", SHARED_INPUTS),
+        Rule(f"{official}.conv.bias", f"{own}.expand.bias"),
+    ]
+
+
 _OFFICIAL_BLOCK, _OWN_BLOCK = "layer{stage}.{block}", "stages.{stage}.{block}"
 
 BACKBONE = (
@@ -142,6 +169,16 @@ BACKBONE = (
     *_ddf(f"{_OFFICIAL_BLOCK}.conv{{n}}.ddf", f"{_OWN_BLOCK}.conv{{n}}.spatial"),
     *norm(f"{_OFFICIAL_BLOCK}.conv{{n}}.bn", f"{_OWN_BLOCK}.conv{{n}}.norm"),
     Rule(f"{_OFFICIAL_BLOCK}.conv{{n}}.pointwise.weight", f"{_OWN_BLOCK}.conv{{n}}.pointwise.kernel", CONV),
+    # SANs. The official `layer0` is a part of our stem; the others are our stages.
+    Rule("conv_in.weight", "stem.conv_in.kernel", CONV),
+    *norm("bn_in", "stem.norm_in"),
+    Rule("conv0.weight", "stem.transition.kernel", CONV),
+    *norm("layer0.{block}.bn1", "stem.blocks.{block}.norm1"),
+    *_san_block("layer0.{block}", "stem.blocks.{block}"),
+    *norm("bn0", "stem.norm_out"),
+    Rule("conv{stage}.weight", "transitions.{stage}.kernel", CONV, beside=_SAN),
+    *_san_block(_OFFICIAL_BLOCK, _OWN_BLOCK),
+    *norm("bn{stage}", "norms.{stage}", beside=_SAN),
 )
 
 # With MMDetection's names; also of the operators behind the sums.
@@ -156,9 +193,11 @@ def _prefixed(rules: tuple[Rule, ...], official: str, own: str) -> list[Rule]:
     """The rules of a module that is an attribute of another."""
     prefixed = []
     for rule in rules:
-        squeeze = rule.squeeze and (f"{official}.{rule.squeeze[0]}", f"{own}.{rule.squeeze[1]}")
-        names = {"official": f"{official}.{rule.official}", "own": f"{own}.{rule.own}", "squeeze": squeeze}
-        prefixed.append(dataclasses.replace(rule, **names))
+        squeeze, beside = (
+            names and (f"{official}.{names[0]}", f"{own}.{names[1]}") for names in (rule.squeeze, rule.beside)
+        )
+        names = {"official": f"{official}.{rule.official}", "own": f"{own}.{rule.own}"}
+        prefixed.append(dataclasses.replace(rule, **names, squeeze=squeeze, beside=beside))
     return prefixed
 
 

@@ -21,18 +21,19 @@ def naming_of(names: Iterable[str], *, own: Container[str] = ()) -> Naming:
 
 
 def is_known(name: str) -> bool:
-    """Whether a rule matches the name, in either naming."""
+    """Whether a rule matches the name, in either naming, in some network."""
     return bool(_matches(name, "official") or _matches(name, "own"))
 
 
 def unknown_names(names: Iterable[str], naming: Naming) -> list[str]:
-    """The names that no rule matches."""
-    return [name for name in names if not _matches(name, naming)]
+    """Of the names of a network's tensors, those that no rule matches."""
+    known = set(names := list(names))
+    return [name for name in names if not any(rule.is_of(naming, known) for rule, _ in _matches(name, naming))]
 
 
-def translate_name(name: str, source: Naming) -> str:
-    """The same tensor's name in the other naming."""
-    rule, fields = _match(name, source)
+def translate_name(name: str, source: Naming, names: Container[str]) -> str:
+    """The same tensor's name in the other naming; `names` are those of all tensors of its network."""
+    rule, fields = _match(name, source, names)
     return _format(rule.name(_other(source)), fields, _other(source))
 
 
@@ -47,7 +48,7 @@ def translate(tensors: Mapping[str, np.ndarray], source: Naming) -> dict[str, np
     target = _other(source)
     translated = {}
     for name, tensor in tensors.items():
-        rule, fields = _match(name, source)
+        rule, fields = _match(name, source, tensors)
         layout = rule.layout.to_own if source == "official" else rule.layout.to_official
         try:
             channels = 0 if rule.squeeze is None else _channels(rule.squeeze, fields, tensors, source)
@@ -78,8 +79,9 @@ def _other(naming: Naming) -> Naming:
     return "own" if naming == "official" else "official"
 
 
-def _match(name: str, naming: Naming) -> tuple[Rule, dict[str, int]]:
-    matches = _matches(name, naming)
+def _match(name: str, naming: Naming, names: Container[str]) -> tuple[Rule, dict[str, int]]:
+    matches = [match for match in _matches(name, naming) if match[0].is_of(naming, names)]
+    matches = [match for match in matches if match[0].beside] or matches
     if len(matches) != 1:
         raise CheckpointError(f"{name!r} must be the {naming} name of one rule, got {len(matches)}.")
     return matches[0]
@@ -100,10 +102,12 @@ def _matches(name: str, naming: Naming) -> list[tuple[Rule, dict[str, int]]]:
 
 @functools.cache
 def _patterns(naming: Naming) -> list[re.Pattern[str]]:
-    # Numbers have no leading zeros, so a name and its fields determine each other.
-    return [
-        re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>0|[1-9][0-9]*)", re.escape(rule.name(naming)))) for rule in RULES
-    ]
+    # Numbers have no leading zeros, so a name and its fields determine each other. Official stages count from 1.
+    def number(field: re.Match[str]) -> str:
+        zero = "" if naming == "official" and field[1] == "stage" else "0|"
+        return rf"(?P<{field[1]}>{zero}[1-9][0-9]*)"
+
+    return [re.compile(re.sub(r"\\{(\w+)\\}", number, re.escape(rule.name(naming)))) for rule in RULES]
 
 
 def _format(template: str, fields: Mapping[str, int], naming: Naming) -> str:

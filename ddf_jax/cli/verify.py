@@ -38,8 +38,8 @@ class VerifyCommand:
     """Weights to compare with instead of random ones."""
     dtype: Literal["float64", "float32"] = "float64"
     """Dtype of our arithmetic; the port computes in float64."""
-    size: tuple[int, int] = (97, 65)
-    """Height and width of the images."""
+    size: tuple[int, int] | None = None
+    """Height and width of the images: 97 65 unless the model needs more."""
     batch: int = 2
     """Number of images."""
     implementation: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None

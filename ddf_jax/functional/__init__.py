@@ -25,6 +25,7 @@ from ddf_jax.functional.per_pixel import pixel_product as pixel_product
 from ddf_jax.functional.per_sample import per_sample_conv as per_sample_conv
 from ddf_jax.functional.pooling import average_pool as average_pool
 from ddf_jax.functional.pooling import global_average as global_average
+from ddf_jax.functional.pooling import halved as halved
 from ddf_jax.functional.pooling import max_pool as max_pool
 from ddf_jax.functional.pooling import maximum as maximum
 from ddf_jax.functional.views import strided as strided

@@ -4,9 +4,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ddf_jax.functional.height import on_rows
+from ddf_jax.functional.views import strided
 from pallas_kernels import accumulator_dtype
 
 
@@ -67,6 +69,31 @@ def _maxima_of_three(x: Array, axis: int, padding: tuple[int, int]) -> Array:
 def _larger(x: Array, y: Array) -> Array:
     """The larger one; x where they are equal; NaN where one is NaN."""
     return jnp.where((y > x) | jnp.isnan(y), y, x)
+
+
+def halved(x: Array) -> Array:
+    """The maximum of each 2×2 block: [B, H, W, C] to [B, ⌊H/2⌋, ⌊W/2⌋, C]; a last odd row or column is left out.
+
+    The gradient goes to the first maximum of a block in row-major order, as torch's.
+    """
+    return on_rows(_halved, x, span=1, stride=2)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _halved(x: Array, padding: tuple[int, int]) -> Array:
+    del padding
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+
+@_halved.defjvp
+def _halved_derivative(padding: tuple[int, int], primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    del padding
+
+    def by_comparisons(x: Array) -> Array:
+        size = (x.shape[1] - 1, x.shape[2] - 1)
+        return functools.reduce(_larger, (strided(x, 2, start=at, size=size) for at in np.ndindex(2, 2)))
+
+    return jax.jvp(by_comparisons, primals, tangents)
 
 
 def average_pool(x: Array, size: int) -> Array:

@@ -35,6 +35,7 @@ from ddf_jax.layers.neighborhood import NeighborhoodAttention as NeighborhoodAtt
 from ddf_jax.layers.odconv import ODConv as ODConv
 from ddf_jax.layers.pac import PAC as PAC
 from ddf_jax.layers.pac import PACUp as PACUp
+from ddf_jax.layers.san import SelfAttentionModule as SelfAttentionModule
 from ddf_jax.layers.self_attention import BlockAttention as BlockAttention
 from ddf_jax.layers.self_attention import SelfAttention as SelfAttention
 from ddf_jax.layers.squeeze_excitation import SqueezeExcitation as SqueezeExcitation

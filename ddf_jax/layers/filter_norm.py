@@ -113,6 +113,8 @@ def operator_options(norm: nnx.Module | None) -> OperatorOptions:
 
 def used_filters(branch: nnx.Module, filters: Array) -> Array:
     """What the operator makes of the filters that a branch returns: it normalises some spatial filters itself."""
+    if getattr(branch, "normalize", None) == "softmax":
+        return jax.nn.softmax(filters, axis=-1)
     last: Any = branch.layers[-1] if isinstance(branch, nnx.Sequential) else branch
     norm: Any = getattr(last, "norm", None)
     return norm(filters) if operator_options(norm) else filters

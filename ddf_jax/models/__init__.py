@@ -18,6 +18,7 @@ from ddf_jax.models import rednet as rednet
 from ddf_jax.models import res2net as res2net
 from ddf_jax.models import resnet as resnet
 from ddf_jax.models import resnext as resnext
+from ddf_jax.models import san as san
 from ddf_jax.models import self_attention_resnets as self_attention_resnets
 from ddf_jax.models.fpn import FPN as FPN
 from ddf_jax.models.registry import abstract as abstract

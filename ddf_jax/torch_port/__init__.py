@@ -17,3 +17,4 @@ from ddf_jax.torch_port.operators import dynamic_filter as dynamic_filter
 from ddf_jax.torch_port.operators import dynamic_upsample as dynamic_upsample
 from ddf_jax.torch_port.rednet import RedNet as RedNet
 from ddf_jax.torch_port.resnet import ResNet as ResNet
+from ddf_jax.torch_port.san import SAN as SAN

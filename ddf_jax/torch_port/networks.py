@@ -3,10 +3,11 @@
 import fnmatch
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+
+from torch import nn
 
 from ddf_jax.errors import UserError
-from ddf_jax.torch_port import nat, odconv, resnet, variants
+from ddf_jax.torch_port import nat, odconv, resnet, san, variants
 from ddf_jax.torch_port.axial import AxialResNet
 from ddf_jax.torch_port.dcd import DCDResNet
 from ddf_jax.torch_port.fcanet import FcaNet
@@ -14,7 +15,7 @@ from ddf_jax.torch_port.rednet import RedNet
 from ddf_jax.torch_port.resnet import ResNet
 
 
-def create(name: str, *, num_classes: int = 1000, **options) -> Any:
+def create(name: str, *, num_classes: int = 1000, **options) -> nn.Module:
     """A network with randomly initialised parameters in float32.
 
     `ddf_resnet50` is the official repository's `ddf_mul_resnet50` in names, parameters and values.
@@ -22,7 +23,7 @@ def create(name: str, *, num_classes: int = 1000, **options) -> Any:
     Args:
         name: one of `list_models()`.
         num_classes: outputs.
-        options: of `ResNet` or `NAT`; also `blocks`, `squeeze_ratio` for DDF and `group_channels` for RedNet.
+        options: of `ResNet`, `NAT` or `SAN`; also `blocks`, `squeeze_ratio` for DDF and `group_channels` for RedNet.
 
     Raises:
         UserError: no network has that name.
@@ -45,7 +46,7 @@ def _network(network: Callable[..., ResNet], depth: int, *, blocks: Sequence[int
     return network(resnet.BOTTLENECK[depth] if blocks is None else blocks, **options)
 
 
-_MODELS: dict[str, Callable[..., Any]] = {
+_MODELS: dict[str, Callable[..., nn.Module]] = {
     **resnet.MODELS,
     **{f"rednet{depth}": functools.partial(_network, RedNet, depth) for depth in resnet.BOTTLENECK},
     **{f"se_resnet{depth}": functools.partial(_variant, depth, variants.SEBottleneck) for depth in (50, 101)},
@@ -62,4 +63,5 @@ _MODELS: dict[str, Callable[..., Any]] = {
     "odconv_resnet50_4x": functools.partial(_variant, 50, odconv.ODConvBottleneck4x),
     "dcd_resnet50": functools.partial(_network, DCDResNet, 50),
     "axial_resnet_s": functools.partial(_network, AxialResNet, 50),
+    **san.MODELS,
 }

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -56,13 +56,13 @@ def trace_network(model: nnx.Module, batch: RandomBatch, *, dtype: str) -> Train
 
         stepped = _step(parameters, gradients)
 
-    names = _layer_names(named_arrays(parameters))
+    layers = _TorchLayers(named_arrays(parameters))
     return {
-        "evaluation": _torch_outputs(evaluation, names),
-        "training": _torch_outputs(training, names),
+        "evaluation": layers.outputs(evaluation),
+        "training": layers.outputs(training),
         "loss": {"loss": np.asarray(loss)},
         "gradient": {INPUT: _torch_layout(image_gradient), **_official(gradients)},
-        "statistics": _official(statistics),
+        "statistics": _official(nnx.merge_state(parameters, statistics)),  # whose layouts may depend on parameters
         "step": _official(stepped),
     }
 
@@ -135,20 +135,31 @@ def _call_compiled(
     return y, nnx.state(module), outputs
 
 
-def _layer_names(parameters: Iterable[str]) -> dict[str, str]:
-    """Official names of modules by our names: both names of a parameter without their last parts."""
-    names = {}
-    for own in parameters:
-        official = translate_name(own, "own")
-        while "." in own and "." in official:
-            own, official = own.rpartition(".")[0], official.rpartition(".")[0]
-            names[own] = official
-    return names
+class _TorchLayers:
+    """Official names of modules, and where it is not ours, the order of channels in their outputs there.
 
+    Args:
+        parameters: of the network, by our names.
+    """
 
-def _torch_outputs(outputs: Outputs, names: Mapping[str, str]) -> dict[str, np.ndarray]:
-    named = {LOGITS: LOGITS, **names}
-    return {named[own]: _torch_layout(value) for own, value in outputs.items() if own in named}
+    def __init__(self, parameters: Mapping[str, np.ndarray]):
+        self.names = {LOGITS: LOGITS}
+        self.orders: dict[str, np.ndarray] = {}
+        # One parameter for each channel of the output.
+        vectors = {name: np.arange(len(array)) for name, array in parameters.items() if array.ndim == 1}
+        numbered = translate({**parameters, **vectors}, "own")
+        for own in parameters:
+            official = translate_name(own, "own", parameters)
+            if own in vectors and not np.array_equal(numbered[official], vectors[own]):
+                self.orders[own.rpartition(".")[0]] = numbered[official]
+            while "." in own and "." in official:  # both names without their last parts
+                own, official = own.rpartition(".")[0], official.rpartition(".")[0]
+                self.names[own] = official
+
+    def outputs(self, outputs: Outputs) -> dict[str, np.ndarray]:
+        """Those of modules with official names, as torch has them."""
+        ordered = {own: y[..., self.orders[own]] if own in self.orders else y for own, y in outputs.items()}
+        return {self.names[own]: _torch_layout(y) for own, y in ordered.items() if own in self.names}
 
 
 def _torch_layout(value: Array) -> np.ndarray:

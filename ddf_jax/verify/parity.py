@@ -12,7 +12,7 @@ from ddf_jax.errors import UserError
 from ddf_jax.verify.detectors import compare_detector
 from ddf_jax.verify.networks import compare_checkpoint, compare_network
 from ddf_jax.verify.report import Report
-from ddf_jax.verify.settings import Settings
+from ddf_jax.verify.settings import Settings, default_size
 from ddf_jax.verify.upsamplers import UPSAMPLERS, compare_upsampler
 
 
@@ -21,7 +21,7 @@ def verify(
     *,
     checkpoint: Path | None = None,
     dtype: Literal["float64", "float32"] = "float64",
-    size: tuple[int, int] = (97, 65),
+    size: tuple[int, int] | None = None,
     batch: int = 2,
     implementation: str | None = None,
     options: Mapping[str, Any] | None = None,
@@ -46,7 +46,7 @@ def verify(
         dtype: dtype of the Flax side's arithmetic. Use float64 with a checkpoint: in float32 a ReLU's input within
             rounding of 0 may change its sign, or another value become the largest of a max-pool's window, and gradients
             then differ by more than rounding.
-        size: height and width of the images.
+        size: height and width of the images; by default 97 and 65, and of SANs 161 and 129.
         batch: number of images.
         implementation: implementation of `dynamic_filter`; by default the best that runs here.
         options: fields of the model's config to replace, or options of the upsampler, on both sides.
@@ -59,15 +59,19 @@ def verify(
         UserError: torch is missing, no model of that name has a port, or the checkpoint does not fit.
     """
     networks, upsamplers = _find(pattern, among=UPSAMPLERS if checkpoint is None else ())
-    settings = Settings(dtype, size, batch, implementation, options or {}, seed)
+
+    def settings(name: str) -> Settings:
+        return Settings(dtype, size or default_size(name), batch, implementation, options or {}, seed)
+
     if checkpoint is None:
-        return _compare_networks(networks, settings) + [compare_upsampler(name, settings) for name in upsamplers]
+        reports = _compare_networks({name: settings(name) for name in networks})
+        return reports + [compare_upsampler(name, settings(name)) for name in upsamplers]
     if len(networks) > 1:
         names = ", ".join(networks)
         raise UserError(f"A checkpoint is of one model, but {pattern!r} names {len(networks)}: {names}.")
     if _is_detector(networks[0]):
-        return [compare_detector(networks[0], checkpoint, settings)]
-    return [compare_checkpoint(networks[0], checkpoint, settings)]
+        return [compare_detector(networks[0], checkpoint, settings(networks[0]))]
+    return [compare_checkpoint(networks[0], checkpoint, settings(networks[0]))]
 
 
 def _is_detector(name: str) -> bool:
@@ -99,14 +103,14 @@ def _find(pattern: str, *, among: Collection[str]) -> tuple[list[str], list[str]
     return networks, upsamplers
 
 
-def _compare_networks(names: list[str], settings: Settings) -> list[Report]:
+def _compare_networks(settings: Mapping[str, Settings]) -> list[Report]:
     import tqdm
 
     reports = []
-    for name in tqdm.tqdm(names, unit="model", disable=len(names) < 2):
+    for name, of_network in tqdm.tqdm(settings.items(), unit="model", disable=len(settings) < 2):
         reports.append(
-            compare_detector(name, None, settings) if _is_detector(name) else compare_network(name, settings)
+            compare_detector(name, None, of_network) if _is_detector(name) else compare_network(name, of_network)
         )
-        if len(names) > 1:  # a model takes some hundred programs; thirty models would exhaust the memory mappings
+        if len(settings) > 1:  # a model takes some hundred programs; thirty models would exhaust the memory mappings
             jax.clear_caches()
     return reports

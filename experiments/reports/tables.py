@@ -32,6 +32,8 @@ FAMILIES = {
     "BAM": ("bam_resnet50", "bam_resnet101"),
     "AA": ("aa_resnet50", "aa_resnet101"),
     "ResNeXt": ("resnext50_32x4d", "resnext101_32x4d"),
+    "SAN (pairwise)": ("san10", "san15", "san19"),
+    "SAN (patchwise)": ("san10_patchwise", "san15_patchwise", "san19_patchwise"),
     "Res2Net": ("res2net50_26w_4s", "res2net101_26w_4s"),
     "FcaNet": ("fca_resnet50", "fca_resnet101"),
 }
@@ -71,7 +73,7 @@ def draw(path: Path) -> None:
     """ImageNet top-1 accuracy as published, against our parameters and multiply-accumulates."""
     figure = Figure(figsize=(11, 5), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    colours = [*(f"C{index}" for index in range(10)), "black", "gold", "navy"]
+    colours = [*(f"C{index}" for index in range(10)), "black", "gold", "navy", "lime"]
     for position, (family, models) in enumerate(FAMILIES.items()):
         accuracy = [PUBLISHED[model].imagenet_top1 for model in models]
         counts = [count(model) for model in models]

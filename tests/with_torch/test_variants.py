@@ -21,6 +21,8 @@ WIDTHS = {
     "dcd_resnet50": 32,
     "axial_resnet_s": 16,
     "nat_mini": 32,
+    "san10": 32,
+    "san10_patchwise": 32,
 }
 
 

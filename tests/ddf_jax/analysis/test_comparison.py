@@ -40,7 +40,14 @@ UNEQUAL = {
 }
 UNCOUNTED = "Bi-volution, Table 2"  # by the paper
 
-QUICK = ("DDF, Table 1", "DDF, Table 6", "Bi-volution, Table 1", "DCDC, Table I", "DCDC, Table II")
+QUICK = (
+    "DDF, Table 1",
+    "SAN repository, README",
+    "DDF, Table 6",
+    "Bi-volution, Table 1",
+    "DCDC, Table I",
+    "DCDC, Table II",
+)
 
 
 @functools.cache
@@ -60,7 +67,7 @@ def test_counts_are_the_papers_but_the_known_ones(table):
         if not cell.equal:
             key = cell.table, cell.row
             unequal[key] = unequal.get(key, "") + cell.column[0]
-            assert set(cell.note.split("; ")) - {"", "core", "mmcv", "total"}, f"{cell} needs a reason"
+            assert set(cell.note.split("; ")) - {"", "core", "mmcv", "san", "total"}, f"{cell} needs a reason"
     assert unequal == {key: columns for key, columns in UNEQUAL.items() if key[0] == table}
 
 
@@ -107,11 +114,32 @@ def test_rednets_count_as_their_own_counter_does(name, gigamacs):
     assert count(name).macs_mmcv / 1e9 == pytest.approx(gigamacs, abs=0.0006)
 
 
-def test_a_block_that_repeats_costs_as_much_as_the_one_that_is_traced():
-    options = {"width": 16, "blocks": (4, 1, 3), "group_channels": 4}
-    config = get_config("dcdc_resnet26", **options)
+@pytest.mark.parametrize(
+    ("name", "gigamacs"),
+    [
+        ("san10", 2.155),
+        ("san15", 3.023),
+        ("san19", 3.844),
+        ("san10_patchwise", 1.865),
+        ("san15_patchwise", 2.583),
+        ("san19_patchwise", 3.259),
+    ],
+)
+def test_sans_count_as_their_own_counter_does(name, gigamacs):
+    assert count(name).macs_san / 1e9 == pytest.approx(gigamacs, abs=0.0011)  # without the coordinates' convolution
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("dcdc_resnet26", {"width": 16, "blocks": (4, 1, 3), "group_channels": 4}),
+        ("san10", {"width": 32, "blocks": (2, 1), "stem_blocks": 3, "kernel_size": 3}),
+    ],
+)
+def test_a_block_that_repeats_costs_as_much_as_the_one_that_is_traced(name, options):
+    config = get_config(name, **options)
     whole = complexity(nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0))), *config.inputs(224, 224))
-    assert count("dcdc_resnet26", tuple(options.items())) == whole
+    assert count(name, tuple(options.items())) == whole
 
 
 def test_published_rows_are_of_registered_models():

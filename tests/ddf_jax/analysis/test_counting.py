@@ -102,6 +102,13 @@ def test_products_of_two_activations_are_core_alone():
     assert cost(generated, (1, 3, 8, 8), (4, 3, 3, 3)) == (8 * 8 * 4 * 3 * 9, 0)
 
 
+def test_differences_of_two_values_of_the_input_are_counted_on_their_own():
+    image, pixel = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 8, 10, 12), (1, 1, 1, 12)))
+    counts = complexity(Stateless(lambda x, y: x - y + (x - 1.0) - jnp.ones((1, 1, 1, 12))), image, pixel)
+    assert counts == Complexity(0, 0, 0, 0, differences=8 * 10 * 12)
+    assert counts.macs_san == counts.differences
+
+
 def test_products_with_constants_are_free():
     assert cost(lambda x: x @ jnp.ones((3, 5)), (8, 3)) == (0, 0)
 

@@ -30,6 +30,7 @@ FAMILIES = (
     "odconv_*",
     "dcd_*",
     "axial_*",
+    "san*",
 )
 NAMES = [name for family in FAMILIES for name in models.list_models(family, task="classification")]
 TRANSFORMERS = ("nat_mini",)  # no backbones of detectors
@@ -122,9 +123,9 @@ def check_names(model):
     buffers = [key for key in official if is_buffer(key)]
     assert naming_of(own) == "own"
     assert naming_of(official) == "official"
-    assert {translate_name(key, "own") for key in own} == official.keys() - set(buffers)
-    assert {translate_name(key, "official") for key in official} - {
-        translate_name(key, "official") for key in buffers
+    assert {translate_name(key, "own", own) for key in own} == official.keys() - set(buffers)
+    assert {translate_name(key, "official", official) for key in official} - {
+        translate_name(key, "official", official) for key in buffers
     } == own.keys()
 
 
@@ -197,6 +198,8 @@ def test_a_transformer_has_the_names_of_its_repository():
         ("dcd_resnet50", 1104),
         ("axial_resnet_s", 800),
         ("nat_mini", 253),
+        ("san10", 368),
+        ("san10_patchwise", 348),
     ],
 )
 def test_official_entries_are_as_many_as_counted(name, entries):
@@ -222,6 +225,8 @@ def test_official_entries_are_as_many_as_counted(name, entries):
         "dcd_resnet50",
         "axial_resnet_s",
         "nat_mini",
+        "san10",
+        "san10_patchwise",
     ],
 )
 @pytest.mark.parametrize("source", ["official", "own"])

@@ -60,6 +60,10 @@ OPTIONS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "PACUp": ((C,), {"scale": 2, "kernel_size": 3}),
     "PixelShuffle": ((C,), {"scale": 3, "kernel_size": 1}),
     "PointwiseConv": ((C, 12), {"stride": 2}),
+    "SelfAttentionModule": (
+        (C, 12),
+        {"kernel_size": 3, "stride": 2, "dilation": 2, "group_channels": 4, "reduction": 2},
+    ),
     "SpatialAugmentation": ((C,), {"context_kernel_size": 5, "dilation": 2, "reduction": 2}),
     "SqueezeExcitation": ((C,), {"reduction": 2}),
 }

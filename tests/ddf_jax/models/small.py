@@ -21,10 +21,15 @@ NARROW = {
     "binet*[0-9]": {"group_channels": 4, "static_groups": 4, "blocks": (2, 1)},
     "nat_*": {"head_channels": 4, "kernel_size": 3},
     "resnext*": {"width": 16},
+    "san*": {"width": 32, "stem_blocks": 1, "kernel_size": 3},
     "res2net*": {"scale_width": 64},
     "sasa_*": {"heads": 2, "kernel_size": 3},
     "lrnet*": {"kernel_size": 3},
 }
+
+
+# Parameters on which nothing depends: added to all logits of a softmax, and to both positions of a difference.
+WITHOUT_EFFECT = {"san10": ("spatial_branch.span.bias", "spatial_branch.position.bias")}
 
 
 def shallow(name: str, **options) -> Any:
