@@ -124,7 +124,7 @@ def bilateral_grid(cells: Array) -> tuple[Array, Array]:
         others = [places[other] for other in range(dimensions) if other != axis]
         order = jnp.lexsort((places[axis], *others, ~exists))
         step = places[:, order[1:]] - places[:, order[:-1]]
-        unit = jnp.arange(dimensions)[:, None] == axis
+        unit = jnp.eye(dimensions, dtype=jnp.int32)[:, axis, None]
         joined = (step == unit).all(0) & exists[order[1:]]
         nobody = jnp.full(pixels, pixels, jnp.int32)
         found += [

@@ -64,7 +64,7 @@ def static_dynamic_upsample(
     start = bicubic_upsample(low, height=size[0], width=size[1], scale=scale)
 
     def upsample(low: Array, image: Array, start: Array) -> Array:
-        unit = jnp.maximum(low.max(), 1e-30)
+        unit = jnp.where(low.max() > 0, low.max(), 1.0)
         samples = place_samples(low / unit, scale)
         confidence = (samples > 0).astype(jnp.float32)
         static = [jnp.exp(-static_bandwidth * d) for d in squared_differences(image)]

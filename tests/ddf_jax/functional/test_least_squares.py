@@ -45,7 +45,7 @@ def placed(low: np.ndarray) -> np.ndarray:
 
 def fitted(samples: np.ndarray, confidence: np.ndarray, weight: Callable[[int, int], float]) -> np.ndarray:
     """The minimum of Σ c (u - x)² + Σ w (u - u)² over pairs."""
-    matrix = np.diag(confidence)
+    matrix = np.diag(confidence.astype(np.float64))
     for p, q in pairs():
         step = np.zeros(len(samples))
         step[p], step[q] = 1, -1

@@ -78,7 +78,8 @@ def drawn(name: str, dtype: Any = jnp.float32):
     config = tiny(name, dtype=dtype)
     structure, parameters, rest = nnx.split(nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0))), nnx.Param, ...)
     rng = np.random.default_rng(0)
-    parameters = jax.tree.map(lambda p: rng.normal(0.2, 0.3, p.shape).astype(p.dtype), parameters)
+    mean = 0.0 if name == "dmsg" else 0.2  # negative values reach the slopes of DMSG, positive ones keep ReLUs alive
+    parameters = jax.tree.map(lambda p: rng.normal(mean, 0.3, p.shape).astype(p.dtype), parameters)
     return structure, parameters, rest
 
 
