@@ -8,7 +8,7 @@ PARALLEL := --numprocesses=2 --dist=worksteal
 # What depends on the version of JAX.
 NEWEST := tests/pallas_kernels tests/ddf_jax/training tests/test_imports.py tests/test_packaging.py
 
-.PHONY: train zoo depth detect robustness check test test-newest test-torch test-slow faults format clean
+.PHONY: train zoo depth depth-all detect robustness check test test-newest test-torch test-slow faults format clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.installed
@@ -29,6 +29,16 @@ depth: $(VENV)/.installed
 	$(BIN)/ddf train joint_depth_4x
 	$(BIN)/ddf train joint_depth_4x_pac_net
 	$(BIN)/python -m experiments.depth --also validation runs/joint_depth_4x runs/joint_depth_4x_pac_net
+
+# Every network by 4, 8 and 16, one after the other: hours.
+depth-all: export JAX_NUM_CPU_DEVICES ?= 2
+depth-all: $(VENV)/.installed
+	for scale in 4 8 16; do \
+		for network in "" _pac_net _djf _djf_plus _dmsg; do \
+			$(BIN)/ddf train joint_depth_4x$$network --task.scale $$scale --name joint_depth_$${scale}x$$network || exit; \
+		done; \
+		$(BIN)/python -m experiments.depth --also validation runs/joint_depth_$${scale}x* || exit; \
+	done
 
 # Two at a time: while one compiles, on one core, the other trains.
 ROOMS := rooms_mask_rcnn rooms_mask_rcnn_plain rooms_panoptic_fpn

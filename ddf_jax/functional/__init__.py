@@ -1,6 +1,7 @@
 """Functions without parameters: activations, pooling, views, convolution, upsampling, split rows, checks of shapes."""
 
 from ddf_jax.functional.activations import relu as relu
+from ddf_jax.functional.bilateral_solver import bilateral_solver_upsample as bilateral_solver_upsample
 from ddf_jax.functional.checks import check_channels as check_channels
 from ddf_jax.functional.checks import check_feature_map as check_feature_map
 from ddf_jax.functional.height import height_split as height_split
@@ -8,6 +9,7 @@ from ddf_jax.functional.height import on_rows as on_rows
 from ddf_jax.functional.joint_upsampling import bicubic_upsample as bicubic_upsample
 from ddf_jax.functional.joint_upsampling import blocks as blocks
 from ddf_jax.functional.joint_upsampling import colour_distances as colour_distances
+from ddf_jax.functional.joint_upsampling import cubic_interpolation as cubic_interpolation
 from ddf_jax.functional.joint_upsampling import depth_to_space as depth_to_space
 from ddf_jax.functional.joint_upsampling import fill_holes as fill_holes
 from ddf_jax.functional.joint_upsampling import guided_upsample as guided_upsample
@@ -18,6 +20,7 @@ from ddf_jax.functional.joint_upsampling import place_distances as place_distanc
 from ddf_jax.functional.joint_upsampling import space_to_depth as space_to_depth
 from ddf_jax.functional.joint_upsampling import window_logits as window_logits
 from ddf_jax.functional.kernel_gradient import convolution as convolution
+from ddf_jax.functional.markov_field import markov_field_upsample as markov_field_upsample
 from ddf_jax.functional.per_channel import channel_spread as channel_spread
 from ddf_jax.functional.per_channel import channel_sums as channel_sums
 from ddf_jax.functional.per_channel import rectified_affine as rectified_affine
@@ -28,4 +31,5 @@ from ddf_jax.functional.pooling import global_average as global_average
 from ddf_jax.functional.pooling import halved as halved
 from ddf_jax.functional.pooling import max_pool as max_pool
 from ddf_jax.functional.pooling import maximum as maximum
+from ddf_jax.functional.static_dynamic import static_dynamic_upsample as static_dynamic_upsample
 from ddf_jax.functional.views import strided as strided

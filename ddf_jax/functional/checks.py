@@ -1,5 +1,8 @@
 """Checks of shapes, with messages that state the rule, what was expected, what was given, and what to do."""
 
+from typing import Any
+
+import jax
 from jax import Array
 
 from ddf_jax.errors import UserError
@@ -51,6 +54,38 @@ def check_channels(x: Array, channels: int, *, name: str = "x") -> None:
     else:
         advice = _other_channels(x.shape[-1] if x.ndim else 1)
     raise UserError(f"`{name}` must be [B, …, C] with C = {channels}, got {x.shape}. {advice}")
+
+
+def check_depth_and_image(low: Array, image: Array, scale: int) -> None:
+    """Checks that low is depth [B, ⌈H/S⌉, ⌈W/S⌉, 1] and image [B, H, W, C].
+
+    Raises:
+        UserError: they have other shapes, or the scale is no positive int.
+    """
+    if not isinstance(scale, int) or scale < 1:
+        raise UserError(f"`scale` must be an int ≥ 1, got {scale!r}.")
+    batch, height, width = (*image.shape, 0, 0, 0)[:3]
+    expected = (batch, -(-height // scale), -(-width // scale), 1)
+    if image.ndim != 4 or low.shape != expected:
+        raise UserError(
+            f"`image` must be [B, H, W, C] and `low` [B, ⌈H/{scale}⌉, ⌈W/{scale}⌉, 1] = {expected}, got {image.shape} "
+            f"and {low.shape}. Crop the image, or pass another `scale`."
+        )
+
+
+def check_positive(**numbers: Any) -> None:
+    """Checks that each number is positive. Numbers that `jax.jit` traces are unknown and pass.
+
+    Raises:
+        UserError: one is 0, negative or not a number.
+
+    >>> check_positive(steps=0)
+    Traceback (most recent call last):
+    ddf_jax.errors.UserError: `steps` must be positive, got 0.
+    """
+    for name, number in numbers.items():
+        if not isinstance(number, jax.core.Tracer) and not number > 0:
+            raise UserError(f"`{name}` must be positive, got {number}.")
 
 
 def _other_channels(channels: int) -> str:

@@ -30,11 +30,18 @@ def fill_holes(depth: Array) -> Array:
 
 
 def bicubic_upsample(low: Array, *, height: int, width: int, scale: int) -> Array:
-    """Cubic interpolation (Keys, a = -1/2) through every sample: to [B, H, W, 1]; the border is repeated."""
-    filled = fill_holes(low)
+    """Cubic interpolation of depth with its holes filled: to [B, H, W, 1]."""
+    return cubic_interpolation(fill_holes(low), height=height, width=width, scale=scale)
+
+
+def cubic_interpolation(x: Array, *, height: int, width: int, scale: int) -> Array:
+    """Cubic interpolation (Keys, a = -1/2) through every sample: [B, h, w, C] to [B, H, W, C]; the border is repeated.
+
+    Samples lie where those of depth do.
+    """
     border = 2  # the support of the cubic kernel, which would otherwise be truncated past the last sample
-    padded = _pad_edges(filled, (border, border), (border, border))
-    shape = (low.shape[0], height, width, 1)
+    padded = _pad_edges(x, (border, border), (border, border))
+    shape = (x.shape[0], height, width, x.shape[3])
     # Sample i lies at S·i + S // 2 + 1/2, and `scale_and_translate` puts it at S·(i + 1/2) + shift.
     shift = jnp.full(2, scale // 2 + 0.5 - scale / 2 - scale * border, jnp.float32)
     return jax.image.scale_and_translate(padded, shape, (1, 2), jnp.full(2, scale, jnp.float32), shift, "cubic")

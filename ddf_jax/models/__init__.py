@@ -8,6 +8,7 @@ from ddf_jax.models import dcdc_resnet as dcdc_resnet
 from ddf_jax.models import ddf_resnet as ddf_resnet
 from ddf_jax.models import depth_upsampling as depth_upsampling
 from ddf_jax.models import detectors as detectors
+from ddf_jax.models import dmsg as dmsg
 from ddf_jax.models import dynet as dynet
 from ddf_jax.models import expert_resnets as expert_resnets
 from ddf_jax.models import fcanet as fcanet

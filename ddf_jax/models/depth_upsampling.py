@@ -6,7 +6,8 @@ may take depth near 0 below it. H and W need not be multiples of S. Low-resoluti
 (S·i + S // 2, S·j + S // 2) of the image.
 
 References: Zhou et al., "Decoupled Dynamic Filter Networks", CVPR 2021, Figure 6b; Su et al., "Pixel-Adaptive
-Convolutional Neural Networks", CVPR 2019, Section 4; Li et al., "Deep Joint Image Filtering", ECCV 2016.
+Convolutional Neural Networks", CVPR 2019, Section 4; Li et al., "Deep Joint Image Filtering", ECCV 2016, and
+"Joint Image Filtering with Deep Convolutional Networks", TPAMI 2019.
 """
 
 import dataclasses
@@ -218,3 +219,13 @@ def _with_layout(layout: DepthLayout, scale: int, step: GuidedStep, kind: str) -
 def djf(*, scale: int = 4) -> DeepJointFilterConfig:
     """DJF: joint filtering by three convolutional networks (Li et al., "Deep Joint Image Filtering", ECCV 2016)."""
     return DeepJointFilterConfig(scale=scale)
+
+
+@register
+def djf_plus(*, scale: int = 4) -> DeepJointFilterConfig:
+    """DJF+: `djf` whose first two networks end in three feature maps (Li et al., TPAMI 2019).
+
+    The paper adds the residual form to DJF, which `djf` has too: it adds to its `base`. The authors' network is not
+    public; that its feature maps are three is how reimplementations read it.
+    """
+    return dataclasses.replace(djf(scale=scale), widths=(96, 48, 3))

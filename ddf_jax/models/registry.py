@@ -51,7 +51,7 @@ def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
     >>> list_models("ddf_resnet1*")
     ['ddf_resnet101', 'ddf_resnet152', 'ddf_resnet18']
     >>> list_models(task="depth_upsampling")
-    ['ddf_up_net', 'djf', 'pac_net']
+    ['ddf_up_net', 'djf', 'djf_plus', 'dmsg', 'pac_net']
     """
     return [name for name in MODELS.names(pattern) if task in (None, MODELS.get(name)().task)]
 

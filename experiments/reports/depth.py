@@ -1,22 +1,21 @@
 """Compares joint depth upsampling methods: `python -m experiments.depth runs/joint_depth_4x ...`.
 
 Scores finished runs and classical upsampling on the same test split, and writes rows, a table and pictures. The
-parameters of the guided filter and of joint bilateral upsampling are those with the least error on training pictures.
-With `--also SPLIT` the table has another column, the scores on another split.
+parameters of the classical methods are those with the least error on training pictures. With `--also SPLIT` the table
+has another column, the scores on another split. With `--recipe NAME` no run is needed: the classical methods are scored
+on that recipe's data, by its scale. Rows of networks that were scored before on the same pictures stay in the table.
 """
 
 import argparse
 import contextlib
 import dataclasses
 import datetime
-import functools
 import io
-import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,83 +28,90 @@ from ddf_jax.data.examples import DepthImages
 from ddf_jax.data.pipeline import eval_batches
 from ddf_jax.data.sources import open_source
 from ddf_jax.files import write_atomically
-from ddf_jax.functional import bicubic_upsample, guided_upsample, joint_bilateral_upsample
+from ddf_jax.recipes import find_recipe
+from ddf_jax.training.recipe import Recipe
 from ddf_jax.training.run import Run
 from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling, draw_depth
 from ddf_jax.training.workdir import versions
 from experiments.reports.compare import finished_run
+from experiments.reports.depth_methods import Method, UpsampleFunction, without_training
 from experiments.reports.results import RESULTS, markdown_table, write_results
 
 FOLDER = RESULTS / "depth"
 PICTURES = Path(__file__).parents[2] / "docs" / "images"
-TUNING_PICTURES = 24
 DRAWN = 3
-
-GRIDS: dict[str, tuple[Callable[..., jax.Array], dict[str, tuple[Any, ...]]]] = {
-    "guided filter": (guided_upsample, {"radius": (1, 2, 4, 8), "epsilon": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)}),
-    "joint bilateral": (
-        joint_bilateral_upsample,
-        {"radius": (1, 2, 3), "sigma_space": (0.4, 0.6, 0.8), "sigma_colour": (0.03, 0.045, 0.06, 0.1)},
-    ),
-}
-
-UpsampleFunction = Callable[[jax.Array, jax.Array], jax.Array]
-"""(low-resolution depth, image) to depth, batched."""
-
-
-class Method(NamedTuple):
-    """A way to upsample depth to the resolution of its image."""
-
-    name: str
-    upsampler: UpsampleFunction
-    facts: dict[str, Any]  # other keys of its row
+DRAWN_METHODS = ("bicubic", "guided filter", "joint bilateral")  # and the runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.depth", description=__doc__)
     parser.add_argument(
-        "runs", nargs="+", type=Path, help="folders of finished runs for depth; the error of the first is drawn"
+        "runs", nargs="*", type=Path, help="folders of finished runs for depth; the error of the first is drawn"
+    )
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="instead of runs, a recipe for depth, whose data and scale count"
     )
     parser.add_argument("--also", metavar="SPLIT", help="another split of that dataset to score all methods on")
     chosen = parser.parse_args(arguments)
     try:
+        if bool(chosen.runs) == bool(chosen.recipe):
+            raise ValueError("Either runs or `--recipe NAME` must be given.")
         runs = {folder: finished_run(folder) for folder in chosen.runs}
-        first = next(iter(runs.values()))
-        scale = _scale(first)
-        kinds = {(run.recipe.data.dataset, _scale(run)) for run in runs.values()}
-        if scale is None or len(kinds) > 1:
-            names = ", ".join(f"{run.recipe.name} ({run.recipe.data.dataset}, {_scale(run)})" for run in runs.values())
-            raise ValueError(f"All runs must be for depth, on one dataset and with one scale, got {names}.")
+        recipes = [run.recipe for run in runs.values()] or [find_recipe(chosen.recipe)]
+        data, scale = _common(recipes)
+        models = [run.recipe.model.name for run in runs.values()]
+        names = models if len(set(models)) == len(models) else map(str, runs)
+        learnt = [_learnt(name, folder, run) for name, (folder, run) in zip(names, runs.items(), strict=True)]
+        methods = [*without_training(data, scale), *reversed(learnt)]  # the error of the last is drawn
+        rows = [_row(method, data, scale, chosen.also) for method in methods]
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    models = [run.recipe.model.name for run in runs.values()]
-    names = models if len(set(models)) == len(models) else map(str, runs)
-    learnt = [_learnt(name, folder, run) for name, (folder, run) in zip(names, runs.items(), strict=True)]
-    methods = [*_without_training(first, scale), *reversed(learnt)]  # the error of the last is drawn
-    try:
-        rows = [_row(method, first.recipe.data, scale, chosen.also) for method in methods]
-    except ValueError as error:  # no such split
-        print(error, file=sys.stderr)
-        return 2
     reference = rows[0]["rmse_cm"]
+    test = open_source(data, DepthImages(scale), "eval")
     common = {
-        "dataset": open_source(first.recipe.data, DepthImages(scale), "eval").name,
+        "dataset": test.name,
         "scale": scale,
-        "test_pictures": first.info.eval_size,
+        "test_pictures": len(test),
         "device": jax.devices()[0].device_kind,
         "date": datetime.date.today().isoformat(),
         "versions": versions(),
     }
     if chosen.also:
-        also = open_source(_on(first.recipe.data, chosen.also), DepthImages(scale), "eval")
+        also = open_source(_on(data, chosen.also), DepthImages(scale), "eval")
         common |= {"also": chosen.also, "also_pictures": len(also)}
     rows = [{**row, "below_bicubic": 1 - row["rmse_cm"] / reference, **common} for row in rows]
+    name = "depth" if scale == 4 else f"depth_{scale}x"
+    rows += _networks_before(FOLDER / f"{name}.json", rows)
     rows.sort(key=lambda row: -row["rmse_cm"])
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    write_atomically(PICTURES / f"joint_depth_{scale}x.png", _picture(methods, first.recipe.data, scale))
-    write_results(FOLDER, "depth", rows, table(rows))
+    if runs:
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        drawn = [method for method in methods if method.name in DRAWN_METHODS or "steps" in method.facts]
+        write_atomically(PICTURES / f"joint_depth_{scale}x.png", _picture(drawn, data, scale))
+    write_results(FOLDER, name, rows, table(rows))
     return 0
+
+
+def _common(recipes: Sequence[Recipe]) -> tuple[DataConfig, int]:
+    """Data and scale of all recipes."""
+    kinds = {(recipe.data.dataset, _scale(recipe)) for recipe in recipes}
+    (_, scale), *others = kinds
+    if scale is None or others:
+        names = ", ".join(f"{recipe.name} ({recipe.data.dataset}, {_scale(recipe)})" for recipe in recipes)
+        raise ValueError(f"All runs must be for depth, on one dataset and with one scale, got {names}.")
+    return recipes[0].data, scale
+
+
+def _networks_before(path: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of other networks that the file has, scored on the same pictures."""
+    same = ("dataset", "test_pictures", "also", "also_pictures")
+    scored = {row["method"] for row in rows}
+    before = json.loads(path.read_text()) if path.exists() else []
+    return [
+        row
+        for row in before
+        if "steps" in row and row["method"] not in scored and all(row.get(key) == rows[0].get(key) for key in same)
+    ]
 
 
 def _row(method: Method, data: DataConfig, scale: int, also: str | None) -> dict[str, Any]:
@@ -113,9 +119,9 @@ def _row(method: Method, data: DataConfig, scale: int, also: str | None) -> dict
     return row | ({"also_rmse_cm": _rmse(method.upsampler, _on(data, also), scale)} if also else {})
 
 
-def _scale(run: Run) -> int | None:
-    """None for a run of another task."""
-    return run.recipe.task.scale if isinstance(run.recipe.task, DepthUpsampling) else None
+def _scale(recipe: Recipe) -> int | None:
+    """None for another task."""
+    return recipe.task.scale if isinstance(recipe.task, DepthUpsampling) else None
 
 
 def _on(data: DataConfig, split: str) -> DataConfig:
@@ -144,7 +150,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = [
         f"# Joint depth upsampling by {first['scale']} on {first['dataset']}",
         "",
-        f"{first['test_pictures']} test pictures; {first['device']}, JAX {first['versions']['jax']}, {first['date']}.",
+        f"{first['test_pictures']} test pictures; {_distinct(rows)}.",
         "",
     ]
     cells = []
@@ -157,57 +163,17 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n" + markdown_table(heads, cells)
 
 
+def _distinct(rows: Sequence[dict[str, Any]]) -> str:
+    """Where and when the rows were measured."""
+    places = {f"{row['device']}, JAX {row['versions']['jax']}, {row['date']}": None for row in rows}
+    return "; ".join(sorted(places))
+
+
 def _learnt(name: str, folder: Path, run: Run) -> Method:
     model, summary = run.model(), json.loads((folder / "summary.json").read_text())
     facts = {fact: summary[fact] for fact in ("parameters", "steps", "seconds", "images_per_second")}
     facts |= {"model": run.recipe.model.name, "options": run.recipe.model.options}
     return Method(name, jax.jit(lambda low, image: model(image, low)), facts)
-
-
-def _without_training(run: Run, scale: int) -> Iterator[Method]:
-    """Bicubic first."""
-
-    @jax.jit
-    def bicubic(low: jax.Array, image: jax.Array) -> jax.Array:
-        return bicubic_upsample(low, height=image.shape[1], width=image.shape[2], scale=scale)
-
-    yield Method("bicubic", bicubic, {})
-    batch = _training_pictures(run, scale)
-    for name, (function, grid) in GRIDS.items():
-        best, setting = min(
-            ((_error(batch, _with(function, scale, setting)), setting) for setting in _settings(grid)),
-            key=lambda pair: pair[0],
-        )
-        words = ", ".join(f"{key} {value:g}" for key, value in setting.items())
-        yield Method(name, _with(function, scale, setting), {"setting": words, "tuning_rmse_cm": best})
-
-
-def _settings(grid: Mapping[str, tuple[Any, ...]]) -> list[dict[str, Any]]:
-    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-
-
-def _with(function: Callable[..., jax.Array], scale: int, setting: Mapping[str, Any]) -> UpsampleFunction:
-    """The function with a setting; each radius is compiled once."""
-    program = _compiled(function, scale, setting["radius"])
-    numbers = {name: jnp.float32(value) for name, value in setting.items() if name != "radius"}
-    return lambda low, image: program(low, image, numbers)
-
-
-@functools.cache
-def _compiled(function: Callable[..., jax.Array], scale: int, radius: int) -> Any:
-    return jax.jit(lambda low, image, numbers: function(low, image, scale=scale, radius=radius, **numbers))
-
-
-def _training_pictures(run: Run, scale: int) -> dict[str, jax.Array]:
-    source, downsample = open_source(run.recipe.data, DepthImages(scale), "train"), Downsample(scale)
-    chosen = np.linspace(0, len(source) - 1, TUNING_PICTURES).astype(int).tolist()
-    examples = [downsample.map(source[index] or {}) for index in chosen]
-    return {name: jnp.asarray(np.stack([example[name] for example in examples])) for name in ("image", "low", "depth")}
-
-
-def _error(batch: Mapping[str, jax.Array], upsampler: UpsampleFunction) -> float:
-    errors = np.asarray(upsampler(batch["low"], batch["image"]) - batch["depth"], np.float64)
-    return 100.0 * float(np.sqrt(np.mean(np.square(errors[np.asarray(batch["depth"]) > 0]))))
 
 
 def _rmse(upsampler: UpsampleFunction, data: DataConfig, scale: int) -> float:

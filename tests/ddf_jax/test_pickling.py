@@ -17,6 +17,7 @@ DEPTH = {
     "ddf_up_net": {"channels": 5, "kernel_size": 1},
     "pac_net": {"channels": 5, "kernel_size": 1},
     "djf": {"widths": (2, 2, 1), "joint_widths": (2, 2)},
+    "dmsg": {"channels": 2, "depth_channels": 2, "image_channels": 2},
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from ddf_jax.models import create, get_config, list_models
+from ddf_jax.models.dmsg import RectifiedConv
 from ddf_jax.models.guided_steps import PACStep
 
 PARAMETERS = {
@@ -22,6 +23,12 @@ PARAMETERS = {
     ("djf", 4): 56_323,
     ("djf", 8): 56_323,
     ("djf", 16): 56_323,
+    ("djf_plus", 4): 81_863,
+    ("djf_plus", 8): 81_863,
+    ("djf_plus", 16): 81_863,
+    ("dmsg", 4): 326_404,
+    ("dmsg", 8): 454_660,
+    ("dmsg", 16): 582_916,
 }
 MEASURED = {"ddf_up_net": 283_715, "pac_net": 281_667}  # of `make depth`
 
@@ -31,6 +38,8 @@ TINY = {
     "ddf_up_net": {**STEPS, "squeeze_ratio": 1.0, "heads": 2},
     "pac_net": STEPS,
     "djf": {"widths": (4, 3, 1), "joint_widths": (4, 3), "base": "joint_bilateral"},
+    "djf_plus": {"widths": (4, 3, 2), "joint_widths": (4, 3)},
+    "dmsg": {"channels": 3, "depth_channels": 4, "image_channels": 2},
     "ddf_up_net with filters": FILTERS,
     "pac_net with filters": FILTERS,
 }
@@ -69,7 +78,8 @@ def drawn(name: str, dtype: Any = jnp.float32):
     config = tiny(name, dtype=dtype)
     structure, parameters, rest = nnx.split(nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0))), nnx.Param, ...)
     rng = np.random.default_rng(0)
-    parameters = jax.tree.map(lambda p: rng.normal(0.2, 0.3, p.shape).astype(p.dtype), parameters)
+    mean = 0.0 if name == "dmsg" else 0.2  # negative values reach the slopes of DMSG, positive ones keep ReLUs alive
+    parameters = jax.tree.map(lambda p: rng.normal(mean, 0.3, p.shape).astype(p.dtype), parameters)
     return structure, parameters, rest
 
 
@@ -109,7 +119,11 @@ def upsample(name: str, image, low, parameters=None) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in ("ddf_up_net", "pac_net") else ()) for name in TINY]
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ("ddf_up_net", "pac_net", "djf_plus") else ())
+        for name in TINY
+    ],
 )
 def test_every_parameter_gets_a_gradient_at_any_size(name: str):
     image, low = inputs(*SIZE, 4)
@@ -139,7 +153,7 @@ def test_other_scales_and_sizes_have_the_images_shape(name: str, scale: int, hei
     assert nnx.eval_shape(lambda m, *x: m(*x), model, image, low).shape == (2, height, width, 1)
 
 
-@pytest.mark.parametrize("name", ["ddf_up_net", *WITH_FILTERS])
+@pytest.mark.parametrize("name", ["ddf_up_net", "dmsg", *WITH_FILTERS])
 def test_depth_has_the_unit_of_the_input_and_no_holes(name: str):
     image, low = inputs(*SIZE, 4)
     low[0, 1:3, 2:4] = 0
@@ -149,7 +163,7 @@ def test_depth_has_the_unit_of_the_input_and_no_holes(name: str):
     assert np.isfinite(upsample(name, image, np.zeros_like(low))).all()
 
 
-@pytest.mark.parametrize("name", ["djf", *WITH_FILTERS])
+@pytest.mark.parametrize("name", ["djf", "dmsg", *WITH_FILTERS])
 def test_depth_that_is_the_same_everywhere_or_nowhere_has_finite_gradients(name: str):
     image, low = inputs(*SIZE, 4)
     for value in (2.0, 0.0):
@@ -236,6 +250,19 @@ def test_pac_sees_each_sample_where_it_was_taken(first: bool, offset: int):
     assert np.count_nonzero(up) == 12
 
 
+def test_dmsg_sees_each_sample_where_it_was_taken():
+    """Transposed convolutions of the centre of their kernels alone put sample i at 4·i + 2."""
+    options: Any = {"dtypes": {"dtype": jnp.float32, "param_dtype": jnp.float32, "rngs": nnx.Rngs(0)}}
+    x = np.arange(1, 13, dtype=np.float32).reshape(1, 3, 4, 1)
+    for doubling in (2, 1):
+        up: Any = RectifiedConv(1, 1, doubling=doubling, **options)
+        up.conv.kernel[...] = np.eye(25, 1, -12, np.float32).reshape(5, 5, 1, 1)
+        up.conv.bias[...] = np.zeros(1, np.float32)
+        x = np.asarray(up(x))
+    np.testing.assert_allclose(x[0, 2::4, 2::4, 0], np.arange(1, 13).reshape(3, 4))
+    assert np.count_nonzero(x) == 12
+
+
 def test_what_does_not_fit_is_refused():
     structure, parameters, rest = drawn("djf")
     model = nnx.merge(structure, parameters, rest)
@@ -245,6 +272,10 @@ def test_what_does_not_fit_is_refused():
         model(jnp.zeros((2, 13, 18, 3)), jnp.zeros((2, 3, 5, 1)))
     with pytest.raises(ValueError, match="`scale` must be a power of two, 2 or more, got 6"):
         get_config("pac_net", scale=6)
+    with pytest.raises(ValueError, match="`scale` must be a power of two, 2 or more, got 3"):
+        get_config("dmsg", scale=3)
+    with pytest.raises(ValueError, match=r"`image_channels` must be at least 1, got \(32, 0, 49\)"):
+        get_config("dmsg", depth_channels=0)
     with pytest.raises(ValueError, match="`layout` must be one of steps, filters, got 'filter'"):
         get_config("ddf_up_net", layout="filter")
     with pytest.raises(ValueError, match="`kind` must be one of generated, pixel_adaptive, got 'fixed'"):

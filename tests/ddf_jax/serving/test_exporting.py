@@ -102,7 +102,7 @@ def test_fixed_sizes_bring_the_gpu_kernels_into_the_file_and_it_still_runs_on_a_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["djf", "ddf_up_net", "pac_net"])
+@pytest.mark.parametrize("name", ["djf", "ddf_up_net", "dmsg", "pac_net"])
 def test_a_network_for_depth_predicts_as_its_run_does(name, tmp_path):
     recipe = Recipe("run", ModelConfig(name), task=DepthUpsampling(scale=4))
     run = untrained_run(recipe, DEPTH)

@@ -19,7 +19,7 @@ from ddf_jax.training.recipe import ModelConfig, OptimizerConfig, Recipe
 from ddf_jax.training.tasks.classification import Classification
 from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling
 from ddf_jax.training.train import train
-from experiments.reports import depth
+from experiments.reports import depth, depth_methods
 from experiments.reports.compare import finished_run
 from tests.ddf_jax.data.small_rooms import small_rooms
 
@@ -50,10 +50,12 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(depth, "PICTURES", tmp_path / "pictures")
     fewer = {
         name: (function, {parameter: values[:1] for parameter, values in grid.items()})
-        for name, (function, grid) in depth.GRIDS.items()
+        for name, (function, grid) in depth_methods.GRIDS.items()
     }
-    monkeypatch.setattr(depth, "GRIDS", fewer)
-    monkeypatch.setattr(depth, "TUNING_PICTURES", 10)  # as many as in a batch of the test split: the same programs
+    monkeypatch.setattr(depth_methods, "GRIDS", fewer)
+    monkeypatch.setattr(
+        depth_methods, "TUNING_PICTURES", 10
+    )  # as many as in a batch of the test split: the same programs
     monkeypatch.setattr(depth, "DRAWN", 2)
     return tmp_path
 
@@ -61,7 +63,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_method_has_a_row_from_the_same_pictures(rooms, run, results, capsys):
     assert depth.main(["--also", "validation", str(run)]) == 0
     rows = {row["method"]: row for row in json.loads((results / "rows" / "depth.json").read_text())}
-    assert rows.keys() == {"bicubic", "guided filter", "joint bilateral", "djf"}
+    assert rows.keys() == {"bicubic", "djf", *depth_methods.GRIDS}
     summary, row = json.loads((run / "summary.json").read_text()), rows["djf"]
     assert row["rmse_cm"] == pytest.approx(summary["test_rmse"], rel=1e-5)
     assert all(row[name] == summary[name] for name in SUMMARY)
@@ -92,16 +94,44 @@ def bicubic_rmse(rooms: DataConfig, split: str) -> float:
 
 
 def test_settings_are_those_with_the_least_error_on_training_pictures(run, monkeypatch):
-    function, _ = depth.GRIDS["joint bilateral"]
+    function, _ = depth_methods.GRIDS["joint bilateral"]
     blurring = {"radius": (1, 3), "sigma_space": (50.0, 0.6), "sigma_colour": (50.0, 0.06)}
-    monkeypatch.setattr(depth, "GRIDS", {"joint bilateral": (function, blurring)})
-    _, bilateral = depth._without_training(finished_run(run), 4)
+    monkeypatch.setattr(depth_methods, "GRIDS", {"joint bilateral": (function, blurring)})
+    _, bilateral = depth_methods.without_training(finished_run(run).recipe.data, 4)
     assert bilateral.facts["setting"].endswith("sigma_space 0.6, sigma_colour 0.06")
+
+
+def test_without_runs_the_classical_methods_are_scored_and_rows_of_networks_stay(rooms, results, monkeypatch, capsys):
+    monkeypatch.setattr(depth_methods, "GRIDS", {})
+    recipe = Recipe("tiny", ModelConfig("djf"), rooms, task=DepthUpsampling(scale=8))
+    monkeypatch.setattr(depth, "find_recipe", {"tiny": recipe}.__getitem__)
+    assert depth.main(["--recipe", "tiny"]) == 0
+    path = results / "rows" / "depth_8x.json"
+    [bicubic] = json.loads(path.read_text())
+    assert (bicubic["method"], bicubic["scale"], bicubic["test_pictures"]) == ("bicubic", 8, 3)
+    network = bicubic | {
+        "method": "dmsg",
+        "rmse_cm": 1.0,
+        "parameters": 7,
+        "steps": 3,
+        "seconds": 5,
+        "date": "2026-01-01",
+    }
+    elsewhere = network | {"method": "djf", "test_pictures": 4}
+    path.write_text(json.dumps([bicubic | {"rmse_cm": 0.0}, network, elsewhere]))
+    assert depth.main(["--recipe", "tiny"]) == 0
+    assert json.loads(path.read_text()) == [bicubic, network]
+    assert "| dmsg | 1.00 |" in capsys.readouterr().out
+    assert not (results / "pictures").exists()
 
 
 def test_what_cannot_be_compared_is_one_line(run, results, tmp_path, monkeypatch, capsys):
     assert depth.main([str(tmp_path / "nowhere")]) == 2
     assert "nowhere holds no finished run: " in capsys.readouterr().err
+    assert depth.main([]) == depth.main([str(run), "--recipe", "joint_depth_4x"]) == 2
+    assert capsys.readouterr().err == 2 * "Either runs or `--recipe NAME` must be given.\n"
+    assert depth.main(["--recipe", "digits"]) == 2
+    assert "on one dataset and with one scale, got digits (digits, None)." in capsys.readouterr().err
     assert depth.main(["--also", "train2", str(run)]) == 2
     assert "train2" in capsys.readouterr().err
     digits = {"data": DataConfig("digits"), "task": Classification()}

@@ -1,0 +1,18 @@
+"""`joint_depth_4x` with the multi-scale guided network DMSG, with half of its channels.
+
+Command:   ddf train joint_depth_4x_dmsg
+Hardware:  2 CPU cores
+Time:      not measured
+Expected:  not yet run
+"""
+
+import dataclasses
+
+from ddf_jax.recipes.joint_depth_4x import recipe as base
+from ddf_jax.training.recipe import ModelConfig
+
+recipe = dataclasses.replace(
+    base,
+    name="joint_depth_4x_dmsg",
+    model=ModelConfig("dmsg", {"channels": 16, "depth_channels": 32, "image_channels": 16}),
+)

@@ -1,0 +1,14 @@
+"""`joint_depth_4x_pac_net` by 8 instead of 4.
+
+Command:   ddf train joint_depth_8x_pac_net
+Hardware:  2 CPU cores
+Time:      not measured
+Expected:  not yet run
+"""
+
+import dataclasses
+
+from ddf_jax.recipes.joint_depth_4x_pac_net import recipe as base
+from ddf_jax.training.tasks.depth_upsampling import DepthUpsampling
+
+recipe = dataclasses.replace(base, name="joint_depth_8x_pac_net", task=DepthUpsampling(scale=8, loss="charbonnier"))
