@@ -20,7 +20,7 @@ NARROW = {
     # The residual sums of a second block in stage 2 saturate a sigmoid.
     "binet*[0-9]": {"group_channels": 4, "static_groups": 4, "blocks": (2, 1)},
     "resnext*": {"width": 16},
-    "san*": {"width": 32, "stem_blocks": 1, "kernel_size": 3},
+    "san*": {"width": 64, "stem_blocks": 1, "kernel_size": 3},
     "res2net*": {"scale_width": 64},
 }
 
