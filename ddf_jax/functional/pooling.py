@@ -79,16 +79,20 @@ def halved(x: Array) -> Array:
     return on_rows(_halved, x, span=1, stride=2)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _halved(x: Array, padding: tuple[int, int]) -> Array:
     del padding
+    batch, height, width, channels = x.shape
+    # Of an even size, a symbolic half is ⌊H/2⌋, which `jax.export` knows to be no less than 0.
+    return _maxima_of_blocks(jax.lax.slice(x, (0, 0, 0, 0), (batch, height // 2 * 2, width // 2 * 2, channels)))
+
+
+@jax.custom_jvp
+def _maxima_of_blocks(x: Array) -> Array:
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
 
 
-@_halved.defjvp
-def _halved_derivative(padding: tuple[int, int], primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    del padding
-
+@_maxima_of_blocks.defjvp
+def _maxima_of_blocks_derivative(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     def by_comparisons(x: Array) -> Array:
         size = (x.shape[1] - 1, x.shape[2] - 1)
         return functools.reduce(_larger, (strided(x, 2, start=at, size=size) for at in np.ndindex(2, 2)))

@@ -107,9 +107,8 @@ class SANStem(nnx.Module):
 class SAN(nnx.Module):
     """Images [B, H, W, in_channels] to logits [B, num_classes].
 
-    Each stage takes the maximum of 2×2 pixels, without a last odd row or column, as the authors' code does. A module
-    that reflects its map, as that of kernel size 7 by 3 pixels, needs a larger one: a SAN of four stages takes images
-    of 128×128 pixels or more.
+    Each stage takes the maximum of 2×2 pixels, without a last odd row or column, as the authors' code does. The images
+    must have as many rows and columns as `least_side`: 128 for four stages of modules of kernel size 7.
     """
 
     def __init__(self, config: SANConfig, *, rngs: nnx.Rngs):
@@ -132,6 +131,14 @@ class SAN(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         return self.head(global_average(self.features(x)[-1]))
+
+    @property
+    def least_side(self) -> int:
+        """Of an image: each module reflects its map, which must be larger than the border."""
+        strides = [self.stem.stride, *(info.stride for info in self.feature_info)]
+        modules = [stage[0].spatial for stage in (self.stem.blocks, *self.stages)]
+        borders = [op.window.border if isinstance(op, SelfAttentionModule) else 0 for op in modules]
+        return max(stride * (border + 1) for stride, border in zip(strides, borders, strict=True))
 
     def features(self, x: Array) -> list[Array]:
         """The output of every stage, [B, ⌊H/stride⌋, ⌊W/stride⌋, channels], with those of `feature_info`."""

@@ -65,9 +65,9 @@ def export_run(
         raise UserError(f"`platforms` must be some of {', '.join(PLATFORMS)}, got {unknown or 'none'}.")
     service = service_of(run.recipe.task, run.info, run.recipe.data)
     program, weights = program_of(run.state, service)
-    programs = [
-        _exported(program, weights, inputs, platforms) for inputs in argument_shapes(service, batch_size, image_size)
-    ]
+    least_side = getattr(run.model(), "least_side", 1)
+    shapes = argument_shapes(service, batch_size, image_size, least_side=least_side)
+    programs = [_exported(program, weights, inputs, platforms) for inputs in shapes]
     metadata = _metadata(run, programs, platforms)
     serialised = [json.dumps(metadata, indent=2, allow_nan=False).encode(), *(each.serialize() for each in programs)]
     names = [METADATA, *program_names(len(programs))]
@@ -110,14 +110,14 @@ def program_of(state: ModelState, service: Service) -> tuple[Program, Weights]:
 
 
 def argument_shapes(
-    service: Service, batch_size: int | None, image_size: tuple[int, int] | None
+    service: Service, batch_size: int | None, image_size: tuple[int, int] | None, *, least_side: int = 1
 ) -> list[dict[str, jax.ShapeDtypeStruct]]:
-    """The arrays of each program; a size that is not given and may vary is a symbol.
+    """The arrays of each program; a size that is not given and may vary is a symbol, of an image at least `least_side`.
 
     Raises:
         UserError: a size is not possible.
     """
-    scope = export.SymbolicScope()
+    scope = export.SymbolicScope([f"{side} >= {least_side}" for side in "hw"] if least_side > 1 else ())
     batch: Any = batch_size
     if batch_size is None:
         batch = export.symbolic_shape("b", scope=scope)[0] if service.any_batch else 1

@@ -32,9 +32,9 @@ FAMILIES = {
     "BAM": ("bam_resnet50", "bam_resnet101"),
     "AA": ("aa_resnet50", "aa_resnet101"),
     "ResNeXt": ("resnext50_32x4d", "resnext101_32x4d"),
+    "Res2Net": ("res2net50_26w_4s", "res2net101_26w_4s"),
     "SAN (pairwise)": ("san10", "san15", "san19"),
     "SAN (patchwise)": ("san10_patchwise", "san15_patchwise", "san19_patchwise"),
-    "Res2Net": ("res2net50_26w_4s", "res2net101_26w_4s"),
     "FcaNet": ("fca_resnet50", "fca_resnet101"),
 }
 

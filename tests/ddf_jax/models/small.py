@@ -21,7 +21,7 @@ NARROW = {
     "binet*[0-9]": {"group_channels": 4, "static_groups": 4, "blocks": (2, 1)},
     "nat_*": {"head_channels": 4, "kernel_size": 3},
     "resnext*": {"width": 16},
-    "san*": {"width": 32, "stem_blocks": 1, "kernel_size": 3},
+    "san*": {"width": 64, "stem_blocks": 1, "kernel_size": 3},
     "res2net*": {"scale_width": 64},
     "sasa_*": {"heads": 2, "kernel_size": 3},
     "lrnet*": {"kernel_size": 3},

@@ -24,7 +24,9 @@ def exported(structure, *states):
         return model(images)
 
     program = jax.jit(logits)
-    batch, height, width = export.symbolic_shape("b, h, w")
+    least = getattr(nnx.merge(structure, *states), "least_side", 1)
+    constraints = [f"{side} >= {least}" for side in "hw"] if least > 1 else ()
+    batch, height, width = export.symbolic_shape("b, h, w", constraints=constraints)
     images = jax.ShapeDtypeStruct((batch, height, width, 3), leaves[0].dtype)
     symbolic = export.export(program)([jax.ShapeDtypeStruct(a.shape, a.dtype) for a in leaves], images)
     assert symbolic.out_avals[0].shape == (batch, 5)
@@ -56,7 +58,7 @@ def initialised(config):
     return nnx.split(build())
 
 
-@pytest.mark.parametrize("name", ["resnet26", "rednet26", "ddf_resnet26", "aa_resnet50", "binet50_dc_ca"])
+@pytest.mark.parametrize("name", ["resnet26", "rednet26", "ddf_resnet26", "aa_resnet50", "binet50_dc_ca", "san10"])
 def test_a_network_of_each_family_is_exported_for_symbolic_sizes(name):
     exported(*drawn(shallow(name, blocks=(1, 1), stem="small")))
 
