@@ -3,7 +3,8 @@
 import fnmatch
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+
+from torch import nn
 
 from ddf_jax.errors import UserError
 from ddf_jax.torch_port import nat, resnet, variants
@@ -11,7 +12,7 @@ from ddf_jax.torch_port.rednet import RedNet
 from ddf_jax.torch_port.resnet import ResNet
 
 
-def create(name: str, *, num_classes: int = 1000, **options) -> Any:
+def create(name: str, *, num_classes: int = 1000, **options) -> nn.Module:
     """A network with randomly initialised parameters in float32.
 
     `ddf_resnet50` is the official repository's `ddf_mul_resnet50` in names, parameters and values.
@@ -42,7 +43,7 @@ def _rednet(depth: int, *, blocks: Sequence[int] | None = None, **options) -> Re
     return RedNet(resnet.BOTTLENECK[depth] if blocks is None else blocks, **options)
 
 
-_MODELS: dict[str, Callable[..., Any]] = {
+_MODELS: dict[str, Callable[..., nn.Module]] = {
     **resnet.MODELS,
     **{f"rednet{depth}": functools.partial(_rednet, depth) for depth in resnet.BOTTLENECK},
     **{f"se_resnet{depth}": functools.partial(_variant, depth, variants.SEBottleneck) for depth in (50, 101)},
