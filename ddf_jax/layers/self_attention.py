@@ -167,15 +167,18 @@ class BlockAttention(nnx.Module):
     def __call__(self, x: Array) -> Array:
         x = as_feature_map(x, self.in_channels, self.dtype)
         (height, width), size = x.shape[1:3], self.block_size
-        whole = jnp.pad(x, ((0, 0), (0, -height % size), (0, -width % size), (0, 0)))
+        # Written so that symbolic sizes, of a program for any size, are known to be no smaller than those of x.
+        missing = ((0, size * ((side - 1) // size + 1) - side) for side in (height, width))
+        whole = jnp.pad(x, ((0, 0), *missing, (0, 0)))
         pixels = blocks(self.project(whole), size)  # [B, h, w, S², channels]
         channels = pixels.shape[-1] // (2 + len(self.mixtures[...]))
         query, key, values = jnp.split(pixels, (channels, 2 * channels), axis=-1)
         values = values.reshape(*values.shape[:-1], -1, channels)
         value = jnp.einsum("bhwpmc,pm->bhwpc", values, self._shares(values.dtype))
         attended = self._attend(*(_split(array, self.heads) for array in (query, key, value)))
-        y = depth_to_space(attended.reshape(*attended.shape[:3], -1), size)[:, :height, :width]
-        return average_pool(y, self.stride)
+        y = depth_to_space(attended.reshape(*attended.shape[:3], -1), size)
+        inside = jax.lax.slice(y, (0, 0, 0, 0), (y.shape[0], height, width, channels))
+        return average_pool(inside, self.stride)
 
     def _shares(self, dtype: Any) -> Array:
         """The share of each map at each place of a block: [S², mixtures]."""

@@ -80,7 +80,7 @@ class BlockStem(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         y = norm_relu(self.norm, self.op(x))
-        border = ((0, 0), *((0, -side % 4) for side in y.shape[1:3]), (0, 0))
+        border = ((0, 0), *((0, 4 * ((side - 1) // 4 + 1) - side) for side in y.shape[1:3]), (0, 0))
         return jax.lax.reduce_window(y, -jnp.inf, jax.lax.max, (1, 4, 4, 1), (1, 4, 4, 1), border)
 
 

@@ -14,4 +14,4 @@ from ddf_jax.training.recipe import ModelConfig
 # 3×3 pixels of 8×8 are the share that 7×7 pixels have of the paper's smaller maps.
 OPTIONS = {**digits.model.options, "heads": 4, "kernel_size": 3}
 
-recipe = dataclasses.replace(digits, name="digits_sasa", epochs=25, model=ModelConfig("sasa_resnet26", OPTIONS))
+recipe = dataclasses.replace(digits, name="digits_sasa", model=ModelConfig("sasa_resnet26", OPTIONS))

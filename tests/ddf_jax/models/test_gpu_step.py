@@ -37,12 +37,22 @@ def largest(shapes: list[str], separator: str) -> int:
     return max(math.prod(map(int, shape.strip(separator).split(separator))) for shape in shapes)
 
 
-def test_a_lowered_step_runs_the_kernels_and_has_no_unfolded_window():
-    function, states = derivative("sasa_resnet26", kernel_size=5, **ONE_BLOCK)
+# Windows of 7×7 pixels in the block, of 4×4 and 7×7 in the stems.
+@pytest.mark.parametrize(
+    ("name", "options", "unfolded"),
+    [
+        ("sasa_resnet26", ONE_BLOCK, SIZE**2 * CHANNELS * 49),
+        pytest.param("sasa_resnet26", {"blocks": (1,)}, SIZE**2 * CHANNELS * 16, marks=pytest.mark.slow),
+        pytest.param("lrnet26", {"blocks": (1,)}, (SIZE // 2) ** 2 * CHANNELS * 49, marks=pytest.mark.slow),
+    ],
+    ids=["block", "attention stem", "local relation stem"],
+)
+def test_a_lowered_step_runs_the_kernels_and_has_no_unfolded_window(name, options, unfolded):
+    function, states = derivative(name, **options)
     images = jax.ShapeDtypeStruct((BATCH, SIZE, SIZE, 3), jnp.float32)
     text = aot.lower(function, *states, images).as_text()
     assert text.count(TRITON_CALL) >= 5  # the correlation, the filter, and cotangents of both
-    assert largest(re.findall(r"tensor<((?:[0-9]+x)+)", text), "x") < BATCH * SIZE**2 * CHANNELS * 25 / 4
+    assert largest(re.findall(r"tensor<((?:[0-9]+x)+)", text), "x") < BATCH * unfolded / 2
 
 
 COMPILE = r"""
@@ -50,13 +60,13 @@ import json, re, sys
 import jax, jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from pallas_kernels import aot
-from tests.ddf_jax.models.test_gpu_step import derivative, largest
+from tests.ddf_jax.models.test_gpu_step import BATCH, SIZE, derivative, largest
 
-name, batch, size, options = json.loads(sys.argv[1])
+name, options = json.loads(sys.argv[1])
 function, states = derivative(name, **options)
 mesh = jax.make_mesh((1,), ("data",), devices=aot.compile_only_devices(aot.DEVICES["h200"], 1))
 placed = lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=NamedSharding(mesh, PartitionSpec()))
-structs = jax.tree.map(placed, (*states, jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32)))
+structs = jax.tree.map(placed, (*states, jax.ShapeDtypeStruct((BATCH, SIZE, SIZE, 3), jnp.float32)))
 with jax.set_mesh(mesh):
     compiled = jax.jit(function).lower(*structs).compile()
 shapes = re.findall(r"\b(?:bf16|f16|f32|pred)\[([0-9,]+)\]", compiled.as_text())  # bytes are workspaces
@@ -67,15 +77,10 @@ print(json.dumps({"largest": largest(shapes, ","), **aot.program_summary(compile
 @needs_plugin
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sasa_resnet26", "lrnet26", "nat_mini"])
-@pytest.mark.parametrize(
-    ("batch", "size", "options", "kernels", "pixels"),
-    [(BATCH, SIZE, ONE_BLOCK, 5, SIZE**2), (16, 224, {}, 80, 56**2)],
-    ids=["block", "network"],
-)
-def test_a_compiled_step_holds_no_unfolded_window(name, batch, size, options, kernels, pixels):
-    command = [sys.executable, "-c", COMPILE, json.dumps([name, batch, size, options])]
+def test_a_compiled_step_holds_no_unfolded_window(name):
+    command = [sys.executable, "-c", COMPILE, json.dumps([name, ONE_BLOCK])]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["kernels"][TRITON_CALL] >= kernels
-    assert found["largest"] < batch * pixels * CHANNELS * 49 / 2  # of the first stage, the largest
+    assert found["kernels"][TRITON_CALL] >= 5
+    assert found["largest"] < BATCH * SIZE**2 * CHANNELS * 49 / 2
