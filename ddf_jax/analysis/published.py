@@ -226,7 +226,6 @@ class UpsamplerRow(NamedTuple):
 
 _DECONVOLUTION = "counters of the time added a bias of 256·outH² here: 12.5745"
 _CARAFE = "one more count for each output would give 2.1424"
-_DDF_UP = "the three upsamplers from P5 to P2 alone, 21,000 pixels, would give 0.5822"
 
 UPSAMPLER_ROWS = (
     UpsamplerRow("Nearest (base)", "0.00", Nearest),
@@ -234,7 +233,7 @@ UPSAMPLER_ROWS = (
     UpsamplerRow("Deconv", "12.57", partial_layer(Deconvolution, kernel_size=3), _DECONVOLUTION),
     UpsamplerRow("P.S.", "50.18", partial_layer(PixelShuffle, kernel_size=3)),
     UpsamplerRow("CARAFE", "2.14", CARAFE, _CARAFE),
-    UpsamplerRow("DDF-Up", "0.58", DDFUp, _DDF_UP),
+    UpsamplerRow("DDF-Up", "0.58", DDFUp),
 )
 
 

@@ -148,7 +148,7 @@ def _layer_names(parameters: Iterable[str]) -> dict[str, str]:
 
 def _torch_outputs(outputs: Outputs, names: Mapping[str, str]) -> dict[str, np.ndarray]:
     named = {LOGITS: LOGITS, **names}
-    return {named[own]: _torch_layout(value) for own, value in outputs.items() if own in named}
+    return {named[own]: _torch_layout(v) for own, v in outputs.items() if own in named and isinstance(v, Array)}
 
 
 def _torch_layout(value: Array) -> np.ndarray:

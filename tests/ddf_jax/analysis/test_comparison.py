@@ -17,7 +17,7 @@ UNEQUAL = {
     ("DDF, Table 1", "DDF"): "p",
     **{("DDF, Table 3c", f"σ = {ratio}"): "F" for ratio in (0.2, 0.3, 0.4)},
     ("DDF, Table 5", "Res2Net50 (14w-8s)"): "p",
-    **{("DDF, Table 6", upsampler): "F" for upsampler in ("Deconv", "CARAFE", "DDF-Up")},
+    **{("DDF, Table 6", upsampler): "F" for upsampler in ("Deconv", "CARAFE")},
     ("DDF, Table 4", "R18 DyNet"): "p",
     ("Bi-volution, Table 1", "BiNet-38 (dc)"): "p",
     ("Bi-volution, Table 1", "DDF-ResNet-38"): "p",
@@ -35,7 +35,7 @@ UNEQUAL = {
 }
 UNCOUNTED = "Bi-volution, Table 2"  # by the paper
 
-QUICK = ("DDF, Table 1", "DDF, Table 6", "Bi-volution, Table 1", "DCDC, Table I", "DCDC, Table II")
+QUICK = ("DDF, Table 1", "DDF, Table 6", "Bi-volution, Table 1", "DCDC, Table I")
 
 
 @functools.cache
@@ -72,8 +72,8 @@ def test_upsamplers_cost_what_their_formulas_state_for_the_maps_of_an_image_of_1
     expected = {
         "Nearest (base)": 0,
         "Bilinear": pixels * 4 * channels,
-        "Deconv": pixels * 9 * channels**2,
-        "P.S.": pixels * 4 * channels * (9 * channels + 1),  # mmcv counts the bias
+        "Deconv": pixels * (9 * channels**2 + 4 * channels),  # mmcv counts the bias
+        "P.S.": pixels * 4 * channels * (9 * channels + 1),
         "CARAFE": pixels * (compressed + 4 * 25 * channels),
         "DDF-Up": pixels * 3 * 4 * 9 * channels + 4 * 4 * (channels * squeezed + squeezed * 9 * channels),
     }

@@ -163,9 +163,9 @@ def test_involutions_of_a_detector_have_the_names_of_their_repository():
         ("res2net50_26w_4s", 512),
         ("fca_resnet50", 368),
         pytest.param("fca_resnet101", 725, marks=pytest.mark.slow),
-        ("odconv_resnet50", 832),
-        ("dcd_resnet50", 1104),
-        ("axial_resnet_s", 800),
+        pytest.param("odconv_resnet50", 832, marks=pytest.mark.slow),
+        pytest.param("dcd_resnet50", 1104, marks=pytest.mark.slow),
+        pytest.param("axial_resnet_s", 800, marks=pytest.mark.slow),
     ],
 )
 def test_official_entries_are_as_many_as_counted(name, entries):
