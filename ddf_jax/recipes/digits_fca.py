@@ -12,5 +12,5 @@ from ddf_jax.recipes.digits import recipe as digits
 from ddf_jax.training.recipe import ModelConfig
 
 recipe = dataclasses.replace(
-    digits, name="digits_fca", epochs=25, model=ModelConfig("fca_resnet50", {**digits.model.options, "width": 16})
+    digits, name="digits_fca", model=ModelConfig("fca_resnet50", {**digits.model.options, "width": 16})
 )
