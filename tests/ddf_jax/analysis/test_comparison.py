@@ -152,7 +152,7 @@ def test_mmcv_rounds_to_two_digits_before_a_table_rounds_to_one():
 def test_numbers_that_nothing_computes_are_shown_without_a_verdict():
     [cell] = [cell for cell in compared("DDF, Table 4") if cell.computed is None]
     assert (cell.row, cell.published, cell.equal) == ("R18 Adaptive", 11.1, None)
-    assert cell.note.startswith("not built here; its paper")
+    assert cell.note.startswith("not built here; of its paper")
     assert markdown([cell]).endswith("0 of 0 numbers are equal.")
 
 
