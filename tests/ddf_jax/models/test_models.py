@@ -213,7 +213,7 @@ def test_typos_name_the_nearest():
     with pytest.raises(ValueError, match="`stride_in` must be conv1 or conv2, got 'conv3'"):
         create("resnet50", stride_in="conv3", rngs=nnx.Rngs(0))
     for name in ("res2net50_26w_4s", "axial_resnet_s"):
-        with pytest.raises(ValueError, match="`stride_in` of an? .* must be conv2, got 'conv1'"):
+        with pytest.raises(ValueError, match=r"`stride_in` of an? .* must be conv2, got 'conv1'"):
             create(name, stride_in="conv1", rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"C = 3, got \(1, 8, 8, 1\)"):
         nnx.eval_shape(lambda: create("resnet18", width=8, rngs=nnx.Rngs(0))(jnp.zeros((1, 8, 8, 1))))
