@@ -2,8 +2,8 @@
 
 Command:   ddf train digits_fca
 Hardware:  2 CPU cores
-Time:      not yet run
-Expected:  test accuracy ≥ 97.0 %; its source is this recipe's own runs
+Time:      four minutes, on a machine that was busy with other work
+Expected:  test accuracy ≥ 97.0 %; measured 97.2 % in one run (an image of the 360 is 0.3 %)
 """
 
 import dataclasses
@@ -12,5 +12,5 @@ from ddf_jax.recipes.digits import recipe as digits
 from ddf_jax.training.recipe import ModelConfig
 
 recipe = dataclasses.replace(
-    digits, name="digits_fca", epochs=25, model=ModelConfig("fca_resnet50", {**digits.model.options, "width": 16})
+    digits, name="digits_fca", model=ModelConfig("fca_resnet50", {**digits.model.options, "width": 16})
 )

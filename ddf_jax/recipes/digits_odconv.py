@@ -2,8 +2,8 @@
 
 Command:   ddf train digits_odconv
 Hardware:  2 CPU cores
-Time:      not yet run
-Expected:  test accuracy ≥ 97.0 %; its source is this recipe's own runs
+Time:      four minutes, on a machine that was busy with other work
+Expected:  test accuracy ≥ 97.0 %; measured 97.8 % in one run (an image of the 360 is 0.3 %)
 """
 
 import dataclasses

@@ -158,8 +158,12 @@ class _TorchLayers:
 
     def outputs(self, outputs: Outputs) -> dict[str, np.ndarray]:
         """Those of modules with official names, as torch has them."""
-        ordered = {own: y[..., self.orders[own]] if own in self.orders else y for own, y in outputs.items()}
-        return {self.names[own]: _torch_layout(y) for own, y in ordered.items() if own in self.names}
+        ordered = {
+            own: y[..., self.orders[own]] if own in self.orders else y
+            for own, y in outputs.items()
+            if own in self.names and isinstance(y, Array)
+        }
+        return {self.names[own]: _torch_layout(y) for own, y in ordered.items()}
 
 
 def _torch_layout(value: Array) -> np.ndarray:

@@ -1,7 +1,8 @@
 """The values that a PyTorch port computes."""
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -64,15 +65,17 @@ def trace_port_layer(
 
 
 def _run(model: nn.Module, images: Tensor) -> tuple[dict[str, np.ndarray], Tensor]:
-    """The output of each module by its name, and the logits."""
+    """The output of each module that gives one tensor, by its name, and the logits."""
     outputs = {}
 
-    def record(name: str) -> Callable[..., None]:
-        return lambda module, inputs, output: outputs.update({name: _array(output)})
+    def record(name: str, output: object) -> None:
+        if isinstance(output, Tensor):
+            outputs[name] = _array(output)
 
     with contextlib.ExitStack() as hooks:
         for name, module in model.named_modules():
-            hooks.enter_context(module.register_forward_hook(record(name or LOGITS)))
+            hook = functools.partial(record, name or LOGITS)
+            hooks.enter_context(module.register_forward_hook(lambda module, inputs, y, hook=hook: hook(y)))
         logits = model(images)
     return outputs, logits
 

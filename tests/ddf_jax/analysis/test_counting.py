@@ -67,6 +67,7 @@ def test_mmcv_counts_are_those_of_the_model_zoo_that_mmcv_counted(name, params, 
         ("resnet18", {}, "1.8"),
         ("resnet38", {}, "3.2"),
         ("resnet50", {}, "4.1"),
+        ("resnet50", {"stride_in": "conv1"}, "3.858"),
         ("resnet101", {}, "7.8"),
     ],
 )

@@ -194,12 +194,12 @@ def test_a_transformer_has_the_names_of_its_repository():
         ("res2net50_26w_4s", 512),
         ("fca_resnet50", 368),
         pytest.param("fca_resnet101", 725, marks=pytest.mark.slow),
-        ("odconv_resnet50", 832),
-        ("dcd_resnet50", 1104),
-        ("axial_resnet_s", 800),
+        pytest.param("odconv_resnet50", 832, marks=pytest.mark.slow),
+        pytest.param("dcd_resnet50", 1104, marks=pytest.mark.slow),
+        pytest.param("axial_resnet_s", 800, marks=pytest.mark.slow),
         ("nat_mini", 253),
         ("san10", 368),
-        ("san10_patchwise", 348),
+        pytest.param("san10_patchwise", 348, marks=pytest.mark.slow),
     ],
 )
 def test_official_entries_are_as_many_as_counted(name, entries):

@@ -108,6 +108,11 @@ def test_features_of_four_stages_behind_every_stem(stem):
     check_features(shallow("resnet26", stem=stem, blocks=(1, 1, 1, 1), dtype=jnp.bfloat16))
 
 
+@pytest.mark.parametrize(("name", "options"), [("axial_resnet_s", {"stem": "axial", "width": 16}), ("dynet18", {})])
+def test_features_behind_the_stems_of_one_family(name, options):
+    check_features(shallow(name, dtype=jnp.bfloat16, **options))
+
+
 def check_features(config: Any) -> None:
     def side(length: int, stride: int) -> int:
         return length // stride if isinstance(config, SANConfig) else -(-length // stride)
@@ -149,6 +154,14 @@ def test_a_slot_takes_one_operator_for_each_stage():
     config = get_config("aa_resnet50", width=8, blocks=(1, 1, 1, 1, 1))
     kinds = [type(stage[0].conv2).__name__ for stage in abstract_model(config).stages]
     assert kinds == ["Conv", *["AttentionAugmentedConv"] * 4]
+    config = get_config("fca_resnet50", width=8, blocks=(1, 1, 1, 1, 1))
+    assert [stage[0].attention.size for stage in abstract_model(config).stages] == [56, 28, 14, 7, 7]
+
+
+def test_a_bottleneck_may_have_its_stride_in_its_first_convolution():
+    for place, strides in (("conv1", (2, 1)), ("conv2", (1, 2))):
+        block = abstract_model(get_config("odconv_resnet50", width=8, blocks=(1, 1), stride_in=place)).stages[1][0]
+        assert (block.conv1.stride, block.conv2.stride) == strides
 
 
 def test_configurations_of_the_same_layers_are_equal():
@@ -210,6 +223,11 @@ def test_typos_name_the_nearest():
         create("ddf_resnet50", squeeze_rato=0.3, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="`stem` must be"):
         create("resnet50", stem="tiny", rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="`stride_in` must be conv1 or conv2, got 'conv3'"):
+        create("resnet50", stride_in="conv3", rngs=nnx.Rngs(0))
+    for name in ("res2net50_26w_4s", "axial_resnet_s"):
+        with pytest.raises(ValueError, match=r"`stride_in` of an? .* must be conv2, got 'conv1'"):
+            create(name, stride_in="conv1", rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"C = 3, got \(1, 8, 8, 1\)"):
         nnx.eval_shape(lambda: create("resnet18", width=8, rngs=nnx.Rngs(0))(jnp.zeros((1, 8, 8, 1))))
 
