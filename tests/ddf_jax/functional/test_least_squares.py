@@ -1,5 +1,6 @@
 """Upsampling by weighted least squares against dense linear algebra in float64: value, derivative, and wrong calls."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -123,18 +124,31 @@ METHODS: dict[str, tuple[Callable[..., jax.Array], dict[str, Any], Reference]] =
 }
 
 
+@functools.cache
+def compiled(name: str) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """The gradient with respect to low-resolution depth, and depth: of depth, image, cotangent and float options."""
+    function, options, _ = METHODS[name]
+    whole = {option: value for option, value in options.items() if isinstance(value, int)}
+
+    def total(low: jax.Array, image: jax.Array, cotangent: jax.Array, numbers: Any) -> tuple[jax.Array, jax.Array]:
+        depth = function(low, image, scale=SCALE, tolerance=1e-7, **whole, **numbers)
+        return (depth * cotangent).sum(), depth
+
+    return jax.jit(jax.grad(total, has_aux=True))
+
+
+def run(name: str, cotangent: np.ndarray, **options: float) -> tuple[np.ndarray, np.ndarray]:
+    numbers = {option: value for option, value in METHODS[name][1].items() if isinstance(value, float)} | options
+    return jax.device_get(compiled(name)(*inputs(), cotangent, numbers))
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_upsampling_and_its_derivative_are_those_of_the_dense_system(name: str):
-    function, options, reference = METHODS[name]
+    reference = METHODS[name][2]
     low, image = inputs()
     rng = np.random.default_rng(1)
     cotangent = rng.normal(size=(3, HEIGHT, WIDTH, 1)).astype(np.float32)
-
-    def total(low: jax.Array) -> tuple[jax.Array, jax.Array]:
-        depth = function(low, image, scale=SCALE, tolerance=1e-7, **options)
-        return (depth * cotangent).sum(), depth
-
-    gradient, depth = jax.device_get(jax.jit(jax.grad(total, has_aux=True))(jnp.asarray(low)))
+    gradient, depth = run(name, cotangent)
     assert depth.shape == (3, HEIGHT, WIDTH, 1)
     assert depth.dtype == np.float32
     for b in range(2):
@@ -146,6 +160,16 @@ def test_upsampling_and_its_derivative_are_those_of_the_dense_system(name: str):
         assert (gradient[b] * step).sum() == pytest.approx(change, rel=1e-2), b
     assert not depth[2].any()  # there is nothing to upsample
     assert np.isfinite(gradient).all()
+
+
+def test_the_bilateral_solver_is_stable_where_confidence_is_tiny():
+    """Cells whose confidence is lost in the rounding of their differences get depth of the range of the samples."""
+    low, _ = inputs()
+    cotangent = np.zeros((3, HEIGHT, WIDTH, 1), np.float32)
+    _, depth = run("bilateral solver", cotangent, smoothness=50.0, sigma_confidence=0.06)
+    for b in range(2):
+        target = cubic(low[b])
+        assert target.min() - 0.1 < depth[b].min() < depth[b].max() < target.max() + 0.1
 
 
 @pytest.mark.parametrize("name", METHODS)
