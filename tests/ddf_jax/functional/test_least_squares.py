@@ -131,7 +131,7 @@ def compiled(name: str) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     whole = {option: value for option, value in options.items() if isinstance(value, int)}
 
     def total(low: jax.Array, image: jax.Array, cotangent: jax.Array, numbers: Any) -> tuple[jax.Array, jax.Array]:
-        depth = function(low, image, scale=SCALE, tolerance=1e-7, **whole, **numbers)
+        depth = function(low, image, scale=SCALE, **whole, **numbers)
         return (depth * cotangent).sum(), depth
 
     return jax.jit(jax.grad(total, has_aux=True))
@@ -148,7 +148,7 @@ def test_upsampling_and_its_derivative_are_those_of_the_dense_system(name: str):
     low, image = inputs()
     rng = np.random.default_rng(1)
     cotangent = rng.normal(size=(3, HEIGHT, WIDTH, 1)).astype(np.float32)
-    gradient, depth = run(name, cotangent)
+    gradient, depth = run(name, cotangent, tolerance=1e-6)
     assert depth.shape == (3, HEIGHT, WIDTH, 1)
     assert depth.dtype == np.float32
     for b in range(2):
@@ -163,10 +163,11 @@ def test_upsampling_and_its_derivative_are_those_of_the_dense_system(name: str):
 
 
 def test_the_bilateral_solver_is_stable_where_confidence_is_tiny():
-    """Cells whose confidence is lost in the rounding of their differences get depth of the range of the samples."""
+    """Cells on their own whose confidence is below the rounding of their other weights keep to the range of depth."""
     low, _ = inputs()
     cotangent = np.zeros((3, HEIGHT, WIDTH, 1), np.float32)
-    _, depth = run("bilateral solver", cotangent, smoothness=50.0, sigma_confidence=0.06)
+    alone = {"sigma_luma": 0.01, "sigma_chroma": 0.01}
+    _, depth = run("bilateral solver", cotangent, tolerance=1e-5, smoothness=50.0, sigma_confidence=0.06, **alone)
     for b in range(2):
         target = cubic(low[b])
         assert target.min() - 0.1 < depth[b].min() < depth[b].max() < target.max() + 0.1
