@@ -22,7 +22,7 @@ def bilateral_solver_upsample(
     smoothness: float = 128.0,
     sigma_space: float = 8.0,
     sigma_luma: float = 4 / 255,
-    sigma_chroma: float = 3 / 255,
+    sigma_chroma: float = 4 / 255,
     sigma_confidence: float = 0.25,
     iterations: int = 25,
     tolerance: float = 1e-5,
@@ -57,7 +57,8 @@ def bilateral_solver_upsample(
     Raises:
         UserError: the shapes do not go together, or a number is not positive.
 
-    Reference: Barron and Poole, "The Fast Bilateral Solver", ECCV 2016.
+    Reference: Barron and Poole, "The Fast Bilateral Solver", ECCV 2016. The defaults of λ, of the grid and of the
+    iterations are those of the authors' example.
     """
     check_depth_and_image(low, image, scale)
     check_positive(

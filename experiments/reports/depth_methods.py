@@ -45,7 +45,7 @@ GRIDS: dict[str, tuple[Callable[..., jax.Array], dict[str, tuple[Any, ...]]]] = 
             "sigma_space": (2.0, 4.0, 8.0),
             "sigma_luma": (0.06,),
             "sigma_chroma": (0.06,),
-            "sigma_confidence": (0.1, 0.25),
+            "sigma_confidence": (0.1,),
         },
     ),
 }

@@ -33,9 +33,9 @@ def padded(image: np.ndarray) -> np.ndarray:
 
 def pairs() -> list[tuple[int, int]]:
     """The numbers of pixels that are neighbours."""
-    number = np.arange(SIZE[0] * SIZE[1]).reshape(SIZE)
-    down, right = zip(number[:-1].flat, number[1:].flat), zip(number[:, :-1].flat, number[:, 1:].flat)  # noqa: B905
-    return [*down, *right]
+    rows, columns = SIZE
+    down = [(p, p + columns) for p in range((rows - 1) * columns)]
+    return down + [(p, p + 1) for p in range(rows * columns) if (p + 1) % columns]
 
 
 def placed(low: np.ndarray) -> np.ndarray:
@@ -93,7 +93,7 @@ def bilateral_solver(low: np.ndarray, image: np.ndarray) -> np.ndarray:
     to_yuv = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
     colours = padded(image).reshape(-1, 3) @ to_yuv.T
     widths = np.array([BILATERAL["sigma_space"]] * 2 + [0.1] * 3)
-    features = np.concatenate([np.stack(np.indices(SIZE), -1).reshape(-1, 2), colours], 1)
+    features = np.concatenate([np.indices(SIZE).reshape(2, -1).T, colours], 1)
     cells = [tuple(cell) for cell in np.floor(features / widths).astype(int).tolist()]
     names = sorted(set(cells))
     splat = np.array([[cell == name for cell in cells] for name in names], np.float64)
@@ -188,6 +188,6 @@ def test_what_does_not_fit_is_refused(name: str):
 
 
 def test_the_bilateral_solver_takes_three_colours_or_one():
-    low, image = inputs()
+    low, image = map(jnp.asarray, inputs())
     with pytest.raises(UserError, match=r"`image` must have 1 or 3 channels, got \(3, 11, 7, 2\)"):
         functional.bilateral_solver_upsample(low, image[..., :2], scale=SCALE)
