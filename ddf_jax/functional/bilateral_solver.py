@@ -22,7 +22,7 @@ def bilateral_solver_upsample(
     smoothness: float = 128.0,
     sigma_space: float = 8.0,
     sigma_luma: float = 4 / 255,
-    sigma_chroma: float = 3 / 255,
+    sigma_chroma: float = 4 / 255,
     sigma_confidence: float = 0.25,
     iterations: int = 25,
     tolerance: float = 1e-5,
@@ -57,7 +57,8 @@ def bilateral_solver_upsample(
     Raises:
         UserError: the shapes do not go together, or a number is not positive.
 
-    Reference: Barron and Poole, "The Fast Bilateral Solver", ECCV 2016.
+    Reference: Barron and Poole, "The Fast Bilateral Solver", ECCV 2016. The defaults of λ, of the grid and of the
+    iterations are those of the authors' example.
     """
     check_depth_and_image(low, image, scale)
     check_positive(
@@ -86,11 +87,13 @@ def bilateral_solver_upsample(
         sums = (_splat(x.ravel(), vertex) for x in (jnp.ones_like(target), target, confidence, confidence * target))
         pixels, targets, confidences, weighted = sums
         start = jnp.where(confidences > 0, _ratio(weighted, confidences), _ratio(targets, pixels))
-        n, m = _bistochastic(pixels, neighbours)
+        n = _bistochastic(pixels, neighbours)
+        # D_m - D_n B D_n as differences, which are exactly 0 where depth is constant: B's diagonal has no part in it.
+        weights = smoothness * n[None] * jnp.append(n, 0.0)[neighbours]
         y = solve(
-            lambda y: smoothness * (m * y - n * _blur(n * y, neighbours)) + confidences * y,
+            lambda y: (weights * (y[None] - jnp.append(y, 0.0)[neighbours])).sum(0) + confidences * y,
             weighted,
-            smoothness * (m - len(neighbours) * n**2) + confidences,
+            weights.sum(0) + confidences,
             start,
             iterations=iterations,
             tolerance=tolerance,
@@ -139,24 +142,20 @@ def _splat(x: Array, vertex: Array) -> Array:
     return jnp.zeros_like(x).at[vertex].add(x)
 
 
-def _blur(y: Array, neighbours: Array) -> Array:
-    """(1, 2, 1) along each axis, summed: [P]."""
-    return len(neighbours) * y + jnp.append(y, 0.0)[neighbours].sum(0)
-
-
 def _ratio(sums: Array, weights: Array) -> Array:
     """Sums divided by weights; 0 where both are 0."""
     return sums / jnp.maximum(weights, 1e-30)
 
 
-def _bistochastic(pixels: Array, neighbours: Array) -> tuple[Array, Array]:
-    """n and m of D_n and D_m, with m = n · B n. In the limit of many steps m is the number of pixels of each cell."""
+def _bistochastic(pixels: Array, neighbours: Array) -> Array:
+    """The diagonal n of D_n, [P]: n · B n is about the number of pixels of each cell."""
 
     def step(n: Array, _: None) -> tuple[Array, None]:
-        return jnp.sqrt(_ratio(n * pixels, _blur(n, neighbours))), None
+        blurred = len(neighbours) * n + jnp.append(n, 0.0)[neighbours].sum(0)
+        return jnp.sqrt(_ratio(n * pixels, blurred)), None
 
     n, _ = lax.scan(step, (pixels > 0).astype(pixels.dtype), length=BISTOCHASTIC_STEPS)
-    return n, n * _blur(n, neighbours)
+    return n
 
 
 def _bumps(measured: Array, scale: int, sigma: float) -> Array:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-import jax
 from jax import Array
+from jax.core import Tracer
 
 from ddf_jax.errors import UserError
 
@@ -84,7 +84,7 @@ def check_positive(**numbers: Any) -> None:
     ddf_jax.errors.UserError: `steps` must be positive, got 0.
     """
     for name, number in numbers.items():
-        if not isinstance(number, jax.core.Tracer) and not number > 0:
+        if not isinstance(number, Tracer) and not number > 0:
             raise UserError(f"`{name}` must be positive, got {number}.")
 
 
