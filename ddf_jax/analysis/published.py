@@ -39,9 +39,7 @@ _CONTEXT = (
 )
 _DDF_38 = "not in DDF's own paper; here σ = 0.2 as in DDF-ResNet-50"
 _BAM_101 = "49.3 is SE-ResNet-101's, one row above; DDF's Table 5 prints 44.9"
-_ADAPTIVE = (
-    "of its paper (Zamora Esquivel et al., ICCVW 2019) the abstract alone is at hand; no layout found has 11.1 M"
-)
+_ADAPTIVE = "its paper (Zamora Esquivel et al., ICCVW 2019) is not at hand but its abstract; no layout has 11.1 M"
 _DYNET = "unknown; 16.5 M are the dynamic kernels alone"
 _AXIAL = (
     "the paper leaves the widths of its stem open; its public code, with a convolution as stem, has 11.59 M and 2.84 G"
