@@ -2,8 +2,8 @@
 
 Command:   ddf train digits_fca
 Hardware:  2 CPU cores
-Time:      four minutes, on a machine that was busy with other work
-Expected:  test accuracy ≥ 97.0 %; measured 97.2 % in one run (an image of the 360 is 0.3 %)
+Time:      six minutes, on a machine that was busy with other work
+Expected:  test accuracy ≥ 97.0 %; measured 98.3 % in one run (an image of the 360 is 0.3 %)
 """
 
 import dataclasses
@@ -11,6 +11,4 @@ import dataclasses
 from ddf_jax.recipes.digits import recipe as digits
 from ddf_jax.training.recipe import ModelConfig
 
-recipe = dataclasses.replace(
-    digits, name="digits_fca", model=ModelConfig("fca_resnet50", {**digits.model.options, "width": 16})
-)
+recipe = dataclasses.replace(digits, name="digits_fca", model=ModelConfig("fca_resnet50", digits.model.options))
