@@ -159,7 +159,7 @@ def _bistochastic(pixels: Array, neighbours: Array) -> Array:
 
 
 def _bumps(measured: Array, scale: int, sigma: float) -> Array:
-    """A Gaussian of that deviation, in blocks, around each sample: its block of [S·h, S·w], 0 in that of a hole."""
+    """In each block of S×S pixels a Gaussian around its sample, 0 in the block of a hole; σ in blocks. [S·h, S·w]."""
     place = (np.arange(scale) - scale // 2) / scale
     line = jnp.exp(-jnp.asarray(place**2, jnp.float32) / (2 * sigma**2))
     return jnp.kron(measured.astype(jnp.float32), line[:, None] * line[None])
