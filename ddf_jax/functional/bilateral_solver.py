@@ -89,7 +89,7 @@ def bilateral_solver_upsample(
         start = jnp.where(confidences > 0, _ratio(weighted, confidences), _ratio(targets, pixels))
         n = _bistochastic(pixels, neighbours)
         # D_m - D_n B D_n as differences, which are exactly 0 where depth is constant: B's diagonal has no part in it.
-        weights = smoothness * n[None] * jnp.append(n, 0.0)[neighbours]
+        weights = smoothness * (n[None] * jnp.append(n, 0.0)[neighbours])  # symmetric to the last bit
         y = solve(
             lambda y: (weights * (y[None] - jnp.append(y, 0.0)[neighbours])).sum(0) + confidences * y,
             weighted,
