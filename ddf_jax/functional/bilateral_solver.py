@@ -89,7 +89,7 @@ def bilateral_solver_upsample(
         start = jnp.where(confidences > 0, _ratio(weighted, confidences), _ratio(targets, pixels))
         n = _bistochastic(pixels, neighbours)
         # D_m - D_n B D_n as differences, which are exactly 0 where depth is constant: B's diagonal has no part in it.
-        weights = smoothness * n[None] * jnp.append(n, 0.0)[neighbours]
+        weights = smoothness * (n[None] * jnp.append(n, 0.0)[neighbours])  # symmetric to the last bit
         y = solve(
             lambda y: (weights * (y[None] - jnp.append(y, 0.0)[neighbours])).sum(0) + confidences * y,
             weighted,
@@ -159,7 +159,7 @@ def _bistochastic(pixels: Array, neighbours: Array) -> Array:
 
 
 def _bumps(measured: Array, scale: int, sigma: float) -> Array:
-    """A Gaussian of that deviation, in blocks, around each sample: its block of [S·h, S·w], 0 in that of a hole."""
+    """In each block of S×S pixels a Gaussian around its sample, 0 in the block of a hole; σ in blocks. [S·h, S·w]."""
     place = (np.arange(scale) - scale // 2) / scale
     line = jnp.exp(-jnp.asarray(place**2, jnp.float32) / (2 * sigma**2))
     return jnp.kron(measured.astype(jnp.float32), line[:, None] * line[None])
