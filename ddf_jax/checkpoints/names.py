@@ -254,7 +254,7 @@ RULES = (
     *BACKBONE,
     Rule("fc.weight", "head.kernel", LINEAR),
     Rule("fc.bias", "head.bias"),
-    *_linear("classifier.0.cls", "head.linear"),
+    *_linear("classifier.0.cls", "head.static"),
     *_dcd("classifier.0", "head", prefix="cls_", layout=LINEAR),
     # Upsamplers alone, with the names of their packages: DDF-Up's S² branches, CARAFE.
     *conv("spatial_branch.{n}.{m}", "spatial_branch.{n}.convs.{m}"),
@@ -267,5 +267,5 @@ RULES = (
 )
 """Every name matches exactly one."""
 
-HEAD_BIASES = ("fc.bias", "head.bias", "classifier.0.cls.bias", "head.linear.bias")
+HEAD_BIASES = ("fc.bias", "head.bias", "classifier.0.cls.bias", "head.static.bias", "head.linear.bias")
 """Whose size is the number of classes."""

@@ -114,7 +114,7 @@ class DCDLinear(nnx.Module):
         rngs: nnx.Rngs,
     ):
         dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        self.linear = Linear(in_channels, out_channels, **dtypes)
+        self.static = Linear(in_channels, out_channels, **dtypes)
         self.project = Linear(in_channels, rank, use_bias=False, **dtypes)
         self.norm1 = BatchNorm(rank, **dtypes)
         self.norm2 = BatchNorm(rank, **dtypes)
@@ -129,7 +129,7 @@ class DCDLinear(nnx.Module):
         scale, matrix = self.coefficients(x)
         q = self.norm1(self.project(x))
         q = self.norm2(jnp.einsum("bd,bed->be", q, matrix)) + q
-        return self.linear(x) * scale + self.restore(q)
+        return self.static(x) * scale + self.restore(q)
 
 
 class Coefficients(nnx.Module):

@@ -27,6 +27,7 @@ OPTIONS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "BAM": ((C,), {"reduction": 2, "dilation": 2}),
     "BatchNorm": ((C,), {}),
     "Bilinear": ((C,), {"scale": 3}),
+    "BlockAttention": ((C, 12), {"block_size": 3, "stride": 2, "heads": 2, "mixtures": 2}),
     "Bivolution": (
         (C,),
         {"stride": 2, "static_kernel_size": 5, "static_groups": 2, "context_dilation": 2, "context_reduction": 2},
@@ -50,8 +51,11 @@ OPTIONS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "FCA": ((C,), {"size": 9, "frequencies": 4, "reduction": 2}),
     "FullDynamicFilter": ((C,), {"kernel_size": 5}),
     "Involution": ((C,), {"kernel_size": 3, "stride": 2, "dilation": 2, "group_channels": 4, "reduction": 2}),
+    "LayerNorm": ((C,), {}),
     "Linear": ((C, 12), {}),
+    "LocalRelation": ((C,), {"kernel_size": 3, "stride": 2, "group_channels": 4, "hidden": 2}),
     "Nearest": ((C,), {"scale": 3}),
+    "NeighborhoodAttention": ((C,), {"heads": 2, "kernel_size": 3, "dilation": 1}),
     "ODConv": (
         (C, 12),
         {"kernel_size": 5, "stride": 2, "dilation": 2, "kernels": 3, "reduction": 2, "min_hidden": 4},
@@ -60,6 +64,7 @@ OPTIONS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "PACUp": ((C,), {"scale": 2, "kernel_size": 3}),
     "PixelShuffle": ((C,), {"scale": 3, "kernel_size": 1}),
     "PointwiseConv": ((C, 12), {"stride": 2}),
+    "SelfAttention": ((C, 12), {"kernel_size": 3, "stride": 2, "heads": 2}),
     "SelfAttentionModule": (
         (C, 12),
         {"kernel_size": 3, "stride": 2, "dilation": 2, "group_channels": 4, "reduction": 2},
@@ -67,6 +72,10 @@ OPTIONS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "SpatialAugmentation": ((C,), {"context_kernel_size": 5, "dilation": 2, "reduction": 2}),
     "SqueezeExcitation": ((C,), {"reduction": 2}),
 }
+
+
+COMPUTED_WIDE = ("Bilinear", "BlockAttention", "LocalRelation")  # weights of pixels, logits of places
+OF_ANY_RANK = ("BatchNorm", "LayerNorm", "Linear")
 
 
 @functools.cache
@@ -95,8 +104,8 @@ def equations(program: Jaxpr) -> Iterator[JaxprEqn]:
 
 
 def test_every_layer_is_here():
-    normalizations = {"FilterNorm", "FilterBatchNorm", "FilterSigmoid"}
-    assert {name for name, value in vars(layers).items() if inspect.isclass(value)} == {*OPTIONS, *normalizations}
+    others = {"CostVolume", "FilterNorm", "FilterBatchNorm", "FilterSigmoid"}  # of two maps, and of filters
+    assert {name for name, value in vars(layers).items() if inspect.isclass(value)} == {*OPTIONS, *others}
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -119,7 +128,7 @@ def test_a_layer_takes_the_integers_of_an_image(name):
     assert traced(made(name), (2, 5, 7, C), jnp.uint8).out_avals[0].dtype == expected
 
 
-@pytest.mark.parametrize("name", [name for name in OPTIONS if name not in ("BatchNorm", "Linear")])
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name not in OF_ANY_RANK])
 def test_an_input_of_another_rank_layout_or_number_of_channels_is_named(name):
     for shape, advice in (
         ((5, 7, C), r"The batch axis is missing: pass \w+\[None\]"),
@@ -132,7 +141,7 @@ def test_an_input_of_another_rank_layout_or_number_of_channels_is_named(name):
             traced(made(name), shape, jnp.float32)
 
 
-@pytest.mark.parametrize("name", ["BatchNorm", "Linear"])
+@pytest.mark.parametrize("name", OF_ANY_RANK)
 def test_an_input_of_another_number_of_channels_is_named(name):
     for shape, advice in (((2, 1), "for 1 channels"), ((2, C, 5), "moveaxis"), ((C,), "batch axis"), ((), "Make")):
         with pytest.raises(
