@@ -38,7 +38,7 @@ class VerifyCommand:
     """Weights to compare with instead of random ones."""
     dtype: Literal["float64", "float32"] = "float64"
     """Dtype of our arithmetic; the port computes in float64."""
-    size: tuple[int, int] | None = None
+    size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="INT INT")] = None
     """Height and width of the images: 97 65 unless the model needs more."""
     batch: int = 2
     """Number of images."""

@@ -2,8 +2,8 @@
 
 Command:   ddf train digits_san
 Hardware:  2 CPU cores
-Time:      six minutes on two busy cores (`experiments/results/digits_san.json` has the measured one)
-Expected:  test accuracy ≥ 97.0 %; its source is this recipe's own runs, of which the first has 98.06 %
+Time:      about three minutes (`experiments/results/digits_san.json` has the measured one)
+Expected:  test accuracy ≥ 97.0 %; its source is this recipe's own runs
 """
 
 import dataclasses
