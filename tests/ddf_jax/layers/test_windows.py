@@ -38,7 +38,7 @@ def of_offsets(p: dict) -> np.ndarray:
     return np.stack([[np.concatenate([row, column], axis=-1) for column in columns] for row in rows])
 
 
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_self_attention_over_zeros_at_the_border(stride):
     layer = formulas.drawn(functools.partial(SelfAttention, 8, 12, kernel_size=3, heads=2, stride=stride))
     p = formulas.parameters(layer)
@@ -74,7 +74,7 @@ def test_block_attention_with_values_by_place():
     formulas.check(layer, y, X)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_local_relation_leaves_out_what_is_outside_and_its_last_group_is_smaller(stride):
     layer = formulas.drawn(functools.partial(LocalRelation, 8, kernel_size=3, stride=stride, group_channels=3))
     p = formulas.parameters(layer)
@@ -95,11 +95,9 @@ def test_local_relation_leaves_out_what_is_outside_and_its_last_group_is_smaller
     formulas.check(layer, formulas.linear(y, p["mix"]), X)
 
 
-@pytest.mark.parametrize(("kernel_size", "dilation"), [(3, 1), (3, 2)])
-def test_neighbourhood_attention_stays_inside_or_sees_zeros_beyond_a_small_image(kernel_size, dilation):
-    layer = formulas.drawn(
-        functools.partial(NeighborhoodAttention, 8, heads=2, kernel_size=kernel_size, dilation=dilation)
-    )
+@pytest.mark.parametrize("dilation", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_neighbourhood_attention_stays_inside_or_sees_zeros_beyond_a_small_image(dilation):
+    layer = formulas.drawn(functools.partial(NeighborhoodAttention, 8, heads=2, kernel_size=3, dilation=dilation))
     p = formulas.parameters(layer)
     height, width = max(5, 3 * dilation), 6
     padded = np.pad(X, ((0, 0), (0, height - 5), (0, 0), (0, 0)))
