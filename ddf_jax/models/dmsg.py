@@ -10,6 +10,8 @@ Reference: Hui et al., "Depth Map Super-Resolution by Deep Multi-Scale Guidance"
 """
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -62,38 +64,19 @@ class MultiScaleGuidance(DepthUpsampler):
     def __init__(self, config: MultiScaleGuidanceConfig, *, rngs: nnx.Rngs):
         dtypes = {"dtype": config.dtype, "param_dtype": config.param_dtype, "rngs": InitialKeys(rngs)}
         width, steps = config.channels, config.scale.bit_length() - 1
-        self.image_layers = nnx.List(
-            [
-                RectifiedConv(1, config.image_channels, kernel_size=7, dtypes=dtypes),
-                RectifiedConv(config.image_channels, width, dtypes=dtypes),
-                *(RectifiedConv(width, width, dtypes=dtypes) for _ in range(steps - 1)),
-            ]
-        )
+        self.enter_image = RectifiedConv(1, config.image_channels, kernel_size=7, dtypes=dtypes)
+        self.image_layers = _stack([config.image_channels] + [width] * steps, dtypes)
         self.enter = RectifiedConv(1, config.depth_channels, dtypes=dtypes)
-        self.ups = nnx.List(
-            [
-                RectifiedConv(width if step else config.depth_channels, width, doubling=1 if step else 2, dtypes=dtypes)
-                for step in range(steps)
-            ]
-        )
-        self.fusions = nnx.List(
-            [
-                nnx.List(
-                    [
-                        RectifiedConv(width if layer else 2 * width, width, dtypes=dtypes)
-                        for layer in range(2 if step < steps - 1 else 3)
-                    ]
-                )
-                for step in range(steps)
-            ]
-        )
+        first = RectifiedConv(config.depth_channels, width, doubling=2, dtypes=dtypes)
+        others = [RectifiedConv(width, width, doubling=1, dtypes=dtypes) for _ in range(steps - 1)]
+        self.ups = nnx.List([first, *others])
+        depths = [2] * (steps - 1) + [3]
+        self.fusions = nnx.List([_stack([2 * width] + [width] * depth, dtypes) for depth in depths])
         self.leave = Conv(width, 1, kernel_size=5, use_bias=True, kernel_init=normal_fan_in, **dtypes)
         self.config = config
 
     def refine(self, image: Array, depth: Array, *base: Array) -> Array:
-        luma = (
-            image @ jnp.asarray(LUMA, image.dtype)[:, None] if image.shape[-1] == 3 else image.mean(-1, keepdims=True)
-        )
+        luma = _luma(image)
         detail = luma - _local_mean(luma)
         deviation = square_root(jnp.square(detail).mean((1, 2, 3), keepdims=True))
         values = depth[..., :1]
@@ -110,8 +93,8 @@ class MultiScaleGuidance(DepthUpsampler):
 
     def _guides(self, x: Array) -> list[Array]:
         """Features of the image for each step, from the last to the first."""
-        first, second, *others = self.image_layers
-        guides = [second(first(x))]
+        first, *others = self.image_layers
+        guides = [first(self.enter_image(x))]
         for layer in others:
             guides.append(max_pool(layer(guides[-1])))
         return guides
@@ -161,6 +144,11 @@ class RectifiedConv(nnx.Module):
         x = self.conv(x)
         slope = self.slope[...].astype(x.dtype).reshape(1, 1, 1, -1)
         return jax.nn.relu(x) - slope * jax.nn.relu(-x)
+
+
+def _stack(channels: Sequence[int], dtypes: dict[str, Any]) -> nnx.List[RectifiedConv]:
+    """Layers of 5×5 from each number of channels to the next one."""
+    return nnx.List([RectifiedConv(*pair, dtypes=dtypes) for pair in itertools.pairwise(channels)])
 
 
 def _luma(image: Array) -> Array:
