@@ -12,7 +12,7 @@ WIDTHS = {
     "resnext50_32x4d": 32,
     "res2net50_26w_4s": 64,
     "res2net50_14w_8s": 64,
-    "fca_resnet50": 32,
+    "fca_resnet50": 16,
     "odconv_resnet50": 32,
     "odconv_resnet50_4x": 32,
     "dcd_resnet50": 32,
