@@ -73,7 +73,7 @@ def draw(path: Path) -> None:
     """ImageNet top-1 accuracy as published, against our parameters and multiply-accumulates."""
     figure = Figure(figsize=(11, 5), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    colours = [*(f"C{index}" for index in range(10)), "black", "gold", "navy", "lime"]
+    colours = [*(f"C{index}" for index in range(10)), "black", "gold", "navy", "lime", "salmon", "teal"]
     for position, (family, models) in enumerate(FAMILIES.items()):
         accuracy = [PUBLISHED[model].imagenet_top1 for model in models]
         counts = [count(model) for model in models]

@@ -28,7 +28,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
     return DataConfig(folder=folder, augment="flip")
 
 
-def take(config: DataConfig, count: int, step: int = 0, kind: DetectionImages = KIND, **share: int) -> list[HostBatch]:
+def take(config: DataConfig, count: int, step: int = 0, kind: DetectionImages = KIND, **share: Any) -> list[HostBatch]:
     with contextlib.closing(train_iterator(config, kind, batch_size=2, seed=3, **share)) as batches:
         batches.set_state({"step": step})
         return [next(batches) for _ in range(count)]

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,9 @@ def assert_same(left: Iterable[HostBatch], right: Iterable[HostBatch]) -> None:
 
 def take(config: DataConfig, count: int, *, step: int = 0, seed: int = 0, batch_size: int = 12, processes: int = 1):
     """`count` global batches from `step` on, put together from the shares of all processes."""
-    shares = [{"batch_size": batch_size, "process_index": p, "process_count": processes} for p in range(processes)]
+    shares: list[dict[str, Any]] = [
+        {"batch_size": batch_size, "process_index": p, "process_count": processes} for p in range(processes)
+    ]
     iterators = [train_iterator(config, LabelledImages(), seed=seed, **share) for share in shares]
     for iterator in iterators:
         iterator.set_state({"step": step})
