@@ -7,7 +7,6 @@ import pytest
 
 from ddf_jax.verify import format_table, verify
 
-<<<<<<< HEAD
 # Width for which every group has channels, and other options.
 OPTIONS = {
     "rednet26": {"width": 32},
@@ -16,7 +15,7 @@ OPTIONS = {
     "resnext50_32x4d": {"width": 32},
     "res2net50_26w_4s": {"width": 64},
     "res2net50_14w_8s": {"width": 64},
-    "fca_resnet50": {"width": 32},
+    "fca_resnet50": {"width": 16},
     "odconv_resnet50": {"width": 32},
     "odconv_resnet50_4x": {"width": 32},
     "dcd_resnet50": {"width": 32},
@@ -24,21 +23,6 @@ OPTIONS = {
     "nat_mini": {"width": 32},
     "san10": {"width": 32, "stem_blocks": 1, "kernel_size": 3},
     "san10_patchwise": {"width": 32, "stem_blocks": 1, "kernel_size": 3},
-=======
-# Width for which every group has channels.
-WIDTHS = {
-    "rednet26": 32,
-    "se_resnet50": 32,
-    "eca_resnet50": 32,
-    "resnext50_32x4d": 32,
-    "res2net50_26w_4s": 64,
-    "res2net50_14w_8s": 64,
-    "fca_resnet50": 16,
-    "odconv_resnet50": 32,
-    "odconv_resnet50_4x": 32,
-    "dcd_resnet50": 32,
-    "axial_resnet_s": 16,
->>>>>>> hc/main
 }
 
 
