@@ -8,7 +8,7 @@ PARALLEL := --numprocesses=2 --dist=worksteal
 # What depends on the version of JAX.
 NEWEST := tests/pallas_kernels tests/ddf_jax/training tests/test_imports.py tests/test_packaging.py
 
-.PHONY: train zoo depth depth-all detect robustness check test test-newest test-torch test-slow faults format clean
+.PHONY: train zoo zoo-all depth depth-all detect robustness check test test-newest test-torch test-slow faults format clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.installed
@@ -22,6 +22,13 @@ zoo: train
 	$(BIN)/ddf train digits_dcdc
 	$(BIN)/python -m experiments.compare --write experiments/results \
 		runs/digits runs/digits_plain runs/digits_rednet runs/digits_binet runs/digits_dcdc
+
+# Also with the networks that the papers compare with; half an hour.
+COMPARED := digits_san digits_sasa digits_nat digits_fca digits_odconv
+zoo-all: zoo
+	printf '%s\n' $(COMPARED) | xargs -n 1 $(BIN)/ddf train
+	$(BIN)/python -m experiments.compare --write experiments/results $(addprefix runs/,digits digits_plain \
+		digits_rednet digits_binet digits_dcdc $(COMPARED))
 
 # One device per core keeps two cores busier than threads within an operation.
 depth: export JAX_NUM_CPU_DEVICES ?= 2
