@@ -82,7 +82,7 @@ class Cosines(nn.Module):
         self.register_buffer("weight", torch.stack(maps).repeat_interleave(channels // len(maps), dim=0))
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = functional.adaptive_avg_pool2d(x, self.weight.shape[1:])
+        pooled = functional.adaptive_avg_pool2d(x, self.weight.shape[-1])
         return (pooled * self.weight.to(x.dtype)).sum((2, 3))
 
 
