@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -58,6 +59,7 @@ class ImageFiles:
         self.max_corrupt_share = max_corrupt_share
         self.corrupt: dict[str, str] = {}
         """Path below the folder -> reason, for every unreadable file found so far in this process."""
+        self._root = os.fspath(folder)
         self._decoding = decoding
         self._sizes = sizes
         self._used: list[float] = []  # of each image of more than 8 bits, the largest sample as a share of its range
@@ -87,7 +89,9 @@ class ImageFiles:
     def _try(self, index: int, decode: Callable[[bytes], T]) -> T | None:
         file = self.files[index]
         try:
-            return decode((self.folder / file).read_bytes())
+            with open(os.path.join(self._root, file), "rb") as opened:  # a Path for each would take as long as a read
+                data = opened.read()
+            return decode(data)
         except (CorruptImageError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
             if file not in self.corrupt:
                 self.corrupt[file] = str(error)

@@ -4,6 +4,7 @@ A batch is a dict of numpy arrays, this process's share b of the global batch B:
 `"mask": bool [b]`, False for padding. What an example holds is the matter of its kind (`ddf_jax.data.examples`).
 """
 
+import os
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -23,7 +24,8 @@ from ddf_jax.errors import DataError, UserError, one_line
 # From this side on, threads pay: pillow decodes and resizes without holding Python's lock. Smaller images are mostly
 # Python, and more than one thread made 64 images of 8 x 8 pixels take 33 ms instead of 17.
 _THREADED_SIDE = 96
-_THREADS = 4
+# More threads than cores cost 5 % of their time, more than four wait for each other.
+_THREADS = min(4, os.cpu_count() or 1)
 
 _EXAMPLE: ContextVar[tuple[Any, int]] = ContextVar("example")  # source and index of what this thread prepares
 
@@ -56,7 +58,7 @@ def train_iterator(
     An unreadable image file is replaced by the next readable one of its split and shape.
 
     Where `normalized` is False and normalisation would be the last that is done to the images, they are left as uint8,
-    a quarter of the memory, and the iterator's `normalize` is what is still to be done (`device_batches`).
+    a quarter of the memory, and the iterator's `normalize` is what is still to be done, by the training step.
 
     Raises:
         UserError: the data cannot be opened, or `batch_size` is not a multiple of `process_count`.

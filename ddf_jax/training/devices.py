@@ -146,19 +146,11 @@ def normalized(pixels: jax.Array, statistics: ChannelStatistics) -> jax.Array:
     return (pixels.astype(jnp.float32) / 255 - mean) / std
 
 
-def device_batches(
-    iterator: ResumableIterator, mesh: Mesh, normalize: ChannelStatistics | None = None
-) -> Generator[DeviceBatch]:
+def device_batches(iterator: ResumableIterator, mesh: Mesh) -> Generator[DeviceBatch]:
     """Puts batches on the devices; while one is trained on, a thread reads and copies the next.
 
     To be closed before the iterator is, so that nothing reads it any more.
-
-    Args:
-        iterator: gives the batches.
-        mesh: the devices.
-        normalize: for images as uint8, which the devices then normalise.
     """
-    on_devices = jax.jit(normalized, static_argnums=1, out_shardings=batch_split(mesh))
 
     def read() -> DeviceBatch:
         arrays = global_batch(next(iterator), mesh)
@@ -168,8 +160,6 @@ def device_batches(
         ahead = thread.submit(read)
         while True:
             current, ahead = ahead.result(), thread.submit(read)
-            if normalize is not None:
-                current.arrays["image"] = on_devices(current.arrays["image"], normalize)
             yield current
 
 

@@ -19,7 +19,15 @@ from ddf_jax.functional.height import height_split
 from ddf_jax.layers.activations import feature_maps_placed
 from ddf_jax.layers.batch_norm import statistics_of_groups
 from ddf_jax.layers.progress import training_progress
-from ddf_jax.training.devices import batch_shares, batch_split, compiler_options, replicated, rows_split
+from ddf_jax.training.devices import (
+    ChannelStatistics,
+    batch_shares,
+    batch_split,
+    compiler_options,
+    normalized,
+    replicated,
+    rows_split,
+)
 from ddf_jax.training.freezing import stop_statistics
 from ddf_jax.training.gradients import loss_and_gradients
 from ddf_jax.training.leaves import floating
@@ -140,14 +148,23 @@ def predict_step(state: ModelState, batch: Batch, *, task: Task, mesh: Mesh | No
 
 
 def compile_train_step(
-    recipe: Recipe, info: DataInfo, plan: StepPlan, mesh: Mesh, abstract: TrainState, learning_rate: optax.Schedule
+    recipe: Recipe,
+    info: DataInfo,
+    plan: StepPlan,
+    mesh: Mesh,
+    abstract: TrainState,
+    learning_rate: optax.Schedule,
+    normalize: ChannelStatistics | None = None,
 ) -> Callable[[Variables, Batch], tuple[Variables, StepReport]]:
     """`(variables, batch) -> (variables, report)`; the memory of the old variables holds the new ones.
 
-    Compiled for every shape of the task's batches."""
+    Compiled for every shape of the task's batches. With `normalize` their images are uint8, and the step normalises
+    them."""
 
     def step(variables: Variables, batch: Batch) -> tuple[Variables, StepReport]:
         state = TrainState(abstract.structure, variables)
+        if normalize is not None:
+            batch = {**batch, "image": normalized(batch["image"], normalize)}
         return train_step(
             state,
             batch,
@@ -171,6 +188,8 @@ def compile_train_step(
     )
 
     def compile_for(batch: AbstractBatch) -> Callable[[Variables, Batch], tuple[Variables, StepReport]]:
+        if normalize is not None:
+            batch = {**batch, "image": batch["image"].update(dtype=jnp.uint8)}
         with wrong_options(recipe):
             lowered = program.lower(abstract.variables, batch)
         return lowered.compile()

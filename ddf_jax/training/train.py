@@ -165,10 +165,10 @@ def _train(
         else:
             initial = initial or initial_variables(recipe, info, tx, abstract)
             state = RunState(0, initial, data.get_state(), history=history)
-        batches = stack.enter_context(contextlib.closing(device_batches(data, mesh, data.normalize)))
+        batches = stack.enter_context(contextlib.closing(device_batches(data, mesh)))
 
         # Programs, compiled before the first step so that their shapes and memory are known to fit.
-        train_step = compile_train_step(recipe, info, plan, mesh, abstract, learning_rate)
+        train_step = compile_train_step(recipe, info, plan, mesh, abstract, learning_rate, data.normalize)
         eval_step = compile_eval_step(task, info, mesh, abstract_model, recipe.batch_size)
         predict_step = jit_predict(task, mesh, abstract_model)
 

@@ -111,7 +111,7 @@ def loops(folder: Path, batch: int, batches: int, rounds: int) -> list[Row]:
         for name, seconds in (("empty_step", 0.0), ("model_step", step)):
             with (
                 _stream(config, batch) as stream,
-                contextlib.closing(device_batches(stream, mesh, stream.normalize)) as ahead,
+                contextlib.closing(device_batches(stream, mesh)) as ahead,
             ):
                 times[name].append(_loop(lambda ahead=ahead: next(ahead), batches, seconds))
     return [

@@ -73,10 +73,13 @@ class RandomResizedCrop(grain.transforms.RandomMap):
     def crop(self, rng: np.random.Generator) -> Crop:
         """The crop of one image. The generator is asked for the box when the image's size is known."""
         resampling = draw_filter(self.interpolation, rng)
-        state = rng.bit_generator.state
+        state, is_drawn = rng.bit_generator.state, False
 
         def box(height: int, width: int) -> Box:
-            rng.bit_generator.state = state  # the same again
+            nonlocal is_drawn
+            if is_drawn:  # the same again
+                rng.bit_generator.state = state
+            is_drawn = True
             return self._box(height, width, rng)
 
         return Crop(box, self.size, resampling, self.draft)

@@ -289,14 +289,14 @@ def test_a_batch_that_devices_cannot_share_is_refused(tmp_path: Path, data_dir: 
 def test_an_example_that_cannot_be_prepared_ends_the_run_with_its_state_saved(
     tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    prepare, calls = transforms.Normalize.write, itertools.count()
+    prepare, calls = transforms.ResizeAndCenterCrop.map, itertools.count()
 
-    def fail_late(self: transforms.Normalize, image: Any, normalized: Any) -> None:
+    def fail_late(self: transforms.ResizeAndCenterCrop, element: dict[str, Any]) -> Any:
         if next(calls) == 64 * 8:
             raise KeyError("torn")
-        prepare(self, image, normalized)
+        return prepare(self, element)
 
-    monkeypatch.setattr(transforms.Normalize, "write", fail_late)
+    monkeypatch.setattr(transforms.ResizeAndCenterCrop, "map", fail_late)
     message = r"Stopped at step \d: Cannot prepare image \d+ of digits/1.0.0: KeyError: 'torn'\. .* Step \d is saved"
     with pytest.raises(DataError, match=message) as caught:
         train(tiny_recipe(data_dir), tmp_path / "run", devices=jax.devices()[:1])
