@@ -3,8 +3,7 @@
 import fnmatch
 import functools
 from collections.abc import Callable, Sequence
-
-from torch import nn
+from typing import Any
 
 from ddf_jax.errors import UserError
 from ddf_jax.torch_port import nat, odconv, resnet, san, variants
@@ -15,7 +14,7 @@ from ddf_jax.torch_port.rednet import RedNet
 from ddf_jax.torch_port.resnet import ResNet
 
 
-def create(name: str, *, num_classes: int = 1000, **options) -> nn.Module:
+def create(name: str, *, num_classes: int = 1000, **options) -> Any:
     """A network with randomly initialised parameters in float32.
 
     `ddf_resnet50` is the official repository's `ddf_mul_resnet50` in names, parameters and values.
@@ -46,7 +45,7 @@ def _network(network: Callable[..., ResNet], depth: int, *, blocks: Sequence[int
     return network(resnet.BOTTLENECK[depth] if blocks is None else blocks, **options)
 
 
-_MODELS: dict[str, Callable[..., nn.Module]] = {
+_MODELS: dict[str, Callable[..., Any]] = {
     **resnet.MODELS,
     **{f"rednet{depth}": functools.partial(_network, RedNet, depth) for depth in resnet.BOTTLENECK},
     **{f"se_resnet{depth}": functools.partial(_variant, depth, variants.SEBottleneck) for depth in (50, 101)},

@@ -116,7 +116,7 @@ def test_dcd_of_vectors():
     scale, matrix = dcd_coefficients(x, p["coefficients"])
     q = formulas.norm(formulas.linear(x, p["project"]), p["norm1"])
     q = formulas.norm(np.einsum("bed,bd->be", matrix, q), p["norm2"]) + q
-    formulas.check(layer, formulas.linear(x, p["linear"]) * scale + formulas.linear(q, p["restore"]), x)
+    formulas.check(layer, formulas.linear(x, p["static"]) * scale + formulas.linear(q, p["restore"]), x)
 
 
 def test_dynet_mixes_kernels_of_each_output_channel():
