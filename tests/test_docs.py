@@ -39,15 +39,20 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 110
 
 
-def test_the_readmes_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "readme.py"
-    program.write_text(code_blocks(ROOT / "README.md"))
-    assert "ddf_jax" in program.read_text()
+QUICK = (ROOT / "README.md", ROOT / "docs" / "operators_gallery.md")
+OTHERS = [page for page in PAGES if page.parent.name == "docs" and page not in QUICK and code_blocks(page)]
+
+
+@pytest.mark.parametrize("page", QUICK, ids=lambda page: page.name)
+def test_the_code_of_a_quick_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "page.py"
+    program.write_text(code_blocks(page))
+    assert "import" in program.read_text()
     run_examples([program], tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "docs" and code_blocks(page)], ids=str)
+@pytest.mark.parametrize("page", OTHERS, ids=lambda page: page.name)
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
     run(code_blocks(page), tmp_path)
 
