@@ -2,7 +2,7 @@
 
 Command:   ddf train furniture_binet
 Hardware:  2 CPU cores
-Time:      not yet run
+Time:      6 minutes next to another training
 Expected:  test accuracy 91.8 %; its source is this recipe's own run
 """
 

@@ -2,7 +2,7 @@
 
 Command:   ddf train furniture_resnext
 Hardware:  2 CPU cores
-Time:      not yet run
+Time:      5 minutes next to another training
 Expected:  test accuracy 93.8 %; its source is this recipe's own run
 """
 
