@@ -41,7 +41,8 @@ CATEGORIES = (*dict.fromkeys(_MAKERS.values()), "copies", "other")
 def plan(recipe: Recipe, *, device: str = "h200", devices: int = 8) -> dict[str, Any]:
     """Collectives, bytes per device, kernels and launches of one training step, and the arguments of the call.
 
-    Where batches have several shapes, the step is that of the first.
+    Where batches have several shapes, the step is that of the first. Images are counted as float32; training moves
+    those as uint8 whose normalisation it leaves to the step.
 
     `launches` has for each of `CATEGORIES` and for all of them the kernels that a device launches, the bytes that they
     move, the operations of matrix products and convolutions, and a lower bound of the time, the sum over the kernels of

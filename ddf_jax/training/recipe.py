@@ -124,6 +124,7 @@ class Recipe:
             raise UserError(
                 f"`batch_size` must be a multiple of `microbatches`, got {self.batch_size} and {self.microbatches}."
             )
+        self.task.check_batch_size(self.batch_size)
         if self.batch_norm_examples and (self.batch_size // self.microbatches) % self.batch_norm_examples:
             raise UserError(
                 f"`batch_norm_examples` must divide the {self.batch_size // self.microbatches} examples of a batch, or "

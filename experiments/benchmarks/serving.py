@@ -64,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60.0)
     options = parser.parse_args(argv)
+    if options.clients < 10 or options.clients % 10:
+        parser.error(f"--clients must be a multiple of 10, got {options.clients}.")
     rows = measure(options.run, options.clients, options.seconds)
     if options.out is not None:
         write_atomically(options.out, to_csv(rows))

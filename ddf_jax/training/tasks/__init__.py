@@ -72,6 +72,10 @@ class Task(abc.ABC):
         for package in self.packages:
             importlib.import_module(package)
 
+    def check_batch_size(self, batch_size: int) -> None:
+        """Raises `UserError` for a batch that the task cannot train on."""
+        del batch_size
+
     @abc.abstractmethod
     def examples(self) -> "Examples":
         """The kind of examples that the task reads."""

@@ -89,6 +89,10 @@ class Classification(Task):
         for name in self.metrics:
             METRICS.get(name)
 
+    def check_batch_size(self, batch_size: int) -> None:
+        if (self.mixup or self.cutmix) and batch_size % 2:
+            raise UserError(f"`batch_size` must be even for mixup and CutMix, got {batch_size}.")
+
     def examples(self) -> "Examples":
         from ddf_jax.data.examples import LabelledImages
 
@@ -114,8 +118,6 @@ class Classification(Task):
     def augmented(self, batch: Batch, key: jax.Array) -> Batch:
         if not (self.mixup or self.cutmix):
             return batch
-        if len(batch["image"]) % 2:
-            raise UserError(f"`batch_size` must be even for mixup and CutMix, got {len(batch['image'])}.")
         return mix_examples(
             batch,
             key,

@@ -9,12 +9,27 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ddf_jax.data.coco_folder import CocoInstances, CocoOptions
+from ddf_jax.data.detection_source import Labels
 from ddf_jax.data.panoptic import ids_to_rgb
 
 HEIGHT, WIDTH = 40, 50
 LYING, UPRIGHT = (40, 60), (60, 40)
+MASKS = Labels(masks=True)
 CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 2, "name": "cat"}, {"id": 90, "name": "bird"}]
 """Classes: cat, dog, bird."""
+
+
+def opened(folder: Path, labels: Labels = MASKS, split: Any = "train", **options: Any) -> CocoInstances:
+    """The examples of a split; an image in two may be unreadable."""
+    return CocoInstances(folder, split, labels, CocoOptions(max_corrupt_share=0.5, **options))
+
+
+def mask(x: int, y: int, width: int, height: int) -> np.ndarray:
+    """A rectangle as a mask."""
+    drawn = np.zeros((HEIGHT, WIDTH), bool)
+    drawn[y : y + height, x : x + width] = True
+    return drawn
 
 
 def rectangle(x: float, y: float, width: float, height: float) -> list[float]:

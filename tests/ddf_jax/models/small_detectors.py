@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from ddf_jax.detection.annotations import Detections, Truths
@@ -31,6 +32,11 @@ class Batch(NamedTuple):
     image: Any
     size: Any
     truths: Truths
+
+
+def slow_but(fast, names) -> list[Any]:
+    """Parameters of a test, all but `fast` ones in the slow suite."""
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def small(family: str, **options: Any) -> Any:

@@ -62,6 +62,16 @@ def losses(workdir: Path) -> list[float]:
     return [row["train_loss"] for row in metrics(workdir) if "train_loss" in row]
 
 
+def summary_of(workdir: Path) -> dict[str, Any]:
+    """What a finished run wrote."""
+    return json.loads((workdir / "summary.json").read_text())
+
+
+def snapshot(workdir: Path) -> dict[Path, bytes]:
+    """The bytes of every file of a run."""
+    return {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+
+
 def saved_bits(workdir: Path, step: int) -> dict[str, bytes]:
     """Every array of a checkpoint by name: parameters, statistics, momenta, averages and random counters."""
     folder = workdir.absolute() / "checkpoints" / str(step)

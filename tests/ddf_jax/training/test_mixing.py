@@ -5,6 +5,7 @@ import pytest
 
 from ddf_jax.errors import UserError
 from ddf_jax.training.mixing import mix_examples, rectangle
+from ddf_jax.training.recipe import ModelConfig, Recipe
 from ddf_jax.training.tasks.classification import Classification
 
 IMAGES = np.random.default_rng(0).normal(size=(6, 9, 7, 3)).astype(np.float32)
@@ -56,9 +57,8 @@ def test_probabilities_decide_which_of_them_a_batch_gets():
 
 
 def test_a_batch_without_pairs_is_refused():
-    batch = {name: values[:5] for name, values in BATCH.items()}
     with pytest.raises(UserError, match="`batch_size` must be even for mixup and CutMix, got 5"):
-        Classification(mixup=0.2).augmented(batch, jax.random.key(0))
+        Recipe("run", ModelConfig("resnet18"), task=Classification(mixup=0.2), batch_size=5)
 
 
 def test_nothing_is_exchanged_between_devices():
