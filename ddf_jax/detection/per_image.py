@@ -36,9 +36,12 @@ def per_image(function: Callable[..., Any], *arrays: Any, shared: Any = ()) -> A
     if mesh.explicit_axes:
         images = jax.typeof(leaves[0]).sharding.spec[:1]
         specs = _specs(images, split)
-        leaves = [jax.sharding.reshard(leaf, spec) for leaf, spec in zip(leaves, specs, strict=True)]
+        leaves = [
+            jax.sharding.reshard(leaf, NamedSharding(mesh, spec)) for leaf, spec in zip(leaves, specs, strict=True)
+        ]
         out_specs = tuple(PartitionSpec(*images) for _ in shapes)
-        found = jax.shard_map(flat, in_specs=specs, out_specs=out_specs, check_vma=False)(*leaves)
+        over = None if jax.sharding.get_abstract_mesh() == mesh else mesh  # the arrays' own, without `jax.set_mesh`
+        found = jax.shard_map(flat, mesh=over, in_specs=specs, out_specs=out_specs, check_vma=False)(*leaves)
     else:
         found = _over_auto_axes(flat, leaves, shapes, split)
     return jax.tree.unflatten(result_structure, found)

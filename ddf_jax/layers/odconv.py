@@ -105,16 +105,14 @@ class ODConv(nnx.Module):
 
     def _convolved(self, x: Array, weights: "KernelWeights") -> Array:
         kernel = self.kernel[...].astype(x.dtype)
-        count, size, _, *channels = kernel.shape
+        _, size, _, *channels = kernel.shape
         if weights.taps is None and weights.kernels is None:  # the same kernel for all samples
             # In memory, for the reason that `PointwiseConv` has.
             views = x if self.stride == 1 else jax.lax.optimization_barrier(strided(x, self.stride))
             return pixel_product(views, kernel.reshape(channels), (((3,), (0,)), ((), ())))
-        flat = kernel.reshape(count, size**2, -1)
-        mixed = flat if weights.kernels is None else jnp.einsum("bn,ntk->btk", weights.kernels, flat)
+        mixed = kernel if weights.kernels is None else jnp.einsum("bn,nhwio->bhwio", weights.kernels, kernel)
         if weights.taps is not None:
-            mixed = mixed * weights.taps[:, :, None]
-        mixed = mixed.reshape(x.shape[0], size, size, *channels)
+            mixed = mixed * weights.taps.reshape(-1, size, size)[..., None, None]
         return per_sample_conv(x, mixed, stride=self.stride, dilation=self.dilation)
 
 

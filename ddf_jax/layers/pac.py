@@ -6,7 +6,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
-from ddf_jax.functional import strided
+from ddf_jax.functional import blocks, strided
 from ddf_jax.layers.initializers import Initializer, normal_fan_out, uniform_fan_in
 from ddf_jax.layers.inputs import as_feature_map
 from ddf_jax.layers.options import python_numbers
@@ -202,11 +202,9 @@ def sub_pixel_gaussians(guidance: Array, kernel_size: int, scale: int) -> Array:
 
     T' counts the pixels of x in a window of K×K outputs, in `sub_pixel_taps`' order. In float32 (float64 for float64).
     """
-    batch, height, width, features = guidance.shape
-    rows, columns = height // scale, width // scale
+    rows, columns = guidance.shape[1] // scale, guidance.shape[2] // scale
     wide = guidance.astype(accumulator_dtype(guidance))
-    fine = wide.reshape(batch, rows, scale, columns, scale, features).swapaxes(2, 3)
-    fine = fine.reshape(batch, rows, columns, scale**2, features)
+    fine = blocks(wide, scale)
     halo = _halo(kernel_size, scale)
     coarse = jnp.pad(strided(wide, scale), ((0, 0), (halo, halo), (halo, halo), (0, 0)))
     offsets = range(2 * halo + 1)

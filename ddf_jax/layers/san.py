@@ -82,7 +82,7 @@ class PairwiseRelation(_Relation):
         self.position = _biased(2, 2, **dtypes)
 
     def __call__(self, x: Array) -> Array:
-        position = jnp.broadcast_to(self.position(_positions(x)), (*x.shape[:3], 2))
+        position = self.position(_positions(x)) + jnp.zeros_like(x[..., :1])  # on the devices of x
         query, key = (jnp.concatenate([part(x), position], axis=-1) for part in (self.query, self.key))
         difference = self.window.centre(query)[..., None, :] - jnp.stack(self.window.taps(key), axis=-2)
         batch, height, width, taps, channels = difference.shape

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
-from ddf_jax.functional import check_feature_map, on_rows
+from ddf_jax.functional import check_feature_map, depth_to_space, on_rows
 from ddf_jax.layers.convolution import Conv
 from ddf_jax.layers.initializers import Initializer, uniform_bias, uniform_fan_in
 from ddf_jax.layers.inputs import as_feature_map, promote_dtype
@@ -44,9 +44,7 @@ class Nearest(nnx.Module):
     def __call__(self, x: Array) -> Array:
         check_feature_map(x, self.in_channels)
         x = x if self.dtype is None else x.astype(self.dtype)
-        batch, height, width, channels = x.shape
-        repeated = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, self.scale, width, self.scale, channels))
-        return repeated.reshape(batch, self.scale * height, self.scale * width, channels)
+        return jnp.repeat(jnp.repeat(x, self.scale, axis=1), self.scale, axis=2)
 
 
 class Bilinear(nnx.Module):
@@ -118,9 +116,7 @@ class PixelShuffle(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         check_feature_map(x, self.conv.in_features)
-        batch, height, width, channels = x.shape
-        parts = self.conv(x).reshape(batch, height, width, self.scale, self.scale, channels)
-        return parts.swapaxes(2, 3).reshape(batch, self.scale * height, self.scale * width, channels)
+        return depth_to_space(self.conv(x), self.scale)
 
 
 class Deconvolution(nnx.ConvTranspose):

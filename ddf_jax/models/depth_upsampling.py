@@ -187,7 +187,8 @@ def _rms_norm(x: Array) -> Array:
 def _average_pool(x: Array, factor: int) -> Array:
     """Means of blocks: [B, f·H, f·W, C] to [B, H, W, C]."""
     batch, height, width, channels = x.shape
-    return x.reshape(batch, height // factor, factor, width // factor, factor, channels).mean((2, 4))
+    rows = x.reshape(batch, height // factor, factor, width, channels).mean(2)
+    return rows.reshape(batch, height // factor, width // factor, factor, channels).mean(3)
 
 
 DepthLayout = Literal["steps", "filters"]

@@ -99,11 +99,15 @@ class _Call:
         specs = self._specs([sharding.spec for sharding in shardings], mesh.shape)
         in_specs, out_specs = specs.of(self.layout.arrays), specs.of(self.layout.results)
         if mesh.explicit_axes:
-            arrays = tuple(jax.sharding.reshard(array, spec) for array, spec in zip(arrays, in_specs, strict=True))
+            arrays = tuple(
+                jax.sharding.reshard(array, NamedSharding(mesh, spec))
+                for array, spec in zip(arrays, in_specs, strict=True)
+            )
         local = functools.partial(self.on_shards, specs)
         # Inside a user's `shard_map` the results must keep their types of varying axes.
         check_vma = bool(mesh.manual_axes)
-        return jax.shard_map(local, in_specs=in_specs, out_specs=out_specs, check_vma=check_vma)(*arrays)
+        over = None if jax.sharding.get_abstract_mesh() == mesh else mesh  # the arrays' own, without `jax.set_mesh`
+        return jax.shard_map(local, mesh=over, in_specs=in_specs, out_specs=out_specs, check_vma=check_vma)(*arrays)
 
     def _specs(self, specs: Sequence[Iterable[Any]], mesh_shape: Mapping[str, int]) -> OperandSpecs:
         return OperandSpecs.choose(self.layout, specs, mesh_shape)
@@ -112,7 +116,7 @@ class _Call:
 def reshard_like(cotangent: Array, aval: Any) -> Array:
     """The cotangent with the sharding of its value's type, which Explicit axes make part of it."""
     sharding = aval.sharding
-    return jax.sharding.reshard(cotangent, sharding.spec) if sharding.mesh.explicit_axes else cotangent
+    return jax.sharding.reshard(cotangent, sharding) if sharding.mesh.explicit_axes else cotangent
 
 
 def _propagation_rule(layout: Layout, channels: int, mesh: Mesh) -> tuple[str, dict[str, int]]:

@@ -26,7 +26,7 @@ _RECIPES = {
     "data.image_size": ("--data.image-size", "12"),
     "dtype": ("--dtype", "bfloat16"),
 }
-_PICTURES = ("--data.folder", "pictures", "--batch-size", "16", "--epochs", "2")
+_PICTURES = ("--data.folder", "pictures", "--batch-size", "16", "--batch-norm-examples", "8", "--epochs", "2")
 
 
 def prepare_changes(bench: Bench) -> None:

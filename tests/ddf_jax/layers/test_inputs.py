@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxprs_in_params
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ddf_jax import layers
 from ddf_jax.errors import UserError
@@ -75,6 +76,7 @@ OPTIONS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
 
 
 COMPUTED_WIDE = ("Bilinear", "BlockAttention", "LocalRelation")  # weights of pixels, logits of places
+QUICK = ("DDF", "ODConv", "PACUp", "PixelShuffle", "SelfAttention")
 OF_ANY_RANK = ("BatchNorm", "LayerNorm", "Linear")
 
 
@@ -120,6 +122,25 @@ def test_a_layer_computes_in_the_dtype_of_its_input_or_in_the_one_asked_for(name
                 small = name in ("DDF", "DDFUp") and len(operands[0].shape) == operands[0].shape[0] == 2
                 expected = jnp.dtype(jnp.float32 if small else jnp.bfloat16)
                 assert {operand.dtype for operand in operands} == {expected}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in OPTIONS]
+)
+def test_a_layer_keeps_its_batch_on_the_axes_that_make_mesh_makes(name):
+    mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2])  # Explicit ones, and no context
+    whole, split = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), PartitionSpec("data")))
+    structure, state = nnx.split(made(name))
+    state = jax.tree.map(lambda leaf: leaf.update(sharding=whole), state)
+    x = jax.ShapeDtypeStruct((2, 6, 8, C), jnp.float32, sharding=split)
+
+    def loss(state: Any, x: Any) -> tuple[jax.Array, jax.Array]:
+        y = nnx.merge(structure, state, copy=True)(x)
+        return jnp.square(y).mean(), y
+
+    gradients, y = jax.eval_shape(jax.grad(loss, argnums=(0, 1), has_aux=True, allow_int=True), state, x)
+    assert [each.sharding.spec[0] for each in (y, gradients[1])] == ["data"] * 2
+    assert not any(any(leaf.sharding.spec) for leaf in jax.tree.leaves(gradients[0]))
 
 
 @pytest.mark.parametrize("name", ["Conv", "Involution", "BatchNorm", "Bilinear", "Nearest"])
