@@ -9,7 +9,6 @@ import os
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")  # before JAX is imported
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -60,8 +59,7 @@ for step in range(40):
         print(f"step {step}: loss {loss:.3f}")
 
 # What the devices send one another: sums, and no image or feature map.
-program = train_step.lower(state, *(jax.device_put(array, split) for array in read_batch(0))).compile().as_text()
+program = str(train_step.lower(state, *(jax.device_put(array, split) for array in read_batch(0))).compile().as_text())
 names = ("all-reduce", "all-gather", "all-to-all", "collective-permute")
 print(f"{jax.device_count()} devices:", {name: program.count(f" {name}(") for name in names})
 assert not any(program.count(f" {name}(") for name in names[1:])
-assert jnp.isfinite(loss)

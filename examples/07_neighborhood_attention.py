@@ -50,14 +50,5 @@ print("block", x.shape, "->", nnx.jit(lambda block, x: block(x))(block, x).shape
 
 # What a pixel sees: a change at (10, 10) reaches the pixels whose windows hold it, and no other.
 changed = jnp.abs(attend(block, x.at[0, 10, 10].add(1.0)) - y).max(-1)[0] > 1e-6
-rows, columns = jnp.nonzero(changed)
-print(
-    "a change reaches rows",
-    int(rows.min()),
-    "to",
-    int(rows.max()),
-    "columns",
-    int(columns.min()),
-    "to",
-    int(columns.max()),
-)
+rows, columns = (sorted({int(each) for each in places}) for places in jnp.nonzero(changed))
+print(f"a change reaches rows {rows[0]} to {rows[-1]} and columns {columns[0]} to {columns[-1]}")

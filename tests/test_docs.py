@@ -1,5 +1,6 @@
 """The documentation: its links, its code and the examples."""
 
+import os
 import re
 import runpy
 import subprocess
@@ -57,25 +58,60 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
     run(code_blocks(page), tmp_path)
 
 
-def run(program: str, folder: Path) -> None:
+def run(program: str, folder: Path, **environment: str) -> None:
     """Runs a program as a user would."""
     program = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{program}"
-    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr
 
 
-def test_the_example_of_the_operator_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [file.name[:2] for file in EXAMPLES] == ["01", "02", "03", "04"]
-    run_examples(EXAMPLES[:1], tmp_path, monkeypatch)
+TOGETHER = ("03_train_on_digits.py", "04_predict.py", "10_export.py")
+"""The run of the first is read by the others."""
+TOO_LONG = "09_detect_in_your_coco_folder.py"
+
+
+def test_every_example_is_short_and_listed() -> None:
+    listed = re.findall(r"^\| \[`(\w+\.\w+)`\]", (ROOT / "examples" / "README.md").read_text(), re.MULTILINE)
+    assert listed == [file.name for file in EXAMPLES] + ["tour.ipynb"]
+    assert all(len(file.read_text().splitlines()) < 80 for file in EXAMPLES)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(file.name, marks=pytest.mark.slow) if file.name == TOO_LONG else file.name
+        for file in EXAMPLES
+        if file.name not in TOGETHER
+    ],
+)
+def test_an_example_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_examples([ROOT / "examples" / name], tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
-def test_the_examples_of_a_layer_training_and_prediction_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_examples(EXAMPLES[1:], tmp_path, monkeypatch)
+def test_the_examples_of_training_prediction_and_export_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_examples([ROOT / "examples" / name for name in TOGETHER], tmp_path, monkeypatch)
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    run(
+        f"import nbclient, nbformat; book = nbformat.read({str(ROOT / 'examples' / 'tour.ipynb')!r}, 4); "
+        "nbclient.NotebookClient(book, timeout=600).execute()",
+        tmp_path,
+        PYTHONPATH=str(ROOT),
+    )
 
 
 def run_examples(files: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["example"])
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # as a user would
         for file in files:
             runpy.run_path(str(file), run_name="__main__")

@@ -86,7 +86,8 @@ def test_a_recipe_trains_in_one_process_as_in_two_with_two_devices_each(name: st
         workdir = tmp_path / f"{processes}"
         launch = ["launch", "--processes", str(processes), "--devices-per-process", str(devices), "--", "train", name]
         command = [sys.executable, "-m", "ddf_jax", *launch, *words, "--workdir", str(workdir)]
-        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=1800)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
+        assert done.returncode == 0, done.stderr
         summary = json.loads((workdir / "summary.json").read_text())
         assert (summary["processes"], summary["devices"], summary["steps"]) == (processes, processes * devices, 3)
         found.append(losses(workdir))
