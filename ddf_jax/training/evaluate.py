@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ddf_jax.data.config import DataConfig
 from ddf_jax.errors import RunError
 from ddf_jax.training.devices import InFlight, batch_shares, global_batch, join_local_rows, local_rows
-from ddf_jax.training.processes import ending_together, gather_json
+from ddf_jax.training.processes import ending_together, gather_json, wait_for_all_processes
 from ddf_jax.training.run import Run
 from ddf_jax.training.step import compile_eval_step
 from ddf_jax.training.tasks import Scores, Task
@@ -70,6 +70,7 @@ def make_scorer(run: Run, data: DataConfig | None = None) -> "Callable[[Examples
     shares = batch_shares(mesh)
     batch_size = math.ceil(recipe.batch_size / shares) * shares  # any size gives the same score
     eval_step = compile_eval_step(task, info, mesh, run.state, batch_size)
+    wait_for_all_processes()
 
     def score(examples: "Examples") -> Scores:
         batches = eval_batches(

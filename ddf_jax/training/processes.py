@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -29,8 +30,10 @@ _NAMES_OF_PROCESSES = (_ADDRESS, "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _OF_KUBERNETES = "JOB_COMPLETION_INDEX"  # the number of a pod in an indexed Job
 _BLAME_SECONDS = 2.0  # in which the end of a process that made another fail becomes known
 _JOIN_SECONDS = 300  # for all processes to start
+_BARRIER_SECONDS = 24 * 60 * 60  # the watch ends the wait for a process that has ended
 _HEARTBEAT_SECONDS = 40  # JAX's own: longer than that of the watch
 
+_barriers = itertools.count()  # a name is good for one barrier
 _watch: ProcessWatch | None = None  # of this process, in a run of several
 
 
@@ -109,6 +112,16 @@ def gather_json(value: Any) -> list[Any]:
     padded[: len(data)] = data
     of_all = multihost_utils.process_allgather(padded).reshape(len(sizes), -1)
     return [json.loads(row[:size].tobytes()) for row, size in zip(of_all, sizes, strict=True)]
+
+
+def wait_for_all_processes() -> None:
+    """Ends when all processes of the run have called it; for all processes.
+
+    Called before the first sum over all devices after a compilation: Gloo waits 30 s for a process that compiles
+    longer than another, and then fails.
+    """
+    if jax.process_count() > 1:
+        _joined().client.wait_at_barrier(f"ddf_jax {next(_barriers)}", timeout_in_ms=_BARRIER_SECONDS * 1000)
 
 
 class StopRequest:

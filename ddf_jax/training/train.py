@@ -17,7 +17,13 @@ from ddf_jax.training.evaluator import Evaluator
 from ddf_jax.training.initial_weights import check_init_from, initialize_from
 from ddf_jax.training.metrics import draw_curves, ornament, read_metrics
 from ddf_jax.training.optimizers import make_optimizer
-from ddf_jax.training.processes import StopRequest, check_same_in_all_processes, ending_together, wait_for_blame
+from ddf_jax.training.processes import (
+    StopRequest,
+    check_same_in_all_processes,
+    ending_together,
+    wait_for_all_processes,
+    wait_for_blame,
+)
 from ddf_jax.training.profiling import ProfilerWindow
 from ddf_jax.training.recipe import Recipe, check_fields, recipe_file_record, recipe_key
 from ddf_jax.training.reporting import Reporter, RunTimer, check_variables, log_info, rescue, summarize
@@ -171,6 +177,7 @@ def _train(
         train_step = compile_train_step(recipe, info, plan, mesh, abstract, learning_rate, data.normalize)
         eval_step = compile_eval_step(task, info, mesh, abstract_model, recipe.batch_size)
         predict_step = jit_predict(task, mesh, abstract_model)
+        wait_for_all_processes()
 
         # Reports.
         if is_main:

@@ -8,6 +8,7 @@ import dataclasses
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,7 @@ def main() -> int:
     parser.add_argument("--group", default="plain")
     parser.add_argument("--signal")
     parser.add_argument("--at")
+    parser.add_argument("--compile-seconds", type=float, default=0.0, help="more than it takes")
     arguments = parser.parse_args()
     compilation.configure()
     jax.config.update("jax_platforms", "cpu")
@@ -134,6 +136,14 @@ def main() -> int:
         devices = jax.devices()[:1]
     if arguments.signal:
         signal_self(pytest.MonkeyPatch(), signal.Signals[arguments.signal], arguments.at)
+    if arguments.compile_seconds:
+        compile_train_step = loop.compile_train_step
+
+        def compile_slowly(*args: Any) -> Any:
+            time.sleep(arguments.compile_seconds)
+            return compile_train_step(*args)
+
+        loop.compile_train_step = compile_slowly
     try:
         loop.train(tiny_recipe(arguments.data_dir, **GROUPS[arguments.group]), arguments.workdir, devices=devices)
     except RunError as error:

@@ -30,10 +30,10 @@ def join() -> list[dict[str, str]]:
 
 
 def start_pair(
-    workdir: Path, data_dir: Path, first: Options = (), second: Options = ()
+    workdir: Path, data_dir: Path, first: Options = (), second: Options = (), **both: str
 ) -> list["subprocess.Popen[str]"]:
     pairs = zip((first, second), join(), strict=True)
-    return [start(workdir, data_dir, *options, **environment) for options, environment in pairs]
+    return [start(workdir, data_dir, *options, **environment, **both) for options, environment in pairs]
 
 
 def test_two_processes_train_as_one_stop_together_and_one_resumes(
@@ -73,6 +73,14 @@ def test_the_end_of_one_process_ends_the_other_with_one_line(tmp_path: Path, dat
         "checkpoint.\n"
     )
     assert time.monotonic() - end < 30
+
+
+@pytest.mark.slow
+def test_a_process_that_compiles_much_longer_is_waited_for(tmp_path: Path, data_dir: Path):
+    # With two devices each the sum over all of them is not one that the start of the run has made already.
+    pair = start_pair(tmp_path / "run", data_dir, second=("--compile-seconds", "45"), JAX_NUM_CPU_DEVICES="2")
+    for process in pair:
+        finish(process)
 
 
 @pytest.mark.slow
