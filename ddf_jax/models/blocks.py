@@ -1,7 +1,7 @@
 """Residual blocks, the parts that a stage of a residual network is made of."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from flax import nnx
 from jax import Array
@@ -29,6 +29,8 @@ class BasicBlock(nnx.Module):
     """Two spatial operators and the residual sum."""
 
     expansion = 1
+    without: ClassVar[tuple[str, ...]] = ("pointwise_op", "inner_ratio", "stride_in")
+    """Options that it does not have."""
 
     def __init__(self, in_channels: int, width: int, stride: int, options: BlockOptions, drop: float, **dtypes: Any):
         self.conv1 = options.spatial_op(in_channels, width, stride=stride, **dtypes)
@@ -52,6 +54,7 @@ class Bottleneck(nnx.Module):
     """
 
     expansion = 4
+    without: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, in_channels: int, width: int, stride: int, options: BlockOptions, drop: float, **dtypes: Any):
         inner, out_channels = int(width * options.inner_ratio), width * self.expansion
