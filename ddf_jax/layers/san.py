@@ -82,7 +82,8 @@ class PairwiseRelation(_Relation):
         self.position = _biased(2, 2, **dtypes)
 
     def __call__(self, x: Array) -> Array:
-        position = jnp.broadcast_to(self.position(_positions(x)), (*x.shape[:3], 2))
+        # For each sample: devices that share the batch cannot share a map of one.
+        position = self.position(jnp.broadcast_to(_positions(x), (*x.shape[:3], 2)))
         query, key = (jnp.concatenate([part(x), position], axis=-1) for part in (self.query, self.key))
         difference = self.window.centre(query)[..., None, :] - jnp.stack(self.window.taps(key), axis=-2)
         batch, height, width, taps, channels = difference.shape

@@ -65,6 +65,27 @@ def test_a_network_exchanges_halos_and_sums_alone(name, height, data, size, opti
     assert {*found.counts} == {"collective-permute", "all-reduce"}
 
 
+# Each with its own stem or transition between stages. Attention over more than a window's rows gathers them.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("axial_resnet_s", {"stem": "axial", "width": 16}),
+        ("dcd_resnet50", {}),
+        ("dynet50", {}),
+        ("fca_resnet50", {"width": 16}),
+        ("lrnet26", {"kernel_size": 3}),
+        ("nat_mini", {"head_channels": 4, "kernel_size": 3}),
+        ("odconv_resnet50", {}),
+        ("san10", {"width": 32, "stem_blocks": 1, "kernel_size": 3}),
+        ("sasa_resnet26", {"heads": 2, "kernel_size": 3}),
+    ],
+    ids=str,
+)
+def test_a_network_of_another_layer_computes_as_one_device(name, options):
+    check(name, 2, 2, 32, **{"blocks": (1, 1), "width": 8, **options})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", [Nearest, Bilinear, PixelShuffle, Deconvolution, CARAFE, DDFUp, PACUp])
 def test_an_upsampler_exchanges_halos_and_sums_alone(layer):
