@@ -39,7 +39,7 @@ class ODConv(nnx.Module):
         reduction: ratio of C to the hidden units.
         min_hidden: the least number of hidden units.
         temperature: at the beginning of training.
-        annealing: share of the training; the paper's is 10 of 100 epochs.
+        annealing: share of the training; the authors' code anneals in the first 10 epochs, here of 100.
         kernel_init: initialiser of every kernel.
         dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.

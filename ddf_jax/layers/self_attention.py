@@ -128,8 +128,8 @@ class BlockAttention(nnx.Module):
     Raises:
         UserError: the heads do not divide the output channels into even numbers.
 
-    Reference: Ramachandran et al., 2019, Section 3.2. The paper leaves open the size of the embeddings a and b, here
-    out_channels.
+    Reference: Ramachandran et al., 2019, Section 3.2. The size of the embeddings a and b, here out_channels, is a
+    reading.
 
     >>> import jax, jax.numpy as jnp
     >>> from flax import nnx

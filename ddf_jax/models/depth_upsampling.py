@@ -225,7 +225,7 @@ def djf(*, scale: int = 4) -> DeepJointFilterConfig:
 def djf_plus(*, scale: int = 4) -> DeepJointFilterConfig:
     """DJF+: `djf` whose first two networks end in three feature maps (Li et al., TPAMI 2019).
 
-    The paper adds the residual form to DJF, which `djf` has too: it adds to its `base`. The authors' network is not
-    public; that its feature maps are three is how reimplementations read it.
+    The paper adds the residual form to DJF, which `djf` has here too: it adds to its `base`. Three feature maps are a
+    reading, which was not checked against the authors' network.
     """
     return dataclasses.replace(djf(scale=scale), widths=(96, 48, 3))
