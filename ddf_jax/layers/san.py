@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
-from ddf_jax.functional import strided
+from ddf_jax.functional import check_odd, strided
 from ddf_jax.layers.batch_norm import BatchNorm, norm_relu
 from ddf_jax.layers.convolution import PointwiseConv
 from ddf_jax.layers.initializers import uniform_fan_in
@@ -190,8 +190,7 @@ class SelfAttentionModule(nnx.Module):
     ):
         if relation not in RELATIONS:
             raise UserError(f"`relation` must be one of {sorted(RELATIONS)}, got {relation!r}.")
-        if kernel_size % 2 == 0:
-            raise UserError(f"`kernel_size` must be odd, got {kernel_size}.")
+        check_odd(kernel_size=kernel_size)
         if out_channels % group_channels:
             raise UserError(f"`group_channels` must divide `out_channels`, got {group_channels} for {out_channels=}.")
         if in_channels < reduction:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 from flax import nnx
 from jax import Array
 
+from ddf_jax.errors import UserError
 from ddf_jax.functional import relu
 from ddf_jax.layers import BatchNorm, Conv, PointwiseConv, norm_relu
 from ddf_jax.models.initial_keys import InitialKeys
@@ -102,6 +103,16 @@ def stochastic_depth(rate: float, keys: InitialKeys) -> Any:
 
 def last_scale(options: BlockOptions) -> dict[str, Any]:
     return {"scale_init": nnx.initializers.zeros} if options.zero_init_last_norm else {}
+
+
+def check_blocks(blocks: tuple[int, ...]) -> None:
+    """Checks that every stage, one or more, has blocks.
+
+    Raises:
+        UserError: one has none.
+    """
+    if not blocks or min(blocks) < 1:
+        raise UserError(f"`blocks` must be numbers of blocks, 1 or more for each stage, got {blocks}.")
 
 
 def identity(x: Array) -> Array:

@@ -95,6 +95,12 @@ class DeepJointFilterConfig(ResidualConfig):
     joint_widths: tuple[int, int] = (64, 32)
     """Hidden channels of the third."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, count in (("widths", 3), ("joint_widths", 2)):
+            if len(sizes := getattr(self, name)) != count or min(sizes) < 1:
+                raise UserError(f"`{name}` must be {count} numbers of channels, each at least 1, got {sizes}.")
+
     def build(self, *, rngs: nnx.Rngs) -> "DeepJointFilter":
         return DeepJointFilter(self, rngs=rngs)
 

@@ -18,7 +18,7 @@ from ddf_jax.layers import BatchNorm, Conv, Linear, PointwiseConv
 from ddf_jax.layers.activations import placed
 from ddf_jax.layers.inputs import as_feature_map
 from ddf_jax.layers.options import python_fields
-from ddf_jax.models.blocks import BasicBlock, BlockOptions, Bottleneck, identity
+from ddf_jax.models.blocks import BasicBlock, BlockOptions, Bottleneck, check_blocks, identity
 from ddf_jax.models.initial_keys import InitialKeys
 from ddf_jax.models.registry import register
 from ddf_jax.models.slots import Attention, Classifier, Norm, SpatialOp
@@ -86,6 +86,7 @@ class ResNetConfig:
 
     def __post_init__(self) -> None:
         python_fields(self)
+        check_blocks(self.blocks)
         if self.block not in BLOCKS:
             raise UserError(f"`block` must be one of {sorted(BLOCKS)}, got {self.block!r}.")
         if self.stem not in STEMS:

@@ -89,3 +89,23 @@ def test_the_axial_stem_has_the_options_of_the_blocks():
     assert (block.height.heads, block.width.heads, block.height.span) == (4, 4, 15)
     stem = nnx.jit(lambda: dataclasses.replace(config, width=8).build(rngs=nnx.Rngs(0)))().stem
     assert not any(np.any(block.norm2.scale[...]) for block in stem.blocks)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnet50", {"blocks": ()}, r"`blocks` must be numbers of blocks, 1 or more for each stage, got \(\)"),
+        ("nat_mini", {"blocks": (1, 0)}, r"`blocks` must be numbers of blocks, 1 or more for each stage, got \(1, 0\)"),
+        ("nat_mini", {"kernel_size": 4}, "`kernel_size` must be odd, got 4"),
+        ("nat_mini", {"head_channels": 0}, "`head_channels` must divide `width` = 64, got 0"),
+        ("san10", {"blocks": (1, -1)}, r"`blocks` must be numbers of blocks, 1 or more for each stage, got \(1, -1\)"),
+        ("san10", {"stem_blocks": 0}, "`stem_blocks` must be at least 1, got 0"),
+        ("sasa_resnet26", {"stem": "tiny"}, "`stem` must be one of attention, conv, .*, got 'tiny'"),
+        ("djf_plus", {"widths": (1, 2)}, r"`widths` must be 3 numbers of channels, each at least 1, got \(1, 2\)"),
+        ("djf", {"joint_widths": (8, 0)}, r"`joint_widths` must be 2 numbers of channels, .* got \(8, 0\)"),
+    ],
+    ids=str,
+)
+def test_sizes_of_no_network_are_refused(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        get_config(name, **options)
