@@ -26,6 +26,7 @@ from tests.ddf_jax.layers import formulas
 
 X = formulas.image(2, 5, 7, 8)
 AVERAGE = X.mean((1, 2))
+MAP = jnp.ones((2, 5, 7, 8))
 
 
 def per_sample(kernels: np.ndarray, stride: int, groups: int = 1, dilation: int = 1) -> np.ndarray:
@@ -135,12 +136,12 @@ def test_dynet_mixes_kernels_of_each_output_channel():
         (lambda rngs: ODConv(8, 8, annealing=1.5, rngs=rngs), "`annealing` must be a share .* from 0 to 1, got 1.5"),
         (lambda rngs: DyNetConv(8, 8, kernel_size=2, rngs=rngs), "`kernel_size` must be odd, got 2"),
         (
-            lambda rngs: DyNetConv(8, 4, rngs=rngs)(jnp.ones((2, 5, 7, 8)), jnp.ones((2, 5, 4))),
+            lambda rngs: DyNetConv(8, 4, rngs=rngs)(MAP, jnp.ones((2, 5, 4))),
             r"= \(2, 6, 4\), got \(2, 5, 4\)",
         ),
-        (lambda rngs: CoefficientPrediction(8, (4,), rngs=rngs)(jnp.ones((5, 7, 8))), "The batch axis is missing"),
+        (lambda rngs: CoefficientPrediction(8, (4,), rngs=rngs)(MAP[0]), "The batch axis is missing"),
         (
-            lambda rngs: DCDLinear(8, 4, rngs=rngs)(jnp.ones((2, 5, 7, 8))),
+            lambda rngs: DCDLinear(8, 4, rngs=rngs)(MAP),
             r"`x` must be \[B, C\] with C = 8, got \(2, 5, 7, 8\)",
         ),
     ],
