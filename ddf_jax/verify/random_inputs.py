@@ -64,8 +64,6 @@ def _weight(
         return _margin(layer, shapes, margin) * scale + 0.1 * random.standard_normal(shape)
     if kind == "running_mean":
         return 0.1 * random.standard_normal(shape)
-    if layer.endswith("_fc"):  # logits of gates: of order 1, the gates of every layer would multiply rounding
-        return 0.1 * random.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
     if len(shape) == 4:
         return random.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
     if len(shape) == 2:  # the classifier: logits of order 1, so that the softmax is not saturated
