@@ -27,25 +27,35 @@ def is_buffer(name: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class TensorLayout:
-    """Conversions of a tensor's axes, called with the tensor and C (0 where `Rule.squeeze` is None)."""
+    """Conversions of a tensor's axes, called with the tensor and `Rule.size` (0 where that is None)."""
 
     to_own: Callable[[np.ndarray, int], np.ndarray] = lambda tensor, _: tensor
     to_official: Callable[[np.ndarray, int], np.ndarray] = lambda tensor, _: tensor
 
 
 @dataclasses.dataclass(frozen=True)
+class Size:
+    """A number that a layout depends on, from the shapes of 1×1 convolutions next to the tensor.
+
+    `names` are their official names and ours; `of` is called with the input and output channels of each.
+    """
+
+    names: tuple[tuple[str, str], ...]
+    of: Callable[..., int]
+
+
+@dataclasses.dataclass(frozen=True)
 class Rule:
     """Two name templates and the layout of their tensor.
 
-    Fields in braces are numbers; `{stage}` counts from 1 in official names and from 0 in ours. `squeeze` has the
-    official name and ours of the 1×1 convolution with C input channels, where the layout depends on C. A rule with
-    `beside` is of networks that have a tensor of these two names, and there goes before the rules without.
+    Fields in braces are numbers; `{stage}` counts from 1 in official names and from 0 in ours. A rule with `beside` is
+    of networks that have a tensor of these two names, and there goes before the rules without.
     """
 
     official: str
     own: str
     layout: TensorLayout = TensorLayout()
-    squeeze: tuple[str, str] | None = None
+    size: Size | None = None
     beside: tuple[str, str] | None = None
 
     def is_of(self, naming: Naming, names: Container[str]) -> bool:
@@ -58,10 +68,6 @@ class Rule:
 
 BINS = 7
 """Of RoIAlign before fully connected layers, along both axes."""
-SHARED_CHANNELS = 8
-"""Channels of a SAN's values that share a filter."""
-RELATION_REDUCTION = 16
-"""Ratio of the channels of a SAN's block to those of its queries and keys."""
 
 
 def _conv_to_own(weight: np.ndarray, channels: int) -> np.ndarray:
@@ -87,9 +93,8 @@ def _taps_last(tensor: np.ndarray, channels: int) -> np.ndarray:
     return tensor.reshape(*tensor.shape[:-1], -1, channels).swapaxes(-1, -2).reshape(tensor.shape)
 
 
-def _patch(reorder: Callable[[np.ndarray, int], np.ndarray], tensor: np.ndarray, channels: int) -> np.ndarray:
+def _patch(reorder: Callable[[np.ndarray, int], np.ndarray], tensor: np.ndarray, related: int) -> np.ndarray:
     """Reorders R·T of […, R + R·T] values, of a query and T keys; […, R + 2] are of a pairwise relation."""
-    related = channels // RELATION_REDUCTION
     query, keys = tensor[..., :related], tensor[..., related:]
     return tensor if keys.shape[-1] == 2 else np.concatenate([query, reorder(keys, related)], axis=-1)
 
@@ -122,23 +127,28 @@ TRANSPOSED = TensorLayout(
     lambda kernel, _: kernel.reshape(len(kernel), 2, 2, -1).transpose(0, 3, 1, 2),
 )
 # In a SAN's checkpoints channel c has the filter of group c mod G, in ours the channels of a group are neighbours.
-SHARED = TensorLayout(
-    lambda vector, _: _taps_first(vector, SHARED_CHANNELS), lambda vector, _: _taps_last(vector, SHARED_CHANNELS)
-)
+SHARED = TensorLayout(_taps_last, _taps_first)
 SHARED_OUTPUTS = TensorLayout(
-    lambda weight, _: _taps_first(_conv_to_own(weight, 0), SHARED_CHANNELS),
-    lambda kernel, _: _conv_to_official(_taps_last(kernel, SHARED_CHANNELS), 0),
+    lambda weight, groups: _taps_last(_conv_to_own(weight, 0), groups),
+    lambda kernel, groups: _conv_to_official(_taps_first(kernel, groups), 0),
 )
 SHARED_INPUTS = TensorLayout(
-    lambda weight, _: _taps_first(_conv_to_own(weight, 0).T, SHARED_CHANNELS).T,
-    lambda kernel, _: _conv_to_official(_taps_last(kernel.T, SHARED_CHANNELS).T, 0),
+    lambda weight, groups: _taps_last(_conv_to_own(weight, 0).T, groups).T,
+    lambda kernel, groups: _conv_to_official(_taps_first(kernel.T, groups).T, 0),
 )
 # The keys of a patch are [R, T] in its checkpoints and [T, R] in ours.
 PATCH = TensorLayout(functools.partial(_patch, _taps_first), functools.partial(_patch, _taps_last))
 PATCH_INPUTS = TensorLayout(
-    lambda weight, channels: _patch(_taps_first, _conv_to_own(weight, 0).T, channels).T,
-    lambda kernel, channels: _conv_to_official(_patch(_taps_last, kernel.T, channels).T, 0),
+    lambda weight, related: _patch(_taps_first, _conv_to_own(weight, 0).T, related).T,
+    lambda kernel, related: _conv_to_official(_patch(_taps_last, kernel.T, related).T, 0),
 )
+
+
+def input_channels(*names: str) -> Size:
+    """The input channels of the 1×1 convolution with this official name and our one."""
+    official, own = names
+    return Size(((official, own),), lambda convolution: convolution[0])
+
 
 _NORM = (
     ("weight", "scale"),
@@ -153,10 +163,10 @@ def norm(
     official: str,
     own: str,
     layout: TensorLayout = SAME,
-    squeeze: tuple[str, str] | None = None,
+    size: Size | None = None,
     beside: tuple[str, str] | None = None,
 ) -> list[Rule]:
-    rules = [Rule(f"{official}.{theirs}", f"{own}.{ours}", layout, squeeze, beside) for theirs, ours in _NORM[:-1]]
+    rules = [Rule(f"{official}.{theirs}", f"{own}.{ours}", layout, size, beside) for theirs, ours in _NORM[:-1]]
     return [*rules, Rule(f"{official}.{COUNTER}", f"{own}.{COUNTER}", beside=beside)]
 
 

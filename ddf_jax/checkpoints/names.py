@@ -1,10 +1,10 @@
 """Official names of tensors and ours, as rules.
 
 Official names are timm's for ResNets, SE, ECA, ResNeXts and Res2Nets, theFoxofSky/ddfnet's for DDF and DDF-Up, mmcv's
-for CARAFE, d-li14/involution's for RedNets, hszhao/SAN's, cfzd/FcaNet's, OSVAI/ODConv's, liyunsheng13/dcd's and
-csrhddlam/axial-deeplab's for theirs, SHI-Labs' for NAT (`nat_names`), and MMDetection's for detectors and feature
-pyramids, without what frameworks put around a module (`wrappers`); ours are the paths of the variables in the Flax
-modules, joined by dots.
+for CARAFE, d-li14/involution's for RedNets, cfzd/FcaNet's, OSVAI/ODConv's, liyunsheng13/dcd's and
+csrhddlam/axial-deeplab's for theirs, hszhao/SAN's (`san_names`), SHI-Labs' for NAT (`nat_names`), and MMDetection's for
+detectors and feature pyramids, without what frameworks put around a module (`wrappers`); ours are the paths of the
+variables in the Flax modules, joined by dots.
 """
 
 import dataclasses
@@ -15,13 +15,8 @@ from ddf_jax.checkpoints.layouts import (
     CONV1D,
     FREQUENCY_TABLE,
     LINEAR,
-    PATCH,
-    PATCH_INPUTS,
     POINTWISE1D,
     POSITION_INDEX,
-    SHARED,
-    SHARED_INPUTS,
-    SHARED_OUTPUTS,
     TAPS_BIAS,
     TAPS_SCALE,
     TAPS_WEIGHT,
@@ -29,9 +24,11 @@ from ddf_jax.checkpoints.layouts import (
     Rule,
     TensorLayout,
     conv,
+    input_channels,
     norm,
 )
 from ddf_jax.checkpoints.nat_names import NAT
+from ddf_jax.checkpoints.san_names import SAN
 
 
 def _ddf(official: str, own: str) -> list[Rule]:
@@ -42,21 +39,21 @@ def _ddf(official: str, own: str) -> list[Rule]:
 
 
 def _channel_branch(official: str, own: str) -> list[Rule]:
-    squeeze = (f"{official}.1.weight", f"{own}.squeeze.kernel")
+    channels = input_channels(f"{official}.1.weight", f"{own}.squeeze.kernel")
     return [
         *conv(f"{official}.1", f"{own}.squeeze"),
-        Rule(f"{official}.3.weight", f"{own}.excite.kernel", TAPS_WEIGHT, squeeze),
-        Rule(f"{official}.3.bias", f"{own}.excite.bias", TAPS_BIAS, squeeze),
-        Rule(f"{official}.4.std", f"{own}.norm.scale", TAPS_SCALE, squeeze),
+        Rule(f"{official}.3.weight", f"{own}.excite.kernel", TAPS_WEIGHT, channels),
+        Rule(f"{official}.3.bias", f"{own}.excite.bias", TAPS_BIAS, channels),
+        Rule(f"{official}.4.std", f"{own}.norm.scale", TAPS_SCALE, channels),
     ]
 
 
 def _ddf_batchnorm(official: str, own: str) -> list[Rule]:
     """The ablation's batch normalisation in place of filter normalisation. No official names exist."""
-    squeeze = (f"{official}.channel_branch.1.weight", f"{own}.channel_branch.squeeze.kernel")
+    channels = input_channels(f"{official}.channel_branch.1.weight", f"{own}.channel_branch.squeeze.kernel")
     return [
         *norm(f"{official}.spatial_branch.1", f"{own}.spatial_branch.norm.norm"),
-        *norm(f"{official}.channel_branch.4", f"{own}.channel_branch.norm.norm", TAPS_BIAS, squeeze),
+        *norm(f"{official}.channel_branch.4", f"{own}.channel_branch.norm.norm", TAPS_BIAS, channels),
     ]
 
 
@@ -111,28 +108,6 @@ def _axial_attention(official: str, own: str) -> list[Rule]:
     ]
 
 
-_SAN = ("conv_in.weight", "stem.conv_in.kernel")
-
-
-def _san_block(official: str, own: str) -> list[Rule]:
-    sam, spatial, relation = f"{official}.sam", f"{own}.spatial", f"{own}.spatial.spatial_branch"
-    query = (f"{sam}.conv1.weight", f"{relation}.query.kernel")
-    return [
-        *conv(f"{sam}.conv1", f"{relation}.query"),
-        *conv(f"{sam}.conv2", f"{relation}.key"),
-        *conv(f"{sam}.conv_p", f"{relation}.position"),
-        *norm(f"{sam}.conv_w.0", f"{relation}.norm1", PATCH, query),
-        Rule(f"{sam}.conv_w.2.weight", f"{relation}.reduce.kernel", PATCH_INPUTS, query),
-        *norm(f"{sam}.conv_w.3", f"{relation}.norm2"),
-        *conv(f"{sam}.conv_w.5", f"{relation}.span"),
-        Rule(f"{sam}.conv3.weight", f"{spatial}.value.kernel", SHARED_OUTPUTS),
-        Rule(f"{sam}.conv3.bias", f"{spatial}.value.bias", SHARED),
-        *norm(f"{official}.bn2", f"{own}.norm2", SHARED, beside=_SAN),
-        Rule(f"{official}.conv.weight", f"{own}.expand.kernel", SHARED_INPUTS),
-        Rule(f"{official}.conv.bias", f"{own}.expand.bias"),
-    ]
-
-
 _OFFICIAL_BLOCK, _OWN_BLOCK = "layer{stage}.{block}", "stages.{stage}.{block}"
 
 BACKBONE = (
@@ -169,16 +144,7 @@ BACKBONE = (
     *_ddf(f"{_OFFICIAL_BLOCK}.conv{{n}}.ddf", f"{_OWN_BLOCK}.conv{{n}}.spatial"),
     *norm(f"{_OFFICIAL_BLOCK}.conv{{n}}.bn", f"{_OWN_BLOCK}.conv{{n}}.norm"),
     Rule(f"{_OFFICIAL_BLOCK}.conv{{n}}.pointwise.weight", f"{_OWN_BLOCK}.conv{{n}}.pointwise.kernel", CONV),
-    # SANs. The official `layer0` is a part of our stem; the others are our stages.
-    Rule("conv_in.weight", "stem.conv_in.kernel", CONV),
-    *norm("bn_in", "stem.norm_in"),
-    Rule("conv0.weight", "stem.transition.kernel", CONV),
-    *norm("layer0.{block}.bn1", "stem.blocks.{block}.norm1"),
-    *_san_block("layer0.{block}", "stem.blocks.{block}"),
-    *norm("bn0", "stem.norm_out"),
-    Rule("conv{stage}.weight", "transitions.{stage}.kernel", CONV, beside=_SAN),
-    *_san_block(_OFFICIAL_BLOCK, _OWN_BLOCK),
-    *norm("bn{stage}", "norms.{stage}", beside=_SAN),
+    *SAN,
 )
 
 # With MMDetection's names; also of the operators behind the sums.
@@ -191,13 +157,15 @@ PYRAMID = (
 
 def _prefixed(rules: tuple[Rule, ...], official: str, own: str) -> list[Rule]:
     """The rules of a module that is an attribute of another."""
+
+    def inside(names: tuple[str, str]) -> tuple[str, str]:
+        return f"{official}.{names[0]}", f"{own}.{names[1]}"
+
     prefixed = []
     for rule in rules:
-        squeeze, beside = (
-            names and (f"{official}.{names[0]}", f"{own}.{names[1]}") for names in (rule.squeeze, rule.beside)
-        )
-        names = {"official": f"{official}.{rule.official}", "own": f"{own}.{rule.own}"}
-        prefixed.append(dataclasses.replace(rule, **names, squeeze=squeeze, beside=beside))
+        size = rule.size and dataclasses.replace(rule.size, names=tuple(map(inside, rule.size.names)))
+        names = dict(zip(("official", "own"), inside((rule.official, rule.own)), strict=True))
+        prefixed.append(dataclasses.replace(rule, **names, size=size, beside=rule.beside and inside(rule.beside)))
     return prefixed
 
 

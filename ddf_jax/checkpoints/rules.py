@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Mapping
 import numpy as np
 
 from ddf_jax.checkpoints.buffers import official_buffers
-from ddf_jax.checkpoints.layouts import Naming, Rule
+from ddf_jax.checkpoints.layouts import Naming, Rule, Size
 from ddf_jax.checkpoints.names import RULES
 from ddf_jax.checkpoints.tensor_files import CheckpointError, shortened
 
@@ -51,9 +51,9 @@ def translate(tensors: Mapping[str, np.ndarray], source: Naming) -> dict[str, np
         rule, fields = _match(name, source, tensors)
         layout = rule.layout.to_own if source == "official" else rule.layout.to_official
         try:
-            channels = 0 if rule.squeeze is None else _channels(rule.squeeze, fields, tensors, source)
-            translated[_format(rule.name(target), fields, target)] = layout(tensor, channels)
-        except (IndexError, ValueError) as error:
+            size = 0 if rule.size is None else _size(rule.size, fields, tensors, source)
+            translated[_format(rule.name(target), fields, target)] = layout(tensor, size)
+        except (IndexError, ValueError, ZeroDivisionError) as error:
             raise CheckpointError(
                 f"{name} {list(tensor.shape)} does not have the shape of its kind: {error}."
             ) from error
@@ -67,12 +67,9 @@ def official_tensors(own: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return translate({**own, **official_buffers(own)}, "own")
 
 
-def _channels(
-    squeeze: tuple[str, str], fields: Mapping[str, int], tensors: Mapping[str, np.ndarray], naming: Naming
-) -> int:
-    if naming == "official":
-        return tensors[_format(squeeze[0], fields, naming)].shape[1]
-    return tensors[_format(squeeze[1], fields, naming)].shape[0]
+def _size(size: Size, fields: Mapping[str, int], tensors: Mapping[str, np.ndarray], naming: Naming) -> int:
+    shapes = [tensors[_format(names[naming == "own"], fields, naming)].shape[:2] for names in size.names]
+    return size.of(*(shape[::-1] if naming == "official" else shape for shape in shapes))
 
 
 def _other(naming: Naming) -> Naming:

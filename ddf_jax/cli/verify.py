@@ -40,8 +40,8 @@ class VerifyCommand:
     """Dtype of our arithmetic; the port computes in float64."""
     size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="INT INT")] = None
     """Height and width of the images: 97 65 unless the model needs more."""
-    batch: int = 2
-    """Number of images."""
+    batch: int | None = None
+    """Number of images: 2 unless the model needs more."""
     implementation: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Implementation of `dynamic_filter`, instead of the best that runs here."""
     plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None

@@ -4,6 +4,9 @@ from ddf_jax.functional.activations import relu as relu
 from ddf_jax.functional.bilateral_solver import bilateral_solver_upsample as bilateral_solver_upsample
 from ddf_jax.functional.checks import check_channels as check_channels
 from ddf_jax.functional.checks import check_feature_map as check_feature_map
+from ddf_jax.functional.checks import check_odd as check_odd
+from ddf_jax.functional.checks import check_positive as check_positive
+from ddf_jax.functional.checks import check_vectors as check_vectors
 from ddf_jax.functional.height import height_split as height_split
 from ddf_jax.functional.height import on_rows as on_rows
 from ddf_jax.functional.joint_upsampling import bicubic_upsample as bicubic_upsample

@@ -19,11 +19,11 @@ def bilateral_solver_upsample(
     image: Array,
     *,
     scale: int,
-    smoothness: float = 128.0,
-    sigma_space: float = 8.0,
-    sigma_luma: float = 4 / 255,
-    sigma_chroma: float = 4 / 255,
-    sigma_confidence: float = 0.25,
+    smoothness: float = 1.0,
+    sigma_space: float = 2.0,
+    sigma_luma: float = 0.06,
+    sigma_chroma: float = 0.06,
+    sigma_confidence: float = 0.1,
     iterations: int = 25,
     tolerance: float = 1e-5,
 ) -> Array:
@@ -57,8 +57,8 @@ def bilateral_solver_upsample(
     Raises:
         UserError: the shapes do not go together, or a number is not positive.
 
-    Reference: Barron and Poole, "The Fast Bilateral Solver", ECCV 2016. The defaults of λ, of the grid and of the
-    iterations are those of the authors' example.
+    Reference: Barron and Poole, "The Fast Bilateral Solver", ECCV 2016. The defaults of λ and σ are not the paper's: of
+    a few values they were chosen here, by 4 on training pictures of `rooms`.
     """
     check_depth_and_image(low, image, scale)
     check_positive(

@@ -56,6 +56,19 @@ def check_channels(x: Array, channels: int, *, name: str = "x") -> None:
     raise UserError(f"`{name}` must be [B, …, C] with C = {channels}, got {x.shape}. {advice}")
 
 
+def check_vectors(x: Array, channels: int, *, name: str = "x") -> None:
+    """Checks that x is one vector for each sample, [B, C].
+
+    Raises:
+        UserError: x has another shape.
+    """
+    check_channels(x, channels, name=name)
+    if x.ndim != 2:
+        raise UserError(
+            f"`{name}` must be [B, C] with C = {channels}, got {x.shape}. Average it over its pixels first."
+        )
+
+
 def check_depth_and_image(low: Array, image: Array, scale: int) -> None:
     """Checks that low is depth [B, ⌈H/S⌉, ⌈W/S⌉, 1] and image [B, H, W, C].
 
@@ -86,6 +99,21 @@ def check_positive(**numbers: Any) -> None:
     for name, number in numbers.items():
         if not isinstance(number, Tracer) and not number > 0:
             raise UserError(f"`{name}` must be positive, got {number}.")
+
+
+def check_odd(**sizes: int) -> None:
+    """Checks that each size, of a window around a pixel, is odd.
+
+    Raises:
+        UserError: one is even.
+
+    >>> check_odd(kernel_size=4)
+    Traceback (most recent call last):
+    ddf_jax.errors.UserError: `kernel_size` must be odd, got 4.
+    """
+    for name, size in sizes.items():
+        if size % 2 == 0:
+            raise UserError(f"`{name}` must be odd, got {size}.")
 
 
 def _other_channels(channels: int) -> str:

@@ -6,7 +6,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
-from ddf_jax.functional import average_pool
+from ddf_jax.functional import average_pool, check_odd
 from ddf_jax.layers.batch_norm import BatchNorm
 from ddf_jax.layers.convolution import PointwiseConv
 from ddf_jax.layers.initializers import Normal
@@ -40,7 +40,8 @@ class AxialAttention(nnx.Module):
         rngs: random keys of the initialisation.
 
     Raises:
-        UserError: the heads do not divide C/2, the span is even, or the axis is unknown.
+        UserError: the heads do not divide C/2, the span is even, the axis is unknown, or there is an implementation
+            without a span.
 
     Reference: Wang et al., "Axial-DeepLab: Stand-Alone Axial-Attention for Panoptic Segmentation", ECCV 2020.
 
@@ -68,8 +69,10 @@ class AxialAttention(nnx.Module):
     ):
         if channels % (2 * heads):
             raise UserError(f"`heads` must divide half of {channels=}, got {heads}.")
-        if span is not None and span % 2 == 0:
-            raise UserError(f"`span` must be odd, got {span}.")
+        if span is not None:
+            check_odd(span=span)
+        elif implementation is not None:
+            raise UserError(f"`implementation` must be None without a `span`, got {implementation!r}.")
         if axis not in ("height", "width"):
             raise UserError(f"`axis` must be height or width, got {axis!r}.")
         dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}

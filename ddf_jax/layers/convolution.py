@@ -11,7 +11,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
-from ddf_jax.functional import check_channels, check_feature_map, convolution, pixel_product, strided
+from ddf_jax.functional import check_channels, check_feature_map, check_odd, convolution, pixel_product, strided
 from ddf_jax.layers.initializers import Initializer, normal_fan_out, uniform_bias, uniform_fan_in
 from ddf_jax.layers.inputs import promote_dtype
 from ddf_jax.layers.options import python_numbers
@@ -46,8 +46,7 @@ class Conv(nnx.Conv):
     ):
         if in_channels % groups or out_channels % groups:
             raise UserError(f"`groups` must divide both {in_channels=} and {out_channels=}, got {groups}.")
-        if kernel_size % 2 == 0:
-            raise UserError(f"`kernel_size` must be odd, got {kernel_size}.")
+        check_odd(kernel_size=kernel_size)
         border = dilation * (kernel_size // 2)
         super().__init__(
             in_channels,

@@ -6,6 +6,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
+from ddf_jax.functional import check_feature_map
 from ddf_jax.layers.inputs import as_feature_map
 from ddf_jax.layers.options import python_numbers
 from pallas_kernels import local_correlation
@@ -28,7 +29,7 @@ class CostVolume(nnx.Module):
         dtype: compute dtype (default: that of the first map; float32 for integers); sums are in float32.
 
     Raises:
-        UserError: the step does not divide the displacement.
+        UserError: the step does not divide the displacement, or the maps do not have one shape [B, H, W, C].
 
     References: Dosovitskiy et al., "FlowNet: Learning Optical Flow with Convolutional Networks", ICCV 2015; Sun et al.,
     "PWC-Net: CNNs for Optical Flow Using Pyramid, Warping, and Cost Volume", CVPR 2018.
@@ -59,6 +60,9 @@ class CostVolume(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, first: Array, second: Array) -> Array:
+        check_feature_map(first, name="first")
+        if second.shape != first.shape:
+            raise UserError(f"`second` must have the shape of `first`, {first.shape}, got {second.shape}.")
         channels = first.shape[-1]
         first, second = (as_feature_map(x, channels, self.dtype) for x in (first, second))
         costs = local_correlation(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.functional import check_channels, global_average
+from ddf_jax.functional import check_vectors, global_average
 from ddf_jax.layers.batch_norm import BatchNorm
 from ddf_jax.layers.convolution import Conv, Linear, PointwiseConv
 from ddf_jax.layers.inputs import as_feature_map, compute_dtype
@@ -33,6 +33,9 @@ class DCD(nnx.Module):
         dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
+
+    Raises:
+        UserError: the kernel size is even.
 
     Reference: Li et al., "Revisiting Dynamic Convolution via Matrix Decomposition", ICLR 2021; sizes as in its code.
     The convolution is MDDC in tables of later papers.
@@ -93,6 +96,9 @@ class DCDLinear(nnx.Module):
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
+    Raises:
+        UserError: x is not [B, C].
+
     Reference: as for `DCD`; sizes as in its code.
 
     >>> import jax, jax.numpy as jnp
@@ -124,7 +130,7 @@ class DCDLinear(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: Array) -> Array:
-        check_channels(x, self.in_channels)
+        check_vectors(x, self.in_channels)
         x = jnp.asarray(x, compute_dtype(x, self.dtype))
         scale, matrix = self.coefficients(x)
         q = self.norm1(self.project(x))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.functional import global_average
+from ddf_jax.functional import check_positive, global_average
 from ddf_jax.layers.condconv import CondConv
 from ddf_jax.layers.convolution import Linear
 from ddf_jax.layers.initializers import Initializer, normal_fan_out
@@ -19,6 +19,7 @@ class SoftmaxRoute(nnx.Module):
     """Attention over the experts, from the sample's average through a hidden layer: [B, H, W, C] to [B, experts]."""
 
     def __init__(self, in_channels: int, experts: int, *, reduction: int, temperature: float, **dtypes: Any):
+        check_positive(temperature=temperature)
         hidden = max(in_channels // reduction, 1)
         self.squeeze = Linear(in_channels, hidden, **dtypes)
         self.excite = Linear(hidden, experts, **dtypes)
@@ -48,6 +49,9 @@ class DynamicConv(CondConv):
         dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
+
+    Raises:
+        UserError: the temperature is not positive.
 
     Reference: Chen et al., "Dynamic Convolution: Attention over Convolution Kernels", CVPR 2020.
 

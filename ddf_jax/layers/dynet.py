@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.functional import global_average, per_sample_conv
+from ddf_jax.errors import UserError
+from ddf_jax.functional import check_feature_map, check_odd, global_average, per_sample_conv
 from ddf_jax.layers.convolution import Linear
 from ddf_jax.layers.initializers import Initializer, normal_fan_out, stacked
 from ddf_jax.layers.inputs import as_feature_map
@@ -33,6 +34,9 @@ class DyNetConv(nnx.Module):
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
+    Raises:
+        UserError: the kernel size is even.
+
     Reference: Zhang et al., "DyNet: Dynamic Convolution for Accelerating Convolutional Neural Networks", 2020.
 
     >>> import jax, jax.numpy as jnp
@@ -56,6 +60,7 @@ class DyNetConv(nnx.Module):
         param_dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        check_odd(kernel_size=kernel_size)
         shape = (kernel_size, kernel_size, in_channels, out_channels)
         self.kernels = nnx.Param(stacked(kernel_init, rngs.params(), kernels, shape, param_dtype))
         self.stride = stride
@@ -63,8 +68,18 @@ class DyNetConv(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: Array, coefficients: Array) -> Array:
-        """Convolves x [B, H, W, C] with kernels mixed by the coefficients [B, kernels, out_channels]."""
+        """Convolves x [B, H, W, C] with kernels mixed by the coefficients [B, kernels, out_channels].
+
+        Raises:
+            UserError: they do not have these shapes.
+        """
         x = as_feature_map(x, self.in_channels, self.dtype)
+        expected = (x.shape[0], self.kernels.shape[0], self.kernels.shape[-1])
+        if coefficients.shape != expected:
+            raise UserError(
+                f"`coefficients` must be [B, kernels, out_channels] = {expected}, got {coefficients.shape}: those of a "
+                "`CoefficientPrediction` with as many kernels and this convolution's channels."
+            )
         kernels = jnp.einsum("bno,nijco->bijco", coefficients, self.kernels[...].astype(x.dtype))
         return per_sample_conv(x, kernels, stride=self.stride)
 
@@ -85,10 +100,12 @@ class CoefficientPrediction(nnx.Module):
         hidden = max(in_channels // 4, 1)
         self.squeeze = Linear(in_channels, hidden, **dtypes)
         self.excite = Linear(hidden, kernels * sum(out_channels), **dtypes)
+        self.in_channels = in_channels
         self.kernels = kernels
         self.ends = tuple(sum(out_channels[: i + 1]) for i in range(len(out_channels) - 1))
 
     def __call__(self, x: Array) -> list[Array]:
+        check_feature_map(x, self.in_channels)
         logits = self.excite(self.squeeze(global_average(x)))
         coefficients = jax.nn.sigmoid(logits).reshape(x.shape[0], self.kernels, -1)
         return jnp.split(coefficients, self.ends, axis=-1)

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.errors import UserError
-from ddf_jax.functional import global_average
+from ddf_jax.functional import check_odd, global_average
 from ddf_jax.layers.initializers import uniform_fan_in
 from ddf_jax.layers.inputs import as_feature_map, promote_dtype
 from ddf_jax.layers.options import python_numbers
@@ -53,8 +52,7 @@ class ECA(nnx.Module):
     ):
         if kernel_size is None:
             kernel_size = max(int((math.log2(channels) + 1) / 2) // 2 * 2 + 1, 3)
-        if kernel_size % 2 == 0:
-            raise UserError(f"`kernel_size` must be odd, got {kernel_size}.")
+        check_odd(kernel_size=kernel_size)
         half = kernel_size // 2
         self.conv = nnx.Conv(
             1,

@@ -4,8 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.errors import UserError
-from ddf_jax.functional import strided
+from ddf_jax.functional import check_odd, strided
 from ddf_jax.layers.convolution import PointwiseConv
 from ddf_jax.layers.initializers import Initializer, normal_fan_out
 from ddf_jax.layers.inputs import as_feature_map
@@ -52,8 +51,7 @@ class FullDynamicFilter(nnx.Module):
         param_dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        if kernel_size % 2 == 0:
-            raise UserError(f"`kernel_size` must be odd, got {kernel_size}.")
+        check_odd(kernel_size=kernel_size)
         dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.generate = PointwiseConv(channels, channels**2 * kernel_size**2, kernel_init=kernel_init, **dtypes)
         self.kernel_size = kernel_size

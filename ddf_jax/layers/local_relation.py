@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from ddf_jax.functional import check_odd
 from ddf_jax.layers.convolution import Linear, PointwiseConv
 from ddf_jax.layers.initializers import uniform_fan_in
 from ddf_jax.layers.inputs import as_feature_map
@@ -31,6 +32,9 @@ class LocalRelation(nnx.Module):
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
+    Raises:
+        UserError: the kernel size is even.
+
     Reference: Hu et al., "Local Relation Networks for Image Recognition", ICCV 2019, Figure 2. The border is that of
     the kernel in the branch LR-Net of github.com/microsoft/Swin-Transformer. The paper leaves open the prior's units;
     few leave the published parameters.
@@ -56,6 +60,7 @@ class LocalRelation(nnx.Module):
         param_dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        check_odd(kernel_size=kernel_size)
         dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         groups = -(-in_channels // group_channels)
         # A bias of the key, as one of the prior's last layer, would be the same for all pixels of a window.

@@ -5,6 +5,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
+from ddf_jax.functional import check_odd
 from ddf_jax.layers.convolution import PointwiseConv
 from ddf_jax.layers.initializers import Normal
 from ddf_jax.layers.inputs import as_feature_map
@@ -34,7 +35,7 @@ class NeighborhoodAttention(nnx.Module):
         rngs: random keys of the initialisation.
 
     Raises:
-        UserError: the heads do not divide the channels.
+        UserError: the kernel size is even, or the heads do not divide the channels.
 
     Reference: Hassani et al., "Neighborhood Attention Transformer", CVPR 2023.
 
@@ -58,6 +59,7 @@ class NeighborhoodAttention(nnx.Module):
         param_dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        check_odd(kernel_size=kernel_size)
         if channels % heads:
             raise UserError(f"`heads` must divide {channels=}, got {heads}.")
         dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}

@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
-from ddf_jax.functional import global_average, per_sample_conv, pixel_product, strided
+from ddf_jax.functional import check_odd, check_positive, global_average, per_sample_conv, pixel_product, strided
 from ddf_jax.layers.batch_norm import BatchNorm, norm_relu
 from ddf_jax.layers.convolution import Linear
 from ddf_jax.layers.initializers import Initializer, normal_fan_out, stacked
@@ -39,14 +39,14 @@ class ODConv(nnx.Module):
         reduction: ratio of C to the hidden units.
         min_hidden: the least number of hidden units.
         temperature: at the beginning of training.
-        annealing: share of the training; the paper's is 10 of 100 epochs.
+        annealing: share of the training; the authors' code anneals in the first 10 epochs, here of 100.
         kernel_init: initialiser of every kernel.
         dtype: compute dtype (default: that of x; float32 for integers).
         param_dtype: storage dtype.
         rngs: random keys of the initialisation.
 
     Raises:
-        UserError: the kernel size is even.
+        UserError: the kernel size is even, the temperature is not positive, or the share is none.
 
     Reference: Li et al., "Omni-Dimensional Dynamic Convolution", ICLR 2022; sizes as in its code.
 
@@ -76,8 +76,10 @@ class ODConv(nnx.Module):
         param_dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        if kernel_size % 2 == 0:
-            raise UserError(f"`kernel_size` must be odd, got {kernel_size}.")
+        check_odd(kernel_size=kernel_size)
+        check_positive(temperature=temperature)
+        if not 0 <= annealing <= 1:
+            raise UserError(f"`annealing` must be a share of the training, from 0 to 1, got {annealing}.")
         shape = (kernel_size, kernel_size, in_channels, out_channels)
         self.kernel = nnx.Param(stacked(kernel_init, rngs.params(), kernels, shape, param_dtype))
         self.attention = KernelAttention(

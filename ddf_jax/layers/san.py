@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
-from ddf_jax.functional import strided
+from ddf_jax.functional import check_odd, strided
 from ddf_jax.layers.batch_norm import BatchNorm, norm_relu
 from ddf_jax.layers.convolution import PointwiseConv
 from ddf_jax.layers.initializers import uniform_fan_in
@@ -82,7 +82,8 @@ class PairwiseRelation(_Relation):
         self.position = _biased(2, 2, **dtypes)
 
     def __call__(self, x: Array) -> Array:
-        position = self.position(_positions(x)) + jnp.zeros_like(x[..., :1])  # on the devices of x
+        # For each sample, on its devices: those that share the batch cannot share a map of one.
+        position = self.position(_positions(x) + jnp.zeros_like(x[..., :1]))
         query, key = (jnp.concatenate([part(x), position], axis=-1) for part in (self.query, self.key))
         difference = self.window.centre(query)[..., None, :] - jnp.stack(self.window.taps(key), axis=-2)
         batch, height, width, taps, channels = difference.shape
@@ -189,8 +190,7 @@ class SelfAttentionModule(nnx.Module):
     ):
         if relation not in RELATIONS:
             raise UserError(f"`relation` must be one of {sorted(RELATIONS)}, got {relation!r}.")
-        if kernel_size % 2 == 0:
-            raise UserError(f"`kernel_size` must be odd, got {kernel_size}.")
+        check_odd(kernel_size=kernel_size)
         if out_channels % group_channels:
             raise UserError(f"`group_channels` must divide `out_channels`, got {group_channels} for {out_channels=}.")
         if in_channels < reduction:

@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
-from ddf_jax.functional import average_pool, blocks, depth_to_space
+from ddf_jax.functional import average_pool, blocks, check_odd, depth_to_space
 from ddf_jax.layers.convolution import PointwiseConv
 from ddf_jax.layers.initializers import Normal, uniform_fan_in
 from ddf_jax.layers.inputs import as_feature_map
@@ -38,7 +38,7 @@ class SelfAttention(nnx.Module):
         rngs: random keys of the initialisation.
 
     Raises:
-        UserError: the heads do not divide the output channels into even numbers.
+        UserError: the kernel size is even, or the heads do not divide the output channels into even numbers.
 
     Reference: Ramachandran et al., "Stand-Alone Self-Attention in Vision Models", NeurIPS 2019, Section 3.1. Linear
     maps of all channels, not of each head's, and embeddings of each head's own give the published parameters.
@@ -64,6 +64,7 @@ class SelfAttention(nnx.Module):
         param_dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        check_odd(kernel_size=kernel_size)
         dtypes = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         # Without a factor before the softmax, larger weights would saturate it.
         self.project = PointwiseConv(in_channels, 3 * out_channels, kernel_init=uniform_fan_in, **dtypes)
@@ -128,8 +129,8 @@ class BlockAttention(nnx.Module):
     Raises:
         UserError: the heads do not divide the output channels into even numbers.
 
-    Reference: Ramachandran et al., 2019, Section 3.2. The paper leaves open the size of the embeddings a and b, here
-    out_channels.
+    Reference: Ramachandran et al., 2019, Section 3.2. The size of the embeddings a and b, here out_channels, is a
+    reading.
 
     >>> import jax, jax.numpy as jnp
     >>> from flax import nnx

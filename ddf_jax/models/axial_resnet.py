@@ -6,19 +6,18 @@ of its text: three axial blocks, whose attention has 32 channels, the first with
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from flax import nnx
 from jax import Array
 
-from ddf_jax.errors import UserError
 from ddf_jax.functional import max_pool, relu
 from ddf_jax.layers import AxialAttention, PointwiseConv, norm_relu
 from ddf_jax.models import resnet
 from ddf_jax.models.blocks import BlockOptions, attention, last_scale, shortcut, stochastic_depth
 from ddf_jax.models.registry import register
 from ddf_jax.models.resnet import ResNetConfig
-from ddf_jax.models.slots import Norm, SpatialOp
+from ddf_jax.models.slots import SpatialOp
 from ddf_jax.models.stems import STEMS
 
 SPAN = 15
@@ -45,12 +44,11 @@ class AxialResNetConfig(ResNetConfig):
     heads: int = 8
     """Of every attention."""
     image_size: int = 224
-    """Side of the images, which decides the number of relative positions."""
+    """Side of the images, which decides the number of relative positions; behind the axial stem, the span does."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.stride_in != "conv2":
-            raise UserError(f"`stride_in` of an Axial-ResNet must be conv2, got {self.stride_in!r}.")
+    @property
+    def unused(self) -> tuple[str, ...]:
+        return (*super().unused, *(("image_size",) if self.stem == "axial" else ()))
 
     def block_options(self, stage: int) -> AxialOptions:
         stride = STEMS[self.stem].stride * 2**stage
@@ -66,6 +64,7 @@ class AxialBlock(nnx.Module):
     """1×1 convolution, attention along columns and along rows, 1×1 convolution to 4·width, and the residual sum."""
 
     expansion = 4
+    without: ClassVar[tuple[str, ...]] = ("spatial_op", "pointwise_op", "stride_in")
 
     def __init__(self, in_channels: int, width: int, stride: int, options: AxialOptions, drop: float, **dtypes: Any):
         inner, out_channels = int(width * options.inner_ratio), width * self.expansion
@@ -88,14 +87,18 @@ class AxialBlock(nnx.Module):
 
 
 class AxialStem(nnx.Module):
-    """Three axial blocks with spans, the first with a stride of 2, and a 3×3 max-pool of stride 2."""
+    """Three axial blocks with spans, the first with a stride of 2, and a 3×3 max-pool of stride 2.
+
+    Their attention has as many channels as the stem's width; their other options are those of the first stage.
+    """
 
     stride = 4
     expansion = 4
+    has_op = False
 
-    def __init__(self, in_channels: int, width: int, *, norm: Norm, op: SpatialOp, **dtypes: Any):
-        del op  # of the deep stem
-        options = AxialOptions(norm=norm, span=SPAN)  # and an inner ratio of 1
+    def __init__(self, in_channels: int, width: int, *, options: BlockOptions, op: SpatialOp, **dtypes: Any):
+        of_blocks = options if isinstance(options, AxialOptions) else AxialOptions(**vars(options))
+        options = dataclasses.replace(of_blocks, inner_ratio=1.0, span=SPAN)
         out_channels = width * self.expansion
         sizes = ((in_channels, 2), (out_channels, 1), (out_channels, 1))
         self.blocks = nnx.List(

@@ -1,11 +1,12 @@
 """Residual blocks, the parts that a stage of a residual network is made of."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from flax import nnx
 from jax import Array
 
+from ddf_jax.errors import UserError
 from ddf_jax.functional import relu
 from ddf_jax.layers import BatchNorm, Conv, PointwiseConv, norm_relu
 from ddf_jax.models.initial_keys import InitialKeys
@@ -29,6 +30,8 @@ class BasicBlock(nnx.Module):
     """Two spatial operators and the residual sum."""
 
     expansion = 1
+    without: ClassVar[tuple[str, ...]] = ("pointwise_op", "inner_ratio", "stride_in")
+    """Options that it does not have."""
 
     def __init__(self, in_channels: int, width: int, stride: int, options: BlockOptions, drop: float, **dtypes: Any):
         self.conv1 = options.spatial_op(in_channels, width, stride=stride, **dtypes)
@@ -52,6 +55,7 @@ class Bottleneck(nnx.Module):
     """
 
     expansion = 4
+    without: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, in_channels: int, width: int, stride: int, options: BlockOptions, drop: float, **dtypes: Any):
         inner, out_channels = int(width * options.inner_ratio), width * self.expansion
@@ -99,6 +103,16 @@ def stochastic_depth(rate: float, keys: InitialKeys) -> Any:
 
 def last_scale(options: BlockOptions) -> dict[str, Any]:
     return {"scale_init": nnx.initializers.zeros} if options.zero_init_last_norm else {}
+
+
+def check_blocks(blocks: tuple[int, ...]) -> None:
+    """Checks that every stage, one or more, has blocks.
+
+    Raises:
+        UserError: one has none.
+    """
+    if not blocks or min(blocks) < 1:
+        raise UserError(f"`blocks` must be numbers of blocks, 1 or more for each stage, got {blocks}.")
 
 
 def identity(x: Array) -> Array:

@@ -95,6 +95,12 @@ class DeepJointFilterConfig(ResidualConfig):
     joint_widths: tuple[int, int] = (64, 32)
     """Hidden channels of the third."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, count in (("widths", 3), ("joint_widths", 2)):
+            if len(sizes := getattr(self, name)) != count or min(sizes) < 1:
+                raise UserError(f"`{name}` must be {count} numbers of channels, each at least 1, got {sizes}.")
+
     def build(self, *, rngs: nnx.Rngs) -> "DeepJointFilter":
         return DeepJointFilter(self, rngs=rngs)
 
@@ -226,7 +232,7 @@ def djf(*, scale: int = 4) -> DeepJointFilterConfig:
 def djf_plus(*, scale: int = 4) -> DeepJointFilterConfig:
     """DJF+: `djf` whose first two networks end in three feature maps (Li et al., TPAMI 2019).
 
-    The paper adds the residual form to DJF, which `djf` has too: it adds to its `base`. The authors' network is not
-    public; that its feature maps are three is how reimplementations read it.
+    The paper adds the residual form to DJF, which `djf` has here too: it adds to its `base`. Three feature maps are a
+    reading, which was not checked against the authors' network.
     """
     return dataclasses.replace(djf(scale=scale), widths=(96, 48, 3))

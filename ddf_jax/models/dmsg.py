@@ -3,8 +3,8 @@
 The network works on high frequencies: on depth less its local mean, guided by luma less its local mean. What it finds
 is added to the local mean of depth, upsampled by cubic interpolation.
 
-Differences from the authors' network: an output pixel more in each direction, at the far border, so that S·h are S·h;
-inputs divided by their standard deviation instead of their range; and depth sampled at pixel S // 2 of S.
+Chosen here: transposed convolutions that exactly double the resolution, inputs divided by their standard deviation, and
+depth sampled at pixel S // 2 of S. Kernel sizes and widths were not checked against the authors' network.
 
 Reference: Hui et al., "Depth Map Super-Resolution by Deep Multi-Scale Guidance", ECCV 2016.
 """

@@ -24,6 +24,7 @@ class DyNetBlock(nnx.Module):
 
     expansion: ClassVar[int] = 1
     kernel_sizes: ClassVar[tuple[int, ...]] = (3, 3)
+    without: ClassVar[tuple[str, ...]] = ("spatial_op", "pointwise_op", "inner_ratio", "stride_in")
 
     def __init__(self, in_channels: int, width: int, stride: int, options: BlockOptions, drop: float, **dtypes: Any):
         inner, out_channels = [width] * (len(self.kernel_sizes) - 1), width * self.expansion
@@ -54,6 +55,7 @@ class DyNetBottleneck(DyNetBlock):
 
     expansion = 4
     kernel_sizes = (1, 3, 1)
+    without = ("spatial_op", "pointwise_op", "inner_ratio")
 
 
 resnet.BLOCKS |= {"dynet": DyNetBlock, "dynet_bottleneck": DyNetBottleneck}

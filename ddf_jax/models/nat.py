@@ -15,14 +15,14 @@ from flax import nnx
 from jax import Array
 
 from ddf_jax.errors import UserError
-from ddf_jax.functional import global_average
+from ddf_jax.functional import check_odd, global_average
 from ddf_jax.layers import Conv, LayerNorm, Linear, NeighborhoodAttention, PointwiseConv
 from ddf_jax.layers.activations import placed
 from ddf_jax.layers.initializers import uniform_fan_in
 from ddf_jax.layers.inputs import as_feature_map
 from ddf_jax.layers.neighborhood import INIT
 from ddf_jax.layers.options import python_fields
-from ddf_jax.models.blocks import stochastic_depth
+from ddf_jax.models.blocks import check_blocks, stochastic_depth
 from ddf_jax.models.initial_keys import InitialKeys
 from ddf_jax.models.registry import register
 from ddf_jax.models.resnet import FeatureInfo
@@ -60,10 +60,12 @@ class NATConfig:
 
     def __post_init__(self) -> None:
         python_fields(self)
+        check_blocks(self.blocks)
         if self.stem not in ("imagenet", "small"):
             raise UserError(f"`stem` must be 'imagenet' or 'small', got {self.stem!r}.")
-        if self.width % self.head_channels:
+        if self.head_channels < 1 or self.width % self.head_channels:
             raise UserError(f"`head_channels` must divide `width` = {self.width}, got {self.head_channels}.")
+        check_odd(kernel_size=self.kernel_size)
         if not 0 <= self.stochastic_depth < 1:
             raise UserError(f"`stochastic_depth` must be a probability in [0, 1), got {self.stochastic_depth}.")
 

@@ -1,7 +1,8 @@
 """ResNets with an omni-dimensional dynamic convolution in place of every convolution of the residual branches.
 
-Reference: Li et al., "Omni-Dimensional Dynamic Convolution", ICLR 2022. The paper trains with dropout of 0.1. Its FLOPs
-are those of the stride in the first convolution of a bottleneck; its code, as here, has it in the second.
+Reference: Li et al., "Omni-Dimensional Dynamic Convolution", ICLR 2022. The authors' code trains with dropout of 0.1
+before the classifier, which is a setting of a run and 0 here: ask for it with `dropout=0.1`. The published FLOPs are
+those of the stride in the first convolution of a bottleneck; the code, as here, has it in the second.
 """
 
 import dataclasses
@@ -27,11 +28,11 @@ def with_odconv(
 
 @register
 def odconv_resnet50(*, temperature: float = 30.0, annealing: float = 0.1) -> ResNetConfig:
-    """ODConv-ResNet-50 with one kernel in each convolution (Li et al., ICLR 2022)."""
+    """ODConv-ResNet-50 with one kernel in each convolution"""
     return with_odconv(resnet.resnet50(), kernels=1, temperature=temperature, annealing=annealing)
 
 
 @register
 def odconv_resnet50_4x(*, temperature: float = 30.0, annealing: float = 0.1) -> ResNetConfig:
-    """ODConv-ResNet-50 with four kernels in each convolution (Li et al., ICLR 2022)."""
+    """ODConv-ResNet-50 with four kernels in each convolution"""
     return with_odconv(resnet.resnet50(), kernels=4, temperature=temperature, annealing=annealing)

@@ -1,5 +1,6 @@
 """Registry of models: a name maps to a function that returns a frozen configuration."""
 
+import contextlib
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
@@ -65,8 +66,22 @@ def get_config(name: str, **options: Any) -> Any:
     """The configuration of a registered model, with some of its fields or of its name's options replaced.
 
     Raises:
-        UserError: the name or an option is unknown; the message lists the nearest ones.
+        UserError: the name or an option is unknown; the message lists the nearest ones. Or an option has no effect.
     """
+    own = inspect.signature(MODELS.get(name)).parameters
+    config = _configured(name, options)
+    for key, value in options.items():
+        without_effect = key in getattr(config, "unused", ())  # the blocks or the stem have no such option
+        if key in own and value != own[key].default:  # another option may override it
+            others = {other: options[other] for other in options if other != key}
+            with contextlib.suppress(UserError):  # the others need it
+                without_effect |= config == _configured(name, others)
+        if without_effect:
+            raise UserError(f"`{key}` has no effect on {name!r} with its other options: leave it out, got {value!r}.")
+    return config
+
+
+def _configured(name: str, options: Mapping[str, Any]) -> Any:
     factory = MODELS.get(name)
     own = inspect.signature(factory).parameters
     config = factory(**{key: value for key, value in options.items() if key in own})
@@ -126,7 +141,7 @@ def create(
         options: fields of the configuration to replace, such as `stem="small"` or `squeeze_ratio=0.3`.
 
     Raises:
-        UserError: a name or an option is unknown, or the checkpoint does not fit.
+        UserError: a name or an option is unknown or without effect, or the checkpoint does not fit.
 
     >>> from flax import nnx
     >>> import jax.numpy as jnp

@@ -4,14 +4,13 @@ Reference: Gao et al., "Res2Net: A New Multi-scale Backbone Architecture", TPAMI
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ddf_jax.errors import UserError
 from ddf_jax.functional import relu
 from ddf_jax.layers import norm_relu
 from ddf_jax.models import resnet
@@ -38,11 +37,6 @@ class Res2NetConfig(ResNetConfig):
     scales: int = 4
     """Number of groups."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.stride_in != "conv2":
-            raise UserError(f"`stride_in` of a Res2Net must be conv2, got {self.stride_in!r}.")
-
     def block_options(self, stage: int) -> Res2NetOptions:
         options = super().block_options(stage)
         return Res2NetOptions(**vars(options), scale_width=self.scale_width, scales=self.scales)
@@ -56,6 +50,7 @@ class Res2NetBlock(nnx.Module):
     """
 
     expansion = 4
+    without: ClassVar[tuple[str, ...]] = ("inner_ratio", "stride_in")
 
     def __init__(self, in_channels: int, width: int, stride: int, options: Res2NetOptions, drop: float, **dtypes: Any):
         group, out_channels = width * options.scale_width // 64, width * self.expansion

@@ -18,7 +18,7 @@ from ddf_jax.layers import BatchNorm, Conv, Linear, PointwiseConv
 from ddf_jax.layers.activations import placed
 from ddf_jax.layers.inputs import as_feature_map
 from ddf_jax.layers.options import python_fields
-from ddf_jax.models.blocks import BasicBlock, BlockOptions, Bottleneck, identity
+from ddf_jax.models.blocks import BasicBlock, BlockOptions, Bottleneck, check_blocks, identity
 from ddf_jax.models.initial_keys import InitialKeys
 from ddf_jax.models.registry import register
 from ddf_jax.models.slots import Attention, Classifier, Norm, SpatialOp
@@ -86,15 +86,26 @@ class ResNetConfig:
 
     def __post_init__(self) -> None:
         python_fields(self)
+        check_blocks(self.blocks)
         if self.block not in BLOCKS:
             raise UserError(f"`block` must be one of {sorted(BLOCKS)}, got {self.block!r}.")
         if self.stem not in STEMS:
             raise UserError(f"`stem` must be one of {sorted(STEMS)}, got {self.stem!r}.")
         if self.stride_in not in ("conv1", "conv2"):
             raise UserError(f"`stride_in` must be conv1 or conv2, got {self.stride_in!r}.")
+        for field in dataclasses.fields(self):
+            if field.name in BLOCKS[self.block].without and (value := getattr(self, field.name)) != field.default:
+                raise UserError(
+                    f"Blocks of the kind {self.block!r} have no `{field.name}`: leave it out, got {value!r}."
+                )
         for name in ("stochastic_depth", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"`{name}` must be a probability in [0, 1), got {getattr(self, name)}.")
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Fields that the network does not depend on, because its blocks or its stem have no such option."""
+        return (*BLOCKS[self.block].without, *(() if STEMS[self.stem].has_op else ("stem_op",)))
 
     def block_options(self, stage: int) -> BlockOptions:
         """Options of the blocks of a stage."""
@@ -122,7 +133,8 @@ class ResNet(nnx.Module):
     def __init__(self, config: ResNetConfig, *, rngs: nnx.Rngs):
         dtypes = {"dtype": config.dtype, "param_dtype": config.param_dtype, "rngs": InitialKeys(rngs)}
         block = BLOCKS[config.block]
-        self.stem = STEMS[config.stem](config.in_channels, config.width, norm=config.norm, op=config.stem_op, **dtypes)
+        parts = {"options": config.block_options(0), "op": config.stem_op}
+        self.stem = STEMS[config.stem](config.in_channels, config.width, **parts, **dtypes)
         self.stages = nnx.List()
         self.stage_attention = nnx.List()
         channels, position, last = config.width * self.stem.expansion, 0, max(sum(config.blocks) - 1, 1)

@@ -19,6 +19,7 @@ from ddf_jax.layers.activations import placed
 from ddf_jax.layers.initializers import uniform_fan_in
 from ddf_jax.layers.inputs import as_feature_map
 from ddf_jax.layers.options import python_fields
+from ddf_jax.models.blocks import check_blocks
 from ddf_jax.models.initial_keys import InitialKeys
 from ddf_jax.models.registry import register
 from ddf_jax.models.resnet import FeatureInfo
@@ -57,6 +58,9 @@ class SANConfig:
 
     def __post_init__(self) -> None:
         python_fields(self)
+        check_blocks(self.blocks)
+        if self.stem_blocks < 1:
+            raise UserError(f"`stem_blocks` must be at least 1, got {self.stem_blocks}.")
         if self.stem not in ("imagenet", "small"):
             raise UserError(f'`stem` must be "imagenet" or "small", got {self.stem!r}.')
 

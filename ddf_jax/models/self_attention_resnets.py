@@ -6,11 +6,13 @@ Reference: Ramachandran et al., "Stand-Alone Self-Attention in Vision Models", N
 import dataclasses
 from typing import Any
 
+from ddf_jax.errors import UserError
 from ddf_jax.layers import BlockAttention, SelfAttention
 from ddf_jax.models import resnet
 from ddf_jax.models.registry import register
 from ddf_jax.models.resnet import ResNetConfig
 from ddf_jax.models.slots import partial_layer
+from ddf_jax.models.stems import STEMS
 
 
 def with_self_attention(base: ResNetConfig, *, kernel_size: int, heads: int, stem: str) -> ResNetConfig:
@@ -23,6 +25,8 @@ def with_self_attention(base: ResNetConfig, *, kernel_size: int, heads: int, ste
         stem: "attention" within blocks of 4×4 pixels and a max-pool; "conv", the paper's networks with a convolutional
             stem; or another one of `ResNetConfig`.
     """
+    if stem not in (known := ("attention", "conv", *STEMS)):
+        raise UserError(f"`stem` must be one of {', '.join(known)}, got {stem!r}.")
     op = partial_layer(SelfAttention, kernel_size=kernel_size, heads=heads)
     kind: Any = {"attention": "block", "conv": "imagenet"}.get(stem, stem)
     return dataclasses.replace(base, spatial_op=op, stem=kind, stem_op=partial_layer(BlockAttention, heads=heads))

@@ -9,7 +9,8 @@ from jax import Array
 
 from ddf_jax.functional import max_pool
 from ddf_jax.layers import Conv, PointwiseConv, norm_relu
-from ddf_jax.models.slots import Norm, SpatialOp
+from ddf_jax.models.blocks import BlockOptions
+from ddf_jax.models.slots import SpatialOp
 
 
 class SmallStem(nnx.Module):
@@ -17,12 +18,12 @@ class SmallStem(nnx.Module):
 
     stride = 1
     expansion = 1
+    has_op = False
     kernel_size, conv_stride = 3, 1
 
-    def __init__(self, in_channels: int, width: int, *, norm: Norm, op: SpatialOp, **dtypes: Any):
-        del op  # of the deep stem
+    def __init__(self, in_channels: int, width: int, *, options: BlockOptions, op: SpatialOp, **dtypes: Any):
         self.conv = Conv(in_channels, width, kernel_size=self.kernel_size, stride=self.conv_stride, **dtypes)
-        self.norm = norm(width, **dtypes)
+        self.norm = options.norm(width, **dtypes)
 
     def __call__(self, x: Array) -> Array:
         return norm_relu(self.norm, self.conv(x))
@@ -52,15 +53,16 @@ class DeepStem(nnx.Module):
 
     stride = 4
     expansion = 1
+    has_op = True
 
-    def __init__(self, in_channels: int, width: int, *, norm: Norm, op: SpatialOp, **dtypes: Any):
+    def __init__(self, in_channels: int, width: int, *, options: BlockOptions, op: SpatialOp, **dtypes: Any):
         half = width // 2
         self.conv1 = Conv(in_channels, half, stride=2, **dtypes)
-        self.norm1 = norm(half, **dtypes)
+        self.norm1 = options.norm(half, **dtypes)
         self.conv2 = op(half, half, stride=1, **dtypes)
-        self.norm2 = norm(half, **dtypes)
+        self.norm2 = options.norm(half, **dtypes)
         self.conv3 = Conv(half, width, **dtypes)
-        self.norm3 = norm(width, **dtypes)
+        self.norm3 = options.norm(width, **dtypes)
 
     def __call__(self, x: Array) -> Array:
         x = norm_relu(self.norm1, self.conv1(x))
@@ -73,10 +75,11 @@ class BlockStem(nnx.Module):
 
     stride = 4
     expansion = 1
+    has_op = True
 
-    def __init__(self, in_channels: int, width: int, *, norm: Norm, op: SpatialOp, **dtypes: Any):
+    def __init__(self, in_channels: int, width: int, *, options: BlockOptions, op: SpatialOp, **dtypes: Any):
         self.op = op(in_channels, width, stride=1, **dtypes)
-        self.norm = norm(width, **dtypes)
+        self.norm = options.norm(width, **dtypes)
 
     def __call__(self, x: Array) -> Array:
         y = norm_relu(self.norm, self.op(x))
@@ -89,12 +92,13 @@ class PointwiseStem(nnx.Module):
 
     stride = 4
     expansion = 1
+    has_op = True
 
-    def __init__(self, in_channels: int, width: int, *, norm: Norm, op: SpatialOp, **dtypes: Any):
+    def __init__(self, in_channels: int, width: int, *, options: BlockOptions, op: SpatialOp, **dtypes: Any):
         self.pointwise = PointwiseConv(in_channels, width, **dtypes)
-        self.norm1 = norm(width, **dtypes)
+        self.norm1 = options.norm(width, **dtypes)
         self.op = op(width, width, stride=2, **dtypes)
-        self.norm2 = norm(width, **dtypes)
+        self.norm2 = options.norm(width, **dtypes)
 
     def __call__(self, x: Array) -> Array:
         x = norm_relu(self.norm1, self.pointwise(x))
@@ -109,4 +113,4 @@ STEMS: dict[str, Any] = {
     "block": BlockStem,
     "pointwise": PointwiseStem,
 }
-"""Each has its `stride`, and `expansion` times the width as its channels."""
+"""Each has its `stride`, `expansion` times the width as its channels, and an operator where `has_op` is true."""

@@ -139,9 +139,13 @@ class SAN(nn.Module):
 _DEPTHS = {10: ((1, 2, 4, 1), 2), 15: ((2, 3, 5, 2), 3), 19: ((3, 4, 6, 3), 3)}
 
 
-def _san(depth: int, relation: Relation, *, blocks: Sequence[int] = (), stem_blocks: int = 0, **options) -> SAN:
+def _san(
+    depth: int, relation: Relation, *, blocks: Sequence[int] | None = None, stem_blocks: int | None = None, **options
+) -> SAN:
     usual, in_stem = _DEPTHS[depth]
-    return SAN(relation, blocks or usual, stem_blocks or in_stem, **options)
+    return SAN(
+        relation, usual if blocks is None else blocks, in_stem if stem_blocks is None else stem_blocks, **options
+    )
 
 
 MODELS: dict[str, Callable[..., SAN]] = {

@@ -12,7 +12,7 @@ from ddf_jax.errors import UserError
 from ddf_jax.verify.detectors import compare_detector
 from ddf_jax.verify.networks import compare_checkpoint, compare_network
 from ddf_jax.verify.report import Report
-from ddf_jax.verify.settings import Settings, default_size
+from ddf_jax.verify.settings import Settings, default_batch, default_size
 from ddf_jax.verify.upsamplers import UPSAMPLERS, compare_upsampler
 
 
@@ -22,7 +22,7 @@ def verify(
     checkpoint: Path | None = None,
     dtype: Literal["float64", "float32"] = "float64",
     size: tuple[int, int] | None = None,
-    batch: int = 2,
+    batch: int | None = None,
     implementation: str | None = None,
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -47,7 +47,7 @@ def verify(
             rounding of 0 may change its sign, or another value become the largest of a max-pool's window, and gradients
             then differ by more than rounding.
         size: height and width of the images; by default 97 and 65, and of SANs 161 and 129.
-        batch: number of images.
+        batch: number of images; by default 2, and 4 for ODConv.
         implementation: implementation of `dynamic_filter`; by default the best that runs here.
         options: fields of the model's config to replace, or options of the upsampler, on both sides.
         seed: seed of the random weights and images.
@@ -61,7 +61,9 @@ def verify(
     networks, upsamplers = _find(pattern, among=UPSAMPLERS if checkpoint is None else ())
 
     def settings(name: str) -> Settings:
-        return Settings(dtype, size or default_size(name), batch, implementation, options or {}, seed)
+        return Settings(
+            dtype, size or default_size(name), batch or default_batch(name), implementation, options or {}, seed
+        )
 
     if checkpoint is None:
         reports = _compare_networks({name: settings(name) for name in networks})

@@ -15,27 +15,31 @@ from ddf_jax.verify.torch_trace import to_channels_first, to_tensors
 
 
 def calibrate(model: nn.Module, weights: Mapping[str, np.ndarray], batch: RandomBatch) -> dict[str, np.ndarray]:
-    """`weights` with running statistics near those of the batch, as in a trained network.
+    """`weights` with running statistics near those of the batch in evaluation mode, as in a trained network.
 
-    With random running statistics the activations drift from layer to layer, until their mean hides their differences.
-    Here a random mean becomes a shift in standard deviations, and a random variance a factor.
+    With random running statistics the activations drift from layer to layer, until their mean hides their differences,
+    or, where a layer multiplies two of them, they overflow. Here a random mean becomes a shift in standard deviations,
+    and a random variance a factor. Of vectors the deviation is 8 times that from 0: averages of random images hardly
+    differ, and divided by that difference, layer after layer, rounding would grow to a difference of its own.
     """
-    model = copy.deepcopy(model).double().train()
+    model = copy.deepcopy(model).double().eval()
     model.load_state_dict(to_tensors(weights))
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.momentum = 1.0  # running statistics become the batch's
-    with torch.no_grad():
+
+    def move(norm: Any, inputs: tuple[Tensor, ...]) -> None:
+        [x] = inputs
+        others = [dim for dim in range(x.ndim) if dim != 1]
+        vectors = x[0, 0].numel() == 1
+        mean, var = x.mean(others), 64 * x.square().mean(others) if vectors else x.var(others)
+        norm.running_mean.copy_(mean + norm.running_mean * var.sqrt())
+        norm.running_var.mul_(var)
+
+    with contextlib.ExitStack() as hooks, torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                hooks.enter_context(module.register_forward_pre_hook(move))
         model(to_channels_first(batch.images, torch.float64))
-    state = {name: value.detach().clone().numpy() for name, value in model.state_dict().items()}
-    calibrated = dict(weights)
-    for name in weights:
-        layer, _, kind = name.rpartition(".")
-        if kind == "running_mean":
-            calibrated[name] = state[name] + weights[name] * np.sqrt(state[f"{layer}.running_var"])
-        if kind == "running_var":
-            calibrated[name] = state[name] * weights[name]
-    return calibrated
+    state = model.state_dict()
+    return {name: state[name].numpy() if "running_" in name else value for name, value in weights.items()}
 
 
 def break_ties(

@@ -36,6 +36,8 @@ FAMILIES = {
     "SAN (pairwise)": ("san10", "san15", "san19"),
     "SAN (patchwise)": ("san10_patchwise", "san15_patchwise", "san19_patchwise"),
     "FcaNet": ("fca_resnet50", "fca_resnet101"),
+    "SASA": ("sasa_resnet26", "sasa_resnet38", "sasa_resnet50"),
+    "LR-Net": ("lrnet26", "lrnet50", "lrnet101"),
 }
 
 
@@ -73,7 +75,7 @@ def draw(path: Path) -> None:
     """ImageNet top-1 accuracy as published, against our parameters and multiply-accumulates."""
     figure = Figure(figsize=(11, 5), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    colours = [*(f"C{index}" for index in range(10)), "black", "gold", "navy", "lime", "salmon", "teal"]
+    colours = [*(f"C{index}" for index in range(10)), "black", "gold", "navy", "lime", "salmon", "teal", "maroon"]
     for position, (family, models) in enumerate(FAMILIES.items()):
         accuracy = [PUBLISHED[model].imagenet_top1 for model in models]
         counts = [count(model) for model in models]

@@ -127,10 +127,11 @@ def _propagation_rule(layout: Layout, channels: int, mesh: Mesh) -> tuple[str, d
     """
     grouped = any("group" in AXES[name] for name in (*layout.arrays, *layout.results))
     several = grouped and layout.groups > 1 and not mesh.empty and layout.groups % mesh.size == 0
-    channel = "(group member)" if several else "channel"
+    members = channels // layout.groups
+    channel = ("(group member)" if members > 1 else "group") if several else "channel"
     free = (f"free{n}" for n in range(100))
     leading = [f"mapped{n}" for n in range(layout.mapped)]
-    sizes = {"member": channels // layout.groups} if several else {}
+    sizes = {"member": members} if several and members > 1 else {}
     names = (*layout.arrays, *layout.results)
 
     def axes(name: Name) -> str:

@@ -55,6 +55,7 @@ def test_axial_attention(axis, span):
     [
         ({"heads": 3}, "`heads` must divide half of channels=8, got 3"),
         ({"heads": 2, "span": 4}, "`span` must be odd"),
+        ({"heads": 2, "implementation": "xla"}, "`implementation` must be None without a `span`, got .xla."),
         ({"heads": 2, "axis": "depth"}, "`axis` must be height or width"),
     ],
 )

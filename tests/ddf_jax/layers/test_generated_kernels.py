@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from ddf_jax.errors import UserError
 from ddf_jax.layers import (
     DCD,
     PAC,
@@ -19,12 +20,13 @@ from ddf_jax.layers import (
     ODConv,
 )
 from ddf_jax.layers.dcd import DCDLinear
-from ddf_jax.layers.dynet import DyNetConv
+from ddf_jax.layers.dynet import CoefficientPrediction, DyNetConv
 from ddf_jax.layers.progress import training_progress
 from tests.ddf_jax.layers import formulas
 
 X = formulas.image(2, 5, 7, 8)
 AVERAGE = X.mean((1, 2))
+MAP = jnp.ones((2, 5, 7, 8))
 
 
 def per_sample(kernels: np.ndarray, stride: int, groups: int = 1, dilation: int = 1) -> np.ndarray:
@@ -124,6 +126,29 @@ def test_dynet_mixes_kernels_of_each_output_channel():
     coefficients = formulas.image(2, 3, 12)
     mixed = np.einsum("bno,nijco->bijco", coefficients, formulas.parameters(layer)["kernels"])
     formulas.check(layer, per_sample(mixed, 2), X, coefficients)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda rngs: ODConv(8, 8, temperature=0.0, rngs=rngs), "`temperature` must be positive, got 0.0"),
+        (lambda rngs: DynamicConv(8, 8, temperature=-1.0, rngs=rngs), "`temperature` must be positive, got -1.0"),
+        (lambda rngs: ODConv(8, 8, annealing=1.5, rngs=rngs), "`annealing` must be a share .* from 0 to 1, got 1.5"),
+        (lambda rngs: DyNetConv(8, 8, kernel_size=2, rngs=rngs), "`kernel_size` must be odd, got 2"),
+        (
+            lambda rngs: DyNetConv(8, 4, rngs=rngs)(MAP, jnp.ones((2, 5, 4))),
+            r"= \(2, 6, 4\), got \(2, 5, 4\)",
+        ),
+        (lambda rngs: CoefficientPrediction(8, (4,), rngs=rngs)(MAP[0]), "The batch axis is missing"),
+        (
+            lambda rngs: DCDLinear(8, 4, rngs=rngs)(MAP),
+            r"`x` must be \[B, C\] with C = 8, got \(2, 5, 7, 8\)",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(make, message):
+    with pytest.raises(UserError, match=message):
+        nnx.eval_shape(lambda: make(nnx.Rngs(0)))
 
 
 def test_the_full_dynamic_filter_is_a_matrix_for_each_pixel_and_tap():

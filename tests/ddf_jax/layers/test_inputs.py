@@ -182,6 +182,26 @@ def test_a_size_that_is_no_count_is_named(name):
         getattr(layers, name)(0, *sizes[1:], rngs=nnx.Rngs(0), **options)
 
 
+WINDOWS = ("LocalRelation", "NeighborhoodAttention", "SelfAttention", "SelfAttentionModule", "FullDynamicFilter")
+
+
+@pytest.mark.parametrize("name", [*WINDOWS, "Conv", "DCD", "ECA", "ODConv"])
+def test_a_window_without_a_middle_is_refused(name):
+    sizes, options = OPTIONS[name]
+    with pytest.raises(UserError, match=r"`kernel_size` must be odd, got 4\."):
+        nnx.eval_shape(lambda: getattr(layers, name)(*sizes, rngs=nnx.Rngs(0), **{**options, "kernel_size": 4}))
+
+
+def test_maps_of_different_shapes_have_no_cost_volume():
+    first = jnp.zeros((2, 5, 7, C))
+    for second in (first[:, :3], first[..., :4]):
+        message = rf"`second` must have the shape of `first`, {re.escape(str(first.shape))}, got"
+        with pytest.raises(UserError, match=message):
+            layers.CostVolume(4)(first, second)
+    with pytest.raises(UserError, match=r"`first` must be \[B, H, W, C\], got \(5, 7, 8\)"):
+        layers.CostVolume(4)(first[0], first[0])
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 def test_integers_of_numpy_are_options_like_any(name):
     assert nnx.graphdef(made(name, numpy=True)) == nnx.graphdef(made(name))

@@ -119,6 +119,7 @@ def test_the_kernels_split_as_the_portable_implementation_does(mode, split):
     ("mode", "groups"),
     [
         ("auto", 4),
+        ("auto", 16),  # of one channel each
         ("explicit", 2),
         *(pytest.param(*rest, marks=pytest.mark.slow) for rest in (("auto", 2), ("explicit", 8))),
     ],
