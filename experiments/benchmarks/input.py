@@ -40,8 +40,7 @@ from ddf_jax.data.pipeline import train_iterator
 from ddf_jax.data.transforms import RandomResizedCrop
 from ddf_jax.files import write_atomically
 from ddf_jax.training.devices import data_mesh, device_batches
-from experiments.benchmarks.operator import to_csv
-from experiments.benchmarks.rows import Row, row_environment
+from experiments.benchmarks.rows import Row, row_environment, to_csv
 from pallas_kernels.tuning.timing import Program, time_programs
 
 SIDE = 224

@@ -12,10 +12,8 @@ profiler's record of every allocation of one call.
 """
 
 import argparse
-import csv
 import functools
 import importlib.util
-import io
 import itertools
 import json
 import statistics
@@ -27,7 +25,7 @@ import jax
 
 from ddf_jax.files import write_atomically
 from experiments.benchmarks.peers import Function, with_cotangents
-from experiments.benchmarks.rows import Row, row_environment, row_key, row_time
+from experiments.benchmarks.rows import Row, row_environment, row_key, row_time, to_csv
 from pallas_kernels.ops import xla
 from pallas_kernels.ops.arg_specs import BENCHMARK, ArgSpec
 from pallas_kernels.ops.choice import IMPLEMENTATIONS
@@ -118,14 +116,6 @@ def _log(message: str) -> None:
 
 def to_json(rows: Sequence[Row]) -> str:
     return json.dumps(rows, indent=1, allow_nan=False) + "\n"
-
-
-def to_csv(rows: Sequence[Row]) -> str:
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
 
 
 def speedups(rows: Sequence[Row], peer: str, implementation: str, which: Pass) -> dict[str, float]:

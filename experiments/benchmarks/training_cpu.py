@@ -16,8 +16,7 @@ import numpy as np
 from flax import nnx
 
 from ddf_jax.files import write_atomically
-from experiments.benchmarks.operator import to_csv
-from experiments.benchmarks.rows import Row, row_environment, row_time
+from experiments.benchmarks.rows import Row, row_environment, row_time, to_csv
 from experiments.benchmarks.training_step import TrainingStep
 from pallas_kernels.tuning.timing import Program, compiled_program, host_seconds, peak_bytes, time_programs
 
