@@ -87,7 +87,7 @@ def measure(
                     | {"dtype": "float32", "pass": which}
                     | row_time(seconds, program.clock, program.peak_bytes)
                     | {"parameters": parameters}
-                    | row_environment(framework, "cpu")
+                    | row_environment(framework, jax.devices()[0].device_kind)
                 )
     return rows
 
@@ -117,7 +117,9 @@ def layer_program(layer: Any, shape: Sequence[int], which: Pass) -> Program:
 def to_table(rows: Sequence[Row]) -> str:
     """Milliseconds of both passes and MiB, and how many times as long as a depthwise convolution; PyTorch's times."""
     cells = {(row["implementation"], row["layer"], row["pass"]): row for row in rows}
-    lines = [f"{'layer':24}{'parameters':>12}{'forward, ms':>24}{'forward + backward, ms':>26}{'MiB':>8}{'torch, ms':>22}"]
+    lines = [
+        f"{'layer':24}{'parameters':>12}{'forward, ms':>24}{'forward + backward, ms':>26}{'MiB':>8}{'torch, ms':>22}"
+    ]
     for name in dict.fromkeys(row["layer"] for row in rows):
         both = [cells["jax", name, which] for which in PASSES]
         base = [cells.get(("jax", "depthwise3x3", which)) for which in PASSES]

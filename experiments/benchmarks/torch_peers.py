@@ -135,7 +135,14 @@ def layer_program(name: str, shape: Sequence[int], which: Pass) -> Program:
     return Program(run, lambda: host_seconds(run, run), "host", arguments + allocated_bytes(run))
 
 
+def has_timm_model(name: str) -> bool:
+    import timm
+
+    return timm.is_model(name)
+
+
 def timm_model(name: str) -> torch.nn.Module:
+    """timm's network of this name, randomly initialised."""
     import timm
 
     return timm.create_model(name)

@@ -1,0 +1,17 @@
+"""What the commands of a checkout share: `ddf bench` and `ddf report` run modules that are not in the wheel."""
+
+from pathlib import Path
+
+import ddf_jax
+from ddf_jax.errors import UserError
+
+FOLDER = Path(ddf_jax.__file__).parents[1]
+
+
+def require_checkout(command: str) -> None:
+    """Raises a `UserError` unless this package is imported from a checkout, which has `experiments` next to it."""
+    if not (FOLDER / "experiments" / "results").is_dir():
+        raise UserError(
+            f"`ddf {command}` needs a checkout of ddf-jax, whose benchmarks and results are not in the package. In one: "
+            f"pip install --editable '.[train]', or python -m ddf_jax {command} in its folder."
+        )
