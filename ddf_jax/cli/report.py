@@ -23,13 +23,23 @@ class ReportCommand:
     """
 
     out: Annotated[Path, tyro.conf.arg(metavar="FILE.md")] = FOLDER / "docs" / "report.md"
-    """The Markdown page; the HTML page has its name in the folder `site`."""
+    """The Markdown page, in the checkout; its pictures are in the folder of its name."""
+    html: Annotated[Path, tyro.conf.arg(metavar="FILE.html")] = FOLDER / "runs" / "report.html"
+    """The HTML page."""
     check: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write nothing; exit status 1 if a page shows a number that no row holds."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print `{pages, wrong}`: the files written, and what is wrong with numbers."""
+    """Print `{written, wrong: [{page, line, message}]}`: files, and numbers of pages that no row holds."""
 
     def run(self) -> CommandResult:
         require_checkout("report")
+        from experiments.reports import report
 
-        raise NotImplementedError
+        written = []
+        if not self.check:
+            report.check_pages(write=True)
+            written = [str(path) for path in report.write(self.out, self.html)]
+        wrong = report.check_pages()
+        lines = [*map(str, wrong), *(f"Written: {path}" for path in written)]
+        text = "\n".join(lines) or "Every measured number has its row."
+        return CommandResult({"written": written, "wrong": [each._asdict() for each in wrong]}, text, int(bool(wrong)))

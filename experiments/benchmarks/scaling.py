@@ -6,24 +6,28 @@ By Table 1 of the DDF paper the operator multiplies and adds B·H·W·C·K² tim
 exponents of its time are those of `THEORY` where arithmetic takes the time. The sizes are chosen for that: arrays of
 1.6 to 13 MB of float32, large enough that a launch costs little and small enough for the caches of a processor.
 
-An exponent is the slope of the least squares line through the logarithms. `operations` are those of the compiled program
-by XLA's count. Where time grows unlike them, the rate of operations changes with the size; it is listed next to it.
+An exponent is the slope of the least squares line through the logarithms. `operations` are those of the compiled
+program by XLA's count. Where time grows unlike them, the rate of operations changes with the size; it is listed next to it.
 """
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from experiments.benchmarks.compilation import lower_operator
+from experiments.benchmarks import peers
 from experiments.benchmarks.rows import Row, row_environment, row_key, row_time
 from pallas_kernels.ops.arg_specs import ArgSpec
 from pallas_kernels.ops.spec import FilterSpec
 from pallas_kernels.tuning.timing import PASSES, Pass, Program, compiled_program, time_programs
 
 TOLERANCE = 0.1
+BEST = "best"  # the implementation that runs here without being named
+COMPARED = ("K", "H·W")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,29 +87,31 @@ class Exponent(NamedTuple):
 
 
 def measure(axes: Mapping[str, Sequence[Sizes]] = AXES, *, rounds: int = 15) -> list[Row]:
-    """A row for each size and pass; those of an axis take turns."""
+    """A row for each size, implementation and pass; those of an axis take turns.
+
+    Along `COMPARED` there are also the operator as unfold and a product, and a depthwise convolution.
+    """
     rows = []
-    for which in PASSES:
-        for axis, points in axes.items():
-            programs, operations = {}, {}
-            for point in points:
-                name = point.arg().name
-                programs[name], operations[name] = _program(point.arg(), which)
-            seconds = time_programs(programs, rounds)
-            for point in points:
-                arg = point.arg()
-                rows.append(
-                    row_key("best", arg, "float32", which)
-                    | {"axis": axis, "size": _size(axis, point)}
-                    | row_time(seconds[arg.name], programs[arg.name].clock, programs[arg.name].peak_bytes)
-                    | {"operations": operations[arg.name]}
-                    | row_environment("jax", jax.devices()[0].device_kind)
-                )
+    for which, axis in itertools.product(PASSES, axes):
+        names = (BEST, "unfold", "depthwise") if axis in COMPARED else (BEST,)
+        calls = {f"{name} {point.arg().name}": (name, point) for name in names for point in axes[axis]}
+        made = {key: _program(name, point.arg(), which) for key, (name, point) in calls.items()}
+        seconds = time_programs({key: program for key, (program, _) in made.items()}, rounds)
+        for key, (name, point) in calls.items():
+            program, operations = made[key]
+            rows.append(
+                row_key(name, point.arg(), "float32", which)
+                | {"axis": axis, "size": _size(axis, point)}
+                | row_time(seconds[key], program.clock, program.peak_bytes)
+                | {"operations": operations}
+                | row_environment("jax", jax.devices()[0].device_kind)
+            )
     return rows
 
 
 def exponents(rows: Sequence[Row]) -> Iterator[Exponent]:
-    """One for each axis and pass of the rows, whose values may be strings as in a file."""
+    """Of the operator, one for each axis and pass of the rows, whose values may be strings as in a file."""
+    rows = [row for row in rows if row["implementation"] == BEST]
     for which, axis in dict.fromkeys((row["pass"], row["axis"]) for row in rows):
         of_it = [row for row in rows if (row["pass"], row["axis"]) == (which, axis)]
         size, ms, operations, memory = (
@@ -162,9 +168,16 @@ def _size(axis: str, point: Sizes) -> int:
     return {"K": point.K, "C": point.C, "H·W": point.S**2, "B": point.B, "groups": point.G}[axis]
 
 
-def _program(arg: ArgSpec, which: Pass) -> tuple[Program, float]:
-    """The call by the best implementation that runs here, and the number of its operations."""
-    compiled = lower_operator(arg, which).compile()
-    arrays = arg.arrays() if which == "forward" else (arg.cotangent(), *arg.arrays())
-    cost = compiled.cost_analysis() or {}
-    return compiled_program(compiled, jax.device_put(arrays)), cost["flops"]
+def _program(name: str, arg: ArgSpec, which: Pass) -> tuple[Program, float]:
+    """The call by an implementation, and the number of its operations."""
+    function: peers.Function = arg.call
+    arrays = arg.arrays()
+    if name == "unfold":
+        function = functools.partial(peers.unfold, arg.spec)
+    elif name == "depthwise":
+        function, arrays = functools.partial(peers.depthwise, arg.spec), arrays[:1]
+    if which == "forward_backward":
+        function, arrays = peers.with_cotangents(function), (arg.cotangent(), *arrays)
+    arrays = jax.device_put(arrays)
+    compiled = jax.jit(function).lower(*arrays).compile()
+    return compiled_program(compiled, arrays), (compiled.cost_analysis() or {})["flops"]

@@ -4,7 +4,6 @@ A page resolves these links (`resolve`) or drops them (`plain`).
 """
 
 import re
-import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -48,10 +47,16 @@ def value(file: str, column: str, **selected: str) -> Value | None:
     return Value(float(cell(found[0].row, column)), file, (found[0].line,)) if found else None
 
 
-def geometric_mean(values: Iterable[Value]) -> Value:
-    values = list(values)
-    lines = tuple(line for value in values for line in value.lines)
-    return Value(statistics.geometric_mean(value.number for value in values), values[0].file, lines)
+def need(file: str, column: str, **selected: str) -> Value:
+    """`value`, where the row must be there.
+
+    Raises:
+        ValueError: there is no such row.
+    """
+    found = value(file, column, **selected)
+    if found is None:
+        raise ValueError(f"no row of experiments/results/{file} has {column} and {selected}")
+    return found
 
 
 def short(number: float) -> str:
