@@ -12,6 +12,6 @@ def require_checkout(command: str) -> None:
     """Raises a `UserError` unless this package is imported from a checkout, which has `experiments` next to it."""
     if not (FOLDER / "experiments" / "results").is_dir():
         raise UserError(
-            f"`ddf {command}` needs a checkout of ddf-jax, whose benchmarks and results are not in the package. In one: "
-            f"pip install --editable '.[train]', or python -m ddf_jax {command} in its folder."
+            f"`ddf {command}` needs a checkout of ddf-jax: its benchmarks and results are not in the package. In a "
+            f"checkout: pip install --editable '.[train]', or python -m ddf_jax {command} in its folder."
         )

@@ -11,7 +11,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
@@ -27,7 +27,7 @@ from pallas_kernels.tuning.timing import PASSES, Pass, peak_bytes
 
 COMPILED_LAYERS = ("depthwise3x3", "ddf", "involution")
 MODELS = ("ddf_resnet50", "resnet50")
-IMAGES = {"batch": 8, "image_size": 224}
+BATCH, IMAGE_SIZE = 8, 224
 
 
 class Part(NamedTuple):
@@ -58,9 +58,9 @@ def all_parts() -> Iterator[Part]:
     for name, which in itertools.product(COMPILED_LAYERS, PASSES):
         layer = LAYERS[name](SHAPE[-1], rngs=nnx.Rngs(0))
         shape = "x".join(map(str, SHAPE))
-        yield Part("layer", name, shape, which, lambda layer=layer, which=which: lower_layer(layer, SHAPE, which)[0])
+        yield Part("layer", name, shape, which, functools.partial(_lower_layer, layer, which))
     for name in MODELS:
-        step = TrainingStep(name, dtype="float32", **IMAGES)
+        step = TrainingStep(name, batch=BATCH, image_size=IMAGE_SIZE, dtype="float32")
         shape = "x".join(map(str, step.images))
         for which, lower in zip(MODEL_PASSES, (functools.partial(lower_forward, step), step.lower), strict=True):
             yield Part("model", name, shape, which, lower)
@@ -73,8 +73,13 @@ def lower_operator(arg: ArgSpec, which: Pass) -> jax.stages.Lowered:
     return jax.jit(with_cotangents(arg.call)).lower(arg.output_struct(), *arg.structs())
 
 
+def _lower_layer(layer: Any, which: Pass) -> jax.stages.Lowered:
+    return lower_layer(layer, SHAPE, which)[0]
+
+
 def _compile(lower: Callable[[], jax.stages.Lowered], rounds: int) -> Row:
-    lower_s, compile_s, compiled = [], [], None
+    lower_s, compile_s = [], []
+    compiled: Any = None
     for _ in range(rounds):
         jax.clear_caches()
         start = time.perf_counter()
@@ -83,7 +88,6 @@ def _compile(lower: Callable[[], jax.stages.Lowered], rounds: int) -> Row:
         compiled = lowered.compile()
         lower_s.append(middle - start)
         compile_s.append(time.perf_counter() - middle)
-    assert compiled is not None
     return {
         "lower_s": statistics.median(lower_s),
         "compile_s": statistics.median(compile_s),

@@ -7,7 +7,7 @@ exponents of its time are those of `THEORY` where arithmetic takes the time. The
 1.6 to 13 MB of float32, large enough that a launch costs little and small enough for the caches of a processor.
 
 An exponent is the slope of the least squares line through the logarithms. `operations` are those of the compiled
-program by XLA's count. Where time grows unlike them, the rate of operations changes with the size; it is listed next to it.
+program by XLA's count. Where time grows unlike them, the rate of operations changes with the size; it is listed too.
 """
 
 import dataclasses

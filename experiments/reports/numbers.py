@@ -71,7 +71,9 @@ class Located(NamedTuple):
 
 @functools.cache
 def located_rows(name: str) -> list[Located]:
-    """The rows of a file in `experiments/results` (.csv, .jsonl, .json), with their first lines; of `a*.json` all files'.
+    """The rows of a file in `experiments/results` (.csv, .jsonl, .json, .txt) with first lines; of `a*.json` all.
+
+    A .txt file is a table whose columns are two spaces apart or more.
 
     Raises:
         ValueError: there is no such file.
@@ -88,6 +90,9 @@ def located_rows(name: str) -> list[Located]:
         return [Located(row, reader.line_num) for row in reader]
     if path.suffix == ".jsonl":
         return [Located(json.loads(line), number) for number, line in enumerate(text.splitlines(), 1)]
+    if path.suffix == ".txt":
+        heads, *lines = (re.split(r"\s{2,}", line.strip()) for line in text.splitlines())
+        return [Located(dict(zip(heads, line, strict=True)), number) for number, line in enumerate(lines, 2)]
     document = json.loads(text)
     if isinstance(document, dict):
         return [Located(document, 1)]
@@ -240,8 +245,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "docs/several_devices.md": ("The images are 0.14 GiB", "or 1.8 µs, the largest"),
     "docs/training.md": ("above 64 KiB: size and 16 KiB", "within 6 s", "after 20 s", "within 5 minutes"),
 }
-"""Per page: phrases with numbers that no row holds as they were not measured: limits, settings, arithmetic, durations of
-commands in whole minutes, and facts of a device."""
+"""Per page: phrases with numbers that no row holds as they were not measured: limits, settings, arithmetic, durations
+of commands in whole minutes, and facts of a device."""
 
 
 def pages(root: Path) -> Iterable[Path]:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -14,7 +15,7 @@ from experiments.reports.speed_tables import CALLS, GPU
 
 INK = "#010101"  # of text and axes: becomes the page's own colour
 TITLES = {"best": "dynamic filter", "unfold": "unfold and product", "depthwise": "depthwise convolution"}
-STYLES = {
+STYLES: dict[str, dict[str, Any]] = {
     "best": {"color": "#0072b2", "marker": "o"},
     "unfold": {"color": "#d55e00", "marker": "s", "linestyle": "--"},
     "depthwise": {"color": "#009e73", "marker": "^", "linestyle": ":"},
@@ -53,7 +54,11 @@ def roofline(own_colours: bool) -> str:
             ]
             points = [_intensity(row) for row in rows]
             rates = [flops / row["predicted_us"] * 1e-6 for row, (_, flops) in zip(rows, points, strict=True)]
-            style = {"linestyle": "", "marker": "o" if implementation == "triton" else "s", "color": colour}
+            style: dict[str, Any] = {
+                "linestyle": "",
+                "marker": "o" if implementation == "triton" else "s",
+                "color": colour,
+            }
             axes.plot([x for x, _ in points], rates, **style, fillstyle="none", label=f"{title}, predicted")
             found = [
                 (x, flops / measured[row["call"]] * 1e-9)
@@ -62,9 +67,16 @@ def roofline(own_colours: bool) -> str:
             ]
             if found:
                 axes.plot(*zip(*found, strict=True), **style, label=f"{title}, measured")
-        axes.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel="10¹² operations a second")
+        axes.set(
+            xscale="log",
+            yscale="log",
+            xlabel="operations per byte",
+            ylabel="10¹² operations a second",
+        )
         axes.set_xticks([0.5, 1, 2, 4, 8, 16], ["0.5", "1", "2", "4", "8", "16"], minor=False)
+        axes.set_yticks([2, 4, 8, 16, 32, 64], ["2", "4", "8", "16", "32", "64"])
         axes.set_xticks([], minor=True)
+        axes.set_yticks([], minor=True)
         axes.legend(fontsize=9, frameon=False, labelcolor=INK)
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
@@ -116,7 +128,7 @@ def _written(figure: Figure, own_colours: bool) -> str:
             spine.set_color(INK)
         axes.set_facecolor("none")
     file = io.StringIO()
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.family": "sans-serif"}
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.family": "sans-serif"}
     with mpl.rc_context(settings):
         ground = "none" if own_colours else "white"
         figure.savefig(file, format="svg", facecolor=ground, metadata={"Date": None, "Creator": None})

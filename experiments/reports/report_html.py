@@ -22,8 +22,11 @@ a:hover { text-decoration: underline }
 .wide { overflow-x: auto }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .6rem; text-align: left }
-td.number, th.number { text-align: right; white-space: nowrap }
-svg { height: auto; max-width: 100%; width: 52rem }
+td { min-width: 4.5rem }
+td:nth-child(4):not(.number) { min-width: 12rem }
+td.number, th.number { min-width: 0; text-align: right; white-space: nowrap }
+figure { margin: 0 }
+svg { height: auto; max-width: 52rem; min-width: 34rem; width: 100% }
 code, pre { font-family: ui-monospace, monospace; font-size: .85em }
 pre { background: var(--soft); margin: .2rem 0; overflow-wrap: anywhere; padding: .4rem; white-space: pre-wrap }
 pre:target { outline: 2px solid var(--link) }

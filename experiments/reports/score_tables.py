@@ -86,17 +86,18 @@ def digits() -> str:
 
 
 def parity() -> str:
-    """The largest relative error of each model against its port."""
-    file = "verify/verify.json"
+    """The largest relative errors of each model against its port, as `ddf verify` prints them."""
+    file = "verify/*.txt"
+    kinds = ("evaluation", "training", "loss", "gradient", "statistics", "step", "tolerance")
 
-    def cells(row: dict[str, Any], line: int) -> Iterator[str]:
-        yield from (f"`{row['model']}`", row["dtype"], row["worst"]["what"])
-        yield Value(row["worst"]["relative_error"], file, (line,)).show(".1e")
-        yield Value(row["tolerance"], file, (line,)).show(".0e")
-        yield "passed" if row["passed"] else "**failed**"
+    def cells(row: dict[str, Any], name: str, line: int) -> Iterator[str]:
+        yield from (f"`{row['model']}`", row["dtype"], row["size"])
+        yield from (Value(float(row[kind]), name, (line,)).show(".0e" if kind == "tolerance" else ".1e") for kind in kinds)
+        yield row["verdict"]
 
-    heads = ["model", "dtype", "largest error", "relative error", "may be", "verdict"]
-    return table(heads, ([*cells(row, line)] for row, line in located_rows(file)), left=3)
+    names = [path.relative_to(RESULTS).as_posix() for path in sorted(RESULTS.glob(file))]
+    rows = [(row, name, line) for name in names for row, line in located_rows(name)]
+    return table(["model", "dtype", "size", *kinds, "verdict"], ([*cells(*row)] for row in rows), left=3)
 
 
 def published() -> str:
