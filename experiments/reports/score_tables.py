@@ -92,7 +92,9 @@ def parity() -> str:
 
     def cells(row: dict[str, Any], name: str, line: int) -> Iterator[str]:
         yield from (f"`{row['model']}`", row["dtype"], row["size"])
-        yield from (Value(float(row[kind]), name, (line,)).show(".0e" if kind == "tolerance" else ".1e") for kind in kinds)
+        yield from (
+            Value(float(row[kind]), name, (line,)).show(".0e" if kind == "tolerance" else ".1e") for kind in kinds
+        )
         yield row["verdict"]
 
     names = [path.relative_to(RESULTS).as_posix() for path in sorted(RESULTS.glob(file))]

@@ -1,0 +1,32 @@
+"""The benchmark of compilation: seconds and sizes of a program, anew each time."""
+
+import jax
+
+from experiments.benchmarks import compilation
+from experiments.benchmarks.compilation import Part, lower_operator
+from pallas_kernels.ops.arg_specs import ArgSpec
+from pallas_kernels.ops.spec import FilterSpec
+
+SMALL = ArgSpec("1x2x3x4", (1, 2, 3, 4), FilterSpec(1))
+
+
+def test_a_part_is_lowered_anew_in_each_round_and_its_program_measured():
+    lowered = []
+
+    def lower() -> jax.stages.Lowered:
+        lowered.append(1)
+        return lower_operator(SMALL, "forward")
+
+    [row] = compilation.measure(iter([Part("operator", "dynamic_filter", SMALL.name, "forward", lower)]), rounds=2)
+    assert len(lowered) == row["n"] == 2
+    assert row["lower_s"] > 0
+    assert row["compile_s"] > 0
+    assert row["instructions"] > 1
+    assert row["program_bytes"] > 100
+    assert row["peak_bytes"] >= 4 * (2 * 24 + 6 + 4)
+    assert "dynamic_filter" in compilation.to_table([row])
+
+
+def test_operator_layers_and_networks_are_compiled_in_both_passes():
+    parts = [(part.part, part.name, part.which) for part in compilation.all_parts()]
+    assert len(parts) == len({*parts}) == 2 * (1 + len(compilation.COMPILED_LAYERS) + len(compilation.MODELS))
