@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import ddf_jax
 from ddf_jax.errors import UserError
 
-FOLDER = Path(ddf_jax.__file__).parents[1]
+FOLDER = Path(__file__).parents[2]
 
 
 def require_checkout(command: str) -> None:

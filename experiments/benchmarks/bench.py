@@ -29,6 +29,9 @@ TIMED_PARTS = (
 )
 """Of a detector: those without the parts that others contain."""
 
+IMAGE, TRAINING_IMAGE, PROPOSALS = (400, 608), (256, 320), 500
+"""Half of what `experiments.benchmarks.detection_cpu` measures by itself, which takes a quarter of an hour."""
+
 PEERS = {
     "torch": "pip install 'ddf-jax[torch]'",
     "timm": "pip install timm",
@@ -64,11 +67,11 @@ class Benchmark(NamedTuple):
 
 def _operator(settings: Settings) -> list[Row]:
     peers = operator.TORCH_PEERS if "torch" in settings.against else ()
-    return operator.measure(operator.BENCHMARK, settings.turns(11), peers)
+    return operator.measure(operator.BENCHMARK, settings.turns(7), peers)
 
 
 def _layer(settings: Settings) -> list[Row]:
-    return layers.measure(rounds=settings.turns(5), torch="torch" in settings.against)
+    return layers.measure(rounds=settings.turns(3), torch="torch" in settings.against)
 
 
 def _model(settings: Settings) -> list[Row]:
@@ -80,7 +83,7 @@ def _detection(settings: Settings) -> list[Row]:
     commands = detection_cpu.peer_commands(python)
     if "torch" not in settings.against:
         del commands["torch_port"]
-    inputs = detection_inputs.make_inputs(*detection_cpu.SIZES, detection_cpu.PROPOSALS)
+    inputs = detection_inputs.make_inputs(IMAGE, TRAINING_IMAGE, PROPOSALS)
     weights = detection_inputs.make_weights()
     return detection_cpu.measure(commands, inputs, weights, settings.turns(3), TIMED_PARTS)
 
@@ -90,9 +93,9 @@ BENCHMARKS = {
     "layer": Benchmark(("torch",), _layer, layers.to_table),
     "model": Benchmark(("torch", "timm"), _model, training_cpu.to_table),
     "detection": Benchmark(("torch", "torchvision"), _detection, detection_cpu.to_table),
-    "input": Benchmark((), lambda settings: input.measure(rounds=settings.turns(5)), input.to_table),
+    "input": Benchmark((), lambda settings: input.measure(rounds=settings.turns(3)), input.to_table),
     "scaling": Benchmark((), lambda settings: scaling.measure(rounds=settings.turns(11)), scaling.to_table),
-    "compile": Benchmark((), lambda settings: compilation.measure(rounds=settings.turns(3)), compilation.to_table),
+    "compile": Benchmark((), lambda settings: compilation.measure(rounds=settings.turns(2)), compilation.to_table),
 }
 
 

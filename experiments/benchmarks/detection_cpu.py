@@ -33,8 +33,6 @@ from experiments.benchmarks.turns import Child
 from pallas_kernels.tuning.timing import Program, time_programs
 
 ROOT = Path(__file__).parents[2]
-SIZES = (800, 1216), (400, 608)  # of the image, and of the training step's two
-PROPOSALS = 1000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,11 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="a .csv file to write")
     parser.add_argument("--python", metavar="PYTHON", help="with NumPy, torch and torchvision; without it two run")
-    parser.add_argument("--size", type=int, nargs=2, default=SIZES[0], metavar=("H", "W"), help="of the image")
+    parser.add_argument("--size", type=int, nargs=2, default=(800, 1216), metavar=("H", "W"), help="of the image")
     parser.add_argument(
-        "--training-size", type=int, nargs=2, default=SIZES[1], metavar=("H", "W"), help="of the step's two images"
+        "--training-size", type=int, nargs=2, default=(400, 608), metavar=("H", "W"), help="of the step's two images"
     )
-    parser.add_argument("--proposals", type=int, default=PROPOSALS, help="of an image (default: %(default)s)")
+    parser.add_argument("--proposals", type=int, default=1000, help="of an image (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each part (default: %(default)s)")
     parser.add_argument("--parts", nargs="+", metavar="PART", help="only these")
     options = parser.parse_args(argv)

@@ -23,6 +23,7 @@ import json
 import re
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -161,11 +162,12 @@ def _factor(text: str) -> float:
 def shown_as(value: float, like: str) -> str:
     """The value with the decimals and the separators of a number that is shown.
 
-    >>> shown_as(1234.567, "1,000.0"), shown_as(31.7, "32")
+    >>> shown_as(1234.567, "1,000.0"), shown_as(31.5, "32")
     ('1,234.6', '32')
     """
     decimals = len(like.partition(".")[2])
-    return f"{value:,.{decimals}f}" if "," in like or value < 1000 else f"{value:.{decimals}f}"
+    rounded = Decimal(str(value)).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP)
+    return f"{rounded:,f}" if "," in like else f"{rounded:f}"
 
 
 def check(page: str, text: str, tables: dict[str, Callable[[], str]]) -> tuple[str, list[Wrong]]:

@@ -226,10 +226,16 @@ SECTIONS = (
     Section("Layers", ("layer_cpu.csv",), "`ddf bench layer --against torch` measures them.", _layers),
     Section("Networks", ("model_cpu.csv", GPU), "`ddf bench model --against torch` measures them.", _networks),
     Section(
-        "Detectors",
+        "Detector next to PyTorch",
         ("detection_cpu.csv",),
-        "`ddf bench detection --against torch,torchvision` measures them.",
-        _only(speed.detection_cpu, "Faster R-CNN with ResNet-50-FPN on a CPU, 800×1216 pixels, milliseconds:"),
+        "`ddf bench detection --against torch` measures them.",
+        _only(speed.detection_cpu, "Faster R-CNN with ResNet-50-FPN on a CPU, 400×608 pixels, milliseconds:"),
+    ),
+    Section(
+        "Detector next to torchvision",
+        ("detection_torchvision.csv",),
+        "`python -m experiments.benchmarks.detection_cpu --python PYTHON` measures them.",
+        _only(speed.detection_torchvision, "The same with 800×1216 pixels, milliseconds:"),
     ),
     Section(
         "Input",

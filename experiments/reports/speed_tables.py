@@ -77,29 +77,38 @@ def layer_cpu() -> str:
 
 PARTS = {
     "proposals": "proposals",
-    "roi_align_box": "RoIAlign of 1000 boxes",
+    "roi_align_box": "RoIAlign of proposals",
     "box_head": "box head",
     "detections": "choice of detections",
     "roi_align_mask": "RoIAlign of 100 masks",
     "paste_masks": "100 masks into the image",
     "nms_4000": "non-maximum suppression of 4000",
     "forward": "forward pass",
-    "training_step": "training step, two images of 400×608",
+    "training_step": "training step, two smaller images",
 }
 
 
 def detection_cpu() -> str:
-    """Milliseconds of a detector and its parts next to the port and torchvision."""
+    """Milliseconds of a detector and its parts next to the port's."""
+    return _detection("detection_cpu.csv", {"torch_port": "port"})
 
+
+def detection_torchvision() -> str:
+    """The same next to the port's and torchvision's."""
+    return _detection("detection_torchvision.csv", {"torch_port": "port", "torchvision": "torchvision"})
+
+
+def _detection(file: str, peers: dict[str, str]) -> str:
     def cells(part: str) -> Iterator[str | None]:
         yield PARTS[part]
-        own = need("detection_cpu.csv", "median_ms", implementation="jax", part=part)
+        own = need(file, "median_ms", implementation="jax", part=part)
         yield own.show()
-        for peer in ("torch_port", "torchvision"):
-            ms = value("detection_cpu.csv", "median_ms", implementation=peer, part=part)
-            yield from (ms and ms.show(), ms and (ms / own).show(ratio))
+        for peer in peers:
+            ms = need(file, "median_ms", implementation=peer, part=part)
+            yield from (ms.show(), (ms / own).show(ratio))
 
-    return table(["", "ours", "port", "", "torchvision", ""], ([*cells(part)] for part in PARTS))
+    heads = [head for title in peers.values() for head in (title, "")]
+    return table(["", "ours", *heads], ([*cells(part)] for part in PARTS))
 
 
 def input_cpu() -> str:
