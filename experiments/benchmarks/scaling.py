@@ -168,8 +168,8 @@ def _size(axis: str, point: Sizes) -> int:
     return {"K": point.K, "C": point.C, "H·W": point.S**2, "B": point.B, "groups": point.G}[axis]
 
 
-def _program(name: str, arg: ArgSpec, which: Pass) -> tuple[Program, float]:
-    """The call by an implementation, and the number of its operations."""
+def _program(name: str, arg: ArgSpec, which: Pass) -> tuple[Program, float | None]:
+    """The call by an implementation, and the number of its operations; None where it calls a library."""
     function: peers.Function = arg.call
     arrays = arg.arrays()
     if name == "unfold":
@@ -180,4 +180,4 @@ def _program(name: str, arg: ArgSpec, which: Pass) -> tuple[Program, float]:
         function, arrays = peers.with_cotangents(function), (arg.cotangent(), *arrays)
     arrays = jax.device_put(arrays)
     compiled = jax.jit(function).lower(*arrays).compile()
-    return compiled_program(compiled, arrays), (compiled.cost_analysis() or {})["flops"]
+    return compiled_program(compiled, arrays), (compiled.cost_analysis() or {}).get("flops")

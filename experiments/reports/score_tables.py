@@ -105,7 +105,7 @@ def parity() -> str:
 def published() -> str:
     """How many counts of each published table are equal at the printed digits."""
     file = "tables/tables.csv"
-    rows = [row for row in located_rows(file) if row.row["computed"]]
+    rows = [row for row in located_rows(file) if row.row["computed"] and row.row["published"]]
 
     def number(found: list[Located]) -> str:
         return Value(len(found), file, tuple(row.line for row in found)).show(".0f") if found else "0"

@@ -60,7 +60,7 @@ def test_each_size_has_a_row_for_each_implementation_and_its_operations_grow_as_
     keys = [(row["pass"], row["axis"], row["implementation"], row["size"]) for row in found]
     names = [("K", name, size) for name in ("best", "unfold", "depthwise") for size in (1, 3)] + [("groups", "best", 2)]
     assert keys == [(which, *name) for which in ("forward", "forward_backward") for name in names]
-    assert all(row["median_ms"] > 0 and row["operations"] > 0 and row["peak_bytes"] > 0 for row in found)
+    assert all(row["median_ms"] > 0 and row["peak_bytes"] > 0 for row in found)
     one, three = (row["operations"] for row in found[:2])
     assert 7 < three / one < 11, "nine taps instead of one"
     assert isinstance(next(scaling.exponents(found)), Exponent)
