@@ -14,9 +14,10 @@ Name = Literal["operator", "layer", "model", "detection", "input", "scaling", "c
 
 @dataclasses.dataclass(frozen=True)
 class BenchCommand:
-    """Time the operator, layers, networks and the input on this machine, next to others. Needs a checkout.
+    """Time the operator, layers and networks on this machine, next to others (in a checkout).
 
-    `scaling` fits how the operator's time grows with each of its sizes; `compile` is the time of compilation.
+    `scaling` fits how the operator's time grows with each of its sizes; `compile` is the time of compilation; `input` that
+    of reading images.
 
     Programs take turns. A row has the median, the distance of the quartiles, the memory, the device, the versions and
     the machine's load at the start.

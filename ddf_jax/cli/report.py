@@ -12,9 +12,9 @@ from ddf_jax.cli.command import CommandResult
 
 @dataclasses.dataclass(frozen=True)
 class ReportCommand:
-    """Write the page of all results, from the rows in `experiments/results` alone. Needs a checkout.
+    """Write the page of all results from the committed rows (in a checkout).
 
-    Markdown with pictures next to it, and one HTML file that needs nothing else and no network. Every number links to
+    The rows are those in `experiments/results`. Markdown with pictures next to it, and one HTML file that needs nothing else and no network. Every number links to
     its row. Numbers that are marked in README.md and in docs are written anew from the same rows.
 
     Examples:
