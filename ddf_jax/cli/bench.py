@@ -16,8 +16,8 @@ Name = Literal["operator", "layer", "model", "detection", "input", "scaling", "c
 class BenchCommand:
     """Time the operator, layers and networks on this machine, next to others (in a checkout).
 
-    `scaling` fits how the operator's time grows with each of its sizes; `compile` is the time of compilation; `input` that
-    of reading images.
+    `scaling` fits how the operator's time grows with each of its sizes; `compile` is the time of compilation, `input`
+    that of reading images.
 
     Programs take turns. A row has the median, the distance of the quartiles, the memory, the device, the versions and
     the machine's load at the start.
