@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from ddf_jax import layers
@@ -96,7 +97,7 @@ def lower_layer(layer: Any, shape: Sequence[int], which: Pass) -> tuple[jax.stag
     """The layer as a function of its state and an input, not yet compiled; and these arrays."""
     (layer.eval if which == "forward" else layer.train)()
     structure, state = nnx.split(layer)
-    x = jax.random.normal(jax.random.key(0), tuple(shape))
+    x = np.random.default_rng(0).standard_normal(shape, np.float32)
 
     def forward(state: nnx.State, x: jax.Array) -> jax.Array:
         return nnx.merge(structure, state)(x)
@@ -105,7 +106,7 @@ def lower_layer(layer: Any, shape: Sequence[int], which: Pass) -> tuple[jax.stag
         loss = nnx.value_and_grad(lambda layer, x: layer(x).sum(), argnums=(0, 1))
         return loss(nnx.merge(structure, state), x)
 
-    arrays = (state, x)
+    arrays = (state, jax.device_put(x))
     return jax.jit(forward if which == "forward" else forward_backward).lower(*arrays), arrays
 
 

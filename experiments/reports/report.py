@@ -132,10 +132,11 @@ def _row_files() -> list[Path]:
 def _set(name: str) -> list[str]:
     rows = [row for row, _ in located_rows(name)]
 
-    def every(*keys: str) -> str:
-        found = [row[key] for row in rows for key in keys if row.get(key) not in (None, "")]
-        texts = [f"JAX {each['jax']}" if isinstance(each, dict) else str(each) for each in found]
-        return "; ".join(sorted(set(texts)))
+    def every(key: str) -> str:
+        texts = [
+            f"JAX {row[key]['jax']}" if isinstance(row[key], dict) else str(row[key]) for row in rows if row.get(key)
+        ]
+        return "; ".join(sorted({*texts}))
 
     number = Value(len(rows), name, (located_rows(name)[0].line,)).show(".0f") if "*" not in name else str(len(rows))
     versions = every("versions") or (f"JAX {every('jax')}" if every("jax") else "")
@@ -219,10 +220,10 @@ def _only(make: Callable[[], str], text: str) -> Callable[[], Iterator[Block]]:
 
 SECTIONS = (
     Section("Sets of rows", (), "", _sets),
-    Section("Operator on a CPU", ("operator_cpu.csv",), "`ddf bench operator --against torch`", _operator_cpu),
+    Section("Operator on a CPU", ("operator_cpu.csv",), "`ddf bench operator` measures them.", _operator_cpu),
     Section("Growth of cost", ("scaling_cpu.csv",), "`ddf bench scaling` measures them.", _scaling),
     Section("Operator on a GPU", (GPU,), "`python -m experiments.gpu_suite` measures them.", _operator_gpu),
-    Section("Roofline", (GPU, "kernels/kernels.json"), "`python -m experiments.kernels`", _roofline),
+    Section("Roofline", (GPU, "kernels/kernels.json"), "`python -m experiments.kernels` predicts them.", _roofline),
     Section("Layers", ("layer_cpu.csv",), "`ddf bench layer --against torch` measures them.", _layers),
     Section("Networks", ("model_cpu.csv", GPU), "`ddf bench model --against torch` measures them.", _networks),
     Section(
