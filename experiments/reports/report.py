@@ -17,7 +17,8 @@ from experiments.reports.blocks import Block, Heading, Picture, Table, Text
 from experiments.reports.numbers import Wrong, located_rows
 from experiments.reports.report_html import to_html
 from experiments.reports.results import RESULTS
-from experiments.reports.shown import LINK, Value, plain, table, value
+from experiments.reports.row_files import row_sets
+from experiments.reports.shown import LINK, Value, plain, value
 
 ROOT = RESULTS.parents[1]
 GPU = speed.GPU
@@ -113,34 +114,7 @@ def check_pages(*, write: bool = False, root: Path = ROOT) -> list[Wrong]:
 
 
 def _sets() -> Iterator[Block]:
-    yield Table(
-        table(
-            ["rows", "number", "device", "versions", "date", "load at start"],
-            (_set(path.relative_to(RESULTS).as_posix()) for path in _row_files()),
-            left=6,
-        )
-    )
-
-
-def _row_files() -> list[Path]:
-    """Files of rows, those of the runs on digits as one; the kernels of a trace are a part of others."""
-    paths = [path for ending in ("csv", "json", "jsonl", "txt") for path in RESULTS.rglob(f"*.{ending}")]
-    others = [path for path in paths if not path.name.endswith(".kernels.json") and not path.match("digits*.json")]
-    return sorted([*others, RESULTS / "digits*.json"])
-
-
-def _set(name: str) -> list[str]:
-    rows = [row for row, _ in located_rows(name)]
-
-    def every(key: str) -> str:
-        texts = [
-            f"JAX {row[key]['jax']}" if isinstance(row[key], dict) else str(row[key]) for row in rows if row.get(key)
-        ]
-        return "; ".join(sorted({*texts}))
-
-    number = Value(len(rows), name, (located_rows(name)[0].line,)).show(".0f") if "*" not in name else str(len(rows))
-    versions = every("versions") or (f"JAX {every('jax')}" if every("jax") else "")
-    return [f"`{name}`", number, every("device"), versions, every("date"), every("load_average")]
+    yield Table(row_sets())
 
 
 def _operator_cpu() -> Iterator[Block]:
