@@ -8,7 +8,7 @@ PARALLEL := --numprocesses=2 --dist=worksteal
 # What depends on the version of JAX.
 NEWEST := tests/pallas_kernels tests/ddf_jax/training tests/test_imports.py tests/test_packaging.py
 
-.PHONY: train zoo zoo-all depth depth-all detect robustness check test test-newest test-torch test-slow faults format clean
+.PHONY: train zoo zoo-all depth depth-all detect robustness bench report check test test-newest test-torch test-slow faults format clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.installed
@@ -58,6 +58,17 @@ FURNITURE := furniture_resnet furniture_ddf furniture_resnext furniture_binet
 robustness: $(VENV)/.installed
 	printf '%s\n' $(FURNITURE) | tac | xargs -n 1 -P 2 $(BIN)/ddf train
 	$(BIN)/python -m experiments.robustness --processes 2 $(addprefix runs/,$(FURNITURE))
+
+# On a quiet machine, about twelve minutes on two cores. New rows replace the old ones when all are there.
+bench: $(VENV)/.installed-torch
+	rm -rf runs/bench
+	$(BIN)/python -m ddf_jax bench all --against torch --out runs/bench
+	cp runs/bench/*.csv experiments/results/
+	$(BIN)/python -m ddf_jax report
+
+# The page of all results, and every measured number of README and docs, from the rows.
+report: $(VENV)/.installed
+	$(BIN)/python -m ddf_jax report
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -36,6 +36,8 @@ COMMANDS: dict[str, str] = {
     "verify": "ddf_jax.cli.verify:VerifyCommand",
     "plan": "ddf_jax.cli.plan:PlanCommand",
     "kernels": "ddf_jax.cli.kernels:KernelsCommand",
+    "bench": "ddf_jax.cli.bench:BenchCommand",
+    "report": "ddf_jax.cli.report:ReportCommand",
 }
 """Module and class of each command: one is imported when it is asked for."""
 

@@ -21,7 +21,6 @@ a process during a step, minus the one before it had any array; what compilation
 import argparse
 import contextlib
 import os
-import statistics
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -29,8 +28,7 @@ from pathlib import Path
 
 from ddf_jax.files import write_atomically
 from experiments.benchmarks.detection_inputs import Arrays, make_inputs, make_weights, part_shapes, write_arrays
-from experiments.benchmarks.operator import to_csv
-from experiments.benchmarks.rows import Row, row_machine, row_time
+from experiments.benchmarks.rows import Row, row_machine, row_time, to_csv
 from experiments.benchmarks.turns import Child
 from pallas_kernels.tuning.timing import Program, time_programs
 
@@ -117,7 +115,7 @@ def measure(
         shapes = part_shapes(inputs)
         return [
             {"implementation": name, "part": part, "shape": shapes[part], "dtype": "float32"}
-            | _times(seconds[f"{name} {part}"], int(children[name].ask("bytes", part)))
+            | row_time(seconds[f"{name} {part}"], "host", int(children[name].ask("bytes", part)))
             | {"process_bytes": int(grown[name, part]) if (name, part) in grown else None}
             | {"compile_s": children[name].ask("compile", part) or None}
             | row_machine("cpu", children[name].versions)
@@ -145,12 +143,6 @@ def _program(child: Child, part: str) -> Program:
 
     run()  # makes and compiles it
     return Program(run, lambda: child.ask("seconds", part), "host", 0)
-
-
-def _times(seconds: Sequence[float], peak_bytes: int) -> Row:
-    low, _, high = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else [seconds[0]] * 3
-    row = row_time(seconds, "host", peak_bytes)
-    return {"median_ms": row.pop("median_ms"), "quartile_distance_ms": 1e3 * (high - low)} | row
 
 
 if __name__ == "__main__":

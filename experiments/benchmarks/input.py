@@ -40,8 +40,7 @@ from ddf_jax.data.pipeline import train_iterator
 from ddf_jax.data.transforms import RandomResizedCrop
 from ddf_jax.files import write_atomically
 from ddf_jax.training.devices import data_mesh, device_batches
-from experiments.benchmarks.operator import to_csv
-from experiments.benchmarks.rows import Row, row_environment
+from experiments.benchmarks.rows import Row, row_environment, to_csv
 from pallas_kernels.tuning.timing import Program, time_programs
 
 SIDE = 224
@@ -62,17 +61,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batches", type=int, default=8, help="of a turn (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each program (default: %(default)s)")
     options = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory() as folder:
-        small, large = Path(folder) / "500x375", Path(folder) / "2000x1500"
-        write_images(small, 500, 375, options.images, COPIES)
-        write_images(large, 2000, 1500, LARGE)
-        rows = per_core(small, options.batch, options.batches, options.rounds)
-        rows += per_core(large, LARGE, 2, options.rounds)
-        rows += loops(small, options.batch, options.batches, options.rounds)
+    rows = measure(options.images, options.batch, options.batches, options.rounds)
     if options.out is not None:
         write_atomically(options.out, to_csv(rows))
     print(to_csv(rows), end="")
     return 0
+
+
+def measure(images: int = 128, batch: int = 32, batches: int = 8, rounds: int = 9) -> list[Row]:
+    """The rows of `per_core` for both sizes of images, and those of `loops`.
+
+    Args:
+        images: of 500×375 pixels.
+        batch: images.
+        batches: of a turn.
+        rounds: turns of each program.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        small, large = Path(folder) / "500x375", Path(folder) / "2000x1500"
+        write_images(small, 500, 375, images, COPIES)
+        write_images(large, 2000, 1500, LARGE)
+        return (
+            per_core(small, batch, batches, rounds)
+            + per_core(large, LARGE, 2, rounds)
+            + loops(small, batch, batches, rounds)
+        )
+
+
+def to_table(rows: Sequence[Row]) -> str:
+    """Images per second of a core next to the bare loop; of the loops all cores' and the share that they wait."""
+    lines = []
+    for row in rows:
+        if row["of_bare"] is None:
+            speed = f"{row['images_per_second']:8.0f} images/s, waits {row['wait_share']:.1%}"
+        else:
+            speed = f"{row['images_per_core_second']:8.0f} images/s a core, {row['of_bare']:.2f}× the bare loop"
+        lines.append(f"{row['implementation']:16}{row['image']:12}{speed}")
+    return "\n".join(lines) + "\n"
 
 
 def per_core(folder: Path, batch: int, batches: int, rounds: int) -> list[Row]:

@@ -4,7 +4,8 @@
     python -m experiments.benchmarks.operator --json --out operator.json operator.csv
 
 The implementations that run here, automatic differentiation of the portable one (`xla_autodiff`), and, where PyTorch is
-installed and JAX computes on the CPU, PyTorch's `unfold` formulation with autograd. All cores, float32, K = 3. The
+installed and JAX computes on the CPU, PyTorch's `unfold` formulation with autograd and, as the static layer that a
+network would use, its depthwise convolution. All cores, float32, K = 3. The
 programs take turns, so that other load on the machine slows all of them alike.
 
 `peak_bytes` counts arguments, results and temporaries: by XLA's account of the compiled program, for PyTorch by its
@@ -12,10 +13,8 @@ profiler's record of every allocation of one call.
 """
 
 import argparse
-import csv
 import functools
 import importlib.util
-import io
 import itertools
 import json
 import statistics
@@ -27,12 +26,13 @@ import jax
 
 from ddf_jax.files import write_atomically
 from experiments.benchmarks.peers import Function, with_cotangents
-from experiments.benchmarks.rows import Row, row_environment, row_key, row_time
+from experiments.benchmarks.rows import Row, row_environment, row_key, row_time, to_csv
 from pallas_kernels.ops import xla
 from pallas_kernels.ops.arg_specs import BENCHMARK, ArgSpec
 from pallas_kernels.ops.choice import IMPLEMENTATIONS
 from pallas_kernels.tuning.timing import PASSES, Pass, Program, jax_program, time_programs
 
+TORCH_PEERS = ("torch_unfold", "torch_depthwise")
 MakeProgram = Callable[[ArgSpec, Pass], Program]
 
 
@@ -49,16 +49,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in options.out:
         if path.suffix not in (".json", ".csv") or not path.parent.is_dir():
             parser.error(f"--out: must be a .json or .csv file in a folder that exists, got {path}")
-    rows = measure(BENCHMARK, options.rounds)
+    rows = measure(BENCHMARK, options.rounds, _peers_here())
     for path in options.out:
         write_atomically(path, to_csv(rows) if path.suffix == ".csv" else to_json(rows))
     print(to_json(rows) if options.json else to_table(rows), end="")
     return 0
 
 
-def measure(args: Iterable[ArgSpec], rounds: int) -> list[Row]:
-    """A row for each implementation, call and pass."""
-    implementations, rows = _implementations(), []
+def measure(args: Iterable[ArgSpec], rounds: int, peers: Sequence[str] = ()) -> list[Row]:
+    """A row for each implementation, call and pass.
+
+    Args:
+        args: the calls.
+        rounds: turns of each program.
+        peers: of `TORCH_PEERS`.
+    """
+    implementations, rows = _implementations(peers), []
     for arg, which in itertools.product(args, PASSES):
         _log(f"{arg.name} {which}")
         programs = {name: make(arg, which) for name, make in implementations.items()}
@@ -80,7 +86,18 @@ def operator_program(function: Function, arg: ArgSpec, which: Pass, dtype: str =
     return jax_program(with_cotangents(function), (jax.device_put(arg.cotangent(dtype=dtype)), *arrays))
 
 
-def _implementations() -> dict[str, MakeProgram]:
+def _peers_here() -> Sequence[str]:
+    """PyTorch's, or none and a line that states why."""
+    if importlib.util.find_spec("torch") is None:
+        _log("without torch_unfold: PyTorch is not installed (pip install 'ddf-jax[torch]')")
+    elif jax.default_backend() != "cpu":
+        _log("without torch_unfold: it is timed on CPUs only")
+    else:
+        return TORCH_PEERS
+    return ()
+
+
+def _implementations(peers: Sequence[str]) -> dict[str, MakeProgram]:
     """What can run here, by name; logs what cannot and why."""
 
     def named(implementation: str, arg: ArgSpec, which: Pass) -> Program:
@@ -98,18 +115,16 @@ def _implementations() -> dict[str, MakeProgram]:
         else:
             found[implementation] = functools.partial(named, implementation)
     found["xla_autodiff"] = autodiff
-    if importlib.util.find_spec("torch") is None:
-        _log("without torch_unfold: PyTorch is not installed (pip install 'ddf-jax[torch]')")
-    elif jax.default_backend() != "cpu":
-        _log("without torch_unfold: it is timed on CPUs only")
-    else:
-        from experiments.benchmarks import torch_peers
-
-        def torch_unfold(arg: ArgSpec, which: Pass) -> Program:
-            return torch_peers.torch_program(torch_peers.unfold, *torch_peers.tensors(arg, "float32"), which)
-
-        found["torch_unfold"] = torch_unfold
+    for peer in peers:
+        found[peer] = functools.partial(_torch_program, peer)
     return found
+
+
+def _torch_program(peer: str, arg: ArgSpec, which: Pass) -> Program:
+    from experiments.benchmarks import torch_peers
+
+    inputs, dy = torch_peers.tensors(arg, "float32")
+    return torch_peers.torch_program(torch_peers.peer(peer, arg, dy), inputs, dy, which)
 
 
 def _log(message: str) -> None:
@@ -118,14 +133,6 @@ def _log(message: str) -> None:
 
 def to_json(rows: Sequence[Row]) -> str:
     return json.dumps(rows, indent=1, allow_nan=False) + "\n"
-
-
-def to_csv(rows: Sequence[Row]) -> str:
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
 
 
 def speedups(rows: Sequence[Row], peer: str, implementation: str, which: Pass) -> dict[str, float]:

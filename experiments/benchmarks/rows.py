@@ -4,7 +4,9 @@ A row is a JSON object: what was run (`row_key`), what was measured (`row_time`,
 (`row_environment`).
 """
 
+import csv
 import datetime
+import io
 import json
 import os
 import platform
@@ -15,10 +17,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ddf_jax.files import write_atomically
 from pallas_kernels.ops.arg_specs import ArgSpec
 from pallas_kernels.tuning.timing import Clock, Pass
 
 Row = dict[str, Any]
+
+LOAD_AT_START = round(os.getloadavg()[0], 2)
+"""Processes that ran here in the last minute, when this one began."""
 
 
 def row_key(implementation: str, arg: ArgSpec, dtype: str, which: Pass) -> Row:
@@ -33,9 +39,10 @@ def row_key(implementation: str, arg: ArgSpec, dtype: str, which: Pass) -> Row:
 
 
 def row_time(seconds: Sequence[float], clock: Clock, peak_bytes: int) -> Row:
-    """The median, how many runs it is of, and the memory of one run."""
-    median_ms = 1e3 * statistics.median(seconds)
-    return {"median_ms": median_ms, "peak_bytes": peak_bytes, "n": len(seconds), "clock": clock}
+    """The median, the distance of the quartiles, how many runs they are of, and the memory of one run."""
+    low, median, high = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else [seconds[0]] * 3
+    times = {"median_ms": 1e3 * median, "peak_bytes": peak_bytes, "n": len(seconds), "clock": clock}
+    return times | {"quartile_distance_ms": 1e3 * (high - low)}
 
 
 def row_error(error: BaseException) -> Row:
@@ -54,7 +61,7 @@ def row_environment(framework: str, device: str) -> Row:
 
 
 def row_machine(device: str, versions: str) -> Row:
-    """Device, versions and date.
+    """Device, versions, date, and the load of the machine when this process began.
 
     Args:
         device: the framework's name of the device; "cpu" becomes the processor's name and its number of cores.
@@ -64,7 +71,24 @@ def row_machine(device: str, versions: str) -> Row:
         device = f"{_processor()}, {os.cpu_count()} cores"
     else:
         versions += f", driver {_driver()}"
-    return {"device": device, "versions": versions, "date": datetime.date.today().isoformat()}
+    return {"device": device, "versions": versions, "date": datetime.date.today().isoformat()} | {
+        "load_average": LOAD_AT_START
+    }
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """A line for each row under the names of all columns; a cell is empty where a row has no such value."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def append_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Adds rows to a file that `to_csv` made, or makes it; after a crash it is the old one or the new one."""
+    old = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+    write_atomically(path, to_csv([*old, *rows]))
 
 
 def read_rows(path: Path) -> list[Row]:

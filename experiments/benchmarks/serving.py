@@ -28,8 +28,7 @@ import numpy as np
 from ddf_jax.data.decode import encode_png
 from ddf_jax.files import write_atomically
 from ddf_jax.training.run import load_run, predict
-from experiments.benchmarks.operator import to_csv
-from experiments.benchmarks.rows import Row, row_environment
+from experiments.benchmarks.rows import Row, row_environment, to_csv
 
 _IMAGES = 32  # different good ones
 _TOLERANCE = 1e-5  # of a probability

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ddf_jax import torch_port
+from ddf_jax.torch_port.dcd import DCD
+from ddf_jax.torch_port.odconv import ODConv
 from experiments.benchmarks.torch_parts import allocated_bytes
 from experiments.benchmarks.training_step import TrainingStep
 from pallas_kernels.ops.arg_specs import ArgSpec
@@ -20,6 +22,18 @@ from pallas_kernels.tuning.timing import LAUNCHES, Pass, Program, host_seconds
 
 TorchFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 """x [B, C, H, W], spatial [B, T, Ho, Wo], channel [B, C, T] to y [B, C, Ho, Wo]."""
+
+LAYERS: dict[str, Callable[[int], torch.nn.Module]] = {
+    "conv3x3": lambda channels: torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+    "depthwise3x3": lambda channels: torch.nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
+    "ddf": torch_port.DDF,
+    "involution": torch_port.Involution,
+    "odconv": lambda channels: ODConv(channels, channels, 3),
+    "dcd": lambda channels: DCD(channels, channels, 3),
+    "ddf_up": torch_port.DDFUp,
+    "carafe": torch_port.CARAFE,
+}
+"""PyTorch's layers and the port's by the names of `experiments.benchmarks.layers`."""
 
 
 def unfold(x: Tensor, spatial: Tensor, channel: Tensor, *, stride: int = 1, dilation: int = 1) -> Tensor:
@@ -95,10 +109,54 @@ def torch_program(function: TorchFunction, inputs: Sequence[Tensor], dy: Tensor,
     return Program(run, lambda: _event_seconds(run), "events", peak)
 
 
-def network_programs(step: TrainingStep) -> tuple[Program, Program]:
-    """The forward pass of the port of a model in evaluation mode, and its training step, on a CPU."""
+def layer_program(name: str, shape: Sequence[int], which: Pass) -> Program:
+    """A layer of `LAYERS` on a CPU, or it and the cotangents of its input and parameters.
+
+    Args:
+        name: of the layer.
+        shape: [B, H, W, C] of the input.
+        which: in evaluation mode, or in training mode with cotangents.
+    """
     torch.set_num_threads(os.cpu_count() or 1)
-    model = torch_port.create(step.name)
+    batch, height, width, channels = shape
+    backward = which == "forward_backward"
+    layer = LAYERS[name](channels).train(backward)
+    x = torch.randn(batch, channels, height, width, requires_grad=backward)
+    leaves = [x, *layer.parameters()]
+
+    def run() -> None:
+        with torch.set_grad_enabled(backward):
+            y = layer(x)
+            if backward:
+                torch.autograd.grad(y, leaves, torch.ones_like(y))
+
+    run()
+    arguments = sum(tensor.nbytes for tensor in leaves)
+    return Program(run, lambda: host_seconds(run, run), "host", arguments + allocated_bytes(run))
+
+
+def has_timm_model(name: str) -> bool:
+    import timm
+
+    return timm.is_model(name)
+
+
+def timm_model(name: str) -> torch.nn.Module:
+    """timm's network of this name, randomly initialised."""
+    import timm
+
+    return timm.create_model(name)
+
+
+def network_programs(step: TrainingStep, create: Callable[[str], Any] = torch_port.create) -> tuple[Program, Program]:
+    """The forward pass of a network in evaluation mode, and its training step, on a CPU.
+
+    Args:
+        step: whose model's name and images they have.
+        create: makes the network of a name: the port's, or `timm_model`.
+    """
+    torch.set_num_threads(os.cpu_count() or 1)
+    model = create(step.name)
     sgd = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, nesterov=True)
     batch, height, width, channels = step.images
     images, labels = torch.randn(batch, channels, height, width), torch.randint(0, 10, (batch,))

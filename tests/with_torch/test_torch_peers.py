@@ -1,18 +1,21 @@
 """The peers in PyTorch compute what they should, compiled ones run compiled code, and their memory is measured."""
 
 import math
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from experiments.benchmarks import gpu_cases, torch_parts, torch_peers
+from experiments.benchmarks import gpu_cases, layers, torch_parts, torch_peers, training_cpu
 from experiments.benchmarks.gpu_cases import Options
 from experiments.benchmarks.gpu_parts import BY_NAME, run, working_device
+from experiments.benchmarks.training_step import TrainingStep
 from pallas_kernels.ops.arg_specs import ArgSpec
 from pallas_kernels.ops.spec import FilterSpec
+from pallas_kernels.tuning.timing import PASSES
 from tests.pallas_kernels import oracle, suite
 
 ARGS = ArgSpec("small", (1, 4, 5, 4)), ArgSpec("stride", (2, 7, 6, 3), FilterSpec(3, stride=2))
@@ -37,6 +40,39 @@ def test_depthwise_is_a_mean_of_the_window():
     y = torch_peers.peer("torch_depthwise", ARGS[0], x)(x, x, x)
     assert y[0, 0, 1, 1] == pytest.approx(1)
     assert y[0, 0, 0, 0] == pytest.approx(4 / 9)
+
+
+@pytest.mark.parametrize("name", torch_peers.LAYERS)
+def test_each_layer_runs_forward_and_backward_and_is_one_of_ours(name: str):
+    assert name in layers.LAYERS
+    shape = (2, 4, 5, 32)
+    for which in PASSES:
+        program = torch_peers.layer_program(name, shape, which)
+        assert program.seconds() > 0
+        assert program.peak_bytes > 4 * math.prod(shape)
+
+
+def test_layers_take_turns_with_the_port_s():
+    rows = layers.measure(["depthwise3x3", "dynamic_conv"], shape=(1, 4, 5, 32), rounds=1, torch=True)
+    keys = [(row["implementation"], row["layer"], row["pass"]) for row in rows]
+    assert [key[:2] for key in keys] == 2 * [("jax", "depthwise3x3"), ("torch", "depthwise3x3")] + 2 * [
+        ("jax", "dynamic_conv")
+    ]
+
+
+def test_timm_s_network_takes_part_where_there_is_one_of_the_name(monkeypatch: pytest.MonkeyPatch):
+    timm: Any = ModuleType("timm")
+    timm.is_model = lambda name: name == "resnet18"
+    timm.create_model = lambda name: torch.nn.Sequential(
+        torch.nn.Conv2d(3, 10, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    )
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    assert list(training_cpu._peers("resnet18", ("torch", "timm"))) == ["torch", "timm"]
+    assert list(training_cpu._peers("ddf_resnet50", ("timm",))) == []
+    step = TrainingStep("resnet18", batch=2, image_size=8, dtype="float32")
+    forward, train = training_cpu._peers("resnet18", ("timm",))["timm"](step)
+    assert forward.seconds() > 0
+    assert train.peak_bytes > forward.peak_bytes > 0
 
 
 def test_an_unknown_peer_is_refused():

@@ -16,12 +16,19 @@ def test_programs_take_turns_in_changing_order_and_run_once_untimed():
     turns = []
 
     def program(name: str) -> timing.Program:
-        return timing.Program(lambda: turns.append(name), lambda: turns.append(name.upper()) or 1.0, "host", 0)
+        return timing.Program(lambda: turns.append(name), lambda: turns.append(name.upper()) or 0.1, "host", 0)
 
     seconds = timing.time_programs({name: program(name) for name in "ab"}, rounds=8)
     rounds = ["".join(turns[i : i + 4]) for i in range(0, len(turns), 4)]
     assert set(rounds) == {"aAbB", "bBaA"}
-    assert seconds == {"a": [1.0] * 8, "b": [1.0] * 8}
+    assert seconds == {"a": [0.1] * 8, "b": [0.1] * 8}
+
+
+def test_a_program_that_takes_longer_than_filling_caches_runs_untimed_in_the_first_round_alone():
+    turns = []
+    slow = timing.Program(lambda: turns.append("untimed"), lambda: turns.append("timed") or 1.0, "host", 0)
+    assert timing.time_programs({"": slow}, rounds=3) == {"": [1.0] * 3}
+    assert turns == ["untimed", "timed", "timed", "timed"]
 
 
 def test_peak_bytes_count_arguments_results_and_temporaries():
