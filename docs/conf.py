@@ -1,0 +1,106 @@
+"""The documentation site, built from the repository's own pages and docstrings: `make docs`.
+
+The source folder is the repository, so that relative links work here as they do there.
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import latex2mathml.converter
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.ext.napoleon import Config, GoogleDocstring
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+
+import api_pages  # noqa: E402
+
+project = "ddf-jax"
+author = "The ddf-jax authors"
+copyright = "the ddf-jax authors"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+
+root_doc = "docs/index"
+include_patterns = [
+    "docs/*.md",
+    "docs/api/*.rst",
+    "examples/README.md",
+    "experiments/results/*.md",
+    "experiments/results/*/*.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+]
+exclude_patterns = [".*", "build", "dist", "runs"]
+
+myst_heading_anchors = 4
+highlight_language = "none"
+
+autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False
+autodoc_preserve_defaults = True
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+maximum_signature_line_length = 80
+add_module_names = False
+
+NAPOLEON = Config(napoleon_numpy_docstring=False, napoleon_use_ivar=True)
+
+suppress_warnings = ["myst.header"]  # tables of results have no second level
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", ".*")]
+
+html_theme = "furo"
+html_title = "ddf-jax"
+html_copy_source = False
+html_show_sphinx = False
+html_math_renderer = "mathml"
+html_permalinks_icon = "#"
+pygments_dark_style = "github-dark"
+html_favicon = "static/icon.svg"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+
+
+def google_style(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Sections of Google's style as fields; not of attributes, whose first colon napoleon takes for the end of a type."""
+    text = api_pages.restructured("\n".join(lines))
+    is_value = what in ("attribute", "data", "property")
+    lines[:] = text.splitlines() if is_value else GoogleDocstring(text, NAPOLEON, app, what, name, obj, options).lines()
+
+
+def visit_math(self: Any, node: nodes.math | nodes.math_block) -> None:
+    """Formulas as MathML, which browsers draw without a script."""
+    display = "block" if isinstance(node, nodes.math_block) else "inline"
+    self.body.append(latex2mathml.converter.convert(node.astext(), display=display))
+    raise nodes.SkipNode
+
+
+def add_contents(app: Sphinx, page: str, source: list[str]) -> None:
+    """Tables of links to pages become the navigation as well; the pages are plain Markdown without it."""
+    if page not in CONTENTS:
+        return
+    folder = Path(page).parent
+    for section in re.split(r"^(?=## )", source[0], flags=re.MULTILINE):
+        title = re.match("## (.*)", section)
+        links = re.findall(CONTENTS[page], section, re.MULTILINE)
+        targets = [(ROOT / folder / link).resolve().relative_to(ROOT).with_suffix("").as_posix() for link in links]
+        if targets:
+            caption = f":caption: {title[1]}\n" if title else ""
+            entries = "\n".join(f"/{target}" for target in dict.fromkeys(targets))
+            source[0] += f"\n\n```{{toctree}}\n:hidden:\n{caption}\n{entries}\n```\n"
+
+
+CONTENTS = {
+    "docs/index": r"^\| \[[^\]]*\]\(([^)#]*\.md)\)",
+    "docs/reproducing": r"\]\((\.\./experiments/[^)#]*\.md)\)",
+}
+
+
+def setup(app: Sphinx) -> None:
+    api_pages.write_pages(ROOT / "docs" / "api")
+    app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
+    app.connect("source-read", add_contents)
+    app.connect("autodoc-process-docstring", google_style)
