@@ -1,7 +1,7 @@
 """The public names of the packages, read from their source, and the pages of the API reference that list them.
 
-A package's names are those that it lists: `__all__`, or `from module import name as name`. Where it lists none, and of a
-module that is no package, they are what is defined without an underscore: functions, classes, and constants with a
+A package's names are those that it lists: `__all__`, or `from module import name as name`. Where it lists none, and of
+a module that is no package, they are what is defined without an underscore: functions, classes, and constants with a
 docstring.
 """
 
@@ -46,6 +46,7 @@ MODULES = (
     "ddf_jax.models.detection_networks",
     "ddf_jax.models.slots",
     "ddf_jax.models.stems",
+    "pallas_kernels.ops.implementation",
 )
 
 # What is for the packages themselves. The command line has its own help, and a recipe's page is its header.
@@ -127,7 +128,7 @@ def is_package(module: str) -> bool:
 
 
 @functools.cache
-def _tree(module: str) -> ast.Module:
+def tree(module: str) -> ast.Module:
     file = file_of(module)
     assert file, module
     return ast.parse(file.read_text())
@@ -136,7 +137,7 @@ def _tree(module: str) -> ast.Module:
 def _statements(module: str) -> list[ast.stmt]:
     """The statements of a module, those under `if TYPE_CHECKING` included."""
     found: list[ast.stmt] = []
-    for statement in _tree(module).body:
+    for statement in tree(module).body:
         found += statement.body if isinstance(statement, ast.If) else [statement]
     return found
 
@@ -148,7 +149,7 @@ def _defined(statement: ast.stmt) -> str:
     return targets[0].id if isinstance(targets[0], ast.Name) else ""
 
 
-def _listed(module: str) -> list[str]:
+def listed(module: str) -> list[str]:
     """The names that a module lists as its own."""
     imports = [statement for statement in _statements(module) if isinstance(statement, ast.ImportFrom)]
     for statement in _statements(module):
@@ -158,13 +159,13 @@ def _listed(module: str) -> list[str]:
     return [a.name for statement in imports for a in statement.names if in_package and a.name == a.asname]
 
 
-def _find(module: str, name: str) -> Name | None:
+def find(module: str, name: str) -> Name | None:
     """A name where it is defined; None if it is a module."""
     statements = _statements(module)
     for statement, following in zip(statements, [*statements[1:], ast.Pass()], strict=True):
         if isinstance(statement, ast.ImportFrom) and name in [alias.asname or alias.name for alias in statement.names]:
             assert statement.module
-            return None if file_of(f"{statement.module}.{name}") else _find(statement.module, name)
+            return None if file_of(f"{statement.module}.{name}") else find(statement.module, name)
         if _defined(statement) != name:
             continue
         if isinstance(statement, ast.FunctionDef | ast.ClassDef):
@@ -181,16 +182,16 @@ def _find(module: str, name: str) -> Name | None:
 @functools.cache
 def public_names(module: str) -> tuple[Name, ...]:
     """The public names of a module, in the order of its list or of their definitions."""
-    if listed := _listed(module):
-        found = [_find(module, name) for name in listed]
+    if names := listed(module):
+        found = [find(module, name) for name in names]
     else:
-        found = [_find(module, name) for name in map(_defined, _statements(module)) if name and name[0] != "_"]
+        found = [find(module, name) for name in map(_defined, _statements(module)) if name and name[0] != "_"]
         found = [name for name in found if name and (name.kind != "data" or name.docstring)]
     return tuple(dataclasses.replace(name, module=module, defined_in=name.module) for name in found if name)
 
 
 @functools.cache
-def _homes() -> dict[tuple[str, str], Name]:
+def homes() -> dict[tuple[str, str], Name]:
     """By where a name is defined: the one of its public paths that the reference describes it under."""
     names = [name for module in public_modules() for name in public_names(module)]
     names.sort(key=lambda name: (name.module == name.defined_in, name.module.count("."), len(name.module)))
@@ -198,8 +199,8 @@ def _homes() -> dict[tuple[str, str], Name]:
 
 
 def home(name: Name) -> Name:
-    """The same name in the module whose page describes it: where it is defined, or the innermost package that lists it."""
-    return _homes()[name.defined_in, name.name]
+    """The same name on the page that describes it: of the module that defines it, or the innermost that lists it."""
+    return homes()[name.defined_in, name.name]
 
 
 @functools.cache
@@ -210,8 +211,8 @@ def public_modules() -> tuple[str, ...]:
 
 def _with_its_modules(package: str) -> Iterator[str]:
     yield package
-    if listed := _listed(package):
-        yield from (f"{package}.{name}" for name in listed if _find(package, name) is None)
+    if names := listed(package):
+        yield from (f"{package}.{name}" for name in names if find(package, name) is None)
     elif is_package(package) and package != "ddf_jax.recipes":
         inside = [module for module in modules_of(package) if module.rpartition(".")[0] == package]
         for module in inside:
@@ -233,7 +234,7 @@ def write_pages(folder: Path) -> None:
 def _index() -> str:
     top = [module for module in [*PACKAGES, *public_modules()] if not _parent(module)]
     rows = [
-        f"   * - :doc:`{module}`\n     - {summary(ast.get_docstring(_tree(module)))}" for module in dict.fromkeys(top)
+        f"   * - :doc:`{module}`\n     - {summary(ast.get_docstring(tree(module)))}" for module in dict.fromkeys(top)
     ]
     contents = "\n".join(f"   {module}" for module in dict.fromkeys(top))
     return (

@@ -11,7 +11,9 @@ from typing import Any
 import latex2mathml.converter
 from docutils import nodes
 from sphinx.application import Sphinx
-from sphinx.ext.napoleon import Config, GoogleDocstring
+from sphinx.ext.napoleon import Config
+from sphinx.ext.napoleon.docstring import GoogleDocstring
+from sphinx.util import logging
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
@@ -46,7 +48,7 @@ python_use_unqualified_type_names = True
 maximum_signature_line_length = 80
 add_module_names = False
 
-NAPOLEON = Config(napoleon_numpy_docstring=False, napoleon_use_ivar=True)
+NAPOLEON: Any = Config(napoleon_numpy_docstring=False, napoleon_use_ivar=True)
 
 suppress_warnings = ["myst.header"]  # tables of results have no second level
 nitpicky = True
@@ -64,8 +66,8 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 
 
-def google_style(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Sections of Google's style as fields; not of attributes, whose first colon napoleon takes for the end of a type."""
+def google_style(app: Sphinx, what: Any, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Sections of Google's style as fields; not of attributes, whose first colon would end a type."""
     text = api_pages.restructured("\n".join(lines))
     is_value = what in ("attribute", "data", "property")
     lines[:] = text.splitlines() if is_value else GoogleDocstring(text, NAPOLEON, app, what, name, obj, options).lines()
@@ -87,6 +89,8 @@ def add_contents(app: Sphinx, page: str, source: list[str]) -> None:
         title = re.match("## (.*)", section)
         links = re.findall(CONTENTS[page], section, re.MULTILINE)
         targets = [(ROOT / folder / link).resolve().relative_to(ROOT).with_suffix("").as_posix() for link in links]
+        if title and title[1] == "Reference":
+            targets.insert(0, "docs/api/index")
         if targets:
             caption = f":caption: {title[1]}\n" if title else ""
             entries = "\n".join(f"/{target}" for target in dict.fromkeys(targets))
@@ -99,8 +103,19 @@ CONTENTS = {
 }
 
 
+def check_reference(app: Sphinx, env: Any) -> None:
+    """Every public name must have been described."""
+    described = {*env.get_domain("py").objects}
+    names = {
+        api_pages.home(name).path for module in api_pages.public_modules() for name in api_pages.public_names(module)
+    }
+    if missing := sorted(names - {*described}):
+        logging.getLogger(__name__).warning("not in the API reference: %s", ", ".join(missing))
+
+
 def setup(app: Sphinx) -> None:
     api_pages.write_pages(ROOT / "docs" / "api")
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
     app.connect("source-read", add_contents)
+    app.connect("env-check-consistency", check_reference)
     app.connect("autodoc-process-docstring", google_style)
