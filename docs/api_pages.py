@@ -84,13 +84,16 @@ class Name:
 
 _MARKUP = re.compile(
     r"""(?P<kept>^\ *\.\.\ math::(\n\s*\n)?.*?(?=\n\s*\n|\Z) | ^\ *>>>.*?(?=\n\s*\n|\Z) | ``.+?`` | :[\w:]+:`[^`]+`)
-    | `(?P<code>[^`]+)` | (?P<special>\| | \*(?=\w))""",
+    | `(?P<code>[^`]+)` | (?P<special>\| | \*(?=\w) | (?<=:\ )[A-Z](?=\.$))""",
     re.DOTALL | re.MULTILINE | re.VERBOSE,
 )
 
 
 def restructured(text: str) -> str:
-    """A docstring, where code is in single backticks as in Markdown, as reStructuredText with links to our names."""
+    """A docstring, where code is in single backticks as in Markdown, as reStructuredText with links to our names.
+
+    Escaped are what would be a substitution, an emphasis, or a list that begins with a letter and a dot.
+    """
 
     def replacement(match: re.Match[str]) -> str:
         if match["kept"]:
@@ -272,14 +275,8 @@ def _parent(module: str) -> str:
 
 def _directive(name: Name) -> str:
     if name.kind == "data":
-        value = [f"   :value: {name.value}"] if name.value else []
-        return "\n".join(
-            [
-                f".. py:data:: {name.path}",
-                *value,
-                "",
-                textwrap.indent(restructured(name.docstring or "").strip(), "   "),
-            ]
-        )
+        options = [f"   :module: {name.module}", *([f"   :value: {name.value}"] if name.value else [])]
+        docstring = textwrap.indent(restructured(name.docstring or "").strip(), "   ")
+        return "\n".join([f".. py:data:: {name.name}", *options, "", docstring])
     options = "\n   :members:\n   :special-members: __call__" if name.kind == "class" else ""
     return f".. auto{name.kind}:: {name.path}{options}"

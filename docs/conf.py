@@ -3,6 +3,7 @@
 The source folder is the repository, so that relative links work here as they do there.
 """
 
+import dataclasses
 import re
 import sys
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 
 import latex2mathml.converter
 from docutils import nodes
+from flax.nnx import Module
 from sphinx.application import Sphinx
 from sphinx.ext.napoleon import Config
 from sphinx.ext.napoleon.docstring import GoogleDocstring
-from sphinx.util import logging
+from sphinx.util import inspect, logging
+from sphinx.util.inspect import stringify_signature
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
@@ -63,6 +66,7 @@ html_permalinks_icon = "#"
 pygments_dark_style = "github-dark"
 html_favicon = "static/icon.svg"
 html_static_path = ["static"]
+html_extra_path = ["redirect"]  # from the site's root to its front page
 html_css_files = ["site.css"]
 
 
@@ -71,6 +75,32 @@ def google_style(app: Sphinx, what: Any, name: str, obj: Any, options: Any, line
     text = api_pages.restructured("\n".join(lines))
     is_value = what in ("attribute", "data", "property")
     lines[:] = text.splitlines() if is_value else GoogleDocstring(text, NAPOLEON, app, what, name, obj, options).lines()
+
+
+class Default:
+    """A default whose own text is no Python: a class or a function by its name, anything else as dots."""
+
+    def __init__(self, value: Any):
+        self.text = getattr(value, "__name__", "...")
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def class_signature(app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: Any, returns: Any) -> Any:
+    """Of a Flax module that of `__init__`, as its metaclass takes any arguments; of a dataclass without the types, as
+    each field has its own."""
+    if what != "class" or not (issubclass(obj, Module) or dataclasses.is_dataclass(obj)):
+        return None
+    own = inspect.signature(obj.__init__, bound_method=True)
+    parameters = []
+    for each in own.parameters.values():
+        unwritten = each.default is not each.empty and repr(each.default).startswith("<")
+        default = Default(each.default) if unwritten else each.default
+        annotation = each.empty if dataclasses.is_dataclass(obj) else each.annotation
+        parameters.append(each.replace(annotation=annotation, default=default))
+    own = own.replace(parameters=parameters, return_annotation=own.empty)
+    return stringify_signature(own, unqualified_typehints=True), None
 
 
 def visit_math(self: Any, node: nodes.math | nodes.math_block) -> None:
@@ -118,4 +148,5 @@ def setup(app: Sphinx) -> None:
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
     app.connect("source-read", add_contents)
     app.connect("env-check-consistency", check_reference)
+    app.connect("autodoc-process-signature", class_signature)
     app.connect("autodoc-process-docstring", google_style)
