@@ -223,10 +223,15 @@ def _with_its_modules(package: str) -> Iterator[str]:
 
 
 def write_pages(folder: Path) -> None:
-    """Writes a page for each module, and removes those of modules that are gone."""
+    """Writes a page for each package, with its modules as sections."""
+    sections: dict[str, list[str]] = {}
+    for module in [*PACKAGES, *public_modules()]:
+        of_page = sections.setdefault(_page_of(module), [])
+        if module not in of_page:
+            of_page.append(module)
+    pages = {folder / f"{page}.rst": "\n\n".join(map(_section, modules)) for page, modules in sections.items()}
+    pages[folder / "index.rst"] = _index([*sections])
     folder.mkdir(exist_ok=True)
-    pages = {folder / f"{module}.rst": _page(module) for module in public_modules()}
-    pages[folder / "index.rst"] = _index()
     for stale in {*folder.glob("*.rst")} - {*pages}:
         stale.unlink()
     for path, text in pages.items():
@@ -234,17 +239,16 @@ def write_pages(folder: Path) -> None:
             path.write_text(text)
 
 
-def _index() -> str:
-    top = [module for module in [*PACKAGES, *public_modules()] if not _parent(module)]
-    rows = [
-        f"   * - :doc:`{module}`\n     - {summary(ast.get_docstring(tree(module)))}" for module in dict.fromkeys(top)
-    ]
-    contents = "\n".join(f"   {module}" for module in dict.fromkeys(top))
-    return (
-        f"{INDEX}\n\n.. list-table::\n   :class: names\n\n"
-        + "\n".join(rows)
-        + f"\n\n.. toctree::\n   :hidden:\n\n{contents}\n"
-    )
+def _page_of(module: str) -> str:
+    """The innermost of `PACKAGES` that a module lies in."""
+    return module if module in PACKAGES else _page_of(module.rpartition(".")[0])
+
+
+def _index(pages: list[str]) -> str:
+    rows = [f"   * - :doc:`{page}`\n     - {summary(ast.get_docstring(tree(page)))}" for page in pages]
+    table = "\n".join([".. list-table::\n   :class: names\n", *rows])
+    contents = "\n".join([".. toctree::\n   :hidden:\n", *(f"   {page}" for page in pages)])
+    return f"{INDEX}\n\n{table}\n\n{contents}\n"
 
 
 INDEX = """API reference
@@ -253,24 +257,14 @@ INDEX = """API reference
 Every public name, from its docstring. B, H, W, C, G, K, T and S are those of the :doc:`glossary </docs/glossary>`."""
 
 
-def _page(module: str) -> str:
+def _section(module: str) -> str:
+    """A module: its docstring, a table of its names, and each of them."""
     names = public_names(module)
-    below = [page for page in public_modules() if _parent(page) == module]
-    parts = [f"{module}\n{'=' * len(module)}", f".. automodule:: {module}"]
+    parts = [module, ("=" if module in PACKAGES else "-") * len(module), f"\n.. automodule:: {module}\n"]
     if names:
-        rows = "\n".join(f"   * - :py:obj:`~{home(name).path}`\n     - {summary(name.docstring)}" for name in names)
-        parts.append(f".. list-table::\n   :class: names\n\n{rows}")
-    if below:
-        parts.append(".. toctree::\n   :maxdepth: 1\n\n" + "\n".join(f"   {page}" for page in below))
-    return "\n\n".join([*parts, *(_directive(name) for name in names if home(name) == name)]) + "\n"
-
-
-def _parent(module: str) -> str:
-    """The page that a module's page is listed on; empty for those of the index."""
-    if module in PACKAGES:
-        return ""
-    around = module.rpartition(".")[0]
-    return around if not around or around in public_modules() else _parent(around)
+        rows = (f"   * - :py:obj:`~{home(name).path}`\n     - {summary(name.docstring)}" for name in names)
+        parts += [".. list-table::\n   :class: names\n", *rows]
+    return "\n".join([*parts, *(f"\n{_directive(name)}" for name in names if home(name) == name)]) + "\n"
 
 
 def _directive(name: Name) -> str:
