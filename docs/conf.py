@@ -143,10 +143,20 @@ def check_reference(app: Sphinx, env: Any) -> None:
         logging.getLogger(__name__).warning("not in the API reference: %s", ", ".join(missing))
 
 
+def defining_module(app: Sphinx, module: str, name: str) -> str | None:
+    """Where the source of a name is, which its package may only list."""
+    try:
+        found = api_pages.find(module, name.partition(".")[0])
+    except LookupError:
+        return None
+    return found and found.module
+
+
 def setup(app: Sphinx) -> None:
     api_pages.write_pages(ROOT / "docs" / "api")
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
     app.connect("source-read", add_contents)
+    app.connect("viewcode-follow-imported", defining_module)
     app.connect("env-check-consistency", check_reference)
     app.connect("autodoc-process-signature", class_signature)
     app.connect("autodoc-process-docstring", google_style)

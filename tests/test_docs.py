@@ -59,12 +59,14 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
 
 
 RUN_PAGES = ("training", "inspect", "serving")
-IMAGES = """
-import numpy as np
+PREPARED = """
+import dataclasses
 from PIL import Image
+import ddf_jax.recipes.digits as shipped
 from ddf_jax.cli import main
 from ddf_jax.data.datasets.digits import load_digits
 
+shipped.recipe = dataclasses.replace(shipped.recipe, epochs=3)
 images, labels = load_digits()
 for name, digit in (("seven.png", 7), ("one.png", 1)):
     Image.fromarray(images[labels == digit][0] * 15).save(name)
@@ -72,10 +74,10 @@ for name, digit in (("seven.png", 7), ("one.png", 1)):
 
 
 @pytest.mark.slow
-def test_the_code_that_needs_a_run_runs_on_that_of_digits(tmp_path: Path) -> None:
+def test_the_code_that_needs_a_run_runs_on_a_short_one_of_digits(tmp_path: Path) -> None:
     training, inspection, serving = (code_blocks(ROOT / "docs" / f"{name}.md", "py") for name in RUN_PAGES)
     export = 'assert main(["export", "runs/digits", "digits.npz"]) == 0'
-    run("\n".join([IMAGES, training, inspection, export, serving]), tmp_path)
+    run("\n".join([PREPARED, training, inspection, export, serving]), tmp_path)
 
 
 def run(program: str, folder: Path, devices: int = 1) -> None:
