@@ -95,7 +95,7 @@ def class_signature(app: Sphinx, what: str, name: str, obj: Any, options: Any, s
     own = inspect.signature(obj.__init__, bound_method=True)
     parameters = []
     for each in own.parameters.values():
-        unwritten = each.default is not each.empty and repr(each.default).startswith("<")
+        unwritten = each.default is not each.empty and "<" in repr(each.default)
         default = Default(each.default) if unwritten else each.default
         annotation = each.empty if dataclasses.is_dataclass(obj) else each.annotation
         parameters.append(each.replace(annotation=annotation, default=default))
