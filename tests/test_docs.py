@@ -52,8 +52,11 @@ def test_the_code_of_a_quick_page_runs(page: Path, tmp_path: Path, monkeypatch: 
     run_examples([program], tmp_path, monkeypatch)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", OTHERS, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=() if page.stem in ("own_cnn", "extending") else pytest.mark.slow) for page in OTHERS],
+    ids=lambda page: page.name,
+)
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
     run(code_blocks(page), tmp_path, devices=8)
 
