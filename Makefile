@@ -8,7 +8,7 @@ PARALLEL := --numprocesses=2 --dist=worksteal
 # What depends on the version of JAX.
 NEWEST := tests/pallas_kernels tests/ddf_jax/training tests/test_imports.py tests/test_packaging.py
 
-.PHONY: train zoo zoo-all depth depth-all detect robustness bench report check test test-newest test-torch test-slow faults format clean
+.PHONY: train zoo zoo-all depth depth-all detect robustness bench report check docs test test-newest test-torch test-slow faults format clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.installed
@@ -76,6 +76,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(PYTEST) --doctest-modules ddf_jax pallas_kernels experiments
 
+# The site, in build/docs; it needs no network, and a warning is an error.
+docs: $(VENV)/.installed-docs
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . build/docs
+
 test: $(VENV)/.installed-aot
 	PYTHONPATH=$(abspath $(VENV)/aot) $(PYTEST) $(PARALLEL)
 
@@ -115,6 +119,10 @@ $(VENV)/.installed-detection: $(VENV)/.installed
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[docs]'
 	touch $@
 
 # The compilers of a GPU target, 420 MB, in a folder that only the tests see: elsewhere JAX would look for a GPU.

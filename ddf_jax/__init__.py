@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pallas_kernels import dynamic_filter, dynamic_upsample
 
     __version__: str
+    """The version of the installed package, or "0+checkout" where none is installed."""
 
 __all__ = [
     "Recipe",

@@ -18,9 +18,9 @@ PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples")
 EXAMPLES = sorted((ROOT / "examples").glob("[0-9]*.py"))
 
 
-def code_blocks(page: Path) -> str:
+def code_blocks(page: Path, language: str = "python") -> str:
     """All ```python blocks of a page as one program. Blocks that need files of the user are marked ```py."""
-    return "\n".join(re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL))
+    return "\n".join(re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -52,22 +52,43 @@ def test_the_code_of_a_quick_page_runs(page: Path, tmp_path: Path, monkeypatch: 
     run_examples([program], tmp_path, monkeypatch)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", OTHERS, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=() if page.stem in ("own_cnn", "extending") else pytest.mark.slow) for page in OTHERS],
+    ids=lambda page: page.name,
+)
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
-    run(code_blocks(page), tmp_path)
+    run(code_blocks(page), tmp_path, devices=8)
 
 
-def run(program: str, folder: Path, **environment: str) -> None:
+RUN_PAGES = ("training", "inspect", "serving")
+PREPARED = """
+import dataclasses
+from PIL import Image
+import ddf_jax.recipes.digits as shipped
+from ddf_jax.cli import main
+from ddf_jax.data.datasets.digits import load_digits
+
+shipped.recipe = dataclasses.replace(shipped.recipe, epochs=3)
+images, labels = load_digits()
+for name, digit in (("seven.png", 7), ("one.png", 1)):
+    Image.fromarray(images[labels == digit][0] * 15).save(name)
+"""
+
+
+@pytest.mark.slow
+def test_the_code_that_needs_a_run_runs_on_a_short_one_of_digits(tmp_path: Path) -> None:
+    training, inspection, serving = (code_blocks(ROOT / "docs" / f"{name}.md", "py") for name in RUN_PAGES)
+    export = 'assert main(["export", "runs/digits", "digits.npz"]) == 0'
+    run("\n".join([PREPARED, training, inspection, export, serving]), tmp_path)
+
+
+def run(program: str, folder: Path, devices: int = 1) -> None:
     """Runs a program as a user would."""
     program = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{program}"
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=folder,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=600, env=environment
     )
     assert done.returncode == 0, done.stderr
 
@@ -105,7 +126,6 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
         f"import nbclient, nbformat; book = nbformat.read({str(ROOT / 'examples' / 'tour.ipynb')!r}, 4); "
         "nbclient.NotebookClient(book, timeout=600).execute()",
         tmp_path,
-        PYTHONPATH=str(ROOT),
     )
 
 

@@ -22,6 +22,7 @@ from ddf_jax.models import resnext as resnext
 from ddf_jax.models import san as san
 from ddf_jax.models import self_attention_resnets as self_attention_resnets
 from ddf_jax.models.fpn import FPN as FPN
+from ddf_jax.models.registry import ModelBuilder as ModelBuilder
 from ddf_jax.models.registry import abstract as abstract
 from ddf_jax.models.registry import create as create
 from ddf_jax.models.registry import get_config as get_config

@@ -89,19 +89,23 @@ class Shortcut(nnx.Module):
 
 
 def shortcut(in_channels: int, out_channels: int, stride: int, options: BlockOptions, dtypes: dict[str, Any]) -> Any:
+    """A `Shortcut` where stride or channels change, otherwise the identity."""
     changes = stride != 1 or in_channels != out_channels
     return Shortcut(in_channels, out_channels, stride, options.norm, **dtypes) if changes else identity
 
 
 def attention(channels: int, options: BlockOptions, dtypes: dict[str, Any]) -> Any:
+    """The block's attention, or the identity."""
     return identity if options.attention is None else options.attention(channels, **dtypes)
 
 
 def stochastic_depth(rate: float, keys: InitialKeys) -> Any:
+    """Leaves out a residual branch of an example with this probability, in training; at 0 it is the identity."""
     return nnx.Dropout(rate, broadcast_dims=(1, 2, 3), rngs=keys.rngs) if rate > 0 else identity
 
 
 def last_scale(options: BlockOptions) -> dict[str, Any]:
+    """The options of the normalisation that ends a branch: its scale starts at 0 with `zero_init_last_norm`."""
     return {"scale_init": nnx.initializers.zeros} if options.zero_init_last_norm else {}
 
 
@@ -116,4 +120,5 @@ def check_blocks(blocks: tuple[int, ...]) -> None:
 
 
 def identity(x: Array) -> Array:
+    """x."""
     return x

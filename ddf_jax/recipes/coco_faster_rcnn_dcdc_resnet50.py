@@ -3,7 +3,7 @@
 Command:   ddf train coco_faster_rcnn_dcdc_resnet50
 Hardware:  8 GPUs with 2 images each
 Time:      not yet run
-Expected:  40.9 % box AP (Li et al., DCDC, Table V); not yet run here
+Expected:  40.9 % box AP (Yan et al., DCDC, Table V); not yet run here
 """
 
 import dataclasses

@@ -3,7 +3,7 @@
 Command:   ddf train coco_faster_rcnn_resnet50
 Hardware:  8 GPUs with 2 images each
 Time:      not yet run
-Expected:  37.7 % box AP (Li et al., DCDC, Table V; MMDetection's own is 37.4 %); not yet run here
+Expected:  37.7 % box AP (Yan et al., DCDC, Table V; MMDetection's own is 37.4 %); not yet run here
 Data:      COCO 2017 in `coco/`, or `--data.folder`: `annotations/instances_{train,val}2017.json`, `{train,val}2017/`
 Weights:   of a classifier with this backbone, trained on ImageNet: `--init-from RUN|FILE`. Its stem, first stage and
            BatchNorm statistics stay as they are, so that the run ends at once without it

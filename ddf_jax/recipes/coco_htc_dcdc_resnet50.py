@@ -3,7 +3,7 @@
 Command:   ddf train coco_htc_dcdc_resnet50
 Hardware:  8 GPUs with 2 images each
 Time:      not yet run
-Expected:  46.1 % box AP, 40.6 % mask AP (Li et al., DCDC, Table VI); not yet run here
+Expected:  46.1 % box AP, 40.6 % mask AP (Yan et al., DCDC, Table VI); not yet run here
 Data:      with `annotations/panoptic_{train,val}2017.json` and their PNG files. The semantic branch learns their 133
            classes; MMDetection's learns the 183 of COCO-Stuff
 Recipe:    20 epochs, a tenth after 16 and 19

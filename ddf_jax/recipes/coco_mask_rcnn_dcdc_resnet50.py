@@ -3,7 +3,7 @@
 Command:   ddf train coco_mask_rcnn_dcdc_resnet50
 Hardware:  8 GPUs with 2 images each
 Time:      not yet run
-Expected:  41.7 % box AP, 37.1 % mask AP (Li et al., DCDC, Table VI); not yet run here
+Expected:  41.7 % box AP, 37.1 % mask AP (Yan et al., DCDC, Table VI); not yet run here
 """
 
 import dataclasses

@@ -3,7 +3,7 @@
 Command:   ddf train coco_mask_rcnn_resnet50
 Hardware:  8 GPUs with 2 images each
 Time:      not yet run
-Expected:  38.4 % box AP, 35.1 % mask AP (Li et al., DCDC, Table VI); not yet run here
+Expected:  38.4 % box AP, 35.1 % mask AP (Yan et al., DCDC, Table VI); not yet run here
 """
 
 import dataclasses

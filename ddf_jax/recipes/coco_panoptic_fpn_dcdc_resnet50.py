@@ -3,7 +3,7 @@
 Command:   ddf train coco_panoptic_fpn_dcdc_resnet50
 Hardware:  8 GPUs with 2 images each
 Time:      not yet run
-Expected:  43.3 % PQ (Li et al., DCDC, Table VII); not yet run here
+Expected:  43.3 % PQ (Yan et al., DCDC, Table VII); not yet run here
 Data:      with `annotations/panoptic_{train,val}2017.json` and their PNG files
 """
 

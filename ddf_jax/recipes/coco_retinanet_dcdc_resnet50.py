@@ -3,7 +3,7 @@
 Command:   ddf train coco_retinanet_dcdc_resnet50
 Hardware:  8 GPUs with 2 images each
 Time:      not yet run
-Expected:  39.5 % box AP (Li et al., DCDC, Table V); not yet run here
+Expected:  39.5 % box AP (Yan et al., DCDC, Table V); not yet run here
 Recipe:    0.01 for 16 images
 """
 

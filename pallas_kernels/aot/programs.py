@@ -11,7 +11,10 @@ import jax
 from pallas_kernels.aot.targets import DEVICES, Device, use_target
 
 TRITON_CALL = "__gpu$xla.gpu.triton"
+"""The custom call of a Triton kernel in a lowered program."""
+
 COLLECTIVES = ("all_gather", "all_reduce", "all_to_all", "collective_permute", "reduce_scatter")
+"""The collectives that `program_summary` counts."""
 
 
 def program_summary(compiled: jax.stages.Compiled) -> dict[str, dict[str, int]]:

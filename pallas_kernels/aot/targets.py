@@ -47,6 +47,7 @@ DEVICES = {
     "h100": Device("NVIDIA H100 80GB HBM3", (9, 0), 132, 1.98e9, 3.35e12, 989e12, 80 * 10**9, 233472, 50 * 2**20),
     "a100": Device("NVIDIA A100-SXM4-80GB", (8, 0), 108, 1.41e9, 2.039e12, 312e12, 80 * 10**9, 167936, 40 * 2**20),
 }
+"""The GPU targets by name, with the numbers of their data sheets."""
 
 
 def compile_only_devices(device: Device, count: int) -> Sequence[Any]:

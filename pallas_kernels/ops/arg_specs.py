@@ -175,3 +175,4 @@ BENCHMARK = tuple(
 )
 
 ARG_SPECS = {arg.name: arg for arg in (*RESNET50, *REDNET50, *FPN_LEVELS, *POSTER, *UPSAMPLING, *BENCHMARK)}
+"""Shapes and options of calls by name: those of the networks in the papers, and of the benchmarks."""

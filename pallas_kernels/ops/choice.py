@@ -15,13 +15,13 @@ from pallas_kernels.ops.device import DeviceInfo
 from pallas_kernels.ops.form import Form
 from pallas_kernels.ops.implementation import Implementation
 
-# Name to module, imported on first use. A new implementation is a module and a line here.
 IMPLEMENTATIONS = {
     "mosaic_gpu": "pallas_kernels.ops.mosaic_gpu",
     "triton": "pallas_kernels.ops.triton",
     "xla": "pallas_kernels.ops.xla",
     "reference": "pallas_kernels.ops.reference",
 }
+"""The implementations by name: modules, imported on first use. A new one is a module and a line here."""
 
 GPU_KERNELS = ("triton",)
 """Implementations for NVIDIA GPUs, best first, that are tried where none is named. One that has not been measured on a

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 Combine = Literal["mul", "add"]
+"""How the spatial and the channel filter make one: their product or their sum."""
 Normalize = Literal["softmax", "filter_norm"]
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]

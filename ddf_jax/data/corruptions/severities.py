@@ -11,6 +11,7 @@ SIDES = (32, 64, 224)
 """The sides of the pictures that there are parameters for."""
 
 SEVERITIES = (1, 2, 3, 4, 5)
+"""Of a corruption, the mildest first."""
 
 # Corruption -> side -> the parameters of the severities 1 to 5.
 PARAMETERS: dict[str, dict[int, tuple[Any, ...]]] = {
