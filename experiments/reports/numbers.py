@@ -245,7 +245,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "docs/robustness.md": ("12 minutes on two cores", "of chance 80 %", "to about 1.4 points"),
     "docs/serving.md": ("| 413 |", "| 408,", "| 503 |", "| 400, 415 |", "and 99 % within", "(16 MiB)"),
     "docs/several_devices.md": ("The images are 0.14 GiB", "or 1.8 µs, the largest"),
-    "docs/training.md": ("above 64 KiB: size and 16 KiB", "within 6 s", "after 20 s", "within 5 minutes"),
+    "docs/resume.md": ("above 64 KiB: size and 16 KiB", "within 6 s", "after 20 s", "within 5 minutes"),
 }
 """Per page: phrases with numbers that no row holds as they were not measured: limits, settings, arithmetic, durations
 of commands in whole minutes, and facts of a device."""
