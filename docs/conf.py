@@ -50,6 +50,7 @@ autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 80
 add_module_names = False
+toc_object_entries = False  # their list, copied into each page, takes most of the time
 
 NAPOLEON: Any = Config(napoleon_numpy_docstring=False, napoleon_use_ivar=True)
 
