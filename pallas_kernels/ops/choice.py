@@ -67,7 +67,7 @@ def choose(
         reason = _why_not(name, device, types, form) if isinstance(name, str) else None
         if reason is None:
             if preference is None and reasons and device.platform == "gpu":
-                _log_once(f"dynamic_filter runs as XLA on this GPU: {' '.join(reasons)}")
+                _log_once(f"dynamic_filter runs as XLA on the GPU: {' '.join(reasons)}")
             return _module(name) if isinstance(name, str) else name
         reasons.append(reason)
     raise NotImplementedError(f"{' '.join(reasons)} Add 'xla', which runs everywhere.")

@@ -69,7 +69,7 @@ def test_float64_on_a_gpu_runs_as_xla_and_is_logged_once(logged):
         assert kernels("cuda", arrays=DOUBLE) == 0
         assert kernels("cuda", arrays=DOUBLE, dilation=2) == 0
     [record] = logged.records
-    assert record.getMessage() == ("dynamic_filter runs as XLA on this GPU: implementation='triton' has no float64.")
+    assert record.getMessage() == ("dynamic_filter runs as XLA on the GPU: implementation='triton' has no float64.")
 
 
 def test_a_gpu_of_another_maker_runs_xla_and_is_logged(logged):
