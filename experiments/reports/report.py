@@ -47,11 +47,6 @@ def blocks() -> Iterator[Block]:
             yield Text(f"No rows of it are committed yet. {section.command}")
         else:
             yield from section.blocks()
-    yield Heading("Faults")
-    yield Text(
-        "`make faults` kills runs, fills disks and spoils files, and prints what each run survived. It keeps no rows, "
-        "so there are no numbers of it here."
-    )
 
 
 def markdown(page: Path) -> str:
@@ -193,7 +188,6 @@ def _only(make: Callable[[], str], text: str) -> Callable[[], Iterator[Block]]:
 
 
 SECTIONS = (
-    Section("Sets of rows", (), "", _sets),
     Section("Operator on a CPU", ("operator_cpu.csv",), "`ddf bench operator` measures them.", _operator_cpu),
     Section("Growth of cost", ("scaling_cpu.csv",), "`ddf bench scaling` measures them.", _scaling),
     Section("Operator on a GPU", (GPU,), "`python -m experiments.gpu_suite` measures them.", _operator_gpu),
@@ -273,4 +267,15 @@ SECTIONS = (
         "`ddf plan` compiles them.",
         _only(scores.meshes, "Compiled for 8 H200, not run; GiB on a device:"),
     ),
+    Section(
+        "Faults",
+        ("faults.jsonl",),
+        "`python -m tests.faults --out experiments/results/faults.jsonl` measures them.",
+        _only(
+            scores.faults,
+            "Runs on `digits` under all groups of options that met a fault, drawn from a seed; as expected are those "
+            "that lost nothing, said what happened in one line, and were resumed to the same bits:",
+        ),
+    ),
+    Section("Sets of rows", (), "", _sets),
 )

@@ -145,3 +145,30 @@ def meshes() -> str:
         yield (number("launches", "total", "roofline_us") / 1e3).show(".1f")
 
     return table([*heads, "lower bound, ms"], ([*cells(index)] for index in range(len(located_rows(file)))), left=2)
+
+
+FAULTS = {
+    "kill": "SIGKILL in any phase",
+    "signal": "SIGTERM, SIGINT and others in any phase",
+    "power": "power cut: only what was synchronised remains",
+    "file": "an operation on a file fails: full disk, quota, lost file system",
+    "damage": "a damaged checkpoint, summary or data file",
+    "change": "another recipe or other data at the second launch",
+    "lock": "two launches in one folder",
+    "process": "one of two processes is lost",
+    "reader": "a reader while checkpoints are written and removed",
+}
+"""Of `tests.faults`, by kind."""
+
+
+def faults() -> str:
+    """Faults by kind, and how many ended as they should."""
+    file, rows = "faults.jsonl", located_rows("faults.jsonl")
+
+    def cells(kind: str) -> Iterator[str]:
+        lines = tuple(line for row, line in rows if row["kind"] == kind)
+        yield FAULTS[kind]
+        yield Value(len(lines), file, lines).show(".0f")
+        yield Value(sum(row["ok"] for row, _ in rows if row["kind"] == kind), file, lines).show(".0f")
+
+    return table(["fault", "number", "as expected"], ([*cells(kind)] for kind in FAULTS))

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 
+from experiments.benchmarks.rows import row_environment
 from tests import compilation
 from tests.faults.arguments import parse
 from tests.faults.bench import Bench, prepare_bench
@@ -71,7 +72,7 @@ def draw(address: str, seed: int, bench: Bench) -> Fault:
 def report(drawn: list[Drawn], folder: Path, seed: int, jobs: int, out: Path | None, start: float) -> int:
     """Does the faults and prints a row for each when it is done."""
     functions = [functools.partial(_check, one, folder / "faults") for one in drawn]
-    failed = []
+    failed, environment = [], row_environment("jax", "cpu")
     print("| fault | what | expected | seen | s | ok |\n|---|---|---|---|---|---|", flush=True)
     with open(out or os.devnull, "w") as rows:
         for done in run_jobs(functions, folder / "outcomes", at_once=jobs):
@@ -81,14 +82,14 @@ def report(drawn: list[Drawn], folder: Path, seed: int, jobs: int, out: Path | N
                 "fault": address,
                 "what": fault.what,
                 "expected": fault.expected,
-                "seen": " ".join(str(done.outcome).split()),
+                "seen": " ".join(str(done.outcome).replace(f"{folder}/", "").split()),
                 "seconds": round(done.seconds, 1),
                 "ok": done.ok,
             }
             failed += [] if done.ok else [address]
             cells = [*list(row.values())[1:-1], "ok" if done.ok else "FAILED"]
             print("| " + " | ".join(map(str, cells)) + " |", flush=True)
-            rows.write(json.dumps(row | {"seed": seed}) + "\n")
+            rows.write(json.dumps(row | {"seed": seed} | environment) + "\n")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(f"\n{len(drawn) - len(failed)} of {len(drawn)} faults ok in {time.monotonic() - start:.0f} s, ", end="")
     print(f"{used.ru_utime + used.ru_stime:.0f} s of the processors.")
