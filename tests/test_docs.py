@@ -30,6 +30,9 @@ def test_a_page_links_to_files_and_headings_that_exist(page: Path) -> None:
             path, _, heading = link.partition("#")
             target = page.parent / path if path else page
             assert target.exists(), link
+            if line := re.fullmatch(r"L(\d+)", heading):
+                assert int(line[1]) <= len(target.read_text().splitlines()), link
+                continue
             headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if heading else []
             assert not heading or heading in [
                 re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings
