@@ -14,7 +14,7 @@ def markov_field_upsample(
     image: Array,
     *,
     scale: int,
-    data_weight: float = 300.0,
+    data_weight: float = 1000.0,
     colour_weight: float = 300.0,
     iterations: int = 1000,
     tolerance: float = 1e-5,

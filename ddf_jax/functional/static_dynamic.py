@@ -14,7 +14,7 @@ def static_dynamic_upsample(
     image: Array,
     *,
     scale: int,
-    smoothness: float = 0.003,
+    smoothness: float = 0.001,
     static_bandwidth: float = 300.0,
     dynamic_bandwidth: float = 200.0,
     steps: int = 20,

@@ -27,7 +27,7 @@ TUNING_PICTURES = 24
 GRIDS: dict[str, tuple[Callable[..., jax.Array], dict[str, tuple[Any, ...]]]] = {
     "Markov random field": (
         markov_field_upsample,
-        {"data_weight": (3.0, 30.0, 300.0), "colour_weight": (100.0, 300.0)},
+        {"data_weight": (30.0, 300.0, 1000.0, 3000.0), "colour_weight": (100.0, 300.0, 1000.0)},
     ),
     "guided filter": (guided_upsample, {"radius": (1, 2, 4, 8), "epsilon": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)}),
     "joint bilateral": (
@@ -36,13 +36,17 @@ GRIDS: dict[str, tuple[Callable[..., jax.Array], dict[str, tuple[Any, ...]]]] = 
     ),
     "static/dynamic filter": (
         static_dynamic_upsample,
-        {"smoothness": (0.003, 0.03, 0.3), "static_bandwidth": (100.0, 300.0), "dynamic_bandwidth": (30.0, 200.0)},
+        {
+            "smoothness": (0.0003, 0.001, 0.003, 0.03, 0.3),
+            "static_bandwidth": (100.0, 300.0, 1000.0),
+            "dynamic_bandwidth": (30.0, 200.0, 1000.0),
+        },
     ),
     "fast bilateral solver": (
         bilateral_solver_upsample,
         {
-            "smoothness": (1.0, 4.0),
-            "sigma_space": (2.0, 4.0, 8.0),
+            "smoothness": (0.3, 1.0, 4.0),
+            "sigma_space": (1.5, 2.0, 4.0, 8.0),
             "sigma_luma": (0.06,),
             "sigma_chroma": (0.06,),
             "sigma_confidence": (0.1,),
