@@ -83,9 +83,11 @@ def test_a_network_for_imagenet_predicts_as_its_run_does(name, tmp_path):
     run, images = classifier(name, 224), pixels(2, 224, 224, 3)
     facts = export_run(run, tmp_path / "run.npz")
     assert facts["platforms"] == ["cpu", "cuda"]
-    found = np.asarray(load_exported(tmp_path / "run.npz")({"image": images})["probabilities"])
-    assert np.ptp(found, axis=0).max() > 1e-3  # of the images
-    np.testing.assert_allclose(found, probabilities(run, images), rtol=0, atol=1e-6)
+    found = load_exported(tmp_path / "run.npz")({"image": images})
+    assert np.ptp(found["probabilities"], axis=0).max() > 1e-3  # of the images
+    check_equal(found, expected(run, {"image": images}))
+    # NumPy normalises the run's own input, and fifty random layers amplify its last bits.
+    np.testing.assert_allclose(found["probabilities"], probabilities(run, images), rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
