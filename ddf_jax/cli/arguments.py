@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, get_origin
 
 import tyro
-from tyro.extras import SubcommandApp
 
+from ddf_jax.cli import help as help_pages
 from ddf_jax.cli.command import Command
 from ddf_jax.errors import RunError, UserError
 from ddf_jax.registered import Named
@@ -41,10 +41,11 @@ COMMANDS: dict[str, str] = {
 }
 """Module and class of each command: one is imported when it is asked for."""
 
-_ABOUT = """Dynamic-filter networks: train, evaluate and use them.
+_HELP = {"-h", "--help"}
 
-Each command explains itself: `ddf COMMAND --help`. The version: `ddf --version`. With `--debug` errors have their
-traceback.
+_ABOUT = """Train, evaluate and use networks with dynamic filters.
+
+`ddf COMMAND --help` explains a command, `ddf --version` prints the version, and `--debug` gives errors their traceback.
 
 Exit status: 0 done, 2 wrong use, 75 training was stopped by a signal and saved, 1 anything else.
 
@@ -64,26 +65,42 @@ def parse(argv: Sequence[str]) -> Command:
     if name == "--version":
         print("ddf-jax", _version())
         raise SystemExit(0)
-    if name in ("-h", "--help"):
-        app = SubcommandApp()
-        for command in COMMANDS:
-            kind = _command_type(command)
-            app.command(name=command, help=(inspect.getdoc(kind) or "").partition("\n")[0])(kind)
-        app.cli(prog="ddf", description=_ABOUT, args=argv)
+    if name in _HELP:
+        print(_overview())
+        raise SystemExit(0)
     if name not in COMMANDS:
         raise UserError(
             f"{f'There is no command {name!r}' if name else 'A command is needed'}; the commands are "
             f"{', '.join(COMMANDS)}. `ddf --help` explains them."
         )
-    kind = _command_type(name)
-    if name == "launch":
-        return _launched(words)
+    if not _HELP.isdisjoint(itertools.takewhile("--".__ne__, words)):
+        print(_help(name, words))
+        raise SystemExit(0)
+    return _launched(words) if name == "launch" else _command(name, words, *_defaults(name, words))
+
+
+def _overview() -> str:
+    first_lines = {name: (inspect.getdoc(_command_type(name)) or "").partition("\n")[0] for name in COMMANDS}
+    about, end, examples = _ABOUT.partition("\nExamples:")
+    rows = help_pages.table([help_pages.Item(*item) for item in first_lines.items()])
+    return f"usage: ddf COMMAND ...\n\n{help_pages.prose(about)}\n\ncommands:\n{rows}\n{end}{examples}"
+
+
+def _help(name: str, words: Sequence[str]) -> str:
+    kind, (default, options) = _command_type(name), _defaults(name, words)
+    about, config = inspect.getdoc(kind) or "", getattr(default, "recipe", getattr(default, "data", None))
     if _takes_recipe(kind):
-        recipe = _recipe(name, words)
-        return _command(name, words, default=kind(tyro.MISSING, recipe), options=recipe.model.options)
-    if "data" in kind.__annotations__:
-        return _command(name, words, default=kind(tyro.MISSING, _run_data(words)))
-    return _command(name, words)
+        from ddf_jax.recipes import shipped_recipes
+
+        about += f"\n\nShipped recipes: {', '.join(help_pages.families(shipped_recipes()))}."
+    groups = help_pages.read_groups(lambda: _tyro(name, ["--help"], default, options))
+    if config is None or not words[0].startswith("-"):
+        return help_pages.page(name, about, groups, rest="-- COMMAND ..." if name == "launch" else "")
+    first = "RECIPE" if _takes_recipe(kind) else "RUN"
+    flags = {f"--{field}".replace("_", "-") for field in _fields(config)} if first == "RECIPE" else set()
+    titles = {group.title for group in groups[1:] if group.title != "options"}
+    hint = f"fields of the recipe (`ddf {name} {first} --help` explains them)"
+    return help_pages.page(name, about, groups, collapsed=flags | titles, hint=hint)
 
 
 def _launched(words: Sequence[str]) -> Command:
@@ -109,6 +126,19 @@ def _takes_recipe(kind: Any) -> bool:
     return "recipe" in kind.__annotations__
 
 
+def _defaults(name: str, words: Sequence[str]) -> tuple[Any, Mapping[str, Any]]:
+    """The command before any option is read, where its first word has values for them; and the options of its model."""
+    kind = _command_type(name)
+    if name == "launch":
+        return kind(()), {}
+    if _takes_recipe(kind):
+        recipe = _recipe(name, words)
+        return kind(tyro.MISSING, recipe), recipe.model.options
+    if "data" in kind.__annotations__:
+        return kind(tyro.MISSING, _run_data(words)), {}
+    return tyro.MISSING_NONPROP, {}
+
+
 def _recipe(name: str, words: Sequence[str]) -> Any:
     """The recipe that the words after the command begin with: its values are the defaults of the other words."""
     from ddf_jax.recipes import find_recipe, shipped_recipes
@@ -116,7 +146,7 @@ def _recipe(name: str, words: Sequence[str]) -> Any:
 
     if words and not words[0].startswith("-"):
         return find_recipe(words[0])
-    if {"-h", "--help"}.isdisjoint(words):
+    if _HELP.isdisjoint(words):
         shipped = ", ".join(shipped_recipes())
         raise UserError(f"`ddf {name}` needs a RECIPE first: {shipped}, or the path of a .py file.")
     return Recipe(name="RECIPE")
@@ -130,7 +160,7 @@ def _run_data(words: Sequence[str]) -> Any:
     if words and not words[0].startswith("-"):
         with contextlib.suppress(RunError):  # which the command explains, once its words are right
             return RunFolder(Path(words[0])).recipe().data
-    elif words and {"-h", "--help"}.isdisjoint(words):
+    elif words and _HELP.isdisjoint(words):
         raise UserError("`ddf evaluate` needs the RUN first, the folder of a run, and its options behind.")
     return DataConfig()
 
@@ -146,18 +176,10 @@ def _command(
         default: the command before any word is read, where there is one.
         options: the mapping that words `NAME=VALUE` are added to.
     """
-    kind, errors = _command_type(name), io.StringIO()
+    errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            command, unknown = tyro.cli(
-                kind,
-                prog=f"ddf {name}",
-                description=_help(kind),
-                args=words,
-                default=default,
-                registry=_registry(options or {}),
-                return_unknown_args=True,
-            )
+            command, unknown = _tyro(name, words, default, options or {})
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -165,6 +187,12 @@ def _command(
     if unknown:
         raise UserError(_unknown(name, command, unknown))
     return command
+
+
+def _tyro(name: str, words: Sequence[str], default: Any, options: Mapping[str, Any]) -> tuple[Command, list[str]]:
+    """The command, and the words that it does not know."""
+    kind, registry = _command_type(name), _registry(options)
+    return tyro.cli(kind, prog=f"ddf {name}", args=words, default=default, registry=registry, return_unknown_args=True)
 
 
 def _registry(known: Mapping[str, Any]) -> tyro.constructors.ConstructorRegistry:
@@ -245,15 +273,6 @@ def _unboxed(message: str) -> str:
         list(group) for is_rule, group in itertools.groupby(lines, lambda line: set(line) <= set("─-╰╯")) if not is_rule
     ]
     return " ".join(texts[0])
-
-
-def _help(kind: Any) -> str:
-    about = inspect.getdoc(kind) or ""
-    if not _takes_recipe(kind):
-        return about
-    from ddf_jax.recipes import shipped_recipes
-
-    return f"{about}\n\nShipped recipes: {', '.join(shipped_recipes())}."
 
 
 def _version() -> str:

@@ -14,8 +14,8 @@ RecipeFile = Annotated[
     tyro.conf.arg(
         name="recipe",
         metavar="FILE",
-        help="The Python file to execute where a recipe file that has moved or changed registers the run's model; "
-        "default: the file that the run was trained with.",
+        help="The Python file to execute, where one that has moved registers the run's model; default: the file of "
+        "the training.",
     ),
 ]
 """The `--recipe` of a command that reads a run."""
@@ -25,8 +25,7 @@ Checkpoint = Annotated[
     tyro.conf.arg(
         name="checkpoint",
         metavar="STEP",
-        help="The checkpoint's step, newest (readable), or best (by its test score); with :ema its averaged weights, "
-        "such as best:ema; ema: the newest ones.",
+        help="A step, newest (readable) or best (by its test score); with :ema the averaged weights, as in best:ema.",
     ),
 ]
 """The `--checkpoint` of a command that reads a run."""

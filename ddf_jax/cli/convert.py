@@ -13,10 +13,10 @@ from ddf_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class ConvertCommand:
-    """Rewrite a file of weights in the other naming or another format, or write those of a run into a file.
+    """Convert weights of a file or run to another naming or format.
 
-    The namings are the official (PyTorch) one and our own. The suffixes state the formats: .safetensors, or .pth for
-    PyTorch's own.
+    The namings are the official one, of the PyTorch repositories, and our own. The suffix states the format:
+    .safetensors, or .pth for PyTorch's own.
 
     Examples:
       ddf convert ddf_mul_resnet50.pth ddf_resnet50.safetensors --model ddf_resnet50
@@ -25,15 +25,15 @@ class ConvertCommand:
     """
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """The file to read, or the folder of a run."""
+    """The file to read, or a run's folder."""
     target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
     """The file to write."""
     model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """A model that the tensors of a file must fit."""
-    naming: Literal["official", "own"] | None = None
-    """Naming of the target; default: the one that a file does not have, and own for a run."""
+    naming: Annotated[Literal["official", "own"] | None, tyro.conf.arg(metavar="{official,own}")] = None
+    """Naming of TARGET; default: the one that a file does not have, and own of a run."""
     ema: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Take the averaged weights of a training script's checkpoint."""
+    """Take the averaged weights of a PyTorch training script's checkpoint."""
     checkpoint: Checkpoint = "newest"
     recipe_file: RecipeFile = None
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

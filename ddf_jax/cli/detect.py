@@ -19,27 +19,25 @@ _SCORE = 0.5  # the least of an object that is shown to people
 
 @dataclasses.dataclass(frozen=True)
 class DetectCommand:
-    """Find objects in images with a run's network: boxes, and masks and panoptic maps where it has them.
+    """Find objects in images: boxes, masks and panoptic maps.
 
-    Boxes are x1, y1, x2, y2 in pixels of the image, turned upright as its EXIF orientation states. With --out, DIR gets
-    for each image NAME_objects.png, a picture of the objects, and of a panoptic run NAME_panoptic.png, a picture of the
-    segments, and NAME_ids.png, COCO's panoptic PNG: id = R + 256 G + 256² B = class + 1000 · number of the object, the
-    classes of stuff following those of objects, 0 for no segment.
-
-    All images are read before the first is computed: where one cannot be read, nothing is written.
+    Boxes are x1, y1, x2, y2 in pixels of the image, turned upright by its EXIF orientation. With --out, DIR gets for
+    each image NAME_objects.png and, of a panoptic run, NAME_panoptic.png, a picture of the segments, and NAME_ids.png,
+    COCO's panoptic PNG: id = R + 256 G + 256² B = class + 1000 · number of the object; the classes of stuff follow
+    those of objects, and 0 is no segment. Where an image cannot be read, nothing is written.
 
     Example:
       ddf detect runs/rooms kitchen.jpg hall.png --out pictures
     """
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """The run's folder."""
+    """A run's folder."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE [IMAGE ...]")]
-    """Image files of any size, prepared as the run's own test images are."""
+    """Image files of any size, prepared like the run's test images."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """The folder to write pictures to; it is made where it is missing. No image of the command is overwritten."""
-    score: float | None = None
-    """Leave out objects of a lower score; default: 0.5 in pictures and text, and none left out of --json."""
+    """The folder of the pictures, created where it is missing."""
+    score: Annotated[float | None, tyro.conf.arg(metavar="SCORE")] = None
+    """Lowest score of an object; default: 0.5 in pictures and text, 0 in --json."""
     checkpoint: Checkpoint = "newest"
     recipe_file: RecipeFile = None
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

@@ -11,11 +11,11 @@ from ddf_jax.cli.command import Checkpoint, CommandResult, RecipeFile
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateCommand:
-    """Score a run on the data that its recipe tests on, or on others; the scores of detectors are in percent.
+    """Score a run on its test data, or on other data.
 
-    RUN comes first. The `--data` options replace fields of its recipe; the classes must be the same. With
-    `--corruptions` also the errors of a classifier on corrupted pictures: those of ImageNet-C, by their names, by their
-    families (noise, blur, weather, digital), the fifteen of the `benchmark`, or `all` nineteen.
+    RUN comes first. `--data` options replace fields of its recipe; the classes must be the same. `--corruptions` adds
+    the errors of a classifier under those of ImageNet-C, by name, by family (noise, blur, weather, digital), the
+    fifteen of the benchmark, or all nineteen.
 
     Examples:
       ddf evaluate runs/digits
@@ -24,17 +24,17 @@ class EvaluateCommand:
     """
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """The run's folder."""
+    """A run's folder."""
     data: Annotated[Any, tyro.conf.FlagConversionOff]
     """Other data than the recipe's."""
     checkpoint: Checkpoint = "newest"
     recipe_file: RecipeFile = None
     corruptions: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")] = ()
-    """Also evaluate under these corruptions of the cropped and resized pictures."""
+    """Corruptions of the cropped and resized images, benchmark, or all; none by default."""
     severities: Annotated[tuple[int, ...], tyro.conf.arg(metavar="1..5 [1..5 ...]")] = (1, 2, 3, 4, 5)
-    """Of the corruptions."""
+    """Severities of the corruptions."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print the scores as JSON, in 0..1."""
+    """Print the scores as JSON, in 0..1, also those of detectors, which are in percent else."""
 
     def run(self) -> CommandResult:
         from ddf_jax.training.evaluate import evaluate

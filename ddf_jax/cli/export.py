@@ -12,31 +12,32 @@ from ddf_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class ExportCommand:
-    """Write a run's network and its weights to a file that runs without this package.
+    """Write a run as a file that runs without this package.
 
-    stablehlo: one file, which JAX and NumPy run on each of the platforms. onnx: for networks without our operator, of
-    fixed sizes. savedmodel: a folder for TensorFlow. Images enter as uint8; the program normalises them.
+    stablehlo: one file that JAX and NumPy run on each of the platforms. onnx: for ONNX Runtime, of networks without
+    dynamic filters, at fixed sizes. savedmodel: a folder for TensorFlow. Images enter as uint8; the program normalises
+    them. onnx and savedmodel need the extras 'ddf-jax[onnx]' and 'ddf-jax[savedmodel]'.
 
     Example:
       ddf export runs/digits digits.npz
     """
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """The run's folder."""
+    """A run's folder."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-    """The file, or for a savedmodel the folder, to write."""
-    platforms: str | None = None
-    """Of a stablehlo: some of cpu, cuda, rocm, tpu, with commas between; default: cpu,cuda."""
+    """The file, or of a savedmodel the folder, to write."""
+    platforms: Annotated[str | None, tyro.conf.arg(metavar="NAME,NAME")] = None
+    """Platforms of a stablehlo, of cpu, cuda, rocm and tpu; default: cpu,cuda."""
     format: Literal["stablehlo", "onnx", "savedmodel"] = "stablehlo"
-    """What reads the file: JAX, ONNX Runtime (pip install 'ddf-jax[onnx]') or TensorFlow ('ddf-jax[savedmodel]')."""
-    batch_size: int | None = None
+    """The file's format."""
+    batch_size: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Images of every call; default: any, of detectors 1."""
-    image_size: tuple[int, int] | None = None
-    """Height and width of every image; default: any. Given both, the operator is its kernels on CUDA, else XLA's."""
+    image_size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="H W")] = None
+    """Height and width of every image; default: any. With both sizes CUDA runs the kernels, else XLA's operator."""
     checkpoint: Checkpoint = "newest"
     recipe_file: RecipeFile = None
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print what the file records: `{name, step, model, task, platforms, programs: [{inputs, outputs, kernels}]}`."""
+    """Print `{name, step, model, task, platforms, programs: [{inputs, outputs, kernels}]}`."""
 
     def run(self) -> CommandResult:
         from ddf_jax.serving.exporting import export_run

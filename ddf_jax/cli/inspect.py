@@ -12,9 +12,9 @@ from ddf_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class InspectCommand:
-    """Draw generated filters, Grad-CAM and spectra under noise of a run's network for images.
+    """Draw generated filters, Grad-CAM and spectra under noise.
 
-    One PNG for each kind of picture, with a row for each image. Filters are drawn for networks that generate them.
+    It writes one PNG for each kind of picture, with a row for each image; filters of networks that generate them.
 
     Examples:
       ddf inspect runs/digits seven.png one.png
@@ -22,13 +22,13 @@ class InspectCommand:
     """
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """The run's folder."""
+    """A run's folder."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE [IMAGE ...]")]
-    """Image files, at most 16; they are prepared like the test images of the run."""
+    """Image files, at most 16, prepared like the run's test images."""
     layer: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """A module's path, such as stages.1.0.conv2; default: the last block of the last stage but one."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """The folder of the pictures, instead of RUN/inspect."""
+    """The folder of the pictures; default: RUN/inspect."""
     checkpoint: Checkpoint = "newest"
     recipe_file: RecipeFile = None
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

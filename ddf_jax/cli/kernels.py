@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class KernelsCommand:
-    """Compile the GPU kernels ahead of time (no GPU needed) and show the resources of their machine code.
+    """Compile the GPU kernels ahead of time; no GPU is needed.
 
-    Per kernel: registers, spills and stack of a thread, shared memory of a program, the share of loaded bytes that come
-    128 bits at a time, instructions per output element, and two lower bounds of its time: memory-bound, where
-    every array moves once, and issue-bound, where every instruction issues once. Then what a simulation of its code
-    gives: the warps of a multiprocessor, its waves of programs, the part of the time that waits for loads, and the
-    time. It needs Triton's compiler: pip install triton.
+    Per kernel it prints registers, spills and stack of a thread, shared memory of a program, the share of loaded bytes
+    that come 128 bits at a time, instructions per output element, and two lower bounds of its time: memory-bound, where
+    every array moves once, and issue-bound, where every instruction issues once. A simulation of the code adds the
+    warps of a multiprocessor, the waves of programs, the time that waits for loads, and the time. It needs Triton's
+    compiler: pip install triton.
 
     Examples:
       ddf kernels 'resnet50_56*'
@@ -32,11 +32,11 @@ class KernelsCommand:
     pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[PATTERN]")] = "*"
     """Calls of the operator by name, or a shell pattern in quotes. All of them take minutes."""
     device: Literal["h200", "h100", "a100"] = "h200"
-    """What to compile for."""
+    """The GPU to compile for."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Of every array."""
+    """Dtype of every array."""
     implementation: Literal["triton", "mosaic_gpu"] = "triton"
-    """Whose kernels. Those of Mosaic GPU need JAX 0.11 or newer and its CUDA plugin."""
+    """The kernels' implementation; mosaic_gpu needs JAX 0.11 or newer and its CUDA plugin."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print `[{kernel, spec, registers, spill_bytes, stack_bytes, shared_bytes, vector_load_share,
     instructions_per_output, minimum_bytes, floor_us, instruction_bound_us, resident_warps, waves, bytes_in_flight,

@@ -10,20 +10,21 @@ from ddf_jax.cli.command import CommandResult
 
 @dataclasses.dataclass(frozen=True)
 class LaunchCommand:
-    """Run another command in several processes on this machine, which train one model together.
+    """Run train or evaluate in several processes on this machine.
 
-    The command follows `--`. On several machines a launcher starts it: Slurm, MPI, Kubernetes.
+    The command follows `--`; its processes work on one model together. On several machines a launcher starts them:
+    Slurm, MPI, Kubernetes.
 
     Examples:
       ddf launch --processes 2 -- train digits
-      ddf launch --processes 2 --devices-per-process 4 -- train imagenet_ddf_resnet50 --mesh.fsdp 8
+      ddf launch --devices-per-process 4 -- train imagenet_rednet50 --mesh.fsdp 8
     """
 
     command: tyro.conf.Suppress[tuple[str, ...]]
     processes: Annotated[int, tyro.conf.arg(metavar="N")] = 2
-    """How many processes."""
+    """Number of processes."""
     devices_per_process: Annotated[int | None, tyro.conf.arg(metavar="M")] = None
-    """GPUs of each process, or without GPUs, devices of its CPU; default: all GPUs in equal parts, or one device."""
+    """GPUs of a process, or without GPUs devices of its CPU; default: an equal part of the GPUs, or one device."""
     json: tyro.conf.Suppress[bool] = False
 
     def run(self) -> CommandResult:

@@ -11,10 +11,11 @@ from ddf_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class ModelsCommand:
-    """List models with their parameters and multiply-accumulates (MACs) for one image.
+    """List models with their parameters and multiply-accumulates.
 
-    Two counts are in use. Core: convolutions, matrix products and dynamic filters. mmcv: what the flops counter of mmcv
-    prints, without dynamic filters but with biases, normalisation, activations and pooling.
+    Multiply-accumulates (MACs) of one image have two counts. Core: convolutions, matrix products and dynamic filters.
+    mmcv: what the flops counter of mmcv prints, without dynamic filters but with biases, normalisation, activations and
+    pooling.
 
     The image has 224×224 pixels. Of a detector, it has MMDetection's 800×1280 (height × width), with 1000 regions in
     each box head and 100 in each mask head; published parameters are those that are trained, without the backbone's
@@ -29,7 +30,7 @@ class ModelsCommand:
     pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[PATTERN]")] = "*"
     """A name, or a shell pattern in quotes."""
     published: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Recompute the papers' tables instead, and mark each number that is ours (PATTERN then is a table's name)."""
+    """Recompute the papers' tables instead; PATTERN is then a table's name."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print `[{name, params, macs_core, macs_mmcv, published}]`, or `[{table, row, column, published, computed, equal,
     note}]`."""

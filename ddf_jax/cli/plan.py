@@ -10,11 +10,11 @@ from ddf_jax.cli.command import CommandResult, explained
 
 @dataclasses.dataclass(frozen=True)
 class PlanCommand:
-    """Compile a recipe's whole training step ahead of time for a GPU target; no GPU is needed.
+    """Compile a training step ahead of time for GPUs; none is needed.
 
-    It shows collectives by kind, bytes per device, kernels by kind, and by category what a device launches and moves.
-    RECIPE comes first, as for `ddf train`, and the other options replace fields of it. JAX's CUDA plugin must be
-    installed. Recipes for ImageNet and COCO need no data.
+    It prints collectives by kind, bytes per device, kernels by kind, and by category what a device launches and moves.
+    RECIPE comes first, as for `ddf train`. JAX's CUDA plugin must be installed; recipes for ImageNet and COCO need no
+    data.
 
     Examples:
       ddf plan imagenet_ddf_resnet50
@@ -22,12 +22,12 @@ class PlanCommand:
     """
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
-    """A shipped recipe or a .py file."""
+    """The name of a shipped recipe, or a .py file."""
     recipe: Annotated[Any, tyro.conf.FlagConversionOff, tyro.conf.arg(name="")]  # a `Recipe`, which imports JAX
     device: Literal["h200", "h100", "a100"] = "h200"
-    """What to compile for."""
+    """The GPU to compile for."""
     devices: int = 8
-    """How many of them share the batch."""
+    """Number of GPUs that share the batch."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print `{recipe, device, devices, batch_size, dtype, jax, collectives, bytes_per_device, kernels, launches}`."""
 

@@ -12,16 +12,16 @@ from ddf_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class PredictCommand:
-    """Classify images with a run's network: the five most likely classes.
+    """Classify images: the five most likely classes.
 
     Example:
       ddf predict runs/digits seven.png one.jpg
     """
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """The run's folder."""
+    """A run's folder."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE [IMAGE ...]")]
-    """Image files, prepared as the run's own test images are."""
+    """Image files, prepared like the run's test images."""
     checkpoint: Checkpoint = "newest"
     recipe_file: RecipeFile = None
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

@@ -12,11 +12,11 @@ from ddf_jax.cli.command import CommandResult
 
 @dataclasses.dataclass(frozen=True)
 class ReportCommand:
-    """Write the page of all results from the committed rows (in a checkout).
+    """Write the page of all results; it needs a checkout.
 
-    The rows are those in `experiments/results`. Markdown with pictures next to it, and one HTML file that needs nothing
-    else and no network; every number links to its row. The numbers that are marked in README.md and docs are written
-    anew from the same rows.
+    It is made from the rows in `experiments/results`: Markdown with pictures next to it, and one HTML file that needs
+    nothing else and no network. Every number links to its row. The numbers that are marked in README.md and docs are
+    written anew from the same rows.
 
     Examples:
       ddf report

@@ -12,12 +12,12 @@ from ddf_jax.serving.limits import Limits
 
 @dataclasses.dataclass(frozen=True)
 class ServeCommand:
-    """Answer images sent over HTTP with a network's predictions, until Ctrl-C or SIGTERM.
+    """Serve a run's predictions over HTTP, until Ctrl-C or SIGTERM.
 
     POST an image to /predict, as the body or as the file `image` of a form (for depth also `depth`): the answer is the
-    JSON that `ddf predict`, `ddf detect` or `ddf upsample` print, files in it being data: URLs. / is a page to try a
-    picture by hand, /health the server's state. It has no passwords and no encryption: it listens on this machine
-    alone unless --host names another address, which belongs behind a proxy that has both.
+    JSON of `ddf predict`, `ddf detect` or `ddf upsample`, with files as data: URLs. / is a page to try a picture,
+    /health the server's state. There are no passwords and no encryption: another --host than this machine's own belongs
+    behind a proxy that has both.
 
     Examples:
       ddf serve runs/digits --port 8000
@@ -25,11 +25,11 @@ class ServeCommand:
     """
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """The run's folder, or a file that `ddf export` wrote."""
+    """A run's folder, or a file that `ddf export` wrote."""
     port: int = 8000
-    """0 is a free one."""
+    """The port; 0: a free one."""
     host: str = "127.0.0.1"
-    """The address to listen on; 0.0.0.0 is all of this machine's."""
+    """The address to listen on; 0.0.0.0: all of this machine's."""
     limits: Annotated[Limits, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Limits)
     checkpoint: Checkpoint = "newest"
     recipe_file: RecipeFile = None

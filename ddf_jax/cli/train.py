@@ -13,28 +13,26 @@ from ddf_jax.cli.command import CommandResult
 class TrainCommand:
     """Train a recipe, or resume a run of it that was stopped.
 
-    RECIPE comes first: the name of a shipped recipe, or the path of a Python file that defines `recipe`, a program that
-    is executed. The other options replace fields of the recipe; `ddf train RECIPE --help` shows what it sets.
+    RECIPE comes first: a shipped recipe's name, or a Python file that defines `recipe`, which is executed. Further
+    options replace fields of the recipe.
 
     Examples:
-      ddf train digits
-      ddf train digits --optimizer.learning-rate 0.1 --model.options width=64 --workdir runs/wide
-      ddf train my_recipe.py --data.folder ~/photos --json
+      ddf train digits --optimizer.learning-rate 0.1 --workdir runs/fast
       ddf train digits --epochs 80 --allow-change epochs
-      ddf train my_recipe.py --init-from runs/digits --init-head fresh --freeze 'stem.*'
+      ddf train photos.py --data.folder ~/photos --init-from runs/digits
     """
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
-    """A shipped recipe or a .py file."""
+    """The name of a shipped recipe, or a .py file."""
     recipe: Annotated[Any, tyro.conf.FlagConversionOff, tyro.conf.arg(name="")]  # a `Recipe`, which imports JAX
     workdir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """The run's folder instead of runs/NAME."""
+    """The run's folder; default: runs/NAME."""
     resume_from_step: Annotated[int | None, tyro.conf.arg(metavar="STEP")] = None
-    """Go back to this checkpoint of the run; what came after it stays beside, under other names."""
+    """Go back to this checkpoint of the run; later ones are kept under other names."""
     allow_change: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD [FIELD ...]")] = ()
-    """Fields in which the recipe may differ from the run's so far, such as optimizer.learning_rate, or epochs."""
+    """Fields in which the recipe may differ from the run's so far."""
     profile: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 0
-    """Record so many steps, after the first ten, in the run's folder profile, for TensorBoard or Perfetto."""
+    """Steps to record, after the first ten, for TensorBoard or Perfetto; 0: none."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the summary as JSON; progress goes to standard error."""
 

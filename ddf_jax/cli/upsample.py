@@ -12,28 +12,27 @@ from ddf_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class UpsampleCommand:
-    """Upsample a depth map to the resolution of an image, with a run's network.
+    """Upsample a depth map to the resolution of an image.
 
     DEPTH is a grey PNG, TIFF or PGM of 16 bits in millimetres, a TIFF of floats in metres, or an NPY array of either;
     0, 65535 and non-finite numbers are holes. OUT is a grey PNG of 16 bits in millimetres without holes. For a run of
     scale S, an image of H×W pixels goes with a depth map of ⌈H/S⌉×⌈W/S⌉, whose pixel (i, j) lies at pixel
-    (S·i + S/2, S·j + S/2) of the image. Both are read as stored: EXIF orientation is ignored.
+    (S·i + S/2, S·j + S/2) of the image. Both are read as stored, without EXIF orientation.
 
     Example:
-      ddf upsample runs/joint_depth_4x --depth depth.png --rgb photo.png out.png
+      ddf upsample runs/joint_depth_4x out.png --depth depth.png --rgb photo.png
     """
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """The run's folder."""
+    """A run's folder."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT.png")]
     """The file to write."""
     depth: Annotated[Path, tyro.conf.arg(metavar="DEPTH")]
     """The depth map."""
     rgb: Annotated[Path, tyro.conf.arg(metavar="IMAGE")]
     """The image: any file that pillow reads."""
-    depth_scale: float | None = None
-    """Units of DEPTH per metre: 1000 (default for integers), 1 (default for floats), 5000 for TUM RGB-D, 256 for
-    KITTI."""
+    depth_scale: Annotated[float | None, tyro.conf.arg(metavar="UNITS")] = None
+    """Units of DEPTH per metre: 5000 for TUM RGB-D, 256 for KITTI; default: 1000 of integers, 1 of floats."""
     checkpoint: Checkpoint = "newest"
     recipe_file: RecipeFile = None
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

@@ -12,15 +12,14 @@ from ddf_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class VerifyCommand:
-    """Compare models with their PyTorch ports, or with numbers recorded from another implementation.
+    """Compare models with their PyTorch ports, or recorded numbers.
 
-    With a port: every layer, gradient and statistic, and a training step. Needs torch: pip install "ddf-jax[torch]".
+    With a port: every layer, gradient and statistic, and a training step; it needs torch, pip install 'ddf-jax[torch]'.
+    With `--reference`: every quantity of its files, in float64, without torch.
 
-    With `--reference`: every quantity of its files, in float64, without torch. The error of numbers is max|difference|
-    / max|theirs|, that of integers and masks the share that differs; it may be 1e-9, and 1e-6 where MMDetection rounds
-    to float32 (loss_rpn_cls, loss_mask, the total with them, and gradients that flow from them).
-
-    Exit status 1 if a value differs by more than rounding.
+    An error is max|difference| / max|theirs|, of integers and masks the share that differs. It may be 1e-9, and 1e-6
+    where MMDetection rounds to float32 (loss_rpn_cls, loss_mask, the total, and their gradients). Where one is larger,
+    the exit status is 1.
 
     Examples:
       ddf verify
@@ -30,22 +29,22 @@ class VerifyCommand:
     """
 
     pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[PATTERN]")] = "*"
-    """The name of a model or of an upsampler (ddf_up, ddf_up_guided, carafe), or a shell pattern in quotes. Detectors,
-    which take minutes each, are left out where it matches other models too."""
+    """A model, an upsampler (ddf_up, ddf_up_guided, carafe), or a shell pattern in quotes. Detectors, which take
+    minutes, are left out where other models match too."""
     reference: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """PATH.json and PATH.npz, recorded with MMDetection or, of fpn_involution, with the authors' pyramid."""
+    """PATH.json and PATH.npz, recorded from another implementation."""
     checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Weights to compare with instead of random ones."""
+    """Weights to compare with; default: random ones."""
     dtype: Literal["float64", "float32"] = "float64"
     """Dtype of our arithmetic; the port computes in float64."""
-    size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="INT INT")] = None
-    """Height and width of the images: 97 65 unless the model needs more."""
-    batch: int | None = None
-    """Number of images: 2 unless the model needs more."""
+    size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="H W")] = None
+    """Height and width of the images; default: 97 65, or what the model needs."""
+    batch: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Number of images; default: 2, or what the model needs."""
     implementation: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Implementation of `dynamic_filter`, instead of the best that runs here."""
+    """Implementation of `dynamic_filter`; default: the best that runs here."""
     plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None
-    """Draw the error of each layer."""
+    """Draw the error of each layer into this file."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print `[{model, dtype, size, passed, tolerance, worst: {what, relative_error}}]`; with `--reference`
     `[{quantity, relative_error, passed, tolerance}]`."""
