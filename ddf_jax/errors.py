@@ -17,13 +17,13 @@ class RunError(UserError):
 
 
 class DataError(UserError):
-    """An example, a file of data or what reads it failed: mend the data, and the same command goes on."""
+    """An example, a file of data or what reads it failed: mend the data, and the same command resumes."""
 
     exit_status = 1
 
 
 class DiskError(RunError):
-    """A file or a disk of the run failed: mend it, and the same command goes on."""
+    """A file or a disk of the run failed: mend it, and the same command resumes."""
 
     exit_status = 1
 

@@ -26,7 +26,7 @@ def launch(words: Sequence[str], processes: int, devices_per_process: int | None
     Where one fails the others end with 75, as if they had been stopped: its own status is the one that counts.
 
     The first process has this one's terminal. Of the others only errors are shown that the first does not have. A
-    signal that asks to end goes on to all of them.
+    signal that asks to end is passed to all of them.
 
     Args:
         words: of the command, such as `["train", "digits"]`.

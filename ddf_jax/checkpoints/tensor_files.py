@@ -36,7 +36,7 @@ def read_tensors(path: str | os.PathLike[str], *, ema: bool = False) -> dict[str
     """The named arrays of a safetensors or PyTorch file, which its content tells apart (`.ckpt` is as good as `.pth`).
 
     Training checkpoints are unwrapped: entries such as `state_dict`, `model` or `net` at any depth (with `ema`, the
-    averaged weights instead), what lies beside the weights, and prefixes such as `module.` that all names share.
+    averaged weights instead), what is stored with the weights, and prefixes such as `module.` that all names share.
     PyTorch files need torch and are read with `weights_only=True`: a file that contains code is refused.
 
     Raises:
@@ -158,7 +158,7 @@ def _read_torch(path: Path) -> object:
         except Exception as error:  # of the unpickler, the zip reader or torch
             if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):
                 raise CheckpointError(
-                    f"{path} holds an object of the class {refused[1]} beside its weights, which is not read, for that "
+                    f"{path} holds an object of the class {refused[1]} with its weights, which is not read, for that "
                     f"could run code. Save the weights alone where the class is known: "
                     f"torch.save(model.state_dict(), ...)."
                 ) from error
@@ -170,7 +170,7 @@ def _read_torch(path: Path) -> object:
 
 
 def _harmless() -> list[Any]:
-    """What lies beside the weights in training checkpoints: types whose construction only stores their arguments."""
+    """What training checkpoints hold with the weights: types whose construction only stores their arguments."""
     functions = [
         (function, f"{package}.multiarray.{name}")
         for value, name in ((np.float64(0), "scalar"), (np.zeros(0), "_reconstruct"))

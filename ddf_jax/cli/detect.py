@@ -86,7 +86,7 @@ def _stems(images: Sequence[Path], out: Path) -> list[Path]:
     try:
         make_folder(out.absolute())
     except OSError as error:
-        raise UserError(f"--out must be a folder that can be made, got {out}: {error.strerror}.") from None
+        raise UserError(f"--out must be a folder that can be created, got {out}: {error.strerror}.") from None
     taken = {str(path.resolve()).casefold() for path in images}
     stems = []
     for image in images:

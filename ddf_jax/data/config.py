@@ -95,7 +95,7 @@ class DataConfig:
     """The sample that is white in images of more than 8 bits, such as 4095 for 12 bits in files of 16. Default: what
     each file states, else the largest number of its integer type."""
     allow_changed: bool = False
-    """Go on with data that have changed since the run began; recorded in its history."""
+    """Resume with data that have changed since the run began; recorded in its history."""
 
     def __post_init__(self) -> None:
         for name in ("folder", "data_dir"):

@@ -1,4 +1,4 @@
-"""What identifies a run's data, so that a run does not go on with other data unnoticed."""
+"""What identifies a run's data, so that a run is not resumed with other data unnoticed."""
 
 import concurrent.futures
 import hashlib

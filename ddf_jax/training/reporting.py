@@ -234,12 +234,12 @@ def check_variables(step: int, variables: Variables) -> None:
 
 
 def rescue(recipe: Recipe, path: Path, saved: int | None) -> str:
-    """How a run that diverged can go on."""
+    """How a run that diverged can be resumed."""
     if not saved:
         return "No step was saved."
     rate = recipe.optimizer.learning_rate / 10
     return (
-        f"The checkpoint of step {saved} stays. To go on from there: --resume-from-step {saved} "
+        f"The checkpoint of step {saved} stays. To resume from there: --resume-from-step {saved} "
         f"--optimizer.learning-rate {rate:g} --allow-change optimizer.learning_rate. To start another run from its "
         f"weights: --init-from {path} --init-step {saved} --workdir DIR"
     )

@@ -46,7 +46,7 @@ class RunState:
 
 
 class RunFacts(NamedTuple):
-    """What a checkpoint states about its launch beside the state."""
+    """What a checkpoint states about its launch, in addition to the state."""
 
     recipe: Recipe
     info: DataInfo
@@ -139,7 +139,7 @@ class Saver:
 
 
 class Start(NamedTuple):
-    """Where a launch goes on: at a checkpoint, under which changes."""
+    """Where a launch resumes: at a checkpoint, under which changes."""
 
     step: int
     newest: int  # where it is greater, what lies between is undone
@@ -150,9 +150,9 @@ class Start(NamedTuple):
 def find_start(
     checkpoints: Checkpoints, workdir: Path, recipe: Recipe, *, from_step: int | None, allow_change: Collection[str]
 ) -> Start | None:
-    """The checkpoint that a launch goes on from, or None for a run that has none yet.
+    """The checkpoint that a launch resumes from, or None for a run that has none yet.
 
-    A launch that goes back to a step and is then repeated goes on from where it came to.
+    A launch that goes back to a step and is then repeated resumes from where it stopped.
 
     Args:
         checkpoints: the run's.
@@ -177,7 +177,7 @@ def find_start(
         names = " ".join(sorted(changed))
         raise RunError(
             f"{workdir} holds a run of another recipe ({'; '.join(changes)}). Set the fields back to resume it, choose "
-            f"another --workdir, or go on under the new recipe: --allow-change {names}"
+            f"another --workdir, or resume under the new recipe: --allow-change {names}"
         )
     if fixed := changed.intersection(_STEP_UNITS):
         raise RunError(
@@ -196,7 +196,7 @@ def _has_gone_back(checkpoints: Checkpoints, newest: int, from_step: int, recipe
 def restore_run(
     checkpoints: Checkpoints, workdir: Path, start: Start, facts: RunFacts, abstract: Variables
 ) -> tuple[RunState, dict[str, float]]:
-    """The run's state and its `times` at a start. What was done after it is kept beside, under other names.
+    """The run's state and its `times` at a start. What was done after it is kept under other names.
 
     Args:
         checkpoints: the run's.
@@ -248,8 +248,8 @@ def _check_data(workdir: Path, saved: DataInfo, fingerprint: Fingerprint | None,
         )
     if not facts.recipe.data.allow_changed:
         raise RunError(
-            f"{workdir} was trained on other data: {problem}. Put the data back, choose another --workdir, or go on "
-            f"with these: --data.allow-changed"
+            f"{workdir} was trained on other data: {problem}. Put the data back, choose another --workdir, or resume "
+            "with these: --data.allow-changed"
         )
     return problem
 

@@ -194,9 +194,7 @@ def _why_not_executed(recorded: dict[str, str] | None, folder: Path) -> str | No
         return f"its recipe file {file} lies in the run's folder, in which nothing is executed"
     if not file.is_file():
         return f"its recipe file {file} is no longer there"
-    if (
-        file != file.resolve()
-    ):  # `evil.py` or `/proc/self/cwd/evil.py` would be what lies beside a folder from elsewhere
+    if file != file.resolve():  # `evil.py` or `/proc/self/cwd/evil.py` would be a file next to a folder from elsewhere
         return f"its recipe file {file} is a link or relative"
     if recipe_file_record(file)["sha256"] != recorded["sha256"]:
         return f"its recipe file {file} has changed since"

@@ -1,7 +1,7 @@
-"""Services that keep a run's metrics beside its folder: Weights & Biases, MLflow.
+"""Services that keep a run's metrics in addition to its folder: Weights & Biases, MLflow.
 
 Each is set up by its own environment variables and log-in. A run keeps the names that they gave it in `trackers.json`,
-so that a launch that resumes it goes on there.
+so that a launch that resumes it continues there.
 """
 
 import importlib

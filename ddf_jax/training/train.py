@@ -271,9 +271,9 @@ def _train(
                     save()
                     saver.wait()
             if saver.saved_step == state.step:
-                kept = f"Step {state.step} is saved; the same command goes on from there."
+                kept = f"Step {state.step} is saved; the same command resumes from there."
             else:
-                kept = f"The same command goes on from step {saver.saved_step or 0}."
+                kept = f"The same command resumes from step {saver.saved_step or 0}."
             if isinstance(error, DataError):
                 raise DataError(f"Stopped at step {state.step}: {error} {kept}") from error
             if isinstance(error, OSError):

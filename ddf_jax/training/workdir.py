@@ -151,7 +151,7 @@ class RunLock(contextlib.AbstractContextManager["RunLock"]):
         return None
 
     def _lock(self, file: IO[str]) -> bool:
-        """Whether nobody else has a lock on the file. Where there are no locks, training goes on without."""
+        """Whether nobody else has a lock on the file. Where there are no locks, training does without."""
         try:
             import fcntl
 

@@ -242,7 +242,7 @@ class Program:
         self.in_row(copy)
 
     def in_row(self, copy: Callable[[int], None]) -> None:
-        """Copies as many positions as lie in the row: a contiguous copy would go on in the next one."""
+        """Copies as many positions as lie in the row: a contiguous copy would continue in the next one."""
         columns, width = self.shape.positions[1], self.block.width
         rest, last = columns % width, self.tile == self.kernel.tiles - 1
         if rest == 0:

@@ -27,7 +27,7 @@ MOST_TAPS = 81  # the code is unrolled over them
 
 # Of a multiprocessor of Hopper, and how many of them an H200 has.
 SHARED_BYTES = 227 * 1024
-RESERVED_BYTES = 1024  # of each block, beside them
+RESERVED_BYTES = 1024  # of each block, in addition to them
 REGISTERS = 65536
 MOST_REGISTERS = 255  # of a thread
 MOST_BLOCKS = 16

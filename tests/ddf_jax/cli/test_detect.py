@@ -120,7 +120,7 @@ def test_wrong_use_is_refused_in_a_line_and_nothing_is_written(refused, use, ima
         ([image, tmp_path / "absent.png", *out], "There is no file"),
         ([*[image] * 8, tmp_path / "text.png", *out], "text.png must be an image file"),
         ([image, "--out", image], "--out must be a folder, got the file"),
-        ([image, "--out", image / "below"], "--out must be a folder that can be made"),
+        ([image, "--out", image / "below"], "--out must be a folder that can be created"),
         ([image, "--score", "50", *out], "--score must be from 0 to 1, got 50"),
         ([image, "--score", "nan", *out], "--score must be from 0 to 1"),
     ]:

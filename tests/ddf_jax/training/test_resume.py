@@ -195,7 +195,7 @@ def test_a_launch_goes_on_from_the_step_it_asks_for_once(tmp_path: Path):
     with pytest.raises(RunError, match=r"There is no checkpoint 7 in .*; there are \[6, 12\]"):
         start(tiny, 7)
     save(18, slower, 6)
-    assert start(slower, 6, "optimizer.learning_rate") == (18, 18, False, [])  # the same command goes on
+    assert start(slower, 6, "optimizer.learning_rate") == (18, 18, False, [])  # the same command resumes
     assert start(slower, 12, "optimizer.learning_rate") == (12, 18, True, change)
     assert start(tiny, 6) == (6, 18, True, [])
 

@@ -109,7 +109,7 @@ def assert_same_training(eight: Path, one: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkpoint(tmp_path: Path, data_dir: Path):
     optimizer = OptimizerConfig(learning_rate=1e18, warmup_epochs=0.85)
     recipe = tiny_recipe(data_dir, optimizer=optimizer, checkpoint_every=0.045)
-    with pytest.raises(NonFiniteError, match=r"Stopped at step \d+: .*\. To go on from there: --resume") as stopped:
+    with pytest.raises(NonFiniteError, match=r"Stopped at step \d+: .*\. To resume from there: --resume") as stopped:
         train(recipe, tmp_path / "run", devices=jax.devices()[:1])
     failed, kept = (int(re.findall(f"{at} step (\\d+)", str(stopped.value))[0]) for at in ("Stopped at", "t of"))
     assert kept < failed
