@@ -12,6 +12,12 @@ import numpy as np
 
 from ddf_jax.checkpoints.layouts import COUNTER
 
+_POOLED = re.compile(r"\.attention\.bn$")
+"""Normalisations of averages over the pixels, ODConv's. Averages of random images hardly differ, so each normalisation
+blows up a difference of rounding: by 10⁹ over the fifty of a network."""
+_POOLED_SCALE = 0.1
+"""Their scales in relation to others: attention varies so little then that rounding stays rounding."""
+
 
 class RandomBatch(NamedTuple):
     """Images [B, H, W, C] and their labels [B]."""
@@ -58,7 +64,7 @@ def _weight(
     if kind == COUNTER:
         return np.zeros(shape, np.int64)
     if kind == "running_var" or (normalises and kind == "weight"):
-        return random.uniform(0.5, 1.5, shape)
+        return random.uniform(0.5, 1.5, shape) * (_POOLED_SCALE if kind == "weight" and _POOLED.search(layer) else 1.0)
     if normalises and kind == "bias":
         scale = _weight(f"{layer}.weight", shape, shapes, margin, seed)
         return _margin(layer, shapes, margin) * scale + 0.1 * random.standard_normal(shape)

@@ -67,7 +67,7 @@ class Benchmark(NamedTuple):
 
 def _operator(settings: Settings) -> list[Row]:
     peers = operator.TORCH_PEERS if "torch" in settings.against else ()
-    return operator.measure(operator.BENCHMARK, settings.turns(7), peers)
+    return operator.measure(operator.BENCHMARK, settings.turns(25), peers)
 
 
 def _layer(settings: Settings) -> list[Row]:
