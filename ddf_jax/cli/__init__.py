@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import ddf_jax
 from ddf_jax.errors import UserError, how_to_install, one_line
 
 if TYPE_CHECKING:
@@ -56,9 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        from ddf_jax.cli.arguments import parse
-
         with _output():
+            if words[:1] == ["--version"]:
+                print("ddf-jax", ddf_jax.__version__)
+                return 0
+            from ddf_jax.cli.arguments import parse
+
             command = parse(words)
         with _nothing_printed() if command.json else contextlib.nullcontext():
             result = command.run()

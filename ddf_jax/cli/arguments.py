@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import difflib
 import importlib
-import importlib.metadata
 import inspect
 import io
 import itertools
@@ -55,15 +54,12 @@ Examples:
 
 
 def parse(argv: Sequence[str]) -> Command:
-    """The command that these words ask for. `--help` and `--version` print and exit.
+    """The command that these words ask for. `--help` prints and exits.
 
     Raises:
         UserError: they ask for none; the message names the nearest.
     """
     name, *words = argv or [""]
-    if name == "--version":
-        print("ddf-jax", _version())
-        raise SystemExit(0)
     if name in ("-h", "--help"):
         app = SubcommandApp()
         for command in COMMANDS:
@@ -254,10 +250,3 @@ def _help(kind: Any) -> str:
     from ddf_jax.recipes import shipped_recipes
 
     return f"{about}\n\nShipped recipes: {', '.join(shipped_recipes())}."
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("ddf-jax")
-    except importlib.metadata.PackageNotFoundError:
-        return "(a checkout that is not installed)"
