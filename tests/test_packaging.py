@@ -191,14 +191,7 @@ def test_the_wheel_is_the_same_from_source_archive_and_tree_and_works_in_an_empt
     assert contents(wheel) == contents(of_tree)
     with tarfile.open(archive) as source:
         files = {name.partition("/")[2] for name in source.getnames()}
-    assert {
-        "LICENSE",
-        "README.md",
-        "Makefile",
-        "docs/index.md",
-        "examples/tour.ipynb",
-        "tests/golden/rooms.npz",
-    } <= files
+    assert {"LICENSE", "Makefile", "docs/index.md", "examples/tour.ipynb", "tests/golden/rooms.npz"} <= files
     assert not [name for name in files if re.match(r"runs/|build/|dist/|\.venv|.*__pycache__|docs/api/", name)]
 
     venv.create(tmp_path / "venv", with_pip=True)
