@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import ddf_jax
 from ddf_jax.errors import UserError, how_to_install, one_line
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _output():
             if words[:1] == ["--version"]:
-                print("ddf-jax", ddf_jax.__version__)
+                print("ddf-jax", _version())
                 return 0
             from ddf_jax.cli.arguments import parse
 
@@ -88,6 +87,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print("ddf:", command, file=sys.stderr)
         return WRONG_USE
+
+
+def _version() -> str:
+    import importlib.metadata  # slow to import
+
+    try:
+        return importlib.metadata.version("ddf-jax")
+    except importlib.metadata.PackageNotFoundError:
+        return "(a checkout that is not installed)"
 
 
 def _print(result: "CommandResult", *, as_json: bool) -> int:
