@@ -8,7 +8,7 @@ PARALLEL := --numprocesses=2 --dist=worksteal
 # What depends on the version of JAX.
 NEWEST := tests/pallas_kernels tests/ddf_jax/training tests/test_imports.py tests/test_packaging.py
 
-.PHONY: train zoo zoo-all depth depth-all detect robustness bench report check docs test test-newest test-torch test-slow faults format clean
+.PHONY: train zoo zoo-all depth depth-all detect robustness bench report check docs test test-newest test-torch test-slow faults format dist clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.installed
@@ -101,6 +101,14 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Source archive and wheel. The archive must hold the files that Git tracks, and the wheel, built from it, the packages.
+dist: $(VENV)/.installed-release
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/check-manifest
+	$(BIN)/check-wheel-contents dist/*.whl
+	$(BIN)/twine check --strict dist/*
+
 clean:
 	rm -rf $(VENV)
 
@@ -123,6 +131,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 $(VENV)/.installed-docs: $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable '.[docs]'
+	touch $@
+
+# No extra: these need none of the package's dependencies, and only who makes a release needs them.
+$(VENV)/.installed-release: $(BIN)/python
+	$(BIN)/pip install --quiet build check-manifest check-wheel-contents twine
 	touch $@
 
 # The compilers of a GPU target, 420 MB, in a folder that only the tests see: elsewhere JAX would look for a GPU.

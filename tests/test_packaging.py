@@ -1,11 +1,14 @@
 """What an install brings: the names of the wheel, and what works without the extras."""
 
 import importlib.metadata
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -167,20 +170,30 @@ except NotImplementedError as error:
     assert f"implementation='{removed}' is not part of this installation." in python(source, tmp_path)
 
 
-def test_ddf_without_its_extra_names_the_command_that_installs_it(tmp_path: Path) -> None:
+def test_ddf_without_its_extra_has_a_version_and_names_the_command_that_installs_the_rest(tmp_path: Path) -> None:
     allowed = {*base_names(), "ddf_jax", "pallas_kernels"}
-    run = "from ddf_jax.cli import main; sys.exit(main(['models']))"
+    run = "from ddf_jax.cli import main; assert main(['--version']) == 0; sys.exit(main(['models']))"
     source = ALLOW_ONLY.format(allowed=allowed, root=str(ROOT)) + run
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert done.returncode == 2, done.stderr
+    assert done.stdout.startswith("ddf-jax ")
     assert "pip install 'ddf-jax[train]'" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.slow
-def test_the_wheel_installs_two_packages_and_works_in_an_empty_environment(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", "build", "--outdir", tmp_path / "dist", ROOT], check=True)
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
+def test_the_wheel_is_the_same_from_source_archive_and_tree_and_works_in_an_empty_environment(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--outdir"]
+    subprocess.run([*build, tmp_path / "dist", ROOT], check=True)  # an archive, and a wheel from it
+    subprocess.run([*build, tmp_path / "of_tree", "--wheel", ROOT], check=True)
+    (archive, wheel), [of_tree] = sorted((tmp_path / "dist").iterdir(), reverse=True), (tmp_path / "of_tree").iterdir()
+    assert wheel.name == of_tree.name
+    assert contents(wheel) == contents(of_tree)
+    with tarfile.open(archive) as source:
+        files = {name.partition("/")[2] for name in source.getnames()}
+    assert {"LICENSE", "Makefile", "docs/index.md", "examples/tour.ipynb", "tests/golden/rooms.npz"} <= files
+    assert not [name for name in files if re.match(r"runs/|build/|dist/|\.venv|.*__pycache__|docs/api/", name)]
+
     venv.create(tmp_path / "venv", with_pip=True)
     executable = tmp_path / "venv/bin/python"
     before = installed(executable, tmp_path)
@@ -191,6 +204,9 @@ def test_the_wheel_installs_two_packages_and_works_in_an_empty_environment(tmp_p
     assert {"py.typed", "digits.npz", "digits.txt"} <= {*python(data, tmp_path, executable).split()}
     ours = {name for name in python(names, tmp_path, executable).split() if not name.endswith(".dist-info")}
     assert ours == {"ddf_jax", "pallas_kernels"}
+    about = "import importlib.metadata as m; print(m.version('ddf-jax'), m.metadata('ddf-jax')['description'])"
+    assert python(about, tmp_path, executable).startswith(f"{PROJECT['version']} # ddf-jax\n")
+    assert "](" not in python(about, tmp_path, executable)
     unwanted = {"grain", "h5py", "matplotlib", "pycocotools", "scikit-learn", "tensorflow-datasets", "torch", "tyro"}
     assert not unwanted & installed(executable, tmp_path)
     assert "jax" in installed(executable, tmp_path) - before
@@ -201,3 +217,9 @@ def installed(executable: Path, folder: Path) -> set[str]:
     """The projects installed in an environment."""
     source = "import importlib.metadata as m; print(*(d.name for d in m.distributions()))"
     return {canonicalize_name(name) for name in python(source, folder, executable).split()}
+
+
+def contents(wheel: Path) -> dict[str, int]:
+    """The files of a wheel with their checksums."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {each.filename: each.CRC for each in archive.infolist()}

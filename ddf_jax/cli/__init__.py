@@ -56,9 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        from ddf_jax.cli.arguments import parse
-
         with _output():
+            if words[:1] == ["--version"]:
+                print("ddf-jax", _version())
+                return 0
+            from ddf_jax.cli.arguments import parse
+
             command = parse(words)
         with _nothing_printed() if command.json else contextlib.nullcontext():
             result = command.run()
@@ -84,6 +87,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print("ddf:", command, file=sys.stderr)
         return WRONG_USE
+
+
+def _version() -> str:
+    import importlib.metadata  # slow to import
+
+    try:
+        return importlib.metadata.version("ddf-jax")
+    except importlib.metadata.PackageNotFoundError:
+        return "(a checkout that is not installed)"
 
 
 def _print(result: "CommandResult", *, as_json: bool) -> int:

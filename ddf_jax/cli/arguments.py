@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import difflib
 import importlib
-import importlib.metadata
 import inspect
 import io
 import itertools
@@ -56,15 +55,12 @@ Examples:
 
 
 def parse(argv: Sequence[str]) -> Command:
-    """The command that these words ask for. `--help` and `--version` print and exit.
+    """The command that these words ask for. `--help` prints and exits.
 
     Raises:
         UserError: they ask for none; the message names the nearest.
     """
     name, *words = argv or [""]
-    if name == "--version":
-        print("ddf-jax", _version())
-        raise SystemExit(0)
     if name in _HELP:
         print(_overview())
         raise SystemExit(0)
@@ -273,10 +269,3 @@ def _unboxed(message: str) -> str:
         list(group) for is_rule, group in itertools.groupby(lines, lambda line: set(line) <= set("─-╰╯")) if not is_rule
     ]
     return " ".join(texts[0])
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("ddf-jax")
-    except importlib.metadata.PackageNotFoundError:
-        return "(a checkout that is not installed)"

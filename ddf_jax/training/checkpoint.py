@@ -124,7 +124,7 @@ class Checkpoints:
         try:
             return recipe_from_json(json.dumps(self.record(step)["recipe"]))
         except RunError as error:
-            raise RunError(f"The checkpoint {self._path(step)}: {error}") from None
+            raise RunError(f"Training cannot resume from the checkpoint {self._path(step)}: {error}") from None
 
     def data_info(self, step: int) -> DataInfo:
         """The data of the run, from the record of a checkpoint that `newest` found."""

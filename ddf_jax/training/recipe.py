@@ -238,8 +238,8 @@ def recipe_from_json(text: str) -> Recipe:
     found = dict(_flat(value))
     if moved := [f"`{old}` is now `{new}`" for old, new in MOVED_FIELDS.items() if old in found]:
         raise RunError(
-            f"The recipe was written by an earlier version: {', '.join(moved)}. Rename those that the task "
-            f"has (`task.kind`: {' or '.join(TASKS)}), delete the others, or train again."
+            f"The recipe was written by an earlier version: {', '.join(moved)}. Rename those that the task has in "
+            f"recipe.json (`task.kind`: {' or '.join(TASKS)}) and delete the others to read the run, or train again."
         )
     return decode(Recipe, value, {Task: TASKS})
 

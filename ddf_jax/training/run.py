@@ -97,7 +97,11 @@ def load_run(
     while True:
         step = find_checkpoint(folder, checkpoints, which)
         try:
-            recipe, info = checkpoints.recipe(step), checkpoints.data_info(step)
+            try:
+                recipe = checkpoints.recipe(step)
+            except RunError:  # of an earlier version, which can be mended in the run's own recipe alone
+                recipe = folder.recipe()
+            info = checkpoints.data_info(step)
             if (missing := _unregistered(recipe)) is not None:
                 recorded = checkpoints.record(step).get("recipe_file")
                 _register(recipe, missing, folder.path, recorded, None if recipe_file is None else Path(recipe_file))

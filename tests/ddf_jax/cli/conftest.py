@@ -45,7 +45,7 @@ def ddf(capsys: pytest.CaptureFixture[str]) -> Callable[..., Completed]:
         capsys.readouterr()
         try:
             status = main(list(map(str, words)))
-        except SystemExit as stop:  # --help and --version
+        except SystemExit as stop:  # --help
             status = stop.code
         printed = capsys.readouterr()
         return Completed(status, printed.out, printed.err)

@@ -72,6 +72,18 @@ def test_the_recipe_of_a_run_is_that_of_its_checkpoint(unbroken: Path, tmp_path:
     assert load_run(tmp_path / "run").recipe == load_run(unbroken).recipe
 
 
+def test_a_run_of_0_1_is_read_where_its_own_recipe_has_the_new_names(unbroken: Path, tmp_path: Path):
+    shutil.copytree(unbroken, tmp_path / "run")
+    record = tmp_path / "run" / "checkpoints" / "20" / "record.json"
+    saved = json.loads(record.read_text())
+    saved["recipe"] |= {"label_smoothing": saved["recipe"].pop("task")["label_smoothing"]}
+    record.write_text(json.dumps(saved))
+    write_checksums(record.parent)
+    assert load_run(tmp_path / "run").recipe == load_run(unbroken).recipe
+    with pytest.raises(RunError, match=r"Training cannot resume from the checkpoint .*20: The recipe was written"):
+        Checkpoints(record.parents[1]).recipe(20)
+
+
 def test_a_checkpoint_that_training_removes_while_it_is_read_gives_way_to_a_newer_one(
     unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
