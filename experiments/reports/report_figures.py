@@ -14,7 +14,7 @@ from experiments.reports.shown import need
 from experiments.reports.speed_tables import CALLS, GPU
 
 INK = "#010101"  # of text and axes: becomes the page's own colour
-TITLES = {"best": "dynamic filter", "unfold": "unfold and product", "depthwise": "depthwise convolution"}
+TITLES = {"best": "dynamic filter", "unfold": "unfold and product", "depthwise": "depthwise convolution (XLA)"}
 STYLES: dict[str, dict[str, Any]] = {
     "best": {"color": "#0072b2", "marker": "o"},
     "unfold": {"color": "#d55e00", "marker": "s", "linestyle": "--"},
