@@ -2,8 +2,8 @@
 
 Command:   ddf train joint_depth_16x_pac_net
 Hardware:  2 CPU cores
-Time:      not measured
-Expected:  not yet run
+Time:      not measured on an idle machine (`experiments/results/depth/depth_16x.json` has that of a busy one)
+Expected:  the RMSE in `experiments/results/depth/depth_16x.md`
 """
 
 import dataclasses
