@@ -22,8 +22,8 @@ BATCH = 4 * jax.device_count()
 
 @nnx.jit
 def create() -> tuple[nnx.Module, nnx.Optimizer]:
-    model = ddf_jax.create("ddf_resnet18", num_classes=4, stem="small", width=8, blocks=(1, 1), rngs=nnx.Rngs(0))
-    return model, nnx.Optimizer(model, optax.adam(3e-3), wrt=nnx.Param)
+    model = ddf_jax.create("ddf_resnet18", num_classes=4, stem="small", width=8, blocks=(1,), rngs=nnx.Rngs(0))
+    return model, nnx.Optimizer(model, optax.adam(2e-2), wrt=nnx.Param)
 
 
 @jax.jit(donate_argnums=0)
@@ -53,7 +53,7 @@ model.train()
 structure, state = nnx.split((model, optimizer))
 state = jax.device_put(state, whole)  # every device has all parameters
 
-for step in range(40):
+for step in range(27):
     state, loss = train_step(state, *(jax.device_put(array, split) for array in read_batch(step)))
     if step % 13 == 0:
         print(f"step {step}: loss {loss:.3f}")

@@ -1,26 +1,34 @@
 """The documentation: its links, its code and the examples."""
 
+import ast
+import contextlib
+import inspect
+import json
 import os
 import re
-import runpy
 import subprocess
 import sys
+import types
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import jax
+import matplotlib.pyplot as plt
 import pytest
 import yaml
 
+import pallas_kernels
 from ddf_jax.cli.arguments import parse
+from ddf_jax.data.registered_transforms import TRANSFORMS
+from ddf_jax.models.registry import MODELS
+from ddf_jax.training.losses import LOSSES, METRICS
+from ddf_jax.training.optimizer_config import OPTIMIZERS
+from ddf_jax.training.recipe import TASKS
+from pallas_kernels import IMPLEMENTATIONS
 from tests.imports import ROOT
-
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.md")]
-EXAMPLES = sorted((ROOT / "examples").glob("[0-9]*.py"))
-
-
-def code_blocks(page: Path, language: str = "python") -> str:
-    """All ```python blocks of a page as one program. Blocks that need files of the user are marked ```py."""
-    return "\n".join(re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL))
+from tests.page_inputs import ONE_AFTER_ANOTHER, PREPARED
+from tests.pages import EXAMPLES, PAGES, blocks, program
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -43,62 +51,75 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 110
 
 
-QUICK = (ROOT / "README.md", ROOT / "docs" / "operators_gallery.md")
-OTHERS = [page for page in PAGES if page.parent.name == "docs" and page not in QUICK and code_blocks(page)]
+RUN_OF_DIGITS = [ROOT / "docs" / f"{name}.md" for name in ONE_AFTER_ANOTHER]
+PROGRAMS = [RUN_OF_DIGITS, *([page] for page in PAGES if program(page) and page not in RUN_OF_DIGITS)]
+"""Pages with Python code: each block of each is executed, a new one as well."""
 
 
-@pytest.mark.parametrize("page", QUICK, ids=lambda page: page.name)
-def test_the_code_of_a_quick_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "page.py"
-    program.write_text(code_blocks(page))
-    assert "import" in program.read_text()
-    run_examples([program], tmp_path, monkeypatch)
+@pytest.mark.parametrize("pages", PROGRAMS, ids=lambda pages: "-".join(page.stem for page in pages))
+def test_the_code_of_a_page_runs(pages: list[Path], user: pytest.MonkeyPatch) -> None:
+    for page in pages:
+        PREPARED.get(page.stem, lambda patch: None)(user)
+        execute(program(page), page, user)
 
 
-@pytest.mark.parametrize(
-    "page",
-    [pytest.param(page, marks=() if page.stem in ("own_cnn", "extending") else pytest.mark.slow) for page in OTHERS],
-    ids=lambda page: page.name,
-)
-def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
-    run(code_blocks(page), tmp_path, devices=8)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_block_of_a_page_is_of_a_known_language_and_no_other_hides_python(page: Path) -> None:
+    for language, text, line in blocks(page.read_text()):
+        assert language in ("", "json", "python", "sh"), f"{page}:{line}"
+        assert not re.search(r"python3? (-c|-) |<<", text), f"{page}:{line}: a block of Python is run by the tests"
+        if language in ("", "sh"):
+            with pytest.raises(SyntaxError):
+                ast.parse(text)
 
 
-RUN_PAGES = ("training", "inspect", "serving")
-PREPARED = """
-import dataclasses
-from PIL import Image
-import ddf_jax.recipes.digits as shipped
-from ddf_jax.cli import main
-from ddf_jax.data.datasets.digits import load_digits
-
-shipped.recipe = dataclasses.replace(shipped.recipe, epochs=3)
-images, labels = load_digits()
-for name, digit in (("seven.png", 7), ("one.png", 1)):
-    Image.fromarray(images[labels == digit][0] * 15).save(name)
-"""
-
-
-@pytest.mark.slow
-def test_the_code_that_needs_a_run_runs_on_a_short_one_of_digits(tmp_path: Path) -> None:
-    training, inspection, serving = (code_blocks(ROOT / "docs" / f"{name}.md", "py") for name in RUN_PAGES)
-    export = 'assert main(["export", "runs/digits", "digits.npz"]) == 0'
-    run("\n".join([PREPARED, training, inspection, export, serving]), tmp_path)
-
-
-def run(program: str, folder: Path, devices: int = 1) -> None:
-    """Runs a program as a user would."""
-    program = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{program}"
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=600, env=environment
+def test_blocks_in_lists_count_and_lines_are_those_of_the_page(tmp_path: Path, user: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "1. Two\n\n   ```python\n   if x := 1:\n       y = 2\n   ```\n\n```sh\nls\n```\n\n```python\nx / (y - 2)\n```\n"
     )
-    assert done.returncode == 0, done.stderr
+    with pytest.raises(ZeroDivisionError) as error:
+        execute(program(page), page, user)
+    assert (error.traceback[-1].path, error.traceback[-1].lineno + 1) == (page, 13)
 
 
-TOGETHER = ("03_train_on_digits.py", "04_predict.py", "10_export.py")
+def test_the_signatures_on_the_page_of_the_operator_are_those_of_the_functions() -> None:
+    texts = [text for language, text, _ in blocks((ROOT / "docs" / "operator.md").read_text()) if not language]
+    for text in texts:
+        call = re.match(r"\w+\(.*?\)(?= ->)", text, re.DOTALL)
+        assert call
+        shown = ast.parse(f"def {call[0]}: ...").body[0]
+        assert isinstance(shown, ast.FunctionDef)
+        actual = inspect.signature(getattr(pallas_kernels, shown.name))
+        bare = [each.replace(annotation=each.empty) for each in actual.parameters.values()]
+        assert f"({ast.unparse(shown.args)})" == str(inspect.Signature(bare)).replace(": ", ""), shown.name
+    assert len(texts) == 2
+
+
+@pytest.fixture
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """A user's process, in an empty folder; what it registers is forgotten."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["program"])
+    registries = [each.entries for each in (LOSSES, METRICS, MODELS, OPTIMIZERS, TRANSFORMS)]
+    with contextlib.ExitStack() as stack:
+        for names in (*registries, TASKS, IMPLEMENTATIONS):
+            stack.enter_context(mock.patch.dict(names))
+        stack.enter_context(jax.numpy_dtype_promotion("standard"))
+        stack.enter_context(jax.numpy_rank_promotion("allow"))
+        yield monkeypatch
+
+
+def execute(source: str, file: Path, patch: pytest.MonkeyPatch) -> None:
+    """Runs a program as Python would."""
+    main = types.ModuleType("__main__")
+    patch.setitem(sys.modules, "__main__", main)
+    exec(compile(source, str(file), "exec"), main.__dict__)
+
+
+ONE_RUN = ("03_train_on_digits.py", "04_predict.py", "10_export.py")
 """The run of the first is read by the others."""
-TOO_LONG = "09_detect_in_your_coco_folder.py"
+LONG = "09_detect_in_your_coco_folder.py"
 
 
 def test_every_example_is_short_and_listed() -> None:
@@ -107,37 +128,31 @@ def test_every_example_is_short_and_listed() -> None:
     assert all(len(file.read_text().splitlines()) < 80 for file in EXAMPLES)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(file.name, marks=pytest.mark.slow) if file.name == TOO_LONG else file.name
-        for file in EXAMPLES
-        if file.name not in TOGETHER
-    ],
-)
-def test_an_example_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_examples([ROOT / "examples" / name], tmp_path, monkeypatch)
+@pytest.mark.parametrize("file", [file for file in EXAMPLES if file.name not in (*ONE_RUN, LONG)], ids=lambda f: f.name)
+def test_an_example_runs(file: Path, user: pytest.MonkeyPatch) -> None:
+    execute(file.read_text(), file, user)
 
 
 @pytest.mark.slow
-def test_the_examples_of_training_prediction_and_export_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_examples([ROOT / "examples" / name for name in TOGETHER], tmp_path, monkeypatch)
+def test_the_examples_of_training_prediction_and_export_run(user: pytest.MonkeyPatch) -> None:
+    for file in (ROOT / "examples" / name for name in ONE_RUN):
+        execute(file.read_text(), file, user)
 
 
-def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
-    run(
-        f"import nbclient, nbformat; book = nbformat.read({str(ROOT / 'examples' / 'tour.ipynb')!r}, 4); "
-        "nbclient.NotebookClient(book, timeout=600).execute()",
-        tmp_path,
-    )
+@pytest.mark.slow
+def test_the_example_of_detection_runs_on_one_device(tmp_path: Path) -> None:
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, ROOT / "examples" / LONG], cwd=tmp_path, env=environment, timeout=600, check=True)
 
 
-def run_examples(files: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["example"])
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # as a user would
-        for file in files:
-            runpy.run_path(str(file), run_name="__main__")
+@pytest.mark.parametrize("steps", [20, pytest.param(300, marks=pytest.mark.slow)])
+def test_the_notebook_runs_from_top_to_bottom(steps: int, user: pytest.MonkeyPatch) -> None:
+    notebook = ROOT / "examples" / "tour.ipynb"
+    cells = [cell["source"] for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+    source = "\n".join(line for cell in cells for line in "".join(cell).splitlines())
+    assert source.count("range(300)") == 1
+    execute(source.replace("range(300)", f"range({steps})"), notebook, user)
+    plt.close("all")
 
 
 @pytest.mark.parametrize("name", ["slurm.sbatch", "mpi.sh"])

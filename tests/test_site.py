@@ -6,16 +6,16 @@ import itertools
 import re
 import shlex
 import sys
-import textwrap
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from ddf_jax.cli.arguments import parse
+from ddf_jax.cli.arguments import COMMANDS, parse
 from tests.imports import FILES, ROOT, lies_in
-from tests.test_docs import EXAMPLES, PAGES
+from tests.pages import EXAMPLES, PAGES, blocks, program
 
 
 def load(file: Path) -> ModuleType:
@@ -77,12 +77,10 @@ def imported(source: str) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("file", [*PAGES, *EXAMPLES], ids=lambda file: file.name)
 def test_what_a_page_or_an_example_imports_is_in_the_reference(file: Path) -> None:
-    blocks = re.findall(r"^ *```py(?:thon)?\n(.*?)^ *```$", file.read_text(), re.M | re.S)
-    for block in [file.read_text()] if file.suffix == ".py" else blocks:
-        for module, name in imported(textwrap.dedent(block)):
-            found = None if api.file_of(f"{module}.{name}") else api.find(module, name)
-            known = f"{module}.{name}" in api.public_modules() if found is None else (found.module, name) in api.homes()
-            assert known or lies_in(module, "ddf_jax.recipes"), f"{module}.{name}"
+    for module, name in imported(file.read_text() if file.suffix == ".py" else program(file)):
+        found = None if api.file_of(f"{module}.{name}") else api.find(module, name)
+        known = f"{module}.{name}" in api.public_modules() if found is None else (found.module, name) in api.homes()
+        assert known or lies_in(module, "ddf_jax.recipes"), f"{module}.{name}"
 
 
 def test_every_page_is_in_the_contents() -> None:
@@ -99,39 +97,57 @@ def test_every_picture_is_there_and_has_a_text(page: Path) -> None:
         assert (page.parent / file).exists(), file
 
 
-def commands(text: str) -> Iterator[list[str]]:
-    """The words of each simple command of ours in the shell blocks of a page."""
-    for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S):
-        for line in block.replace("\\\n", " ").splitlines():
-            if language not in ("", "sh", "bash", "console") or not re.search(r"\b(ddf|make|python) ", line):
-                continue
-            lexer = shlex.shlex(line.strip().removeprefix("$ "), posix=True, punctuation_chars="|&;>")
-            lexer.whitespace_split = True
-            for is_operator, group in itertools.groupby(lexer, lambda word: word in ("|", "&&", ";", ">")):
-                words = [word for word in group if not re.fullmatch(r"[A-Z_]+=\S+", word)]
-                if not is_operator and words and Path(words[0]).name in ("ddf", "make", "python"):
-                    yield words
+PROGRAMS = ("ddf", "make", "pip", "python")
+
+# Recipes of the reader's own.
+DIGITS = "from ddf_jax.recipes.digits import recipe as recipe"
+REGRESSION = """
+from ddf_jax import Recipe
+from tests.ddf_jax.training.regression import Regression
+
+recipe = Recipe("brightness", task=Regression())
+"""
+
+
+def commands(page: str) -> Iterator[list[str]]:
+    """The words of each simple command of ours in a page, in its blocks of shell commands and within its lines."""
+    shell = "".join(text for language, text, _ in blocks(page) if language in ("", "sh"))
+    prose = re.sub(r"^ *```.*?^ *```$", "", page, flags=re.M | re.S).replace("\n", " ")
+    lines = re.findall(rf"`((?:\S*/)?(?:{'|'.join(PROGRAMS)}) [^`]*)`", prose)
+    for line in [*shell.replace("\\\n", " ").splitlines(), *lines]:
+        if not re.search(rf"\b({'|'.join(PROGRAMS)}) ", line):
+            continue
+        lexer = shlex.shlex(line.strip().removeprefix("$ "), posix=True, punctuation_chars="|&;>")
+        lexer.whitespace_split = True
+        for is_operator, group in itertools.groupby(lexer, lambda word: word in ("|", "&&", ";", ">")):
+            words = [word.rstrip("…") for word in group if not re.fullmatch(r"[A-Z_]+=\S+", word)]
+            if not is_operator and words and Path(words[0]).name in PROGRAMS:
+                yield [Path(words[0]).name, *words[1:]]
 
 
 def test_the_commands_of_the_pages_can_be_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
-    reproducing = ROOT / "docs" / "reproducing.md"
-    inline = "\n".join(re.findall(r"`((?:ddf|make|python -m) [^`…]*)`", reproducing.read_text()))
-    seen = {"ddf": 0, "make": 0, "python": 0}
-    for text in [*(page.read_text() for page in PAGES if page.name != "CHANGELOG.md"), f"```sh\n{inline}\n```\n"]:
-        for program, *words in commands(text):
-            name = Path(program).name
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    seen: dict[str, int] = dict.fromkeys(PROGRAMS, 0)
+    for page in PAGES:
+        for name, *words in commands(page.read_text()) if page.name != "CHANGELOG.md" else ():
             for word in words:
-                if re.fullmatch(r"\w+\.py", word):  # a recipe of the reader's own
-                    Path(word).write_text("from ddf_jax.recipes.digits import recipe as recipe\n")
-            if name == "ddf" and not {"--help", "--version"} & {*words}:
-                parse(words)
-            elif name == "make":
-                assert {word for word in words if "=" not in word} <= {*targets}, words
-            elif name == "python" and words[0] == "-m":
-                assert importlib.util.find_spec(words[1]), words
-            seen[name] = seen.get(name, 0) + 1
-    assert seen["ddf"] > 50
-    assert seen["make"] > 5
-    assert seen["python"] > 10
+                if re.fullmatch(r"\w+\.py", word):
+                    Path(word).write_text(REGRESSION if word == "brightness.py" else DIGITS)
+            seen[name] += 1
+            match name, words:
+                case "ddf", [command] if command in COMMANDS or command in ("--help", "--version"):
+                    pass
+                case "ddf", _ if "--help" not in words:
+                    parse(["digits" if word in ("RECIPE", "NAME") else word for word in words])
+                case "make", _:
+                    assert {word for word in words if "=" not in word} <= {*targets}, words
+                case "pip", _:
+                    assert {*re.findall(r"\[(\w+)\]", " ".join(words))} <= {*extras}, words
+                case "python", ["-m", module, *_] if not module.endswith("."):
+                    assert importlib.util.find_spec(module), words
+                case "python", [file, *_] if "/" in file:
+                    assert (ROOT / file).exists(), words
+    assert seen["ddf"] > 120, seen
+    assert min(seen.values()) >= 15, seen

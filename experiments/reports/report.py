@@ -254,7 +254,7 @@ SECTIONS = (
         "Detection on rendered rooms",
         ("detection/rooms_panoptic.json",),
         "`make detect` measures them.",
-        _only(scores.detection, "Percent; parameters start at random, and 4,096 images are few:"),
+        _only(scores.detection, "Percent; parameters start at random, and 1,280 images are few:"),
     ),
     Section(
         "Robustness",
