@@ -210,6 +210,10 @@ class _Match:
     def remedies(self) -> list[str]:
         """What to do about a difference that has a rule of its own."""
         found = []
+        missing = [name for name in self.missing if not self._matching(self.rules.allow_missing, name)]
+        of_body = [name for name in [*self.misshapen, *missing] if not is_head(self.own[name])]
+        if any(name not in self.adaptable for name in of_body):
+            found.append("  For another network: the model's name and options must be those of the weights.")
         if any(is_head(self.own[name]) for name in [*self.misshapen, *self.missing]):
             found.append('  For other classes: `head="fresh"` (`--init-head fresh`).')
         if self.adaptable and not self.adapted:

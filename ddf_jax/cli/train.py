@@ -19,7 +19,7 @@ class TrainCommand:
     Examples:
       ddf train digits --optimizer.learning-rate 0.1 --workdir runs/fast
       ddf train digits --epochs 80 --allow-change epochs
-      ddf train photos.py --data.folder ~/photos --init-from runs/digits
+      ddf train pets.py --init-from runs/photos --init-head fresh
     """
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]

@@ -40,6 +40,19 @@ class StepPlan:
         return step == self.total_steps or (step > 0 and every > 0 and step == round(round(step / every) * every))
 
 
+def check_warmup(recipe: Recipe) -> None:
+    """Checks what is known before the data are: a warm-up of all epochs.
+
+    Raises:
+        RunError: the run has no step after its warm-up, whatever the data.
+    """
+    if recipe.optimizer.warmup_epochs >= recipe.epochs:
+        raise RunError(
+            f"`epochs` must leave a step after the warm-up, got {recipe.epochs} epochs and a warm-up of "
+            f"{recipe.optimizer.warmup_epochs}. Raise `epochs` or lower `optimizer.warmup_epochs`."
+        )
+
+
 def make_step_plan(recipe: Recipe, info: DataInfo) -> StepPlan:
     """Counts the steps of `recipe` on data of this size.
 

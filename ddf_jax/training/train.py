@@ -29,7 +29,7 @@ from ddf_jax.training.recipe import Recipe, check_fields, recipe_file_record, re
 from ddf_jax.training.reporting import Reporter, RunTimer, check_variables, log_info, rescue, summarize
 from ddf_jax.training.resume import RunFacts, RunState, Saver, Start, event, find_start, restore_run
 from ddf_jax.training.retention import Retention, Score
-from ddf_jax.training.schedules import learning_rate_schedule, make_step_plan
+from ddf_jax.training.schedules import check_warmup, learning_rate_schedule, make_step_plan
 from ddf_jax.training.state import abstract_state, initial_variables, parameter_sizes, trained_parameters
 from ddf_jax.training.step import StepReport, compile_eval_step, compile_train_step, jit_predict
 from ddf_jax.training.tasks import summary_line
@@ -120,6 +120,7 @@ def _train(
     task, is_main = recipe.task, jax.process_index() == 0
     task.check(training=True)
     check_trackers(recipe.trackers)
+    check_warmup(recipe)
 
     # Devices and data.
     timer = RunTimer()
