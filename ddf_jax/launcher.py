@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ddf_jax.errors import StoppedError, UserError
+from ddf_jax.signals import STOP_SIGNALS
 
 _GRACE_SECONDS = 60.0  # after the first that fails, in which the others end by themselves, and save
 _POLL_SECONDS = 0.1
@@ -152,8 +153,7 @@ def _passing_signals(started: Sequence["subprocess.Popen[bytes]"]) -> Iterator[N
             if process.poll() is None:
                 process.send_signal(number)
 
-    passed = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT)
-    previous = {number: signal.signal(number, pass_on) for number in passed}
+    previous = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
     if _has_terminal():
         signal.signal(signal.SIGINT, lambda *_: None)
     try:

@@ -56,6 +56,7 @@ INTERNAL = (
     "ddf_jax.dataclass_json",
     "ddf_jax.files",
     "ddf_jax.launcher",
+    "ddf_jax.signals",
     "ddf_jax.torch_port",
     "ddf_jax.watch",
     "pallas_kernels.compat",

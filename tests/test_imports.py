@@ -12,6 +12,7 @@ from tests.imports import FILES, ROOT, Import, imports_of, lies_in, walk
 LAYOUT = [
     "pallas_kernels",
     "ddf_jax.errors",
+    "ddf_jax.signals",
     "ddf_jax.files",
     "ddf_jax.dataclass_json",
     "ddf_jax.registered",

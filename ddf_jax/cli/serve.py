@@ -1,6 +1,7 @@
 """`ddf serve`."""
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +42,7 @@ class ServeCommand:
         from ddf_jax.serving.server import serve
 
         predictor = open_predictor(self.source, self.checkpoint, recipe_file=self.recipe_file)
+        print(f"Compiling the predictions of {self.source}.", file=sys.stderr, flush=True)
         counts = serve(predictor, host=self.host, port=self.port, limits=self.limits, started=_announce)
         text = ", ".join(f"{name} {count}" for name, count in counts.items())
         return CommandResult(counts, f"Stopped; requests: {text}.")

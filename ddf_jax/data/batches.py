@@ -1,11 +1,13 @@
 """The iterator a training loop holds: threads or worker processes behind it, one number as its state."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import grain
@@ -14,6 +16,7 @@ from absl import flags
 
 from ddf_jax.data.transforms.normalization import Normalize
 from ddf_jax.errors import DataError, UserError, one_line
+from ddf_jax.signals import STOP_SIGNALS
 
 # Batches that Grain's workers had made ahead lie in shared memory at the end. Python's tracker, a process that is
 # started with these options, frees them and warns of it.
@@ -58,10 +61,12 @@ class BatchIterator(grain.DatasetIterator[HostBatch]):
         if self._step >= len(self):
             _close_all(self._running)
             raise StopIteration
-        if not self._running:
+        starts = not self._running
+        if starts:
             self._running.append(self._start())
         try:
-            batch = next(self._running[0])
+            with _stops_blocked() if starts and self._workers else contextlib.nullcontext():
+                batch = next(self._running[0])
         except (StopIteration, UserError):
             raise
         except Exception as error:  # of Grain, as where a worker was killed
@@ -103,10 +108,27 @@ def _close_all(iterators: list[grain.DatasetIterator[HostBatch]]) -> None:
         iterators.pop().close()
 
 
+@contextlib.contextmanager
+def _stops_blocked() -> Iterator[None]:
+    """Processes that are started in here have the signals blocked from birth; other threads of this one receive them.
+
+    A terminal, Slurm or `timeout` sends a signal to all processes of a run. It would end a worker that is still
+    importing, before `_stay_with_parent`, and the run would end as one whose worker crashed.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # as on Windows
+        yield
+        return
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
 def _stay_with_parent(worker_index: int, worker_count: int) -> None:
     """At a worker's start: leave signals to the parent, which saves and ends its workers, and follow it if it dies."""
     del worker_index, worker_count
-    for stop in (signal.SIGINT, signal.SIGTERM):
+    for stop in STOP_SIGNALS:
         signal.signal(stop, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
 

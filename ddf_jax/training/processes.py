@@ -22,6 +22,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from ddf_jax.errors import RunError, StoppedError, UserError
+from ddf_jax.signals import STOP_SIGNALS
 from ddf_jax.training.devices import InFlight, batch_shares, global_batch, replicated
 from ddf_jax.watch import ProcessWatch, relay
 
@@ -171,9 +172,8 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():  # elsewhere Python cannot handle signals
-            for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"):
-                number = getattr(signal, name, None)  # Windows lacks some
-                if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as nohup does with SIGHUP
+            for number in STOP_SIGNALS:
+                if signal.getsignal(number) != signal.SIG_IGN:  # as nohup does with SIGHUP
                     self._previous[number] = signal.signal(number, self._ask)
         return self
 

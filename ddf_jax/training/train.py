@@ -175,6 +175,10 @@ def _train(
         batches = stack.enter_context(contextlib.closing(device_batches(data, mesh)))
 
         # Programs, compiled before the first step so that their shapes and memory are known to fit.
+        log_info(
+            f"Compiling {recipe.model.name}, {sum(parameters.values()):,} parameters, for {mesh.size} × "
+            f"{mesh.devices.flat[0].platform}, to train from step {state.step} to {plan.total_steps}."
+        )
         train_step = compile_train_step(recipe, info, plan, mesh, abstract, learning_rate, data.normalize)
         eval_step = compile_eval_step(task, info, mesh, abstract_model, recipe.batch_size)
         predict_step = jit_predict(task, mesh, abstract_model)

@@ -118,7 +118,7 @@ def test_fifty_parallel_clients_get_no_wrong_answer_and_cost_bounded_memory(tiny
 
 @pytest.mark.slow
 def test_the_program_of_the_documentation_reads_a_file_without_this_package(exported, tiny_run, tmp_path):
-    [program] = re.findall(r"^```py\n(.*?)^```$", (ROOT / "docs/serving.md").read_text(), re.MULTILINE | re.DOTALL)
+    [program] = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/serving.md").read_text(), re.MULTILINE | re.DOTALL)
     (tmp_path / "digits.npz").write_bytes(exported[0].read_bytes())
     source = f"{program}assert 'flax' not in __import__('sys').modules\nnp.save('found.npy', probabilities)"
     subprocess.run([sys.executable, "-c", source], cwd=tmp_path, timeout=300, check=True)
