@@ -103,7 +103,7 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.Mon
     monkeypatch.setattr(sys, "argv", ["program"])
     registries = [each.entries for each in (LOSSES, METRICS, MODELS, OPTIMIZERS, TRANSFORMS)]
     with contextlib.ExitStack() as stack:
-        for names in (*registries, TASKS, IMPLEMENTATIONS):
+        for names in (*registries, TASKS, IMPLEMENTATIONS, os.environ):
             stack.enter_context(mock.patch.dict(names))
         stack.enter_context(jax.numpy_dtype_promotion("standard"))
         stack.enter_context(jax.numpy_rank_promotion("allow"))
