@@ -59,7 +59,7 @@ robustness: $(VENV)/.installed
 	printf '%s\n' $(FURNITURE) | tac | xargs -n 1 -P 2 $(BIN)/ddf train
 	$(BIN)/python -m experiments.robustness --processes 2 $(addprefix runs/,$(FURNITURE))
 
-# On a quiet machine, about twelve minutes on two cores. New rows replace the old ones when all are there.
+# On a quiet machine, about twenty minutes on two cores. New rows replace the old ones when all are there.
 bench: $(VENV)/.installed-torch
 	rm -rf runs/bench
 	$(BIN)/python -m ddf_jax bench all --against torch --out runs/bench
