@@ -108,8 +108,10 @@ def test_a_missing_kernel_backend_is_one_line(do):
     assert do(action) == (2, "", "ddf: No compiler here: pip install triton.\n")
 
 
-def test_a_model_that_options_make_impossible_is_one_line(refused, tiny, tmp_path):
-    error = refused("train", tiny, "--model.options", "combine=times", "--workdir", tmp_path / "run")
+def test_a_model_that_options_make_impossible_is_one_line(ddf, tiny, tmp_path):
+    status, out, error = ddf("train", tiny, "--model.options", "combine=times", "--workdir", tmp_path / "run")
+    assert (status, out.count("\n"), error.count("\n")) == (2, 1, 1)
+    assert out.startswith("Compiling ddf_resnet18, ")
     assert "ddf_resnet18 with the options " in error
     assert "'times'" in error
 
