@@ -3,7 +3,7 @@
 Command:   ddf train digits
 Hardware:  2 CPU cores
 Time:      about a minute (`experiments/results/digits.json` has the measured one)
-Expected:  test accuracy ≥ 98.0 % (an image of the 360 is 0.3 %); measured on this recipe's own runs, no paper
+Expected:  test accuracy ≥ 97.5 % (an image of the 360 is 0.3 %); measured on this recipe's own runs, no paper
            trains on these images
 Recipe:    SGD with Nesterov momentum, 0.2 per 256 examples, cosine, batch 64, label smoothing 0.1, images
            rotated, scaled and shifted a little

@@ -2,7 +2,7 @@
 
 Command:   ddf train digits_nat
 Hardware:  2 CPU cores
-Time:      about five minutes, measured while other programs ran; less than two of processor time
+Time:      about two minutes (`experiments/results/digits_nat.json` has the measured one)
 Expected:  test accuracy ≥ 97.0 %; measured 98.6 % in two runs of this recipe (an image of the 360 is 0.3 %)
 """
 

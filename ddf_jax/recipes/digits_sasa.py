@@ -2,7 +2,7 @@
 
 Command:   ddf train digits_sasa
 Hardware:  2 CPU cores
-Time:      about five and a half minutes, measured while other programs ran
+Time:      about two minutes (`experiments/results/digits_sasa.json` has the measured one)
 Expected:  test accuracy ≥ 97.0 %; measured 98.9 % in two runs of this recipe (an image of the 360 is 0.3 %)
 """
 
