@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ddf_jax.errors import UserError
+from ddf_jax.registered import nearest
 from ddf_jax.torch_port import nat, odconv, resnet, san, variants
 from ddf_jax.torch_port.axial import AxialResNet
 from ddf_jax.torch_port.dcd import DCDResNet
@@ -28,7 +29,7 @@ def create(name: str, *, num_classes: int = 1000, **options) -> Any:
         UserError: no network has that name.
     """
     if name not in _MODELS:
-        raise UserError(f"No port is named {name!r}; there are {', '.join(_MODELS)}.")
+        raise UserError(f"No port is named {name!r}.{nearest(name, _MODELS)}")
     return _MODELS[name](num_classes=num_classes, **options)
 
 

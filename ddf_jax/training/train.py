@@ -177,7 +177,8 @@ def _train(
         # Programs, compiled before the first step so that their shapes and memory are known to fit.
         log_info(
             f"Compiling {recipe.model.name}, {sum(parameters.values()):,} parameters, for {mesh.size} × "
-            f"{mesh.devices.flat[0].platform}, to train from step {state.step} to {plan.total_steps}."
+            f"{mesh.devices.flat[0].platform}, to train from step {state.step} to {plan.total_steps}; "
+            "Ctrl-C stops when this is done."
         )
         train_step = compile_train_step(recipe, info, plan, mesh, abstract, learning_rate, data.normalize)
         eval_step = compile_eval_step(task, info, mesh, abstract_model, recipe.batch_size)

@@ -9,6 +9,7 @@ import jax
 
 from ddf_jax import models
 from ddf_jax.errors import UserError
+from ddf_jax.registered import nearest
 from ddf_jax.verify.detectors import compare_detector
 from ddf_jax.verify.networks import compare_checkpoint, compare_network
 from ddf_jax.verify.report import Report
@@ -100,8 +101,8 @@ def _find(pattern: str, *, among: Collection[str]) -> tuple[list[str], list[str]
     if not networks and not upsamplers:
         networks = detection.list_models(pattern)
     if not networks and not upsamplers:
-        known = ", ".join([*ports, *among, *detection.list_models()])
-        raise UserError(f"No model with a PyTorch port is named {pattern!r}; there are {known}.")
+        known = [*ports, *among, *detection.list_models()]
+        raise UserError(f"No model with a PyTorch port is named {pattern!r}.{nearest(pattern, known)}")
     return networks, upsamplers
 
 

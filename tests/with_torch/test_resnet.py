@@ -98,6 +98,6 @@ def test_runs_in_half_precision():
     assert model(torch.randn(2, 3, 33, 19).bfloat16()).dtype == torch.bfloat16
 
 
-def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match="No port is named 'ddf_resnet51'; there are resnet18, "):
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(ValueError, match=r"No port is named 'ddf_resnet51'\. Did you mean 'ddf_resnet"):
         torch_port.create("ddf_resnet51")

@@ -186,7 +186,7 @@ def test_a_checkpoint_is_compared_with_its_own_weights(tmp_path):
 
 
 def test_a_name_without_a_port_lists_those_that_have_one():
-    with pytest.raises(ValueError, match=r"No model with a PyTorch port is named 'resnet51'; there are resnet18, "):
+    with pytest.raises(ValueError, match=r"No model with a PyTorch port is named 'resnet51'\. Did you mean 'resnet"):
         verify("resnet51")
 
 

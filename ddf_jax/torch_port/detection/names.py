@@ -4,6 +4,7 @@ import fnmatch
 from typing import Any, Literal
 
 from ddf_jax.errors import UserError
+from ddf_jax.registered import nearest
 from ddf_jax.torch_port import networks
 from ddf_jax.torch_port.detection.detector import Detector, RetinaNet, TwoStageDetector
 from ddf_jax.torch_port.detection.fpn import FPN
@@ -56,7 +57,7 @@ def create(
         UserError: no detector has that name, or it has no such neck or head.
     """
     if name not in list_models():
-        raise UserError(f"No detector of the port is named {name!r}; there are {', '.join(list_models())}.")
+        raise UserError(f"No detector of the port is named {name!r}.{nearest(name, list_models())}")
     for option, op in (("neck", neck), ("head", head)):
         if op not in ("convolution", "involution"):
             raise UserError(f'`{option}` must be "convolution" or "involution" in the port, got {op!r}.')
