@@ -64,6 +64,7 @@ def plan(recipe: Recipe, *, device: str = "h200", devices: int = 8) -> dict[str,
         raise UserError(f"`device` must be one of {sorted(aot.DEVICES)}, got {device!r}.")
     if devices < 1:
         raise UserError(f"`devices` must be at least 1, got {devices}.")
+    jax.config.update("jax_traceback_in_locations_limit", 10)  # JAX's default: `category` reads who made an operation
     mesh = make_mesh(recipe.mesh, aot.compile_only_devices(aot.DEVICES[device], devices))
     check_batch_size(recipe.batch_size, mesh, recipe.microbatches)
     info = _data_info(recipe)

@@ -18,7 +18,8 @@ if jax.__version_info__ < (0, 11):
     FUSED_AS_BY_DEFAULT["xla_cpu_use_fusion_emitters"] = True
 FLAGS = [f"--{name}={str(value).lower()}" for name, value in FAST.items()]
 
-CACHE = {
+OPTIONS = {
+    "jax_traceback_in_locations_limit": 0,  # to write down where in the code an operation was made takes long
     "jax_compilation_cache_dir": str(Path(sys.prefix, "jax-cache", jax.__version__)),
     "jax_persistent_cache_min_compile_time_secs": 0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
@@ -29,7 +30,7 @@ def configure() -> None:
     """Configures this process and, through the environment, its children. Call it before the first compilation."""
     present = os.environ.get("XLA_FLAGS", "").split()
     os.environ["XLA_FLAGS"] = " ".join([*present, *(flag for flag in FLAGS if flag not in present)])
-    for option, value in CACHE.items():
+    for option, value in OPTIONS.items():
         if option.upper() not in os.environ:
             os.environ[option.upper()] = str(value)
             jax.config.update(option, value)
