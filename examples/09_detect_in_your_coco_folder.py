@@ -1,6 +1,6 @@
 """Trains a detector on a folder in COCO's layout and finds objects with it.
 
-    python examples/09_detect_in_your_coco_folder.py            # a small folder that it makes itself; 3 minutes
+    python examples/09_detect_in_your_coco_folder.py            # a small folder that it makes itself; 2 minutes
     python examples/09_detect_in_your_coco_folder.py ~/coco     # yours: annotations/instances_train.json, train/, …
 
 Needs `pip install '.[detection]'`. From a shell: `ddf train coco_faster_rcnn_resnet50 --data.folder ~/coco`, then

@@ -1,6 +1,7 @@
 """The site of the documentation: its reference, contents, pictures and commands."""
 
 import ast
+import fnmatch
 import importlib.util
 import itertools
 import re
@@ -13,7 +14,12 @@ from types import ModuleType
 
 import pytest
 
+from ddf_jax.analysis.comparison import NAMES
 from ddf_jax.cli.arguments import COMMANDS, parse
+from ddf_jax.cli.models import ModelsCommand
+from ddf_jax.cli.verify import VerifyCommand
+from ddf_jax.models import list_models
+from ddf_jax.verify.upsamplers import UPSAMPLERS
 from tests.imports import FILES, ROOT, lies_in
 from tests.pages import EXAMPLES, PAGES, blocks, program
 
@@ -125,6 +131,12 @@ def commands(page: str) -> Iterator[list[str]]:
                 yield [Path(words[0]).name, *words[1:]]
 
 
+def named(command: ModelsCommand | VerifyCommand) -> list[str]:
+    """What the command's pattern names."""
+    tables = isinstance(command, ModelsCommand) and command.published
+    return fnmatch.filter(NAMES if tables else [*list_models(), *UPSAMPLERS], command.pattern)
+
+
 def test_the_commands_of_the_pages_can_be_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
@@ -140,7 +152,8 @@ def test_the_commands_of_the_pages_can_be_parsed(tmp_path: Path, monkeypatch: py
                 case "ddf", [command] if command in COMMANDS or command in ("--help", "--version"):
                     pass
                 case "ddf", _ if "--help" not in words:
-                    parse(["digits" if word in ("RECIPE", "NAME") else word for word in words])
+                    command = parse(["digits" if word in ("RECIPE", "NAME") else word for word in words])
+                    assert not isinstance(command, ModelsCommand | VerifyCommand) or named(command), words
                 case "make", _:
                     assert {word for word in words if "=" not in word} <= {*targets}, words
                 case "pip", _:
