@@ -90,7 +90,7 @@ def test_trainable_parameters_are_those_published(name, options, millions):
 
 
 def test_an_unknown_name_and_a_head_that_is_not_there_are_refused():
-    with pytest.raises(UserError, match="'yolo_resnet50'; there are retinanet_resnet50"):
+    with pytest.raises(UserError, match=r"'yolo_resnet50'\. Did you mean 'htc_resnet50' or "):
         detection.create("yolo_resnet50")
     with pytest.raises(UserError, match=r'`neck` must be "convolution" or "involution" in the port, got \'dcdc\''):
         detection.create("mask_rcnn_resnet50", neck="dcdc")  # pyright: ignore[reportArgumentType]

@@ -92,5 +92,5 @@ def test_detectors_are_compared_by_a_pattern_of_their_own_and_in_float64():
     assert _find("faster_rcnn_*", among=UPSAMPLERS) == (detection.list_models("faster_rcnn_*"), [])
     with pytest.raises(UserError, match="Detectors are compared in float64, got dtype='float32'"):
         verify("retinanet_resnet50", dtype="float32")
-    with pytest.raises(UserError, match=r"named 'yolo'; there are .* retinanet_resnet50"):
+    with pytest.raises(UserError, match=r"named 'yolo'\. There are: .* retinanet_resnet50"):
         verify("yolo")
