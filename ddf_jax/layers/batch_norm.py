@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -126,28 +127,15 @@ class BatchNorm(nnx.Module):
         return y.reshape(x.shape), _Moments(share @ moments.mean, share @ moments.var, momentum.mean())
 
     def _of_one_batch(self, x: Array, relu: bool) -> tuple[Array, "_Moments | None"]:
-        wide = x.astype(accumulator_dtype(x))
-        mean, var = self.mean[...].astype(wide.dtype), self.var[...].astype(wide.dtype)
-        # Values relative to the running mean are small: no digits are lost where the mean is many deviations from 0.
-        # A bfloat16 has fewer digits than the sums of its values can lose, and a mean less to read makes XLA fuse more.
-        training, moments = not self.use_running_average, None
-        origin = jnp.zeros_like(mean) if training and x.dtype == jnp.bfloat16 else mean
-        centred = wide - _per_channel(origin, x)
-        offset = jnp.zeros_like(mean)
-        if training:
-            counted, count, unbiased, momentum = _counted(centred, self.momentum)
-            # Both moments come from one pass over x; the clip removes what rounding leaves below zero.
-            offset, square = (total / count for total in channel_sums(counted, counted * counted))
-            var = jnp.maximum(square - offset * offset, 0)
-            moments = _Moments(origin + offset, var * unbiased, momentum)
-        # With one factor and one shift per channel the backward pass needs two sums, of dy and of dy · x.
-        factor = jax.lax.rsqrt(var + self.epsilon) * self.scale[...].astype(wide.dtype)
-        shift = self.bias[...].astype(wide.dtype) - offset * factor
-        if training:
-            factor, shift = channel_spread(factor, shift, centred)
-        else:
-            factor, shift = _per_channel(factor, x), _per_channel(shift, x)
-        return rectified_affine(centred, factor, shift) if relu else centred * factor + shift, moments
+        training = not self.use_running_average
+        samples = _COUNTED.get() if training else None
+        if samples is not None and samples.shape != x.shape[:1]:
+            raise ValueError(f"`samples` must be of the {x.shape[0]} samples of x, got the shape {samples.shape}.")
+        running, affine = (self.mean[...], self.var[...]), (self.scale[...], self.bias[...])
+        y, batch = _normalize(x, running, affine, samples, training=training, epsilon=self.epsilon, relu=relu)
+        if batch is None:
+            return y, None
+        return y, _Moments(*batch, self.momentum if samples is None else jnp.where(samples.any(), self.momentum, 0))
 
 
 class _Moments(NamedTuple):
@@ -158,22 +146,55 @@ class _Moments(NamedTuple):
     momentum: Any
 
 
-def _counted(x: Array, momentum: Any) -> tuple[Array, Any, Any, Any]:
-    """x with zeros for padding, how many values a channel has without it (n), n / (n - 1), and the momentum."""
-    count, samples = x.size // x.shape[-1], _COUNTED.get()
+# Compiled as a part of what surrounds it; but it is traced and differentiated once for all layers of the same shapes.
+@functools.partial(jax.jit, static_argnames=("training", "epsilon", "relu"))
+def _normalize(
+    x: Array,
+    running: tuple[Array, Array],
+    affine: tuple[Array, Array],
+    samples: Array | None,
+    *,
+    training: bool,
+    epsilon: float,
+    relu: bool,
+) -> tuple[Array, tuple[Array, Array] | None]:
+    """y, and in training the mean and the unbiased variance of the batch."""
+    wide = x.astype(accumulator_dtype(x))
+    mean, var, scale, bias = (values.astype(wide.dtype) for values in (*running, *affine))
+    # Values relative to the running mean are small: no digits are lost where the mean is many deviations from 0.
+    # A bfloat16 has fewer digits than the sums of its values can lose, and a mean less to read makes XLA fuse more.
+    origin = jnp.zeros_like(mean) if training and x.dtype == jnp.bfloat16 else mean
+    centred = wide - _per_channel(origin, x)
+    offset, batch = jnp.zeros_like(mean), None
+    if training:
+        counted, count, unbiased = _counted(centred, samples)
+        # Both moments come from one pass over x; the clip removes what rounding leaves below zero.
+        offset, square = (total / count for total in channel_sums(counted, counted * counted))
+        var = jnp.maximum(square - offset * offset, 0)
+        batch = origin + offset, var * unbiased
+    # With one factor and one shift per channel the backward pass needs two sums, of dy and of dy · x.
+    factor = jax.lax.rsqrt(var + epsilon) * scale
+    shift = bias - offset * factor
+    if training:
+        factor, shift = channel_spread(factor, shift, centred)
+    else:
+        factor, shift = _per_channel(factor, x), _per_channel(shift, x)
+    return rectified_affine(centred, factor, shift) if relu else centred * factor + shift, batch
+
+
+def _counted(x: Array, samples: Array | None) -> tuple[Array, Any, Any]:
+    """x with zeros for padding, how many values a channel has without it (n), and n / (n - 1)."""
+    count = x.size // x.shape[-1]
     if samples is None:
-        return x, count, count / max(count - 1, 1), momentum
-    if samples.shape != x.shape[:1]:
-        raise ValueError(f"`samples` must be of the {x.shape[0]} samples of x, got the shape {samples.shape}.")
+        return x, count, count / max(count - 1, 1)
     count = samples.sum(dtype=x.dtype) * (count // x.shape[0])
     x = jnp.where(samples.reshape(-1, *(1,) * (x.ndim - 1)), x, 0)
-    momentum = jnp.where(count > 0, momentum, 0)
-    return x, jnp.maximum(count, 1), count / jnp.maximum(count - 1, 1), momentum
+    return x, jnp.maximum(count, 1), count / jnp.maximum(count - 1, 1)
 
 
 def _update(running: nnx.BatchStat, batch: Array, momentum: Any) -> None:
     batch = jax.lax.stop_gradient(batch).astype(running[...].dtype)
-    running[...] = ((1 - momentum) * running[...] + momentum * batch).astype(running[...].dtype)
+    running.set_value(((1 - momentum) * running[...] + momentum * batch).astype(running[...].dtype))
 
 
 def _per_channel(values: Array, x: Array) -> Array:
