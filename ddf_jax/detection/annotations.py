@@ -24,6 +24,17 @@ class Truths(NamedTuple):
     masks: Array | None = None
     semantic: Array | None = None
 
+    def given(self, name: str) -> Array:
+        """`masks` or `semantic`, of which a head learns.
+
+        Raises:
+          ValueError: it is None.
+        """
+        value = getattr(self, name)
+        if value is None:
+            raise ValueError(f"`truths.{name}` must be given to train a head on it, got None.")
+        return value
+
 
 class Proposals(NamedTuple):
     """Boxes that may hold an object, by descending score.

@@ -111,10 +111,8 @@ class CascadeHeads(nnx.Module):
         self, levels: Sequence[Array], size: Array, proposals: Proposals, truths: Truths, key: Array | None
     ) -> tuple[dict[str, Array], list[Stage]]:
         """`loss`, and what it is computed on."""
-        if truths.semantic is None:
-            raise ValueError("`truths.semantic` must be given to train a semantic branch, got None.")
         logits, semantic = self.semantic(levels)
-        losses = {"loss_semantic_seg": self.semantic.loss(logits, truths.semantic)}
+        losses = {"loss_semantic_seg": self.semantic.loss(logits, truths.given("semantic"))}
         boxes, live = proposals.boxes, proposals.live
         keys = [None] * 6 if key is None else list(jax.random.split(key, 6))
         stages = []

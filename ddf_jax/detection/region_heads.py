@@ -128,10 +128,9 @@ def of_images(head: Callable[..., Array], live: Array, x: Array, *others: Array)
 
 def known_masks(truths: Truths, levels: Sequence[Array], regions: Regions, most: int) -> Array:
     """`mask_targets` of the first `most` regions."""
-    if truths.masks is None:
-        raise ValueError("`truths.masks` must be given to train a mask head, got None.")
-    width = min(8 * truths.masks.shape[-1], STRIDES[0] * levels[0].shape[2])
-    return mask_targets(truths.masks, width, regions, most)
+    masks = truths.given("masks")
+    width = min(8 * masks.shape[-1], STRIDES[0] * levels[0].shape[2])
+    return mask_targets(masks, width, regions, most)
 
 
 def is_live(detections: Detections) -> Array:

@@ -135,7 +135,8 @@ class BatchNorm(nnx.Module):
         y, batch = _normalize(x, running, affine, samples, training=training, epsilon=self.epsilon, relu=relu)
         if batch is None:
             return y, None
-        return y, _Moments(*batch, self.momentum if samples is None else jnp.where(samples.any(), self.momentum, 0))
+        mean, var = batch
+        return y, _Moments(mean, var, self.momentum if samples is None else jnp.where(samples.any(), self.momentum, 0))
 
 
 class _Moments(NamedTuple):

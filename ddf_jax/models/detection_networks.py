@@ -96,6 +96,11 @@ class TwoStageDetector(Detector):
         self.rpn = RPNHead(config.channels, conv=config.dense_conv_factory, settings=config.rpn, **dtypes)
         self.regions = self.second_stage(config, dtypes)
 
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """What heads learn of `Truths`, beside the boxes and labels."""
+        return ("masks", "semantic")
+
     @abc.abstractmethod
     def second_stage(self, config: Any, dtypes: dict[str, Any]) -> Any:
         """Makes `regions`."""
@@ -113,6 +118,8 @@ class TwoStageDetector(Detector):
         return self.rpn.propose(self.rpn(levels), size, self.config.rpn.evaluation)
 
     def loss(self, image: Array, size: Array, truths: Truths, *, fixed_order: bool = False) -> dict[str, Array]:
+        for name in self.learned:
+            truths.given(name)
         return self.loss_on_levels(self.levels(image), size, truths, fixed_order)
 
     def loss_on_levels(
@@ -127,6 +134,10 @@ class TwoStageDetector(Detector):
 
 class RCNN(TwoStageDetector):
     """Faster R-CNN, or Mask R-CNN with masks."""
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        return ("masks",) if self.config.masks else ()
 
     def second_stage(self, config: Any, dtypes: dict[str, Any]) -> RegionHeads:
         conv = config.mask_conv_factory if config.masks else None
@@ -150,6 +161,10 @@ class HTC(TwoStageDetector):
 class PanopticFPN(RCNN):
     """Mask R-CNN with a semantic head."""
 
+    @property
+    def learned(self) -> tuple[str, ...]:
+        return (*super().learned, "semantic")
+
     def __init__(self, config: Any, *, rngs: nnx.Rngs):
         super().__init__(config, rngs=rngs)
         dtypes = {**config.dtypes, "rngs": InitialKeys(rngs)}
@@ -161,10 +176,8 @@ class PanopticFPN(RCNN):
     def loss_on_levels(
         self, levels: Sequence[Array], size: Array, truths: Truths, fixed_order: bool
     ) -> dict[str, Array]:
-        if truths.semantic is None:
-            raise ValueError("`truths.semantic` must be given to train a semantic head, got None.")
         losses = super().loss_on_levels(levels, size, truths, fixed_order)
-        return losses | {"loss_seg": self.semantic.loss(self.semantic(levels), truths.semantic)}
+        return losses | {"loss_seg": self.semantic.loss(self.semantic(levels), truths.given("semantic"))}
 
 
 def total_loss(losses: dict[str, Array]) -> Array:

@@ -79,6 +79,7 @@ LAYERS = (
     "san10",
     "san10_patchwise",
 )
+IN_STEM = ("rednet101", "dcdc_resnet101", "binet101_dc_ca")  # there it would be compiled a second time
 
 
 def test_every_wiring_and_every_layer_is_there():
@@ -88,7 +89,7 @@ def test_every_wiring_and_every_layer_is_there():
 @pytest.mark.parametrize(
     ("name", "options"),
     [pytest.param(name, {}, marks=() if name in WIRINGS else pytest.mark.slow) for name in DISTINCT]
-    + [(name, {"blocks": (1,)}) for name in LAYERS],
+    + [(name, {"blocks": (1,), **({"stem": "small"} if name in IN_STEM else {})}) for name in LAYERS],
     ids=str,
 )
 def test_every_parameter_gets_a_gradient_from_an_odd_sized_image(name, options):
