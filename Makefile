@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses=2 --dist=worksteal
 
+# Hundreds of processes of the tests would compile the same sources anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # What depends on the version of JAX.
 NEWEST := tests/pallas_kernels tests/ddf_jax/training tests/test_imports.py tests/test_packaging.py
 
