@@ -21,6 +21,7 @@ def per_image(function: Callable[..., Any], *arrays: Any, shared: Any = ()) -> A
       *arrays: trees of arrays with the images as their first axis.
       shared: a tree of arrays that all images share.
     """
+    function = jax.jit(function, inline=True)  # traced once, for the shapes of its results and for their values
     arrays, shared = jax.lax.stop_gradient((arrays, shared))
     leaves, structure = jax.tree.flatten((arrays, shared))
     split = [True] * len(jax.tree.leaves(arrays)) + [False] * len(jax.tree.leaves(shared))
