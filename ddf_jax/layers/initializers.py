@@ -33,7 +33,7 @@ class VarianceScaling:
         variance = jnp.array(self.scale / fan, dtype)
         if self.distribution == "normal":
             return _first(jax.random.normal(key, _enough(shape), dtype) * jnp.sqrt(variance), tuple(shape))
-        return _first(jax.random.uniform(key, _enough(shape), dtype, -1) * jnp.sqrt(3 * variance), tuple(shape))
+        return _first(jax.random.uniform(key, _enough(shape), dtype, -1.0) * jnp.sqrt(3 * variance), tuple(shape))
 
 
 @dataclasses.dataclass(frozen=True)
