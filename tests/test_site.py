@@ -2,15 +2,18 @@
 
 import ast
 import fnmatch
+import functools
 import importlib.util
 import itertools
 import re
 import shlex
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -34,11 +37,16 @@ def load(file: Path) -> ModuleType:
 
 
 api = load(ROOT / "docs" / "api_pages.py")
-REFERENCE = {f"{module}.{name.name}": name for module in api.public_modules() for name in api.public_names(module)}
+
+
+@functools.cache
+def reference() -> dict[str, Any]:
+    """The public names, by their paths: to read all files takes long."""
+    return {f"{module}.{name.name}": name for module in api.public_modules() for name in api.public_names(module)}
 
 
 def test_every_module_is_in_the_reference_or_internal() -> None:
-    public, listing = {*api.public_modules()}, {name.defined_in for name in REFERENCE.values()}
+    public, listing = {*api.public_modules()}, {name.defined_in for name in reference().values()}
     for module in FILES:
         if lies_in(module, "ddf_jax", "pallas_kernels") and not lies_in(module, *api.INTERNAL, "ddf_jax.recipes"):
             around = module.rpartition(".")[0]
@@ -46,8 +54,8 @@ def test_every_module_is_in_the_reference_or_internal() -> None:
 
 
 def test_every_public_name_and_module_has_a_docstring() -> None:
-    assert len(REFERENCE) > 800
-    assert not [path for path, name in REFERENCE.items() if not (name.docstring or "").strip()]
+    assert len(reference()) > 800
+    assert not [path for path, name in reference().items() if not (name.docstring or "").strip()]
     assert not [module for module in api.public_modules() if not ast.get_docstring(api.tree(module))]
 
 
@@ -56,9 +64,9 @@ def test_the_lists_of_the_packages_are_in_the_reference() -> None:
     import ddf_jax.data.transforms as transforms
 
     for package in (ddf_jax, transforms):
-        assert {f"{package.__name__}.{name}" for name in package.__all__} <= {*REFERENCE}
-    assert {"ddf_jax.layers.DDF", "pallas_kernels.dynamic_filter", "pallas_kernels.aot.DEVICES"} <= {*REFERENCE}
-    assert api.home(REFERENCE["ddf_jax.Recipe"]).path == "ddf_jax.training.recipe.Recipe"
+        assert {f"{package.__name__}.{name}" for name in package.__all__} <= {*reference()}
+    assert {"ddf_jax.layers.DDF", "pallas_kernels.dynamic_filter", "pallas_kernels.aot.DEVICES"} <= {*reference()}
+    assert api.home(reference()["ddf_jax.Recipe"]).path == "ddf_jax.training.recipe.Recipe"
 
 
 def test_a_name_without_a_docstring_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,26 +149,25 @@ def test_the_commands_of_the_pages_can_be_parsed(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    seen: dict[str, int] = dict.fromkeys(PROGRAMS, 0)
-    for page in PAGES:
-        for name, *words in commands(page.read_text()) if page.name != "CHANGELOG.md" else ():
-            for word in words:
-                if re.fullmatch(r"\w+\.py", word):
-                    Path(word).write_text(REGRESSION if word == "brightness.py" else DIGITS)
-            seen[name] += 1
-            match name, words:
-                case "ddf", [command] if command in COMMANDS or command in ("--help", "--version"):
-                    pass
-                case "ddf", _ if "--help" not in words:
-                    command = parse(["digits" if word in ("RECIPE", "NAME") else word for word in words])
-                    assert not isinstance(command, ModelsCommand | VerifyCommand) or named(command), words
-                case "make", _:
-                    assert {word for word in words if "=" not in word} <= {*targets}, words
-                case "pip", _:
-                    assert {*re.findall(r"\[(\w+)\]", " ".join(words))} <= {*extras}, words
-                case "python", ["-m", module, *_] if not module.endswith("."):
-                    assert importlib.util.find_spec(module), words
-                case "python", [file, *_] if "/" in file:
-                    assert (ROOT / file).exists(), words
+    found = [command for page in PAGES if page.name != "CHANGELOG.md" for command in commands(page.read_text())]
+    for name, *words in dict.fromkeys(map(tuple, found)):
+        for word in words:
+            if re.fullmatch(r"\w+\.py", word):
+                Path(word).write_text(REGRESSION if word == "brightness.py" else DIGITS)
+        match name, words:
+            case "ddf", [command] if command in COMMANDS or command in ("--help", "--version"):
+                pass
+            case "ddf", _ if "--help" not in words:
+                command = parse(["digits" if word in ("RECIPE", "NAME") else word for word in words])
+                assert not isinstance(command, ModelsCommand | VerifyCommand) or named(command), words
+            case "make", _:
+                assert {word for word in words if "=" not in word} <= {*targets}, words
+            case "pip", _:
+                assert {*re.findall(r"\[(\w+)\]", " ".join(words))} <= {*extras}, words
+            case "python", ["-m", module, *_] if not module.endswith("."):
+                assert importlib.util.find_spec(module), words
+            case "python", [file, *_] if "/" in file:
+                assert (ROOT / file).exists(), words
+    seen = Counter(name for name, *_ in found)
     assert seen["ddf"] > 120, seen
-    assert min(seen.values()) >= 15, seen
+    assert min(seen[name] for name in PROGRAMS) >= 15, seen

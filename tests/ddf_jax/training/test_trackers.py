@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
 
 from ddf_jax.errors import how_to_install
 from ddf_jax.training import trackers
@@ -14,8 +13,10 @@ from ddf_jax.training.trackers import check_trackers, open_tracker
 
 
 @pytest.fixture
-def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A client of the store in which the runs of a test are."""
+    from mlflow import MlflowClient  # which takes seconds
+
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path / 'mlruns'}")
     return MlflowClient()
@@ -31,7 +32,7 @@ def log_rows(workdir: Path, step: int, rows: list[tuple[int, float]]) -> None:
     log.close()
 
 
-def test_a_resumed_run_goes_on_in_the_same_run_of_mlflow(tmp_path: Path, mlflow: MlflowClient):
+def test_a_resumed_run_goes_on_in_the_same_run_of_mlflow(tmp_path: Path, mlflow: Any):
     workdir = tmp_path / "run"
     log_rows(workdir, 0, [(1, 0.5), (2, 0.25)])
     name = json.loads((workdir / "trackers.json").read_text())["mlflow"]
@@ -45,28 +46,28 @@ def test_a_resumed_run_goes_on_in_the_same_run_of_mlflow(tmp_path: Path, mlflow:
 
 
 def test_a_server_that_fails_costs_a_warning_and_no_rows(
-    tmp_path: Path, mlflow: MlflowClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, mlflow: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     def refuse(*_: Any, params: Any = None) -> None:
         if params is None:  # those of the recipe go before
             raise ConnectionError("no route to host")
 
-    monkeypatch.setattr(MlflowClient, "log_batch", refuse)
+    monkeypatch.setattr(type(mlflow), "log_batch", refuse)
     log_rows(tmp_path / "run", 0, [(1, 0.5)])
     assert caplog.messages == ["Cannot write to mlflow: no route to host."]
-    monkeypatch.setattr(MlflowClient, "__init__", refuse)
+    monkeypatch.setattr(type(mlflow), "__init__", refuse)
     log_rows(tmp_path / "run", 1, [(2, 0.25)])
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
     assert caplog.messages[1:] == ["Cannot write to mlflow: no route to host."]
 
 
 def test_a_server_that_hangs_does_not_hold_up_the_end(
-    tmp_path: Path, mlflow: MlflowClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, mlflow: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     import threading
 
     never = threading.Event()
-    monkeypatch.setattr(MlflowClient, "log_batch", lambda *_, params=None: params or never.wait())
+    monkeypatch.setattr(type(mlflow), "log_batch", lambda *_, params=None: params or never.wait())
     monkeypatch.setattr(trackers, "_CLOSE_SECONDS", 0.1)
     log_rows(tmp_path / "run", 0, [(1, 0.5)])
     never.set()
