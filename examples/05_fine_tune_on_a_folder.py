@@ -52,7 +52,7 @@ def main(folder: Path, weights: Path, options: dict) -> None:
         init_from=weights,
         init_head="fresh",  # other classes
         freeze=("stem.*",),
-        epochs=10,
+        epochs=6,
         batch_size=16,
         evaluate_every=0,
         checkpoint_every=0,

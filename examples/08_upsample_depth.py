@@ -7,11 +7,12 @@
 The photograph of H×W pixels has S times the resolution of the depth map, ⌈H/S⌉×⌈W/S⌉.
 """
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 import ddf_jax
@@ -35,10 +36,12 @@ def rendered() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def main(image: np.ndarray, low: np.ndarray, truth: np.ndarray | None, run: str | None) -> None:
     height, width = image.shape[:2]
     scale = -(-height // low.shape[0])
-    inputs = jnp.asarray(low[None, ..., None]), jnp.asarray(image[None])  # [1, h, w, 1], [1, H, W, 3]
+    bicubic = jax.jit(functools.partial(bicubic_upsample, height=height, width=width, scale=scale))
+    joint_bilateral = jax.jit(functools.partial(joint_bilateral_upsample, scale=scale))
+    depth, photo = low[None, ..., None], image[None]  # [1, h, w, 1], [1, H, W, 3]
     found: dict[str, Any] = {
-        "bicubic": bicubic_upsample(inputs[0], height=height, width=width, scale=scale)[0, ..., 0],
-        "joint_bilateral": joint_bilateral_upsample(*inputs, scale=scale)[0, ..., 0],
+        "bicubic": bicubic(depth)[0, ..., 0],
+        "joint_bilateral": joint_bilateral(depth, photo)[0, ..., 0],
     }
     if run is not None:
         found["network"] = upsample(ddf_jax.load_run(run), image, low)

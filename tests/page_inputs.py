@@ -26,11 +26,13 @@ from pallas_kernels.tuning import function, timing
 
 
 def pictures_of_digits(patch: pytest.MonkeyPatch) -> None:
-    """Two pictures, and the recipe `digits` with one step of a network of one block."""
+    """Two pictures, and the recipe `digits` with one step of a network of one block and 40 test images."""
     recipe = digits.recipe
     model = dataclasses.replace(recipe.model, options={**recipe.model.options, "width": 8, "blocks": (1,)})
     optimizer = dataclasses.replace(recipe.optimizer, warmup_epochs=0)
-    patch.setattr(digits, "recipe", dataclasses.replace(recipe, model=model, optimizer=optimizer, epochs=0.05))
+    data = dataclasses.replace(recipe.data, eval_split="test[:40]")
+    small = dataclasses.replace(recipe, model=model, data=data, optimizer=optimizer, epochs=0.05)
+    patch.setattr(digits, "recipe", small)
     images, labels = load_digits()
     for name, digit in (("seven.png", 7), ("one.png", 1)):
         Image.fromarray(images[labels == digit][0] * 15).save(name)
@@ -43,9 +45,9 @@ def exported_digits(patch: pytest.MonkeyPatch) -> None:
 
 def untrained_detector(patch: pytest.MonkeyPatch) -> None:
     """A run before its first step, and two pictures."""
-    options = {"backbone_options": {"width": 16, "blocks": (1, 1, 1, 1)}, "channels": 32, "head_depth": 1}
+    options = {"backbone_options": {"width": 8, "blocks": (1, 1, 1, 1)}, "channels": 16, "head_depth": 1}
     task = Detection(canvas=(64, 96))
-    recipe = Recipe("rooms", ModelConfig("retinanet_ddf_resnet50", {**options, "backbone": "ddf_resnet18"}), task=task)
+    recipe = Recipe("rooms", ModelConfig("retinanet_resnet50", {**options, "backbone": "resnet18"}), task=task)
     info = DataInfo(6, tuple("abcdef"), 3, train_size=1, eval_size=1, image_size=64)
     folder = RunFolder(Path("runs/rooms"))
     folder.create()

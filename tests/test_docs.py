@@ -145,7 +145,7 @@ def test_the_example_of_detection_runs_on_one_device(tmp_path: Path) -> None:
     subprocess.run([sys.executable, ROOT / "examples" / LONG], cwd=tmp_path, env=environment, timeout=600, check=True)
 
 
-@pytest.mark.parametrize("steps", [20, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", [5, pytest.param(300, marks=pytest.mark.slow)])
 def test_the_notebook_runs_from_top_to_bottom(steps: int, user: pytest.MonkeyPatch) -> None:
     notebook = ROOT / "examples" / "tour.ipynb"
     cells = [cell["source"] for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
