@@ -78,12 +78,13 @@ def test_a_run_whose_disk_data_and_ornaments_fail_loses_nothing(
     assert_same_run(workdir, unbroken)
 
 
-def assert_same_run(workdir: Path, unbroken: Path) -> None:
-    ours, theirs = saved_bits(workdir, 20), saved_bits(unbroken, 20)
+def assert_same_run(workdir: Path, unbroken: Path, step: int = 20) -> None:
+    ours, theirs = saved_bits(workdir, step), saved_bits(unbroken, step)
     assert len(ours) > 30
     assert [name for name in ours | theirs if ours.get(name) != theirs.get(name)] == []
     assert metrics(workdir) == metrics(unbroken)
-    records = [json.loads((run / "checkpoints" / "20" / "record.json").read_text()) for run in (workdir, unbroken)]
+    files = [run / "checkpoints" / f"{step}" / "record.json" for run in (workdir, unbroken)]
+    records = [json.loads(file.read_text()) for file in files]
     for name in ("recipe", "data", "data_info", "evaluation", "evaluated_step", "arrays"):
         assert records[0][name] == records[1][name]
 
@@ -96,7 +97,7 @@ def kill(workdir: Path, data_dir: Path, place: str) -> None:
     finish(start(workdir, data_dir, "--signal", "SIGKILL", "--at", place), returncode=-signal.SIGKILL)
 
 
-def test_a_run_killed_while_it_saves_and_stopped_at_any_time_ends_with_the_same_bits(
+def test_a_run_killed_while_it_saves_and_stopped_while_it_compiles_or_evaluates_ends_with_the_same_bits(
     tmp_path: Path, data_dir: Path, unbroken: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     workdir, device = tmp_path / "run", jax.devices()[:1]
@@ -116,24 +117,23 @@ def test_a_run_killed_while_it_saves_and_stopped_at_any_time_ends_with_the_same_
     assert saved_steps(workdir) == [0, 6]
     assert not (workdir / "summary.json").exists()
     capsys.readouterr()
-    stop(signal.SIGINT, "step:8", 8)
+    stop(signal.SIGINT, "evaluation", 10)
     assert f"Resuming {workdir} from step 6 of 20." in capsys.readouterr().out
-    stop(signal.SIGTERM, "evaluation", 10)
     train(tiny_recipe(data_dir), workdir, devices=device)
     assert_same_run(workdir, unbroken)
 
 
-def test_a_run_under_all_options_ends_with_the_same_bits_after_a_stop(
-    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_under_all_options_ends_with_the_same_bits_from_its_last_checkpoint_but_one(
+    tmp_path: Path, data_dir: Path
 ):
-    recipe, device = tiny_recipe(data_dir, **GROUPS["all"]), jax.devices()[:1]
+    lengths = {"epochs": 0.27, "checkpoint_every": 0.135, "evaluate_every": 0}  # 6 steps, saved after 3
+    recipe, device = tiny_recipe(data_dir, **GROUPS["all"], **lengths), jax.devices()[:1]
     train(recipe, tmp_path / "unbroken", devices=device)
-    with monkeypatch.context() as patch:
-        signal_self(patch, signal.SIGTERM, "step:8")
-        with pytest.raises(StoppedError):
-            train(recipe, tmp_path / "run", devices=device)
+    shutil.copytree(tmp_path / "unbroken", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
+    (tmp_path / "run" / "summary.json").unlink()
     train(recipe, tmp_path / "run", devices=device)
-    assert_same_run(tmp_path / "run", tmp_path / "unbroken")
+    assert_same_run(tmp_path / "run", tmp_path / "unbroken", step=6)
     scores = json.loads((tmp_path / "run" / "summary.json").read_text())
     averaged = evaluate(load_run(tmp_path / "run", "ema", devices=device))
     assert averaged["test_accuracy"] == scores["ema_test_accuracy"]
