@@ -32,6 +32,7 @@ from tests.ddf_jax.training.launch import GROUPS, signal_self, tiny_recipe
 from tests.ddf_jax.training.processes import finish, losses, metrics, saved_bits, start
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_a_run_whose_disk_data_and_ornaments_fail_loses_nothing(
     tmp_path: Path, data_dir: Path, unbroken: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
@@ -97,7 +98,8 @@ def kill(workdir: Path, data_dir: Path, place: str) -> None:
     finish(start(workdir, data_dir, "--signal", "SIGKILL", "--at", place), returncode=-signal.SIGKILL)
 
 
-def test_a_run_killed_while_it_saves_and_stopped_while_it_compiles_or_evaluates_ends_with_the_same_bits(
+@pytest.mark.usefixtures("compiled_once")
+def test_a_run_killed_while_it_saves_and_stopped_at_any_time_ends_with_the_same_bits(
     tmp_path: Path, data_dir: Path, unbroken: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     workdir, device = tmp_path / "run", jax.devices()[:1]
@@ -117,21 +119,24 @@ def test_a_run_killed_while_it_saves_and_stopped_while_it_compiles_or_evaluates_
     assert saved_steps(workdir) == [0, 6]
     assert not (workdir / "summary.json").exists()
     capsys.readouterr()
-    stop(signal.SIGINT, "evaluation", 10)
+    stop(signal.SIGINT, "step:8", 8)
     assert f"Resuming {workdir} from step 6 of 20." in capsys.readouterr().out
+    stop(signal.SIGTERM, "evaluation", 10)
     train(tiny_recipe(data_dir), workdir, devices=device)
     assert_same_run(workdir, unbroken)
 
 
-def test_a_run_under_all_options_ends_with_the_same_bits_from_its_last_checkpoint_but_one(
-    tmp_path: Path, data_dir: Path
+@pytest.mark.usefixtures("compiled_once")
+def test_a_run_under_all_options_ends_with_the_same_bits_after_a_stop(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ):
     lengths = {"epochs": 0.27, "checkpoint_every": 0.135, "evaluate_every": 0}  # 6 steps, saved after 3
     recipe, device = tiny_recipe(data_dir, **GROUPS["all"], **lengths), jax.devices()[:1]
     train(recipe, tmp_path / "unbroken", devices=device)
-    shutil.copytree(tmp_path / "unbroken", tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
-    (tmp_path / "run" / "summary.json").unlink()
+    with monkeypatch.context() as patch:
+        signal_self(patch, signal.SIGTERM, "step:4")
+        with pytest.raises(StoppedError):
+            train(recipe, tmp_path / "run", devices=device)
     train(recipe, tmp_path / "run", devices=device)
     assert_same_run(tmp_path / "run", tmp_path / "unbroken", step=6)
     scores = json.loads((tmp_path / "run" / "summary.json").read_text())

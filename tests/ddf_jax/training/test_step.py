@@ -82,7 +82,7 @@ def one_device() -> tuple[list[float], dict[str, Any]]:
     return train(1, 20)
 
 
-@pytest.mark.parametrize("devices", [2, 8])
+@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 8])
 def test_many_devices_train_as_one(one_device: Any, devices: int):
     losses, variables = train(devices, 20)
     np.testing.assert_allclose(losses[:5], one_device[0][:5], rtol=1e-5)

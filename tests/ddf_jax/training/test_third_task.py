@@ -36,6 +36,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TASKS, "regression", Regression)
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_a_third_task_trains_is_stopped_resumed_and_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     device = jax.devices()[:1]
     summary = train(RECIPE, tmp_path / "unbroken", devices=device)
