@@ -33,7 +33,7 @@ def test_a_worker_is_deaf_to_signals_that_ask_to_stop_from_birth_and_this_proces
         assert not {*STOP_SIGNALS} & signal.pthread_sigmask(signal.SIG_BLOCK, ())
         for child in multiprocessing.active_children():
             deaf |= {_deaf_to(child.pid, number) for number in STOP_SIGNALS}
-    first.join()
+        first.join(0.001)
     iterator.close()
     assert deaf == {True}
 
