@@ -4,7 +4,8 @@ import json
 
 
 def test_evaluate_prints_the_errors_under_corruptions_in_one_document(ddf, tiny_run):
-    printed = ddf("evaluate", tiny_run, "--corruptions", "contrast", "fog", "--severities", "5", "3", "--json")
+    few = ("--data.eval-split", "test[:40]")
+    printed = ddf("evaluate", tiny_run, *few, "--corruptions", "contrast", "fog", "--severities", "5", "3", "--json")
     assert printed.status == 0, printed.err
     found = json.loads(printed.out)
     assert list(found["corruptions"]) == ["fog", "contrast"]
