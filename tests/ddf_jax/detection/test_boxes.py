@@ -13,6 +13,9 @@ from ddf_jax.detection.matching import Match, Matcher
 from ddf_jax.detection.sampling import GOLDEN, Sampler
 from ddf_jax.detection.suppression import nms
 
+match_boxes, sample_boxes = (jax.jit(kind.__call__, static_argnums=0) for kind in (Matcher, Sampler))
+keep = jax.jit(nms, static_argnums=2)
+
 
 def drawn(count, seed=0, size=40, grid=1.0):
     rng = np.random.default_rng(seed)
@@ -37,12 +40,13 @@ def test_overlaps_are_those_of_each_pair():
 def test_a_decoded_box_is_the_encoded_one_and_no_side_grows_beyond_the_limit():
     with jax.enable_x64(True):
         coder = BoxCoder((0.1, 0.1, 0.2, 0.2))
-        anchors, boxes = (jnp.asarray(drawn(9, seed) + np.array([0, 0, 1, 1])) for seed in (0, 1))
-        values = coder.encode(anchors, boxes)
-        np.testing.assert_allclose(coder.decode(anchors, values), boxes, atol=1e-12)
-        far = coder.decode(anchors[0], jnp.array([0.0, 0, 100, -100]))
-        sides, own = far[2:] - far[:2], anchors[0, 2:] - anchors[0, :2]
-        np.testing.assert_allclose(sides / own, [62.5, 1 / 62.5])
+        anchors, boxes = (drawn(9, seed) + np.array([0, 0, 1, 1]) for seed in (0, 1))
+        values = np.array(jax.jit(coder.encode)(anchors, boxes))
+        decode = jax.jit(coder.decode)
+        np.testing.assert_allclose(decode(anchors, values), boxes, atol=1e-12)
+        values[0] = 0, 0, 100, -100
+        far, own = (np.asarray(box[2:] - box[:2]) for box in (decode(anchors, values)[0], anchors[0]))
+        np.testing.assert_allclose(far / own, [62.5, 1 / 62.5])
 
 
 def test_boxes_are_clipped_to_the_size_of_their_image():
@@ -91,17 +95,20 @@ def test_ground_truths_are_assigned_as_in_a_loop(seed, least):
     live, known = rng.random(12) < 0.8, rng.random(4) < 0.7
     matcher = Matcher(0.5, 0.4, least)
     with jax.enable_x64(True):
-        match = matcher(*map(jnp.asarray, (boxes, live, truths, known)))
+        match = match_boxes(matcher, boxes, live, truths, known)
     found = np.where(match.positive, 1 + np.asarray(match.truth), np.where(match.negative, 0, -1))
     np.testing.assert_array_equal(found, assigned(boxes, live, truths, known, matcher))
+
+
+def of_kinds(positive, negative):
+    return Match(*map(jnp.asarray, (np.zeros(len(positive), int), positive, negative)))
 
 
 @pytest.mark.parametrize("ordered", [True, False])
 def test_a_sample_has_few_positives_and_is_filled_up_by_negatives(ordered):
     positive = np.arange(100) % 3 == 0
     negative = ~positive & (np.arange(100) % 5 > 0)
-    match = Match(jnp.zeros(100, int), jnp.asarray(positive), jnp.asarray(negative))
-    sample = Sampler(32, 0.25)(match, None if ordered else jax.random.key(0))
+    sample = sample_boxes(Sampler(32, 0.25), of_kinds(positive, negative), None if ordered else jax.random.key(0))
     assert sample.live.all()
     index = np.asarray(sample.boxes)
     assert positive[index[:8]].all()
@@ -118,15 +125,13 @@ def test_a_sample_has_few_positives_and_is_filled_up_by_negatives(ordered):
 def test_the_fixed_order_is_that_of_float64_at_any_precision(wide):
     count, chosen = 300_000, 4096
     with jax.enable_x64(wide):
-        match = Match(jnp.zeros(count, int), jnp.zeros(count, bool), jnp.ones(count, bool))
-        sample = Sampler(chosen, 0.5)(match, None)
+        sample = sample_boxes(Sampler(chosen, 0.5), of_kinds(np.zeros(count, bool), np.ones(count, bool)), None)
     order = np.argsort(np.arange(count) * GOLDEN % 1, kind="stable")
     np.testing.assert_array_equal(sample.boxes, np.sort(order[:chosen]))
 
 
 def test_a_sample_of_few_boxes_is_padded():
-    match = Match(jnp.zeros(5, int), jnp.arange(5) == 3, jnp.arange(5) < 2)
-    sample = Sampler(8, 0.5)(match, jax.random.key(1))
+    sample = sample_boxes(Sampler(8, 0.5), of_kinds(np.arange(5) == 3, np.arange(5) < 2), jax.random.key(1))
     assert sample.boxes.tolist() == [3, 0, 1, 0, 0, 0, 0, 0]
     assert sample.live.tolist() == [True] * 3 + [False] * 5
     assert sample.positive.tolist() == [True] + [False] * 7
@@ -143,5 +148,5 @@ def test_suppression_keeps_what_a_loop_keeps(seed, grouped):
         if live[n] and all(overlap(boxes[m], boxes[n]) <= 0.5 for m in rivals):
             kept.append(n)
     with jax.enable_x64(True):
-        found = nms(jnp.asarray(boxes), jnp.asarray(live), 0.5, jnp.asarray(group) if grouped else None)
+        found = keep(boxes, live, 0.5, group if grouped else None)
     assert np.flatnonzero(found).tolist() == kept

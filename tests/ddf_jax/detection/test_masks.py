@@ -63,14 +63,14 @@ def test_a_pasted_mask_stays_in_its_box_and_in_the_image():
 
 def regions_of(boxes, truth, positive, labels=None):
     """Of one image."""
-    sample = Sample(jnp.zeros(len(boxes), int), jnp.asarray(positive), jnp.ones(len(boxes), bool))
-    labels = np.zeros(len(boxes), int) if labels is None else labels
-    boxes, labels, truth = map(jnp.asarray, (boxes, labels, truth))
-    image = Regions(boxes, boxes, labels, truth, jnp.zeros(len(boxes), bool), sample)
-    return jax.tree.map(lambda array: array[None], image)
+    none = np.zeros(len(boxes), int)
+    labels = none if labels is None else labels
+    chosen, positive, live = (jnp.asarray(array)[None] for array in (none, np.array(positive), none == 0))
+    boxes, labels, truth, annotated = (jnp.asarray(array)[None] for array in (boxes, labels, truth, none > 0))
+    return Regions(boxes, boxes, labels, truth, annotated, Sample(chosen, positive, live))
 
 
-@pytest.mark.parametrize("width", [40, 37, 33])
+@pytest.mark.parametrize("width", [40, pytest.param(37, marks=pytest.mark.slow), 33])
 def test_targets_are_the_aligned_mask_of_the_object_whatever_the_width(width):
     rng = np.random.default_rng(width)
     masks = rng.random((3, 30, width)) > 0.4
@@ -97,9 +97,10 @@ def test_the_loss_of_masks_is_the_mean_entropy_of_the_positives_in_their_class()
     p = 1 / (1 + np.exp(-logits[0, [0, 1], :, :, [2, 0]]))
     expected = -np.where(targets[0, :2], np.log(p), np.log(1 - p)).mean()
     with jax.enable_x64(True):
-        found = mask_loss(jnp.asarray(logits), jnp.asarray(targets), regions)
+        loss = jax.jit(mask_loss)
+        found = loss(logits, targets, regions)
         none = regions_of(np.zeros((4, 4)), np.zeros(4, int), [False] * 4, labels)
-        assert mask_loss(jnp.asarray(logits), jnp.asarray(targets), none) == 0
+        assert loss(logits, targets, none) == 0
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 

@@ -44,10 +44,10 @@ def dense(anchors, *classes):
     return values(*classes), values(4)
 
 
-def check(function, *arrays, shared=(), sums=0):
+def check(function, *arrays, shared=(), sums=0, modes=("auto", "explicit")):
     """Args: the sums over all images that there may be."""
     expected = on_one(function, *arrays, shared=shared)
-    for mode in ("auto", "explicit"):
+    for mode in modes:
         found, collectives = on_eight(mode, function, *arrays, shared=shared)
         assert set(collectives) <= {"all-reduce"}
         assert sum(collectives.values()) <= sums, collectives
@@ -97,14 +97,21 @@ def test_losses_of_anchors_are_sums_over_all_devices():
     check(function, *dense(3), SIZE, TRUTHS, sums=11)
 
 
-@pytest.mark.parametrize("ordered", [pytest.param(True, marks=pytest.mark.slow), False])
-def test_regions_are_chosen_where_their_image_is(ordered):
+@pytest.mark.parametrize(
+    ("ordered", "mode"),
+    [
+        pytest.param(ordered, mode, marks=() if (ordered, mode) == (False, "auto") else pytest.mark.slow)
+        for ordered in (True, False)
+        for mode in ("auto", "explicit")
+    ],
+)
+def test_regions_are_chosen_where_their_image_is(ordered, mode):
     def function(boxes, live, truths, key):
         key = None if ordered else jax.random.wrap_key_data(key)
         regions = choose_regions(Matcher(0.5, 0.5, 0.5), Sampler(16, 0.25), 4, boxes, live, truths, key)
         return regions, mask_targets(truths.masks, 96, regions, 4)
 
-    check(function, BOXES, LIVE, TRUTHS, shared=KEY)
+    check(function, BOXES, LIVE, TRUTHS, shared=KEY, modes=(mode,))
 
 
 @pytest.mark.slow

@@ -23,11 +23,13 @@ def looped(boxes, scores, live, threshold, count, group):
     return kept[:count]
 
 
-def found_by(boxes, scores, live, threshold, count, group):
+def compiled():
+    return jax.jit(lambda *arguments: best_after_nms(*arguments), static_argnums=(3, 4))
+
+
+def found_by(best, boxes, scores, live, threshold, count, group):
     with jax.enable_x64(True):
-        boxes, scores, live = map(jnp.asarray, (boxes, scores, live))
-        group = None if group is None else jnp.asarray(group)
-        kept, number = best_after_nms(boxes, scores, live, threshold, count, group)
+        kept, number = best(boxes, scores, live, threshold, count, group)
     assert kept.shape == (count,)
     assert not kept[number:].any()
     return kept[:number].tolist()
@@ -40,26 +42,27 @@ def case(seed):
 
 
 @pytest.fixture(scope="module", params=[1024, 5])
-def block(request):
-    """Boxes that are judged at once: all, or a part."""
+def best(request):
+    """The function, compiled to judge all boxes at once, or a part."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(suppression, "BLOCK", request.param)
-        yield request.param
+        yield compiled()
 
 
 @settings(max_examples=12, deadline=None)
-@given(seed=st.integers(0, 10**6), grouped=st.booleans(), count=st.sampled_from([3, 30]))
-def test_the_best_boxes_are_those_of_a_loop(block, seed, grouped, count):
+@given(seed=st.integers(0, 10**6), options=st.sampled_from([(True, 3), (False, 30)]))
+def test_the_best_boxes_are_those_of_a_loop(best, seed, options):
+    grouped, count = options
     boxes, scores, live, group = case(seed)
     arguments = boxes, scores, live, 0.5, count, group if grouped else None
-    assert found_by(*arguments) == looped(*arguments)
+    assert found_by(best, *arguments) == looped(*arguments)
 
 
-def test_no_box_and_no_box_that_takes_part_give_none(block):
+def test_no_box_and_no_box_that_takes_part_give_none(best):
     boxes, scores, live, group = case(0)
-    assert found_by(boxes, scores, 0 * live > 0, 0.5, 4, group) == []
+    assert found_by(best, boxes, scores, 0 * live > 0, 0.5, 3, group) == []
     with jax.enable_x64(True):
-        kept, number = best_after_nms(jnp.zeros((1, 4)), jnp.zeros(1), jnp.zeros(1, bool), 0.5, 4)
+        kept, number = best(jnp.zeros((1, 4)), jnp.zeros(1), jnp.zeros(1, bool), 0.5, 4)
     assert (kept.tolist(), number.item()) == ([0, 0, 0, 0], 0)
 
 
@@ -70,6 +73,6 @@ def test_blocks_are_judged_until_there_are_enough(monkeypatch):
     boxes = np.concatenate([corners, corners, corners + 5, corners + 5], 1)
     judged = []
     monkeypatch.setattr(suppression, "nms", lambda boxes, live, *_: (jax.debug.callback(judged.append, boxes), live)[1])
-    assert found_by(boxes, -np.arange(12.0), np.ones(12, bool), 0.5, 4, None) == [0, 1, 2, 3]
+    assert found_by(compiled(), boxes, -np.arange(12.0), np.ones(12, bool), 0.5, 4, None) == [0, 1, 2, 3]
     jax.effects_barrier()
     assert len(judged) == 1
