@@ -50,15 +50,22 @@ VARIANTS = {
 )
 def test_a_model_has_the_structure_and_the_values_of_its_copies(name: str) -> None:
     config = get_config(name, **DEPTH[name]) if name in DEPTH else shallow(name)
-    for model in (abstract_model(config), nnx.merge(*drawn(config))):
-        structure, state = nnx.split(model)
-        for copied in copies(model):
-            copied_structure, copied_state = nnx.split(copied)
-            assert copied_structure == structure
-            assert jax.tree.structure(copied_state) == jax.tree.structure(state)
-            for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(copied_state), strict=True):
-                assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
-                assert isinstance(ours, jax.ShapeDtypeStruct) or np.array_equal(ours, theirs)
+    check_copies(nnx.merge(*drawn(config)))
+
+
+def test_a_model_without_values_has_the_structure_of_its_copies() -> None:
+    check_copies(abstract_model(shallow("ddf_resnet18")))
+
+
+def check_copies(model: Any) -> None:
+    structure, state = nnx.split(model)
+    for copied in copies(model):
+        copied_structure, copied_state = nnx.split(copied)
+        assert copied_structure == structure
+        assert jax.tree.structure(copied_state) == jax.tree.structure(state)
+        for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(copied_state), strict=True):
+            assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+            assert isinstance(ours, jax.ShapeDtypeStruct) or np.array_equal(ours, theirs)
 
 
 def test_a_recipe_equals_its_copies() -> None:

@@ -20,14 +20,18 @@ def augmented(x: np.ndarray, p: dict, dilation: int = 1) -> np.ndarray:
     return y * formulas.sigmoid(formulas.linear(hidden, p["excite"]))[:, None, None]
 
 
+STATIC = {"static_kernel_size": 3, "static_groups": 4, "dilation": 2}
+CONTEXT = {"static_kernel_size": None, "context_dilation": 2, "context_reduction": 2, "context_pointwise": True}
+
+
 @pytest.mark.parametrize(
-    "options",
+    ("options", "stride"),
     [
-        {"static_kernel_size": 3, "static_groups": 4, "dilation": 2},
-        {"static_kernel_size": None, "context_dilation": 2, "context_reduction": 2, "context_pointwise": True},
+        (STATIC, 2),
+        (CONTEXT, 1),
+        *(pytest.param(options, stride, marks=pytest.mark.slow) for options, stride in ((STATIC, 1), (CONTEXT, 2))),
     ],
 )
-@pytest.mark.parametrize("stride", [1, 2])
 def test_bivolution_on_involution_is_the_formula_of_the_paper(options, stride):
     make = functools.partial(Bivolution, 8, dynamic=INVOLUTION, stride=stride, **options)
     layer, x = formulas.drawn(make), formulas.image(2, 5, 7, 8)

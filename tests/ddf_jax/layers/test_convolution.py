@@ -56,10 +56,18 @@ def test_the_gradient_of_a_strided_pointwise_kernel_compiles_for_a_gpu():
     assert done.returncode == 0, done.stderr  # XLA aborted
 
 
-@pytest.mark.parametrize(("size", "strides", "dilation"), [((3, 3), (2, 2), (2, 2)), ((3, 2), (2, 1), (1, 2))])
+SQUARE, RECTANGULAR = ((3, 3), (2, 2), (2, 2)), ((3, 2), (2, 1), (1, 2))
+DENSE, DEPTHWISE, GROUPED, WIDE = (1, 4, 128), (3, 3, 128), (3, 6, 128), (3, 6, 2)
+QUICK = ((SQUARE, DENSE), (RECTANGULAR, DEPTHWISE), (RECTANGULAR, GROUPED))
+
+
 @pytest.mark.parametrize(
-    ("groups", "outputs", "narrow"),
-    [(1, 4, 128), (3, 3, 128), (3, 6, 128), pytest.param(3, 6, 2, marks=pytest.mark.slow)],
+    ("size", "strides", "dilation", "groups", "outputs", "narrow"),
+    [
+        pytest.param(*window, *channels, marks=() if (window, channels) in QUICK else pytest.mark.slow)
+        for window in (SQUARE, RECTANGULAR)
+        for channels in (DENSE, DEPTHWISE, GROUPED, WIDE)
+    ],
 )
 def test_the_derivatives_of_a_convolution_are_those_of_xla(
     size, strides, dilation, groups, outputs, narrow, monkeypatch

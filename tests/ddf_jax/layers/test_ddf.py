@@ -47,8 +47,14 @@ def test_ddf_is_the_formula_of_the_paper(options):
     np.testing.assert_allclose(y, expected, atol=2e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("normalization", [FilterNorm, FilterBatchNorm, FilterSigmoid])
-@pytest.mark.parametrize("branches", [{}, {"spatial": False}, {"channel": False}])
+@pytest.mark.parametrize(
+    ("normalization", "branches"),
+    [
+        pytest.param(kind, branches, marks=() if kind is FilterNorm or not branches else pytest.mark.slow)
+        for kind in (FilterNorm, FilterBatchNorm, FilterSigmoid)
+        for branches in ({}, {"spatial": False}, {"channel": False})
+    ],
+)
 def test_every_parameter_of_every_variant_gets_a_gradient(normalization, branches):
     options = {"squeeze_ratio": 0.5, "heads": 2, "normalization": normalization, **branches}
     layer = drawn(lambda rngs: DDF(6, rngs=rngs, **options))
@@ -59,7 +65,7 @@ def test_every_parameter_of_every_variant_gets_a_gradient(normalization, branche
         assert np.abs(gradient[...]).max() > 0, path
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow)])
 def test_half_precision_computes_in_half_and_stores_in_float32(dtype):
     layer = drawn(lambda rngs: DDF(16, dtype=dtype, rngs=rngs))
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param))} == {np.dtype(np.float32)}

@@ -78,7 +78,8 @@ def test_a_gradient_penalty_is_trained_through(network):
     check_gradient(penalty, parameters, direction)
 
 
-@pytest.mark.parametrize("order", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow  # twice the derivative of a layer, as above
+@pytest.mark.parametrize("order", [1, 2])
 def test_a_step_is_trained_through(network, order):
     """MAML of Finn et al., 2017, of first and second order: the loss after a step of gradient descent."""
     score, parameters, direction, images = network

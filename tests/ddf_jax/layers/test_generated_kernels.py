@@ -38,12 +38,11 @@ def per_sample(kernels: np.ndarray, stride: int, groups: int = 1, dilation: int 
     return np.concatenate(samples)
 
 
-@pytest.mark.parametrize(("stride", "dilation"), [(1, 2), (2, 1)])
-def test_condconv_mixes_its_experts_for_each_sample(stride, dilation):
-    layer = formulas.drawn(functools.partial(CondConv, 8, 12, stride=stride, dilation=dilation, experts=3))
+def test_condconv_mixes_its_experts_for_each_sample():
+    layer = formulas.drawn(functools.partial(CondConv, 8, 12, stride=2, dilation=2, experts=3))
     p = formulas.parameters(layer)
     weights = formulas.sigmoid(formulas.linear(AVERAGE, p["route"]["linear"]))
-    formulas.check(layer, per_sample(np.einsum("be,eijcd->bijcd", weights, p["kernels"]), stride, dilation=dilation), X)
+    formulas.check(layer, per_sample(np.einsum("be,eijcd->bijcd", weights, p["kernels"]), 2, dilation=2), X)
 
 
 def test_dynamic_convolution_attends_to_its_experts():
@@ -69,7 +68,7 @@ def odconv(p: dict, *, kernel_size: int, stride: int, temperature: float = 1.0) 
     return per_sample(mixed, stride)
 
 
-@pytest.mark.parametrize(("kernel_size", "kernels", "stride"), [(3, 1, 2), (1, 1, 2), (1, 2, 1)])
+@pytest.mark.parametrize(("kernel_size", "kernels", "stride"), [(3, 1, 2), (1, 2, 1)])
 def test_odconv_weighs_inputs_outputs_taps_and_kernels(kernel_size, kernels, stride):
     options = {"kernel_size": kernel_size, "kernels": kernels, "stride": stride, "min_hidden": 4}
     layer = formulas.drawn(functools.partial(ODConv, 8, 12, **options))
@@ -161,13 +160,12 @@ def test_the_full_dynamic_filter_is_a_matrix_for_each_pixel_and_tap():
     formulas.check(layer, expected, x)
 
 
-@pytest.mark.parametrize(("stride", "dilation"), [(1, 2), (2, 1)])
-def test_depthwise_condconv_mixes_its_experts_for_each_sample(stride, dilation):
-    layer = formulas.drawn(functools.partial(DepthwiseCondConv, 8, stride=stride, dilation=dilation, experts=3))
+def test_depthwise_condconv_mixes_its_experts_for_each_sample():
+    layer = formulas.drawn(functools.partial(DepthwiseCondConv, 8, stride=2, dilation=2, experts=3))
     p = formulas.parameters(layer)
     weights = formulas.sigmoid(formulas.linear(AVERAGE, p["route"]["linear"]))
     filters = np.einsum("be,etc->btc", weights, p["filters"]).reshape(2, 3, 3, 1, 8)
-    formulas.check(layer, per_sample(filters, stride, groups=8, dilation=dilation), X)
+    formulas.check(layer, per_sample(filters, 2, groups=8, dilation=2), X)
 
 
 def test_weightnet_makes_a_channels_filter_from_its_activation():

@@ -70,19 +70,16 @@ def test_every_parameter_gets_a_gradient_in_the_slot(name):
         assert np.abs(gradient[...]).max() > 0, path
 
 
+OTHERS = {"kernel_size": 5, "dilation": 2, "combine": "add", "guidance_channels": 3, "guidance_kernel_size": 5}
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"scale": 2, "heads": 2},
         pytest.param({"scale": 3, "heads": 2}, marks=pytest.mark.slow),  # nine pairs of branches
-        {
-            "scale": 2,
-            "kernel_size": 5,
-            "dilation": 2,
-            "combine": "add",
-            "guidance_channels": 3,
-            "guidance_kernel_size": 5,
-        },
+        {"scale": 1, **OTHERS},
+        pytest.param({"scale": 2, **OTHERS}, marks=pytest.mark.slow),
         {"scale": 1, "guidance_kernel_size": 1},
     ],
     ids=str,
@@ -129,7 +126,12 @@ def test_carafe_is_the_formula_of_the_paper(options):
 
 @pytest.mark.parametrize(
     ("scale", "kernel_size", "learned"),
-    [(1, 3, True), (2, 5, True), (3, 5, False), (4, 7, True), pytest.param(4, 9, True, marks=pytest.mark.slow)],
+    [
+        (1, 3, True),
+        (2, 5, True),
+        (3, 5, False),
+        *(pytest.param(4, kernel_size, True, marks=pytest.mark.slow) for kernel_size in (7, 9)),
+    ],
 )
 def test_pac_up_is_pac_of_an_image_with_zeros_between_its_pixels(scale, kernel_size, learned):
     up = formulas.drawn(lambda rngs: PACUp(4, scale=scale, kernel_size=kernel_size, learned=learned, rngs=rngs))

@@ -1,12 +1,11 @@
 """Cotangents of the operator over a mesh of the devices of several processes; this is one of them:
 
-`python launch.py OUT`, with `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` set. Process 0 writes
-OUT, a `.npz` of `IMPLEMENTATION.ARRAY`.
+`python launch.py OUT IMPLEMENTATION`, with `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` set.
+Process 0 writes OUT, a `.npz` of the arrays in `NAMES`.
 """
 
 import os
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -42,18 +41,16 @@ def main() -> None:
     like_x = P("data", None, None, "model")
     specs = (like_x, P("data"), like_x, like_x)
     shardings = tuple(NamedSharding(mesh, spec) for spec in specs)
-    found = {}
-    for name, implementation in IMPLEMENTATIONS.items():
-        arg = ARGS[name]
-        arrays = tuple(
-            jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
-            for array, sharding in zip((*arg.arrays(), arg.cotangent()), shardings, strict=True)
-        )
-        run = jax.jit(suite.pull_back(suite.by_module(implementation)(arg)), out_shardings=NamedSharding(mesh, P()))
-        results = run.lower(*arrays).compile(QUICKLY)(*arrays)
-        found |= {f"{name}.{which}": np.asarray(value) for which, value in zip(NAMES, results, strict=True)}
+    out, name = sys.argv[1:]
+    arg, implementation = ARGS[name], IMPLEMENTATIONS[name]
+    arrays = tuple(
+        jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
+        for array, sharding in zip((*arg.arrays(), arg.cotangent()), shardings, strict=True)
+    )
+    run = jax.jit(suite.pull_back(suite.by_module(implementation)(arg)), out_shardings=NamedSharding(mesh, P()))
+    results = run.lower(*arrays).compile(QUICKLY)(*arrays)
     if jax.process_index() == 0:
-        np.savez(Path(sys.argv[1]), **found)
+        np.savez(out, allow_pickle=False, **dict(zip(NAMES, map(np.asarray, results), strict=True)))
 
 
 if __name__ == "__main__":

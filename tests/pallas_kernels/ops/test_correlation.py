@@ -151,7 +151,7 @@ def test_the_kernels_compute_the_local_correlation():
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("mode", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("mode", [AxisType.Auto, pytest.param(AxisType.Explicit, marks=pytest.mark.slow)])
 def test_samples_and_groups_are_split_without_a_collective(mode):
     mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(mode, mode))
     arrays = [normal(2, 4, 5, 16, seed=seed).astype(np.float32) for seed in range(3)]

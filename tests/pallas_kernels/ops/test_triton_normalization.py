@@ -9,15 +9,15 @@ from pallas_kernels.ops import normalization
 from pallas_kernels.ops.spec import FilterSpec
 from pallas_kernels.ops.triton import normalization as kernels
 
-CASES = [(3, 1, jnp.float32), ((1, 4), 3, jnp.float16), ((1, 6), 2, jnp.bfloat16), (7, 2, jnp.float32)]
-# float32 with both normalisations, and each narrower dtype with one.
-QUICK = [("softmax", *CASES[1]), ("filter_norm", *CASES[2])]
+CASES = [(3, 2, jnp.float32), ((1, 4), 3, jnp.float16), ((1, 6), 2, jnp.bfloat16), (7, 1, jnp.float32)]
+# Unrolled and looped taps with both normalisations, and each narrower dtype with one.
+QUICK = [("softmax", *CASES[1]), ("filter_norm", *CASES[2]), ("softmax", *CASES[3]), ("filter_norm", *CASES[3])]
 
 
 @pytest.mark.parametrize(
     ("normalize", "kernel_size", "parts", "dtype"),
     [
-        pytest.param(*case, marks=() if case[3] == jnp.float32 or case in QUICK else pytest.mark.slow)
+        pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
         for case in ((normalize, *case) for normalize in ("softmax", "filter_norm") for case in CASES)
     ],
 )
