@@ -4,7 +4,10 @@ import dataclasses
 import functools
 import json
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -53,10 +56,17 @@ def untrained_detector(patch: pytest.MonkeyPatch) -> None:
     folder.create()
     folder.begin(recipe)
     record = {"recipe": json.loads(recipe_to_json(recipe)), "data_info": dataclasses.asdict(info)}
-    weights = nnx.to_pure_dict(nnx.state(create_model(recipe, info)))
+    shapes = nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: create_model(recipe, info))))
+    weights = jax.tree.map(filled, shapes)
     Checkpoints(folder.checkpoints).save(0, {"model": weights}, record)
     for name, size in (("kitchen.jpg", (80, 60)), ("hall.png", (40, 90))):
         Image.fromarray(np.full((*size, 3), 128, np.uint8)).save(name)
+
+
+def filled(leaf: jax.ShapeDtypeStruct) -> Any:
+    """An array of equal numbers, or a random key."""
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.key(0) if is_key else np.full(leaf.shape, 0.01, leaf.dtype)
 
 
 def interpreted_kernels(patch: pytest.MonkeyPatch) -> None:
