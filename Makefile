@@ -79,9 +79,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(PYTEST) --doctest-modules ddf_jax pallas_kernels experiments
 
-# The site, in build/docs; it needs no network, and a warning is an error.
-docs: $(VENV)/.installed-docs
+# The site, in build/docs; it needs no network, and a warning is an error. Then the code of all pages and the examples.
+docs: $(VENV)/.installed-docs $(VENV)/.installed-dev
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . build/docs
+	$(PYTEST) $(PARALLEL) tests/docs
 
 test: $(VENV)/.installed-aot
 	PYTHONPATH=$(abspath $(VENV)/aot) $(PYTEST) $(PARALLEL)
@@ -93,7 +94,7 @@ test-torch: $(VENV)/.installed-torch
 	$(PYTEST) $(PARALLEL) tests/with_torch
 
 test-slow: $(VENV)/.installed-torch $(VENV)/.installed-aot
-	PYTHONPATH=$(abspath $(VENV)/aot) $(PYTEST) $(PARALLEL) --dist=load -m slow  # most of them lie in one file
+	PYTHONPATH=$(abspath $(VENV)/aot) $(PYTEST) $(PARALLEL) --dist=load -m slow tests tests/docs  # most of them lie in one file
 	$(PYTEST) -m slow tests/with_torch  # up to 11 GB in a process
 
 # SEED=7 repeats the faults of an earlier run.

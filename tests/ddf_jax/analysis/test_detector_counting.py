@@ -43,7 +43,7 @@ def test_stem_and_first_stage_of_the_backbone_are_frozen():
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("htc_resnet50", {"backbone_options": SHALLOW}),
+        pytest.param("htc_resnet50", {"backbone_options": SHALLOW}, marks=pytest.mark.slow),
         ("panoptic_fpn_rednet50", {"backbone_options": SHALLOW, "neck": "involution", "head": "involution"}),
         *(pytest.param(name, {}, marks=pytest.mark.slow) for name in list_models(task="detection")),
     ],

@@ -63,6 +63,10 @@ DETECTORS = {
 }
 
 
+# There and back from official names goes through both translations, as from ours.
+SOURCES = ("official", pytest.param("own", marks=pytest.mark.slow))
+
+
 @functools.cache
 def built(config):
     return nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0)))
@@ -127,7 +131,13 @@ def check_names(model):
     } == own.keys()
 
 
-@pytest.mark.parametrize("family", MMDETECTION)
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(family, marks=pytest.mark.slow if family in ("faster_rcnn", "mask_rcnn") else ())
+        for family in MMDETECTION  # the others have all of their parts
+    ],
+)
 def test_names_and_shapes_are_those_of_mmdetection(family):
     official = expected_shapes(models.abstract(f"{family}_resnet50"), "official")
     lines = "\n".join(f"{name} {list(shape)}" for name, shape in sorted(official.items()))
@@ -185,11 +195,11 @@ def test_a_transformer_has_the_names_of_its_repository():
         pytest.param("ddf_add_resnet50", 416, marks=pytest.mark.slow),
         pytest.param("ddf_resnet101", 824, marks=pytest.mark.slow),
         pytest.param("resnet50", 320, marks=pytest.mark.slow),
-        ("rednet50", 451),
-        ("se_resnet50", 384),
+        pytest.param("rednet50", 451, marks=pytest.mark.slow),
+        pytest.param("se_resnet50", 384, marks=pytest.mark.slow),
         pytest.param("eca_resnet50", 336, marks=pytest.mark.slow),
         pytest.param("resnext50_32x4d", 320, marks=pytest.mark.slow),
-        ("res2net50_26w_4s", 512),
+        pytest.param("res2net50_26w_4s", 512, marks=pytest.mark.slow),
         ("fca_resnet50", 368),
         pytest.param("fca_resnet101", 725, marks=pytest.mark.slow),
         pytest.param("odconv_resnet50", 832, marks=pytest.mark.slow),
@@ -227,19 +237,19 @@ def test_official_entries_are_as_many_as_counted(name, entries):
         "san10_patchwise",
     ],
 )
-@pytest.mark.parametrize("source", ["official", "own"])
+@pytest.mark.parametrize("source", SOURCES)
 def test_there_and_back_is_the_identity(name, source):
     check_there_and_back(abstract(name, **SHORT), source)
 
 
 @pytest.mark.parametrize("name", LAYERS)
-@pytest.mark.parametrize("source", ["official", "own"])
+@pytest.mark.parametrize("source", SOURCES)
 def test_there_and_back_is_the_identity_of_upsamplers(name, source):
     check_there_and_back(abstract(name), source)
 
 
 @pytest.mark.parametrize("key", DETECTORS)
-@pytest.mark.parametrize("source", ["official", "own"])
+@pytest.mark.parametrize("source", SOURCES)
 def test_there_and_back_is_the_identity_of_detectors(key, source):
     check_there_and_back(detector(key), source)
 

@@ -68,7 +68,9 @@ def odconv(p: dict, *, kernel_size: int, stride: int, temperature: float = 1.0) 
     return per_sample(mixed, stride)
 
 
-@pytest.mark.parametrize(("kernel_size", "kernels", "stride"), [(3, 1, 2), (1, 2, 1)])
+@pytest.mark.parametrize(
+    ("kernel_size", "kernels", "stride"), [(3, 1, 2), pytest.param(1, 2, 1, marks=pytest.mark.slow)]
+)
 def test_odconv_weighs_inputs_outputs_taps_and_kernels(kernel_size, kernels, stride):
     options = {"kernel_size": kernel_size, "kernels": kernels, "stride": stride, "min_hidden": 4}
     layer = formulas.drawn(functools.partial(ODConv, 8, 12, **options))
@@ -91,7 +93,7 @@ def test_the_temperature_of_odconv_falls_while_training_begins():
         np.testing.assert_allclose(y, expected, rtol=0, atol=3e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("kernel_size", [1, 3])
+@pytest.mark.parametrize("kernel_size", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_dcd_adds_a_product_with_each_samples_matrix(kernel_size):
     layer = formulas.drawn(functools.partial(DCD, 8, 12, kernel_size=kernel_size, stride=2))
     p = formulas.parameters(layer)

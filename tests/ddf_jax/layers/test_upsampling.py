@@ -80,7 +80,7 @@ OTHERS = {"kernel_size": 5, "dilation": 2, "combine": "add", "guidance_channels"
         pytest.param({"scale": 3, "heads": 2}, marks=pytest.mark.slow),  # nine pairs of branches
         {"scale": 1, **OTHERS},
         pytest.param({"scale": 2, **OTHERS}, marks=pytest.mark.slow),
-        {"scale": 1, "guidance_kernel_size": 1},
+        pytest.param({"scale": 1, "guidance_kernel_size": 1}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -127,10 +127,10 @@ def test_carafe_is_the_formula_of_the_paper(options):
 @pytest.mark.parametrize(
     ("scale", "kernel_size", "learned"),
     [
-        (1, 3, True),
         (2, 5, True),
         (3, 5, False),
         *(pytest.param(4, kernel_size, True, marks=pytest.mark.slow) for kernel_size in (7, 9)),
+        pytest.param(1, 3, True, marks=pytest.mark.slow),
     ],
 )
 def test_pac_up_is_pac_of_an_image_with_zeros_between_its_pixels(scale, kernel_size, learned):
@@ -180,7 +180,11 @@ def test_nearest_repeats():
     formulas.check(Nearest(4, scale=3), x.repeat(3, 1).repeat(3, 2), x)
 
 
-@pytest.mark.parametrize("make", [DDFUp, CARAFE, PACUp], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make",
+    [DDFUp, *(pytest.param(make, marks=pytest.mark.slow) for make in (CARAFE, PACUp))],
+    ids=lambda make: make.__name__,
+)
 def test_no_outputs_are_stacked_or_shuffled(make):
     """With many more channels than taps, an operation that moves as many values as the output has moves outputs."""
     up = nnx.eval_shape(lambda: make(128, scale=2, rngs=nnx.Rngs(0)))

@@ -38,7 +38,7 @@ def no_features(scale: int) -> np.ndarray:
     return np.zeros((1, 4 * scale, 5 * scale, KINDS["generated"].channels), np.float32)
 
 
-@pytest.mark.parametrize("scale", [2, 4, 8])
+@pytest.mark.parametrize("scale", [2, *(pytest.param(scale, marks=pytest.mark.slow) for scale in (4, 8))])
 def test_without_features_depth_stays_with_its_colour_and_samples_in_their_place(scale: int):
     found = run(no_features(scale), scale)
     _, depth, valid = inputs(scale)
@@ -84,7 +84,7 @@ def test_propagation_carries_depth_to_neighbours_and_not_over_the_border():
     np.testing.assert_allclose(found[0, 2, 3:6, 0], found[0, 2, 2, 0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_propagation_and_its_gradients_are_those_of_sequential_filtering(count: int):
     rng = np.random.default_rng(0)
     y, values, cotangent = (rng.normal(size=(2, 5, 7, 1)).astype(np.float32) for _ in range(3))

@@ -43,7 +43,8 @@ TINY = {
     "ddf_up_net with filters": FILTERS,
     "pac_net with filters": FILTERS,
 }
-WITH_FILTERS = [name for name in TINY if name.endswith("with filters")]
+PAC_FILTERS = pytest.param("pac_net with filters", marks=pytest.mark.slow)
+WITH_FILTERS = ["ddf_up_net with filters", PAC_FILTERS]
 SIZE = (13, 18)  # of every image that a network is compiled for
 COTANGENT = np.linspace(1, 2, 2 * 13 * 18, dtype=np.float32).reshape(2, 13, 18, 1)
 
@@ -121,7 +122,10 @@ def upsample(name: str, image, low, parameters=None) -> np.ndarray:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if name in ("ddf_up_net", "pac_net", "djf_plus") else ())
+        pytest.param(
+            name,
+            marks=pytest.mark.slow if name in ("ddf_up_net", "pac_net", "djf_plus", "pac_net with filters") else (),
+        )
         for name in TINY
     ],
 )
@@ -223,16 +227,14 @@ def test_a_new_network_with_filters_returns_its_samples_to_the_last_digits(name:
 
 
 # Both kinds of filters are computed in float32.
-@pytest.mark.parametrize("name", ["ddf_up_net with filters", pytest.param(WITH_FILTERS[1], marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", WITH_FILTERS)
 def test_a_new_network_in_half_precision_returns_its_samples_to_the_last_digits(name: str):
     image, low = inputs(*SIZE, 4)
     depth = np.asarray(half_precision(name)(initial(name), image, low))
     np.testing.assert_allclose(depth[:, 2::4, 2::4], low[:, :3, :4], rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "name", ["ddf_up_net", "ddf_up_net with filters", pytest.param(WITH_FILTERS[1], marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", [pytest.param("ddf_up_net", marks=pytest.mark.slow), *WITH_FILTERS])
 def test_half_precision_is_close_and_returns_float32(name: str):
     image, low = inputs(*SIZE, 4)
     exact, half = upsample(name, image, low), np.asarray(half_precision(name)(drawn(name)[1], image, low))

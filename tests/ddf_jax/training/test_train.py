@@ -82,6 +82,7 @@ def test_a_loaded_run_predicts_without_its_data(unbroken: Path, monkeypatch: pyt
     assert call(model, image).shape == (1, 10)
 
 
+@pytest.mark.slow
 def test_eight_devices_train_as_one(unbroken: Path, tmp_path: Path, data_dir: Path):
     train(tiny_recipe(data_dir, checkpoint_every=0, evaluate_every=0), tmp_path / "run")
     assert summary_of(tmp_path / "run")["devices"] == 8

@@ -21,7 +21,9 @@ def compiled(dtype: str) -> Any:
     return jax.jit(with_cotangents(lambda *inputs: SMALL.call(*inputs, implementation="xla")))
 
 
-@pytest.mark.parametrize("dtype", UNITS)
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(dtype, marks=() if dtype == "float32" else pytest.mark.slow) for dtype in UNITS]
+)
 def test_right_values_and_cotangents_pass(dtype: str):
     row = checks.check(compiled(dtype), SMALL, dtype)
     assert row["passed"] is True

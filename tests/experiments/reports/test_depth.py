@@ -61,6 +61,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_every_method_has_a_row_from_the_same_pictures(rooms, run, results, capsys):
     assert depth.main(["--also", "validation", str(run)]) == 0
     rows = {row["method"]: row for row in json.loads((results / "rows" / "depth.json").read_text())}

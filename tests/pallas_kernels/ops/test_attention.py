@@ -147,7 +147,7 @@ def test_values_and_derivatives_under_vmap_are_those_of_the_composition(order):
 @pytest.mark.parametrize(
     ("mode", "num_heads", "has_bias"),
     [
-        (AxisType.Auto, 8, False),
+        pytest.param(AxisType.Auto, 8, False, marks=pytest.mark.slow),
         (AxisType.Explicit, 2, True),
         pytest.param(AxisType.Auto, 8, True, marks=pytest.mark.slow),
         pytest.param(AxisType.Auto, 2, True, marks=pytest.mark.slow),

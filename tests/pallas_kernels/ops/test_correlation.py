@@ -117,7 +117,7 @@ def test_the_local_correlation_is_the_loop(options, groups):
     )
 
 
-@pytest.mark.parametrize("border", ["zero", "mask", "shift"])
+@pytest.mark.parametrize("border", [pytest.param("zero", marks=pytest.mark.slow), "mask", "shift"])
 def test_neighborhood_attention_is_the_loop(border):
     options: dict[str, Any] = {"dilation": (2, 1), "border": border}
     size = (3, 5)

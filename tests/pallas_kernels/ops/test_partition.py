@@ -77,7 +77,7 @@ def check(mode, split, arg, dtypes=suite.FLOAT32, operator=None, options=None):
     [
         ("auto", "samples"),
         ("explicit", "both"),
-        ("no context", "channels"),
+        pytest.param("no context", "channels", marks=pytest.mark.slow),
         *(
             pytest.param(mode, split, marks=pytest.mark.slow)
             for mode, split in itertools.product(("auto", "explicit"), SPLITS)
@@ -184,7 +184,7 @@ def test_shard_map_of_the_operator_sums_the_cotangent_of_a_shared_filter(groups,
     suite.check(operator, arg, compiler_options=QUICKLY if kernels else None)
 
 
-@pytest.mark.parametrize(("mode", "groups"), [("auto", 4), ("explicit", 1)])
+@pytest.mark.parametrize(("mode", "groups"), [pytest.param("auto", 4, marks=pytest.mark.slow), ("explicit", 1)])
 def test_shard_map_over_some_axes_of_a_mesh(mode, groups):
     arg = ArgSpec("partly_manual", X, groups=groups)
     with eight_devices(mode) as mesh:
@@ -245,7 +245,7 @@ def test_vmap_over_sharded_arrays_is_a_loop_without_communication(mode, mapped, 
     ("in_axes", "x_spec"),
     [
         pytest.param((0, None, None), P("data", "model"), marks=pytest.mark.slow),
-        ((None, 0, None), P("model")),
+        pytest.param((None, 0, None), P("model"), marks=pytest.mark.slow),
         pytest.param((None, 0, None), P(), marks=pytest.mark.slow),
         pytest.param((None, None, 0), P(None, None, None, "model"), marks=pytest.mark.slow),
         ((0, 0, 0), P("data", None, None, None, "model")),

@@ -23,8 +23,8 @@ from ddf_jax.cli.models import ModelsCommand
 from ddf_jax.cli.verify import VerifyCommand
 from ddf_jax.models import list_models
 from ddf_jax.verify.upsamplers import UPSAMPLERS
+from tests.docs.pages import EXAMPLES, PAGES, blocks, program
 from tests.imports import FILES, ROOT, lies_in
-from tests.pages import EXAMPLES, PAGES, blocks, program
 
 
 def load(file: Path) -> ModuleType:

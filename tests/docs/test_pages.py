@@ -26,9 +26,9 @@ from ddf_jax.training.losses import LOSSES, METRICS
 from ddf_jax.training.optimizer_config import OPTIMIZERS
 from ddf_jax.training.recipe import TASKS
 from pallas_kernels import IMPLEMENTATIONS
+from tests.docs.page_inputs import ONE_AFTER_ANOTHER, PREPARED
+from tests.docs.pages import EXAMPLES, PAGES, blocks, program
 from tests.imports import ROOT
-from tests.page_inputs import ONE_AFTER_ANOTHER, PREPARED
-from tests.pages import EXAMPLES, PAGES, blocks, program
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
