@@ -1,6 +1,7 @@
 """Batch normalisation against its formula in float64, and its running statistics."""
 
 import contextlib
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ddf_jax.layers import BatchNorm, norm_relu
+from ddf_jax.layers import BatchNorm, batch_norm, norm_relu
 from ddf_jax.layers.batch_norm import statistics_of, statistics_of_groups
 
 MOMENTUM, EPSILON = 0.3, 1e-3
@@ -179,6 +180,18 @@ def test_gradients_of_a_batch_of_batches_are_those_of_each():
 
     each = [jax.jit(gradient)(x[number]) for number in range(4)]
     np.testing.assert_allclose(jax.jit(jax.vmap(gradient))(x), each, rtol=1e-4, atol=1e-6)
+
+
+def test_layers_of_the_same_shapes_are_traced_once(monkeypatch):
+    def counted(*arrays):
+        traced.append(arrays)
+        return channel_sums(*arrays)
+
+    traced, channel_sums = [], batch_norm.channel_sums
+    monkeypatch.setattr(batch_norm, "channel_sums", counted)
+    x = jnp.zeros((2, 3, 11, 3))
+    nnx.eval_shape(lambda: functools.reduce(lambda x, _: BatchNorm(3, rngs=nnx.Rngs(0))(x), range(3), x))
+    assert len(traced) == 1
 
 
 def test_another_normalisation_is_rectified_and_another_call_is_called():
