@@ -195,8 +195,8 @@ def _counted(x: Array, samples: Array | None) -> tuple[Array, Any, Any]:
 
 def _update(running: nnx.BatchStat, batch: Array, momentum: Any) -> None:
     batch = jax.lax.stop_gradient(batch).astype(running[...].dtype)
-    # `running[...] = value` asks a traced value for its sharding: JAX searches all that it traced before for the text of a
-    # refusal, half of the time that a deep network takes.
+    # `running[...] = value` asks a traced value for its sharding: for the text of its refusal JAX searches all that it
+    # traced before, half of the time that a deep network takes.
     running.set_value(((1 - momentum) * running[...] + momentum * batch).astype(running[...].dtype))
 
 
