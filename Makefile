@@ -94,7 +94,8 @@ test-torch: $(VENV)/.installed-torch
 	$(PYTEST) $(PARALLEL) tests/with_torch
 
 test-slow: $(VENV)/.installed-torch $(VENV)/.installed-aot
-	PYTHONPATH=$(abspath $(VENV)/aot) $(PYTEST) $(PARALLEL) --dist=load -m slow tests tests/docs  # most of them lie in one file
+	PYTHONPATH=$(abspath $(VENV)/aot) $(PYTEST) $(PARALLEL) --dist=load -m slow  # most of them lie in one file
+	$(PYTEST) $(PARALLEL) -m slow tests/docs
 	$(PYTEST) -m slow tests/with_torch  # up to 11 GB in a process
 
 # SEED=7 repeats the faults of an earlier run.

@@ -26,7 +26,7 @@ def create() -> tuple[nnx.Module, nnx.Optimizer]:
     return model, nnx.Optimizer(model, optax.adam(2e-2), wrt=nnx.Param)
 
 
-@jax.jit(donate_argnums=0)
+@jax.jit(donate_argnums=0, out_shardings=(whole, whole))
 def train_step(state: nnx.State, images: jax.Array, labels: jax.Array) -> tuple[nnx.State, jax.Array]:
     model, optimizer = nnx.merge(structure, state)
 

@@ -64,7 +64,7 @@ import ddf_jax
 from ddf_jax.layers import DDF
 from ddf_jax.models import create
 
-assert nnx.eval_shape(lambda x: DDF(8, rngs=nnx.Rngs(0))(x), jnp.ones((1, 5, 4, 8))).shape == (1, 5, 4, 8)
+assert nnx.jit(lambda x: DDF(8, rngs=nnx.Rngs(0))(x))(jnp.ones((1, 5, 4, 8))).shape == (1, 5, 4, 8)
 nnx.eval_shape(lambda: create("resnet18", num_classes=10, rngs=nnx.Rngs(0)))
 
 # A training step on synthetic data.

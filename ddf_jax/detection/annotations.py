@@ -25,7 +25,7 @@ class Truths(NamedTuple):
     semantic: Array | None = None
 
     def given(self, name: str) -> Array:
-        """`masks` or `semantic`, of which a head learns.
+        """`masks` or `semantic`, which a head is trained on.
 
         Raises:
           ValueError: it is None.

@@ -98,8 +98,8 @@ class TwoStageDetector(Detector):
 
     @property
     def learned(self) -> tuple[str, ...]:
-        """What heads learn of `Truths`, beside the boxes and labels."""
-        return ("masks", "semantic")
+        """Fields of `Truths` that the heads are trained on, in addition to boxes and labels."""
+        return ()
 
     @abc.abstractmethod
     def second_stage(self, config: Any, dtypes: dict[str, Any]) -> Any:
@@ -146,6 +146,10 @@ class RCNN(TwoStageDetector):
 
 class HTC(TwoStageDetector):
     """Hybrid Task Cascade."""
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        return ("masks", "semantic")
 
     def second_stage(self, config: Any, dtypes: dict[str, Any]) -> CascadeHeads:
         return CascadeHeads(

@@ -208,6 +208,7 @@ REPRESENTATIVE = (
     "kernel_7_on_a_smaller_image",
     "one_pixel_of_three_channels",
     "stride_and_dilation",
+    "stride_past_the_image",
     "dilation_past_the_image",
     "add_in_groups",
     "no_channel_filter_add",

@@ -85,10 +85,8 @@ def test_upsamplers_cost_what_their_formulas_state_for_the_maps_of_an_image_of_1
     assert computed == {row: round(macs / 1e9, 4) for row, macs in expected.items()}
 
 
-@pytest.mark.parametrize(
-    "table",
-    [pytest.param(table, marks=pytest.mark.slow) for table in ("DCDC, Table I", "DCDC, Table III", "DCDC, Table IV")],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("table", ["DCDC, Table I", "DCDC, Table III", "DCDC, Table IV"])
 def test_dcdc_and_rednet_print_what_mmcv_counts(table):
     rows = [row for row in TABLES[table] if row.model and row.model.startswith(("dcdc_", "rednet"))]
     assert len(rows) in (8, 5, 9)

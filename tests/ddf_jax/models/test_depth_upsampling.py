@@ -43,8 +43,9 @@ TINY = {
     "ddf_up_net with filters": FILTERS,
     "pac_net with filters": FILTERS,
 }
-PAC_FILTERS = pytest.param("pac_net with filters", marks=pytest.mark.slow)
-WITH_FILTERS = ["ddf_up_net with filters", PAC_FILTERS]
+FAST = ("djf", "dmsg", "ddf_up_net with filters")  # as a whole, with gradients
+EACH = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in TINY]
+WITH_FILTERS = [param for param in EACH if str(param.values[0]).endswith("with filters")]
 SIZE = (13, 18)  # of every image that a network is compiled for
 COTANGENT = np.linspace(1, 2, 2 * 13 * 18, dtype=np.float32).reshape(2, 13, 18, 1)
 
@@ -119,16 +120,7 @@ def upsample(name: str, image, low, parameters=None) -> np.ndarray:
     return run(name, image, low, parameters)[1]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name,
-            marks=pytest.mark.slow if name in ("ddf_up_net", "pac_net", "djf_plus", "pac_net with filters") else (),
-        )
-        for name in TINY
-    ],
-)
+@pytest.mark.parametrize("name", EACH)
 def test_every_parameter_gets_a_gradient_at_any_size(name: str):
     image, low = inputs(*SIZE, 4)
     low[0, 1, 2:4] = 0

@@ -60,7 +60,13 @@ def initialised(config):
     return nnx.split(build())
 
 
-@pytest.mark.parametrize("name", ["resnet26", "rednet26", "ddf_resnet26", "san10"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("resnet26", "rednet26", "ddf_resnet26", "san10"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("aa_resnet50", "binet50_dc_ca")),
+    ],
+)
 def test_a_network_of_each_family_is_exported_for_symbolic_sizes(name):
     exported(*drawn(shallow(name, blocks=(1, 1), stem="small")))
 

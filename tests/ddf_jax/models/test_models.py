@@ -101,7 +101,10 @@ def test_every_parameter_gets_a_gradient_from_an_odd_sized_image(name, options):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=() if name in (*WIRINGS, *LAYERS) else pytest.mark.slow) for name in DISTINCT],
+    [
+        pytest.param(name, marks=() if name in (*WIRINGS, *LAYERS, "ddf_resnet101") else pytest.mark.slow)
+        for name in DISTINCT
+    ],
 )
 def test_features_have_the_announced_channels_and_strides_in_the_compute_dtype(name):
     check_features(shallow(name, dtype=jnp.bfloat16))

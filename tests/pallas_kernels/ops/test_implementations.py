@@ -57,11 +57,17 @@ def test_the_reference_sums_wide_and_rounds_once(dtypes):
     suite.check(reference, DTYPES, dtypes)
 
 
+@settings(max_examples=4, **DRAWN)
+@given(drawn=suite.arg_specs())
+def test_any_options_equal_the_loop(drawn):
+    suite.check(portable, *drawn)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("operator", [reference, portable], ids=["reference", "xla"])
 @settings(max_examples=100, **DRAWN)
 @given(drawn=suite.arg_specs())
-def test_any_options_equal_the_loop(operator, drawn):
+def test_many_options_equal_the_loop(operator, drawn):
     suite.check(operator, *drawn)
 
 

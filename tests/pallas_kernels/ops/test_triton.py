@@ -73,6 +73,7 @@ EACH_OPTION = (  # the sum of both filters is that of `DISTANT_TAPS`
     SCALE_ALONE.name,
     "one_pixel_of_three_channels",
     "rectangular_and_even",
+    "softmax_in_groups",
 )
 HALF = [dtypes for dtypes in suite.MIXED_DTYPES if "float64" not in dtypes]
 DTYPES = ArgSpec("dtypes", (2, 5, 4, 6), FilterSpec(A_ROW), groups=2)
