@@ -35,6 +35,7 @@ def rows_of(part: str, options: Options, folder: Path, capsys: pytest.CaptureFix
     return rows
 
 
+@pytest.mark.slow  # test_checks.py runs the same
 def test_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     rows = rows_of("checks", DRY, tmp_path, capsys)
     assert [row["dtype"] for row in rows] == ["float32", "bfloat16", "float32"]
