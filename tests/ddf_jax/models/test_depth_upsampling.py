@@ -46,6 +46,7 @@ TINY = {
 FAST = ("djf", "dmsg", "ddf_up_net with filters")  # as a whole, with gradients
 EACH = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in TINY]
 WITH_FILTERS = [param for param in EACH if str(param.values[0]).endswith("with filters")]
+OF_STEPS = pytest.param("ddf_up_net", marks=pytest.mark.slow)
 SIZE = (13, 18)  # of every image that a network is compiled for
 COTANGENT = np.linspace(1, 2, 2 * 13 * 18, dtype=np.float32).reshape(2, 13, 18, 1)
 
@@ -149,7 +150,7 @@ def test_other_scales_and_sizes_have_the_images_shape(name: str, scale: int, hei
     assert nnx.eval_shape(lambda m, *x: m(*x), model, image, low).shape == (2, height, width, 1)
 
 
-@pytest.mark.parametrize("name", ["ddf_up_net", "dmsg", *WITH_FILTERS])
+@pytest.mark.parametrize("name", [OF_STEPS, "dmsg", *WITH_FILTERS])
 def test_depth_has_the_unit_of_the_input_and_no_holes(name: str):
     image, low = inputs(*SIZE, 4)
     low[0, 1:3, 2:4] = 0
@@ -202,7 +203,7 @@ def test_a_batch_split_over_devices_has_the_same_gradients(name: str, mode):
         np.testing.assert_allclose(one, other, atol=5e-3 * np.abs(other).max())
 
 
-@pytest.mark.parametrize("name", ["ddf_up_net", *WITH_FILTERS])
+@pytest.mark.parametrize("name", [OF_STEPS, *WITH_FILTERS])
 def test_an_unmeasured_pixel_is_told_from_a_measured_one_of_the_same_depth(name: str):
     image, low = inputs(*SIZE, 4)
     low[:] = 2.0
@@ -226,7 +227,7 @@ def test_a_new_network_in_half_precision_returns_its_samples_to_the_last_digits(
     np.testing.assert_allclose(depth[:, 2::4, 2::4], low[:, :3, :4], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", [pytest.param("ddf_up_net", marks=pytest.mark.slow), *WITH_FILTERS])
+@pytest.mark.parametrize("name", [OF_STEPS, *WITH_FILTERS])
 def test_half_precision_is_close_and_returns_float32(name: str):
     image, low = inputs(*SIZE, 4)
     exact, half = upsample(name, image, low), np.asarray(half_precision(name)(drawn(name)[1], image, low))
