@@ -13,6 +13,10 @@ from jax._src import lru_cache
 # compiles slowly and the other one fuses differently, so tests of fusions and of memory ask for the default.
 FAST: dict[str, Any] = {"xla_backend_optimization_level": 0}
 FUSED_AS_BY_DEFAULT: dict[str, Any] = {}  # compiler options
+if jax.__version_info__ < (0, 12):
+    # Reductions of seven axes write beyond the buffers of XLA's library for them, which crashes at times and at any
+    # later place (github.com/jax-ml/jax/issues/39257). The operator has none, which a test sees to; other code may.
+    FAST["xla_cpu_experimental_ynn_fusion_type"] = ""
 if jax.__version_info__ < (0, 11):
     FAST["xla_cpu_use_fusion_emitters"] = False
     FUSED_AS_BY_DEFAULT["xla_cpu_use_fusion_emitters"] = True

@@ -4,8 +4,9 @@ Forward and the cotangent of x are sums of shifted views, which XLA fuses into o
 reduce over channels and over pixels; as whole-array reductions those are scalar loops on a CPU, so a scan over the rows
 of the output computes them as small matrix products on cached data.
 
-Inside, outputs have the axes [B, Ho, S, Wo, S, G, C/G], so that sub-pixels and groups are plain broadcasting and the
-upsampled output is a reshape away.
+Inside, outputs have the axes [B, Ho, S, Wo, S·G, C/G], so that sub-pixels and groups are plain broadcasting and the
+upsampled output is a reshape away. No array has more than six axes: where one of seven or eight meets a reduction, XLA's
+library for it writes beyond its buffers on a CPU (jaxlib 0.10.2 to 0.11.0, github.com/jax-ml/jax/issues/39257).
 """
 
 import functools
@@ -40,9 +41,9 @@ def forward(x: Array, spatial: Array | None, channel: Array | None, spec: Filter
     for tap in range(spec.taps):
         row, column = spec.tap_offset(tap)
         view = padded[:, row : row + view_rows : down, column : column + view_columns : right].astype(wide)
-        view = view.reshape(batch, rows, 1, columns, 1, groups, channels // groups)
+        view = _for_sub_pixels(view.reshape(batch, rows, 1, columns, groups, channels // groups), spec)
         s = None if spatial is None else spatial[..., tap, None].astype(wide)
-        c = None if channel is None else channel[:, None, :, None, :, tap].astype(wide)
+        c = None if channel is None else _join_groups(channel[:, :, :, tap])[:, None, :, None].astype(wide)
         y = _in_pieces(y + view * _combine(s, c, spec), tap)
     y = _scaled(y, spec).astype(dtype or x.dtype)
     return y.reshape(batch, spec.scale * rows, spec.scale * columns, channels)
@@ -77,9 +78,9 @@ def _x_cotangent(operands: Operands, result: jax.ShapeDtypeStruct, spec: FilterS
         sub_pixel, tap = divmod(term, spec.taps)
         i, j = divmod(sub_pixel, spec.scale)
         row, column = (span - offset for span, offset in zip(spec.span, spec.tap_offset(tap), strict=True))
-        at = (slice(None), slice(row, row + height), i, slice(column, column + width), j)
+        at = (slice(None), slice(row, row + height), i, slice(column, column + width), slice(j * groups, (j + 1) * groups))
         s = None if spatial is None else spatial[at][..., tap, None].astype(wide)
-        c = None if channel is None else channel[:, None, i, None, j, tap].astype(wide)
+        c = None if channel is None else channel[:, i, j, tap, None, None].astype(wide)
         dx = _in_pieces(dx + dy[at].astype(wide) * _combine(s, c, spec), term)
     return _scaled(dx, spec).reshape(result.shape).astype(result.dtype)
 
@@ -115,7 +116,7 @@ def _filter_cotangents(operands: Operands, results: Results, spec: FilterSpec) -
     def add_row(dchannel: Array | None, row: Array) -> tuple[Array | None, Array | None]:
         x_rows = lax.dynamic_slice_in_dim(padded, row * down, spec.span[0] + 1, axis=1)[:, ::row_step]
         dy_row = lax.dynamic_index_in_dim(dy, row, axis=1).astype(wide)
-        s_row = jnp.ones((batch, spec.scale, columns, spec.scale, groups, spec.taps), wide)
+        s_row = jnp.ones((batch, spec.scale, columns, spec.scale * groups, spec.taps), wide)
         if spatial_factor is not None:
             s_row = lax.dynamic_index_in_dim(spatial_factor, row, axis=1, keepdims=False).astype(wide)
         dspatial_pieces, dchannel_pieces = [], []
@@ -123,24 +124,26 @@ def _filter_cotangents(operands: Operands, results: Results, spec: FilterSpec) -
             for kernel_column in range(kernel_columns):
                 start = kernel_column * column_step
                 view = x_rows[:, kernel_row : kernel_row + together, start : start + view_columns : right].astype(wide)
-                product = view.reshape(batch, together, 1, columns, 1, groups, channels // groups) * dy_row
+                view = view.reshape(batch, together, 1, columns, groups, channels // groups)
+                product = _for_sub_pixels(view, spec) * dy_row
                 first = kernel_row * kernel_columns + kernel_column
                 taps = slice(first, first + together * kernel_columns, kernel_columns)
                 if "spatial" in results:
                     weighted = product
                     if channel_factor is not None:
-                        c = jnp.moveaxis(channel_factor[:, :, :, taps], 3, 1)  # [B, K', S, S, G, C/G]
+                        c = _join_groups(jnp.moveaxis(channel_factor[:, :, :, taps], 3, 1))  # [B, K', S, S·G, C/G]
                         weighted = product * c[:, :, :, None].astype(wide)
-                    weighted = weighted.reshape(*product.shape[:-2], channels)
-                    dspatial_pieces.append(jnp.matmul(weighted, members, precision="highest"))
+                    weighted = weighted.reshape(*product.shape[:-2], spec.scale, channels)
+                    piece = jnp.matmul(weighted, members, precision="highest")  # [B, K', S, Wo, S, G]
+                    dspatial_pieces.append(piece.reshape(*product.shape[:-1]))
                 if "channel" in results:
                     s = s_row[..., taps]
-                    dchannel_pieces.append(jnp.einsum("bkiwjgc,biwjgk->bkijgc", product, s, precision="highest"))
+                    dchannel_pieces.append(jnp.einsum("bkiwgc,biwgk->bkigc", product, s, precision="highest"))
         if dchannel is not None:
             dchannel += _join_taps(dchannel_pieces, kernel_columns)
         dspatial = None
         if "spatial" in results:
-            dspatial = jnp.moveaxis(_join_taps(dspatial_pieces, kernel_columns), 1, -1)  # [B, S, Wo, S, G, T]
+            dspatial = jnp.moveaxis(_join_taps(dspatial_pieces, kernel_columns), 1, -1)  # [B, S, Wo, S·G, T]
             if spec.normalize:
                 given_row = lax.dynamic_index_in_dim(given, row, axis=1, keepdims=False)
                 dspatial = pull_back(given_row.astype(wide), _scaled(dspatial, spec), spec)
@@ -148,17 +151,18 @@ def _filter_cotangents(operands: Operands, results: Results, spec: FilterSpec) -
 
     dchannel: Any = None
     if "channel" in results:
-        dchannel = jnp.zeros((batch, spec.taps, spec.scale, spec.scale, groups, channels // groups), wide)
+        dchannel = jnp.zeros((batch, spec.taps, spec.scale, spec.scale * groups, channels // groups), wide)
     dspatial: Any
     dchannel, dspatial = lax.scan(add_row, dchannel, jnp.arange(rows))
     found: dict[Name, Array] = {}
-    if "spatial" in results:  # [Ho, B, S, Wo, S, G, T] to [B, Ho, Wo, S, S, G, T]
+    if "spatial" in results:  # [Ho, B, S, Wo, S·G, T] to [B, Ho, Wo, S, S·G, T]
         struct = results["spatial"]
         dspatial = dspatial if spec.normalize else _scaled(dspatial, spec)
-        found["spatial"] = dspatial.transpose(1, 0, 3, 2, 4, 5, 6).reshape(struct.shape).astype(struct.dtype)
-    if "channel" in results:  # [B, T, S, S, G, C/G] to [B, S, S, T, G, C/G]
+        found["spatial"] = dspatial.transpose(1, 0, 3, 2, 4, 5).reshape(struct.shape).astype(struct.dtype)
+    if "channel" in results:  # [B, T, S, S, C] to [B, S, S, T, C]
         struct = results["channel"]
-        found["channel"] = jnp.moveaxis(_scaled(dchannel, spec), 1, 3).reshape(struct.shape).astype(struct.dtype)
+        dchannel = _scaled(dchannel, spec).reshape(batch, spec.taps, spec.scale, spec.scale, channels)
+        found["channel"] = jnp.moveaxis(dchannel, 1, 3).reshape(struct.shape).astype(struct.dtype)
     return found
 
 
@@ -201,12 +205,18 @@ def _spread(array: Array | None, height: int, width: int, spec: FilterSpec) -> A
     return lax.pad(array, jnp.zeros((), array.dtype), config)
 
 
+def _for_sub_pixels(view: Array, spec: FilterSpec) -> Array:
+    """[..., G, C/G], to be multiplied by [..., S·G, C/G]."""
+    alike = spec.scale == 1 or view.shape[-2] == 1  # then it broadcasts
+    return view if alike else jnp.concatenate([view] * spec.scale, axis=-2)
+
+
 def _split_spatial(spatial: Array | None, spec: FilterSpec) -> Any:
-    """[B, Ho, Wo, S², G, T] to [B, Ho, S, Wo, S, G, T]."""
+    """[B, Ho, Wo, S², G, T] to [B, Ho, S, Wo, S·G, T]."""
     if spatial is None:
         return None
     batch, rows, columns, _, groups, taps = spatial.shape
-    return spatial.reshape(batch, rows, columns, spec.scale, spec.scale, groups, taps).swapaxes(2, 3)
+    return spatial.reshape(batch, rows, columns, spec.scale, spec.scale * groups, taps).swapaxes(2, 3)
 
 
 def _split_channel(channel: Array | None, spec: FilterSpec, groups: int) -> Any:
@@ -217,11 +227,17 @@ def _split_channel(channel: Array | None, spec: FilterSpec, groups: int) -> Any:
     return channel.reshape(batch, spec.scale, spec.scale, taps, groups, channels // groups)
 
 
+def _join_groups(channel: Array) -> Array:
+    """[..., S, G, C/G] to [..., S·G, C/G]."""
+    *leading, scale, groups, members = channel.shape
+    return channel.reshape(*leading, scale * groups, members)
+
+
 def _split_output(y: Array, spec: FilterSpec, groups: int) -> Array:
-    """[B, S·Ho, S·Wo, C] to [B, Ho, S, Wo, S, G, C/G]."""
+    """[B, S·Ho, S·Wo, C] to [B, Ho, S, Wo, S·G, C/G]."""
     batch, rows, columns, channels = y.shape
     scale = spec.scale
-    return y.reshape(batch, rows // scale, scale, columns // scale, scale, groups, channels // groups)
+    return y.reshape(batch, rows // scale, scale, columns // scale, scale * groups, channels // groups)
 
 
 def _join_taps(pieces: list[Array], columns: int) -> Array:
