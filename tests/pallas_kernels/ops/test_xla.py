@@ -1,5 +1,6 @@
-"""The portable implementation allocates little in addition to its arguments and results."""
+"""The portable implementation allocates little in addition to its arguments and results, of few axes each."""
 
+import re
 from typing import Any
 
 import jax
@@ -45,3 +46,18 @@ def test_the_backward_pass_never_allocates_every_tap_of_every_channel(arg):
     every_tap_of_every_channel = arg.spec.taps * size(dy)
     assert temporary < every_tap_of_every_channel / 2
     assert temporary < 3 * (2 * size(*inputs) + size(dy))  # of the inputs, their cotangents and dy
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [FilterSpec(3, stride=2, normalize="filter_norm"), FilterSpec(3, scale=2, normalize="softmax")],
+    ids=["scale_1", "scale_2"],
+)
+def test_no_array_has_more_than_six_axes(spec):
+    """With the axes of sub-pixels and of groups apart they had seven; see `pallas_kernels/ops/xla.py`."""
+    arg = ArgSpec("groups", (2, 8, 8, 16), spec, groups=4)
+    inputs, dy = arg.structs(), jax.ShapeDtypeStruct(arg.output_shape(), "float32")
+    both = suite.pull_back(suite.by_name("xla")(arg))
+    for function, arguments in ((suite.by_name("xla")(arg), inputs), (both, (*inputs, dy))):
+        program = jax.jit(function).lower(*arguments).as_text()
+        assert 5 < max(shape.count("x") for shape in re.findall(r"tensor<((?:\d+x)+)", program)) <= 6
