@@ -5,7 +5,7 @@ reduce over channels and over pixels; as whole-array reductions those are scalar
 of the output computes them as small matrix products on cached data.
 
 Inside, outputs have the axes [B, Ho, S, Wo, S·G, C/G], so that sub-pixels and groups are plain broadcasting and the
-upsampled output is a reshape away. No array has more than six axes: where one of seven or eight meets a reduction, XLA's
+upsampled output is a reshape away. No array has more than six axes: where one of seven meets a reduction, XLA's
 library for it writes beyond its buffers on a CPU (jaxlib 0.10.2 to 0.11.0, github.com/jax-ml/jax/issues/39257).
 """
 
@@ -78,7 +78,8 @@ def _x_cotangent(operands: Operands, result: jax.ShapeDtypeStruct, spec: FilterS
         sub_pixel, tap = divmod(term, spec.taps)
         i, j = divmod(sub_pixel, spec.scale)
         row, column = (span - offset for span, offset in zip(spec.span, spec.tap_offset(tap), strict=True))
-        at = (slice(None), slice(row, row + height), i, slice(column, column + width), slice(j * groups, (j + 1) * groups))
+        of_groups = slice(j * groups, (j + 1) * groups)
+        at = (slice(None), slice(row, row + height), i, slice(column, column + width), of_groups)
         s = None if spatial is None else spatial[at][..., tap, None].astype(wide)
         c = None if channel is None else channel[:, i, j, tap, None, None].astype(wide)
         dx = _in_pieces(dx + dy[at].astype(wide) * _combine(s, c, spec), term)
